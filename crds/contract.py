@@ -1,0 +1,81 @@
+"""Names that operator, gateway and worker must agree on: labels, ports, paths, arguments and metrics.
+
+Everything here is wire format between processes of possibly different releases. Change a value only with
+an upgrade note; never compute one of these strings anywhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+GROUP: Final = "foretide.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+CATEGORY: Final = "foretide"
+
+# --- labels and annotations on the objects we write -------------------------------------------------------------
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+LABEL_NAME: Final = "app.kubernetes.io/name"
+LABEL_COMPONENT: Final = "app.kubernetes.io/component"
+MANAGED_BY: Final = "foretide"
+LABEL_SERVICE: Final = f"{GROUP}/inference-service"
+"""Name of the InferenceService; on every child. Kubernetes copies it from the Service to its EndpointSlices."""
+LABEL_REVISION: Final = f"{GROUP}/revision"
+LABEL_MODEL: Final = f"{GROUP}/model"
+LABEL_TENANT: Final = f"{GROUP}/tenant"
+ANNOTATION_APPLIED: Final = f"{GROUP}/applied"
+"""Hash of the manifest last applied; only spares writes, losing it costs one write."""
+ANNOTATION_DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
+
+FINALIZER_SERVICE: Final = f"{GROUP}/drain"
+"""On InferenceService: streams end before the Service, the policy and the account go."""
+FINALIZER_MODEL: Final = f"{GROUP}/in-use"
+"""On Model: its volume outlives the workers that read it."""
+
+FIELD_MANAGER: Final = "foretide"
+
+# --- worker -----------------------------------------------------------------------------------------------------
+WORKER_HTTP_PORT: Final = 8000
+"""OpenAI API; reached by gateways only."""
+WORKER_ADMIN_PORT: Final = 8001
+"""Health, metrics and drain; reached by kubelet, operator and Prometheus."""
+WORKER_PATH_LIVE: Final = "/health/live"
+"""200 while the engine makes progress or has nothing to do, else 503."""
+WORKER_PATH_READY: Final = "/health/ready"
+"""200 when a request would be answered, else 503 (loading, draining, dead engine)."""
+WORKER_PATH_METRICS: Final = "/metrics"
+WORKER_PATH_DRAIN: Final = "/drain"
+"""GET (a preStop hook can send nothing else): refuse new requests from now on; answers at once. Idempotent."""
+WORKER_MODEL_MOUNT: Final = "/models"
+
+HEADER_DRAINING: Final = "x-foretide-draining"
+"""On a worker's 503: this request was not started and may be sent to another worker."""
+HEADER_REQUEST_ID: Final = "x-request-id"
+HEADER_REVISION: Final = "x-foretide-revision"
+"""On every answer of the gateway that a worker produced."""
+
+METRIC_RUNNING: Final = "vllm:num_requests_running"
+METRIC_WAITING: Final = "vllm:num_requests_waiting"
+METRIC_KV_USAGE: Final = "vllm:kv_cache_usage_perc"
+
+# --- gateway ----------------------------------------------------------------------------------------------------
+GATEWAY_HTTP_PORT: Final = 8080
+GATEWAY_ADMIN_PORT: Final = 8081
+"""Health, metrics, drain and probes; reached by kubelet, operator and Prometheus, never by clients."""
+GATEWAY_PATH_LIVE: Final = "/health/live"
+GATEWAY_PATH_READY: Final = "/health/ready"
+GATEWAY_PATH_METRICS: Final = "/metrics"
+GATEWAY_PATH_DRAIN: Final = "/drain"
+GATEWAY_PATH_PROBE: Final = "/probe/{namespace}/{service}"
+"""POST: sends one one-token request along the path a client's would take. 200 `{"revision": …, "endpoint": …,
+"latency_s": …}` or 503 `{"reason": CamelCase, "message": sentence}`."""
+
+# --- API keys: operator → gateway -------------------------------------------------------------------------------
+SECRET_KEYRING: Final = "foretide-keyring"
+"""Secret in the system namespace, written by the operator, watched by the gateway. Holds two entries:
+`pepper`, 32 random bytes that key the hash, made once; and `keyring.json`,
+`{"acme": ["<hex>", …], …}`: tenant name → `hmac_sha256(pepper, api_key)` of each valid key."""
+KEYRING_PEPPER: Final = "pepper"
+KEYRING_HASHES: Final = "keyring.json"
+LABEL_API_KEY: Final = f"{GROUP}/api-key"
+"""`"true"` on each Secret of the system namespace that holds API keys; the operator reads no other."""

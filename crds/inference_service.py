@@ -1,0 +1,189 @@
+"""InferenceService: one model, served by a number of workers, behind the gateway."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from crds.conditions import Condition
+from crds.fields import Duration, ListMap, ObjectName, Part, Quantity, Rule
+
+
+class CPU(Part):
+    """Workers without an accelerator."""
+
+    cores: Annotated[Quantity, Field(description="CPU cores of one worker; requested, not limited.")] = "1"
+    memory: Annotated[Quantity, Field(description="Memory of one worker: weights, KV cache and 0.7 GB of runtime.")] = (
+        "2Gi"
+    )
+
+
+class GPU(Part):
+    """Workers on whole GPUs."""
+
+    count: Annotated[int, Field(description="GPUs of one worker.", ge=1, le=16)] = 1
+    cores: Annotated[Quantity, Field(description="CPU cores of one worker; requested, not limited.")] = "2"
+    memory: Annotated[Quantity, Field(description="Host memory of one worker.")] = "16Gi"
+
+
+class MIG(Part):
+    """Workers on MIG slices."""
+
+    profile: Annotated[
+        str,
+        Field(
+            description="MIG profile of one worker as NVIDIA names it, for example 1g.10gb.",
+            pattern=r"^[1-7]g\.[1-9][0-9]{0,2}gb(\.me)?$",
+            max_length=12,
+        ),
+    ]
+    cores: Annotated[Quantity, Field(description="CPU cores of one worker; requested, not limited.")] = "1"
+    memory: Annotated[Quantity, Field(description="Host memory of one worker.")] = "8Gi"
+
+
+class Accelerator(Part):
+    """What one worker runs on: exactly one of cpu, gpu and mig."""
+
+    rules: ClassVar = (
+        Rule(
+            "[has(self.cpu), has(self.gpu), has(self.mig)].filter(x, x).size() == 1",
+            "set exactly one of cpu, gpu and mig",
+        ),
+    )
+    cpu: Annotated[CPU | None, Field(description="Run on CPU cores.")] = None
+    gpu: Annotated[GPU | None, Field(description="Run on whole GPUs.")] = None
+    mig: Annotated[MIG | None, Field(description="Run on one MIG slice.")] = None
+
+
+class Engine(Part):
+    """Settings of the inference engine; what is left out follows from the model."""
+
+    max_model_len: Annotated[
+        int | None,
+        Field(
+            description="Longest prompt plus completion in tokens; at most what the model allows.", ge=16, le=10_000_000
+        ),
+    ] = None
+    max_num_seqs: Annotated[
+        int | None, Field(description="Requests that one worker runs at the same time.", ge=1, le=4096)
+    ] = None
+    kv_cache: Annotated[
+        Quantity | None, Field(description="Memory for the paged KV cache of one worker, for example 512Mi.")
+    ] = None
+
+
+class Scaling(Part):
+    """The operator chooses the number of workers from the requests they hold."""
+
+    rules: ClassVar = (Rule("self.min <= self.max", "min must not be greater than max"),)
+    min: Annotated[int, Field(description="Fewest workers.", ge=1, le=1000)] = 1
+    max: Annotated[int, Field(description="Most workers.", ge=1, le=1000)]
+    target_concurrency: Annotated[
+        int, Field(description="Requests, running and waiting, that one worker should hold.", ge=1, le=4096)
+    ] = 8
+    scale_down_delay: Annotated[
+        Duration, Field(description="How long the load must have been lower before workers are taken away.")
+    ] = "5m"
+
+
+class Rollout(Part):
+    """How a new revision replaces the old one."""
+
+    rules: ClassVar = (
+        Rule("self.maxSurge + self.maxUnavailable >= 1", "maxSurge and maxUnavailable must not both be 0"),
+    )
+    max_surge: Annotated[int, Field(description="Workers above the desired number while rolling.", ge=0, le=100)] = 1
+    max_unavailable: Annotated[
+        int, Field(description="Workers that may be missing from the desired number while rolling.", ge=0, le=100)
+    ] = 0
+    revision_history_limit: Annotated[
+        int, Field(description="Earlier revisions kept at 0 workers, ready to be rolled back to.", ge=0, le=20)
+    ] = 3
+    drain_timeout: Annotated[
+        Duration, Field(description="How long a worker that leaves may go on with its open streams.")
+    ] = "2m"
+
+
+class Toleration(Part):
+    """A taint that the workers accept (as in a Pod)."""
+
+    key: Annotated[str | None, Field(description="Key of the taint; all keys when left out.", max_length=316)] = None
+    operator: Annotated[str, Field(description="Equal or Exists.", json_schema_extra={"enum": ["Equal", "Exists"]})] = (
+        "Equal"
+    )
+    value: Annotated[str | None, Field(description="Value of the taint for Equal.", max_length=63)] = None
+    effect: Annotated[
+        str | None,
+        Field(
+            description="Effect of the taint; all effects when left out.",
+            json_schema_extra={"enum": ["NoSchedule", "PreferNoSchedule", "NoExecute"]},
+        ),
+    ] = None
+
+
+class InferenceServiceSpec(Part):
+    """What should be served, on what, by how many."""
+
+    rules: ClassVar = (Rule("!(has(self.replicas) && has(self.scaling))", "set either replicas or scaling, not both"),)
+    model: Annotated[ObjectName, Field(description="Name of the Model, in the same namespace.")]
+    sla: Annotated[
+        ObjectName | None,
+        Field(description="Name of the SLA, in the same namespace. Without one no target is measured."),
+    ] = None
+    accelerator: Annotated[Accelerator, Field(description="What one worker runs on.")]
+    replicas: Annotated[
+        int | None, Field(description="Workers; 1 when neither replicas nor scaling is set.", ge=0, le=1000)
+    ] = None
+    scaling: Annotated[Scaling | None, Field(description="Let the operator choose the number of workers.")] = None
+    engine: Annotated[Engine, Field(description="Settings of the inference engine.")] = Engine()
+    rollout: Annotated[Rollout, Field(description="How a new revision replaces the old one.")] = Rollout()
+    node_selector: Annotated[
+        dict[str, str] | None, Field(description="Labels that a worker's node must have.", max_length=32)
+    ] = None
+    tolerations: Annotated[
+        list[Toleration] | None, Field(description="Taints of nodes that the workers accept.", max_length=32)
+    ] = None
+
+
+class RevisionStatus(Part):
+    """One revision: a Deployment of its own."""
+
+    name: Annotated[str, Field(description="Hash of everything that makes a worker.", max_length=63)]
+    replicas: Annotated[int, Field(description="Workers that exist.", ge=0)]
+    ready_replicas: Annotated[int, Field(description="Workers that are ready.", ge=0)]
+
+
+class InferenceServiceStatus(Part):
+    """What stands now; written by the operator."""
+
+    observed_generation: Annotated[int | None, Field(description="metadata.generation that this status speaks of.")] = (
+        None
+    )
+    conditions: Annotated[
+        list[Condition] | None,
+        ListMap(("type",)),
+        Field(description="Ready, Servable and, while they apply, Reconciling and Stalled.", max_length=16),
+    ] = None
+    url: Annotated[str | None, Field(description="Base URL for OpenAI clients inside the cluster.", max_length=512)] = (
+        None
+    )
+    model_name: Annotated[
+        str | None, Field(description="What a client writes into the field `model`.", max_length=128)
+    ] = None
+    tenant: Annotated[str | None, Field(description="Tenant that owns the namespace.", max_length=63)] = None
+    current_revision: Annotated[str | None, Field(description="Revision of the present spec.", max_length=63)] = None
+    revisions: Annotated[
+        list[RevisionStatus] | None,
+        ListMap(("name",)),
+        Field(description="Revisions that have workers.", max_length=32),
+    ] = None
+    desired_replicas: Annotated[int | None, Field(description="Workers wanted now.", ge=0)] = None
+    replicas: Annotated[int | None, Field(description="Workers that exist, of all revisions.", ge=0)] = None
+    ready_replicas: Annotated[int | None, Field(description="Workers that are ready, of all revisions.", ge=0)] = None
+    replica_status: Annotated[str | None, Field(description="Ready of desired workers, for people.", max_length=16)] = (
+        None
+    )
+    selector: Annotated[
+        str | None, Field(description="Label selector of the workers, for autoscalers.", max_length=512)
+    ] = None

@@ -1,0 +1,155 @@
+"""The kinds of foretide.dev, each as one description: names, scope, types, printer columns, subresources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crds.fields import Part, Rule
+from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
+from crds.model import ModelSpec, ModelStatus
+from crds.sla import SLASpec, SLAStatus
+from crds.tenant import TenantSpec, TenantStatus
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of `kubectl get`; `wide` ones only show with `-o wide`."""
+
+    name: str
+    path: str
+    type: str = "string"
+    description: str = ""
+    wide: bool = False
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The scale subresource: JSON paths as Kubernetes names them."""
+
+    spec_replicas: str = ".spec.replicas"
+    status_replicas: str = ".status.replicas"
+    selector: str = ".status.selector"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Everything that a CustomResourceDefinition says of one kind."""
+
+    kind: str
+    plural: str
+    singular: str
+    short_names: tuple[str, ...]
+    namespaced: bool
+    description: str
+    spec: type[Part]
+    status: type[Part]
+    columns: tuple[Column, ...]
+    name_rules: tuple[Rule, ...] = ()
+    scale: Scale | None = None
+
+
+def _condition(name: str, type_: str, field: str = "status") -> Column:
+    return Column(name, f'.status.conditions[?(@.type=="{type_}")].{field}')
+
+
+_AGE = Column("Age", ".metadata.creationTimestamp", "date")
+_MESSAGE = Column("Message", '.status.conditions[?(@.type=="Ready")].message', wide=True)
+_NAME_RULE = Rule(
+    "size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+    "metadata.name must be at most 40 lower-case letters, digits and '-', and start with a letter: "
+    "the names of Services and Deployments are made from it",
+)
+_LABEL_RULE = Rule(
+    "size(self.metadata.name) <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+    "metadata.name must be at most 63 lower-case letters, digits and '-'",
+)
+
+INFERENCE_SERVICE = Kind(
+    kind="InferenceService",
+    plural="inferenceservices",
+    singular="inferenceservice",
+    short_names=("isvc",),
+    namespaced=True,
+    description="Serves one Model to OpenAI clients through the gateway.",
+    spec=InferenceServiceSpec,
+    status=InferenceServiceStatus,
+    scale=Scale(),
+    name_rules=(_NAME_RULE,),
+    columns=(
+        Column("Model", ".spec.model"),
+        _condition("Ready", "Ready"),
+        _condition("Servable", "Servable"),
+        Column("Replicas", ".status.replicaStatus", description="Ready of desired workers"),
+        Column("Revision", ".status.currentRevision"),
+        Column("SLA", ".spec.sla"),
+        _AGE,
+        Column("Tenant", ".status.tenant", wide=True),
+        Column("URL", ".status.url", wide=True),
+        _MESSAGE,
+    ),
+)
+MODEL = Kind(
+    kind="Model",
+    plural="models",
+    singular="model",
+    short_names=("mdl",),
+    namespaced=True,
+    description="A set of weights: where they come from, whether they are right, and on which nodes they lie.",
+    spec=ModelSpec,
+    status=ModelStatus,
+    name_rules=(_LABEL_RULE,),
+    columns=(
+        Column("Format", ".status.format"),
+        Column("Size", ".status.size"),
+        Column("Cached", ".status.cached", description="Nodes with a verified copy"),
+        Column("Verified", ".status.verified", "boolean"),
+        Column("State", ".status.state"),
+        _AGE,
+        Column("Source", ".spec.source", wide=True),
+        _MESSAGE,
+    ),
+)
+SLA = Kind(
+    kind="SLA",
+    plural="slas",
+    singular="sla",
+    short_names=(),
+    namespaced=True,
+    description="How important requests are and what their latency should be.",
+    spec=SLASpec,
+    status=SLAStatus,
+    name_rules=(_LABEL_RULE,),
+    columns=(
+        Column("Priority", ".spec.priority"),
+        Column("TTFT", ".spec.targets.ttft"),
+        Column("TPOT", ".spec.targets.tpot"),
+        Column("Budget", ".status.errorBudget", description="Full outage allowed in a window"),
+        Column("Window", ".spec.window"),
+        Column("Services", ".status.services", "integer"),
+        _condition("Ready", "Ready"),
+        _AGE,
+        _MESSAGE,
+    ),
+)
+TENANT = Kind(
+    kind="Tenant",
+    plural="tenants",
+    singular="tenant",
+    short_names=(),
+    namespaced=False,
+    description="Owner of namespaces: the keys that speak for it and how much it may use.",
+    spec=TenantSpec,
+    status=TenantStatus,
+    name_rules=(_LABEL_RULE,),
+    columns=(
+        Column("Keys", ".status.validKeys", "integer"),
+        Column("Services", ".status.services", "integer"),
+        Column("Replicas", ".status.replicas"),
+        Column("GPUs", ".status.gpus"),
+        _condition("Ready", "Ready"),
+        _AGE,
+        Column("Namespaces", ".spec.namespaces", wide=True),
+        _MESSAGE,
+    ),
+)
+KINDS = (INFERENCE_SERVICE, MODEL, SLA, TENANT)
