@@ -1,0 +1,66 @@
+"""The operator's configuration file, checked at start. Unknown fields and bad values are refused with the field named.
+
+Only what an administrator may choose lives here. Process options (log level, kubeconfig, addresses) are flags of
+`operator/main.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class SettingsError(Exception):
+    """The configuration file is missing, not YAML or JSON, or says something that is not allowed."""
+
+
+class Section(BaseModel):
+    """Base of every part of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Images(Section):
+    """Container images that the operator puts into the pods it writes."""
+
+    worker_cpu: str = Field("foretide/worker-cpu:dev", min_length=1, description="Worker for `accelerator: cpu`.")
+    operator: str = Field("foretide/operator:dev", min_length=1, description="Runs the node agent that fetches Models.")
+    pull_policy: str = Field("IfNotPresent", pattern="^(Always|IfNotPresent|Never)$", description="For both images.")
+
+
+class Settings(Section):
+    """Everything in the file. Each field has a default that works with the charts' defaults."""
+
+    namespace: str = Field("foretide-system", min_length=1, description="Where operator, gateway and keyring live.")
+    gateway_admin_service: str = Field(
+        "foretide-gateway-admin", min_length=1, description="Headless Service of the gateways' admin port, for probes."
+    )
+    images: Images = Field(default_factory=Images, description="Container images.")
+    workers: int = Field(16, ge=1, le=256, description="Reconciles that may run at once.")
+    resync_period_s: float = Field(300.0, ge=10.0, description="Every object is looked at once in this time.")
+
+
+def load_settings(path: Path | None) -> Settings:
+    """Read the file (YAML, of which JSON is a part); without a path, the defaults. Raises SettingsError."""
+    if path is None:
+        return Settings()
+    return _checked(path, _parsed(path))
+
+
+def _parsed(path: Path) -> object:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"Configuration file '{path}' cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"Configuration file '{path}' is not YAML: {error}.") from error
+
+
+def _checked(path: Path, raw: object) -> Settings:
+    try:
+        return Settings.model_validate({} if raw is None else raw)
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, one['loc'])) or 'file'}: {one['msg']}" for one in error.errors())
+        raise SettingsError(f"Configuration file '{path}': {found}. Correct it and start again.") from error

@@ -1,0 +1,230 @@
+"""A cache that follows one resource of the API server: paged list, then watch, for ever.
+
+Holds only what `keep` returns. Serves what it holds while the server is away. Never ends because of an answer: a broken
+stream is resumed, a version too old is listed again, a refusal (403, 404) is tried again slowly and stays visible in
+`last_error`. Every re-list is compared with what is held, so objects that vanished unseen are reported as deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import Final, Generic, TypeVar
+
+from kube.api import Api, EventKind, WatchEvent
+from kube.backoff import Backoff
+from kube.errors import AnswerError, Forbidden, Gone, Invalid, KubeError, NotFound
+from kube.resources import Object, Resource
+from kube.store import Change, ChangeKind, Index, Place, Store
+
+__all__ = ["Change", "ChangeKind", "Index", "Informer", "lean"]
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+INACTIVITY_TIMEOUT_S: Final = 20.0
+RECONNECT: Final = Backoff(first_s=0.1, factor=1.6, most_s=2.0)
+REFUSED: Final = Backoff(first_s=1.0, factor=2.0, most_s=15.0)
+"""For answers that will not change by themselves soon: no permission, no such kind."""
+SHORT_STREAM_S: Final = 1.0
+"""A stream that the server ends sooner than this counts as a failure, so that it is not reopened in a busy loop."""
+FAILED_RESUMES_BEFORE_LIST: Final = 5
+"""Answers refusing one resume point before it is given up: a restored etcd may never reach that version again."""
+
+
+def lean(obj: Object) -> Object:
+    """The object without what no plan reads: managed fields and kubectl's copy of the manifest."""
+    meta = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
+    annotations = meta.get("annotations")
+    if annotations and _KUBECTL_COPY in annotations:
+        meta["annotations"] = {key: value for key, value in annotations.items() if key != _KUBECTL_COPY}
+    return {**obj, "metadata": meta}
+
+
+_KUBECTL_COPY: Final = "kubectl.kubernetes.io/last-applied-configuration"
+
+
+class Informer(Generic[T]):
+    """One resource, followed. Construct, `on_change`, then `run()` as a task; `synced` tells when reads are complete.
+
+    All methods but `run` are synchronous and must be called in the loop that runs it.
+    """
+
+    def __init__(
+        self,
+        client: Api,
+        resource: Resource,
+        keep: Callable[[Object], T | None],
+        *,
+        namespace: str | None = None,
+        label_selector: str | None = None,
+        field_selector: str | None = None,
+        index: Mapping[str, Index[T]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        """`keep` gets the whole object (its `apiVersion` and `kind` filled in) and returns what to hold, or None.
+
+        `index` maps a name to a function giving the keys a value is found under: `by("by_service", "demo/chat")`.
+        """
+        self.resource = resource
+        self.namespace = namespace
+        self.synced = asyncio.Event()
+        self.last_error: KubeError | None = None
+        self.lists = self.events = self.failures = 0
+        self._client = client
+        self._label_selector, self._field_selector = label_selector, field_selector
+        self._store: Store[T] = Store(keep, index or {})
+        self._listeners: list[Callable[[Change[T]], None]] = []
+        self._clock, self._rng = clock, rng or random.Random()
+        self._resume_at: str | None = None
+        self._failures_in_a_row = 0
+        self._heard_at_s = self._beat_at_s = clock()
+
+    # --- reading ---------------------------------------------------------------------------------------------
+    def get(self, namespace: str | None, name: str) -> T | None:
+        """The projection of one object, or None; `namespace` is None for cluster-scoped resources."""
+        return self._store.get((namespace, name))
+
+    def items(self) -> list[T]:
+        """All projections."""
+        return self._store.items()
+
+    def places(self) -> list[Place]:
+        """(namespace, name) of every object held."""
+        return self._store.places()
+
+    def by(self, index: str, key: str) -> list[T]:
+        """All projections with `key` in the named index. Raises KeyError for an index that was not declared."""
+        return self._store.by(index, key)
+
+    def holds_version(self, namespace: str | None, name: str, resource_version: str) -> bool:
+        """Whether exactly this version of the object is held."""
+        return self._store.holds_version((namespace, name), resource_version)
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the server last said anything good here: a page, an event, a bookmark, an opened stream."""
+        return self._clock() - self._heard_at_s
+
+    @property
+    def stalled_s(self) -> float:
+        """Seconds since this informer last did anything, failed attempts included. Large means a bug, not an outage."""
+        return self._clock() - self._beat_at_s
+
+    def on_change(self, listener: Callable[[Change[T]], None]) -> None:
+        """Call `listener` for every change, in the loop, after the store has it. Register before `run`.
+
+        Changes that the projection does not show are not reported.
+        """
+        self._listeners.append(listener)
+
+    # --- following -------------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Follow until cancelled."""
+        while True:
+            try:
+                await self._follow()
+            except Gone as gone:
+                log.info("%s", gone)
+                self._resume_at = None
+            except KubeError as error:
+                await self._wait_after(error)
+
+    async def _follow(self) -> None:
+        if self._resume_at is None:
+            await self._list()
+        opened_at_s = self._clock()
+        async for event in self._client.watch(
+            self.resource,
+            self.namespace,
+            resource_version=self._resume_at or "",
+            label_selector=self._label_selector,
+            field_selector=self._field_selector,
+            inactivity_timeout_s=INACTIVITY_TIMEOUT_S,
+        ):
+            self._heard()
+            self._take(event)
+        self._beat_at_s = self._clock()
+        if self._clock() - opened_at_s < SHORT_STREAM_S:
+            await self._pause(RECONNECT)
+        else:
+            self._heard()
+
+    async def _list(self) -> None:
+        seen: set[Place] = set()
+        version = ""
+        async for page in self._client.pages(
+            self.resource,
+            self.namespace,
+            label_selector=self._label_selector,
+            field_selector=self._field_selector,
+        ):
+            self._heard()
+            version = page.resource_version
+            for obj in page.items:
+                seen.add(_place(obj))
+                self._put(obj)
+        self._tell(self._store.drop_all_but(seen))
+        self._resume_at = version
+        self.lists += 1
+        self.synced.set()
+
+    def _take(self, event: WatchEvent) -> None:
+        if event.kind is not EventKind.BOOKMARK:
+            self.events += 1
+            if event.kind is EventKind.DELETED:
+                self._tell(self._store.drop(_place(event.obj)))
+            else:
+                self._put(event.obj)
+        self._resume_at = event.resource_version
+
+    def _put(self, obj: Object) -> None:
+        try:
+            changes = self._store.put(obj)
+        except Exception:  # noqa: BLE001 - one object that a projection cannot read must not stop all others
+            log.exception("%s cannot be read; it is left out.", self.resource.describe(*_place(obj)))
+            changes = self._store.drop(_place(obj))
+        self._tell(changes)
+
+    def _tell(self, changes: list[Change[T]]) -> None:
+        for change in changes:
+            for listener in self._listeners:
+                try:
+                    listener(change)
+                except Exception:  # noqa: BLE001 - a listener's mistake must not stop the cache that others read
+                    log.exception("A listener failed on %s.", self.resource.describe(change.namespace, change.name))
+
+    def _heard(self) -> None:
+        self._heard_at_s = self._beat_at_s = self._clock()
+        self._failures_in_a_row = 0
+        self.last_error = None
+
+    async def _wait_after(self, error: KubeError) -> None:
+        self.last_error = error
+        refused = isinstance(error, Forbidden | NotFound | Invalid)
+        if self._failures_in_a_row == 0 or refused:
+            log.warning("Following %s: %s", self.resource.describe(self.namespace), error)
+        answered = isinstance(error, AnswerError)
+        await self._pause(REFUSED if refused else RECONNECT, error)
+        if answered and self._failures_in_a_row >= FAILED_RESUMES_BEFORE_LIST:
+            self._resume_at = None
+
+    async def _pause(self, backoff: Backoff, error: KubeError | None = None) -> None:
+        self.failures += 1
+        self._failures_in_a_row += 1
+        self._beat_at_s = self._clock()
+        delay_s = backoff.delay_s(self._failures_in_a_row, self._rng)
+        asked_s = error.retry_after_s if isinstance(error, AnswerError) else None
+        await asyncio.sleep(max(delay_s, min(asked_s or 0.0, REFUSED.most_s)))
+
+
+def _place(obj: Object) -> Place:
+    meta = obj["metadata"]
+    return meta.get("namespace"), meta["name"]
