@@ -1,0 +1,89 @@
+# Everything a developer does with Foretide. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+TAG    ?= dev
+export PYTHONPATH := $(CURDIR)
+
+PACKAGES := crds kube controllers gateway worker_image e2e benchmarks
+
+.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images generate lock bench-control-plane bench-cpu-engine clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.e2e ## From nothing to a streamed answer of a real model on a real cluster.
+	@$(BIN)/python -m e2e.demo
+
+test: $(VENV)/.dev ## All tests that need no cluster nodes (a real API server is started for some).
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(VENV)/.dev ## Only the tests that need no API server and no checkpoint.
+	@$(BIN)/python -m pytest -m "not apiserver and not checkpoint" $(ARGS)
+
+check: $(VENV)/.dev ## Lint, types, import contracts, generated files.
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy $(addprefix -p ,$(PACKAGES))
+	@$(BIN)/mypy operator/main.py
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m tests.generated
+
+format: $(VENV)/.dev ## Format the code.
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+e2e: $(VENV)/.dev ## The end-to-end scenarios on a real cluster (KUBECONFIG=… uses yours).
+	@$(BIN)/python -m pytest e2e/scenarios $(ARGS)
+
+cluster-up: $(VENV)/.e2e ## Start the local cluster (NODES=2 for two nodes) and print its kubeconfig.
+	@$(BIN)/python -m e2e.cluster up --nodes $(or $(NODES),1)
+
+cluster-down: $(VENV)/.e2e ## Remove the local cluster and all that it left.
+	@$(BIN)/python -m e2e.cluster down
+
+images: $(VENV)/.e2e ## Build the images and load them into the local cluster when it runs.
+	@$(BIN)/python -m e2e.cluster images
+
+generate: $(VENV)/.dev ## Write the CRDs beside their types and into the chart.
+	@$(BIN)/python -m crds.render crds/manifests charts/foretide-crds/templates
+
+# Versions with hashes; an index is never named, so that any mirror serves.
+UV_LOCK := $(BIN)/uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate
+lock: ## Choose the newest versions that fit pyproject.toml and write them down with their hashes.
+	@$(UV_LOCK) --all-extras --python-version 3.11 -o constraints.txt
+	@$(UV_LOCK) --extra operator --python-version 3.13 -c constraints.txt -o operator/requirements.txt
+	@$(UV_LOCK) --extra gateway --python-version 3.13 -c constraints.txt -o gateway/requirements.txt
+	@$(UV_LOCK) --extra worker --python-version 3.13 -c constraints.txt --override worker_image/from-debian.txt -o worker_image/requirements.txt
+	@$(UV_LOCK) --extra e2e --python-version 3.11 -c constraints.txt -o e2e/requirements.txt
+
+bench-control-plane: $(VENV)/.dev ## 1,000 InferenceServices and 10,000 pods against the operator (writes docs/benchmarks/).
+	@$(BIN)/python -m benchmarks.control_plane
+
+bench-cpu-engine: $(VENV)/.dev ## The CPU engine beside transformers (writes docs/benchmarks/).
+	@$(BIN)/python -m benchmarks.cpu_engine
+
+clean: ## Remove the virtual environment and tool caches; built Kubernetes and images stay in the user's cache folder.
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# --- environments: .e2e is enough for the demo and the cluster, .dev adds torch and the test tools ------------------
+$(BIN)/uv: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Foretide needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version). Set PYTHON=… to another."; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "'$(PYTHON) -m venv' failed. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@awk '/^[a-z]/ {keep = /^uv==/} keep' constraints.txt > $(VENV)/uv.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
+	@touch $@
+
+$(VENV)/.e2e: $(BIN)/uv e2e/requirements.txt
+	@echo "Installing what the demo needs into $(VENV) (about 150 MB)…"
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r e2e/requirements.txt
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.e2e constraints.txt
+	@echo "Installing the test tools and torch into $(VENV) (about 6 GB, several minutes the first time)…"
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r constraints.txt
+	@touch $@
