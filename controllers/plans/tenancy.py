@@ -1,0 +1,82 @@
+"""Which Tenant owns a namespace, and how much its services ask for. Shared by everyone who has to know.
+
+A namespace has one owner: the Tenant created first; between Tenants of the same second, the first by name. So a later
+Tenant can never take a namespace away, and every process comes to the same answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from crds.inference_service import InferenceServiceSpec
+from crds.tenant import TenantSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Tenant:
+    """A Tenant as plans see it."""
+
+    name: str
+    uid: str
+    created: str
+    """metadata.creationTimestamp: RFC 3339 in UTC, so it sorts as text."""
+    generation: int
+    spec: TenantSpec
+
+    @classmethod
+    def of(cls, obj: Mapping[str, Any]) -> Tenant:
+        """From the object as JSON."""
+        meta = obj["metadata"]
+        return cls(
+            name=meta["name"],
+            uid=meta.get("uid", ""),
+            created=meta.get("creationTimestamp", ""),
+            generation=meta.get("generation", 0),
+            spec=TenantSpec.model_validate(obj["spec"]),
+        )
+
+
+def owner_of(namespace: str, tenants: Iterable[Tenant]) -> Tenant | None:
+    """The Tenant that owns `namespace`: of those that list it the oldest, then the first by name."""
+    claims = [tenant for tenant in tenants if namespace in tenant.spec.namespaces]
+    return min(claims, key=lambda tenant: (tenant.created, tenant.name), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What InferenceServices ask for, in the units of a Tenant's quota."""
+
+    services: int = 0
+    replicas: int = 0
+    gpus: int = 0
+    mig_slices: int = 0
+
+    def __add__(self, other: Demand) -> Demand:
+        return Demand(
+            self.services + other.services,
+            self.replicas + other.replicas,
+            self.gpus + other.gpus,
+            self.mig_slices + other.mig_slices,
+        )
+
+
+def demand_of(spec: InferenceServiceSpec, desired_replicas: int | None) -> Demand:
+    """What one service asks for. `desired_replicas` is its status' own count: it decides only where `scaling` does."""
+    replicas = _replicas(spec, desired_replicas)
+    on = spec.accelerator
+    return Demand(
+        services=1,
+        replicas=replicas,
+        gpus=replicas * on.gpu.count if on.gpu else 0,
+        mig_slices=replicas if on.mig else 0,
+    )
+
+
+def _replicas(spec: InferenceServiceSpec, desired_replicas: int | None) -> int:
+    if spec.scaling is None:
+        return 1 if spec.replicas is None else spec.replicas
+    if desired_replicas is None:
+        return spec.scaling.min
+    return min(max(desired_replicas, spec.scaling.min), spec.scaling.max)
