@@ -1,0 +1,67 @@
+"""Calling programs and waiting for conditions; never a fixed sleep as a proof, never a swallowed failure."""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from e2e.cluster.errors import CommandFailed, StartFailed, UnsuitableHost
+
+POLL_S = 0.05
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    stdin: str | bytes | None = None,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> str:
+    """Standard output of a program that must succeed. `env` is added to this process's environment.
+
+    Raises:
+        CommandFailed: it ended with something other than 0; the message carries its last lines.
+    """
+    words = [str(word) for word in argv]
+    done = subprocess.run(
+        words,
+        input=stdin.encode() if isinstance(stdin, str) else stdin,
+        stdin=subprocess.DEVNULL if stdin is None else None,
+        capture_output=True,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        check=False,
+    )
+    output = done.stdout.decode(errors="replace")
+    if done.returncode != 0:
+        raise CommandFailed(words, done.returncode, output + done.stderr.decode(errors="replace"))
+    return output
+
+
+def wait_until(condition: Callable[[], bool], what: str, timeout_s: float) -> None:
+    """Poll `condition` until it holds.
+
+    Raises:
+        StartFailed: it did not hold within `timeout_s`.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise StartFailed(f"{what}: not within {timeout_s:.0f} s.")
+        time.sleep(POLL_S)
+
+
+def program(name: str) -> str:
+    """Path of an installed program; the administrators' folders count, whatever PATH says.
+
+    Raises:
+        UnsuitableHost: it is not installed.
+    """
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if found is None:
+        raise UnsuitableHost(
+            f"The program {name!r} is not installed. `python -m e2e.cluster up` installs what it needs."
+        )
+    return found
