@@ -44,6 +44,7 @@ class Process:
         """Start it unless it runs."""
         if self.pid() is not None:
             return
+        self._forget()
         self._pid_file.parent.mkdir(parents=True, exist_ok=True)
         words = [str(word) for word in argv]
         if self._leash:
@@ -80,6 +81,12 @@ class Process:
                 if wanted is signal.SIGKILL:
                     raise
         self._pid_file.unlink(missing_ok=True)
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._child is not None:
+            self._child.wait()
+            self._child = None
         if self._spawner is not None:
             self._spawner.shutdown()
             self._spawner = None
