@@ -12,7 +12,6 @@ from decimal import Decimal
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
-from pydantic.alias_generators import to_camel
 
 
 @dataclass(frozen=True)
@@ -40,6 +39,12 @@ class IntOrString:
     """A Kubernetes quantity: written as a number or as a string with a suffix."""
 
 
+def camel(name: str) -> str:
+    """`max_num_seqs` → `maxNumSeqs`; unlike pydantic's own, it leaves `e2e` as it is."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
 class Part(BaseModel):
     """Base of every object in a spec or status. camelCase outside, snake_case inside.
 
@@ -47,7 +52,7 @@ class Part(BaseModel):
     release behind its CRDs must still be able to read its objects.
     """
 
-    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
+    model_config = ConfigDict(alias_generator=camel, populate_by_name=True, extra="ignore", frozen=True)
     rules: ClassVar[tuple[Rule, ...]] = ()
 
     def dump(self) -> dict[str, Any]:

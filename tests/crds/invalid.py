@@ -1,0 +1,158 @@
+"""Invalid objects: by hand where a sentence of ours answers; from the schemas for every bound of every field."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from crds.contract import API_VERSION
+from crds.kinds import KINDS, Kind
+from crds.render import object_schema
+
+Object = dict[str, Any]
+NAMESPACE = "crd-tests"
+
+VALID_SPEC: dict[str, Object] = {
+    "InferenceService": {"model": "m", "accelerator": {"cpu": {}}},
+    "Model": {"source": "https://models.example.com/a.gguf"},
+    "SLA": {"priority": "P1"},
+    "Tenant": {"namespaces": ["demo"]},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An object that must be refused, and what the answer must say."""
+
+    name: str
+    obj: Object
+    says: str
+
+
+def valid(kind: str, name: str = "valid", **spec: Any) -> Object:
+    """A small valid object of `kind`; `spec` replaces fields at the top of its spec."""
+    scope = {} if kind == "Tenant" else {"namespace": NAMESPACE}
+    return {
+        "apiVersion": API_VERSION,
+        "kind": kind,
+        "metadata": {"name": name, **scope},
+        "spec": copy.deepcopy(VALID_SPEC[kind]) | spec,
+    }
+
+
+def _written(kind: str, says: str, **spec: Any) -> Case:
+    return Case(f"{kind}: {says}", valid(kind, **spec), says)
+
+
+CPU = {"cpu": {}}
+WRITTEN = [
+    _written("InferenceService", "set either replicas or scaling, not both", replicas=1, scaling={"max": 2}),
+    _written("InferenceService", "min must not be greater than max", scaling={"min": 3, "max": 2}),
+    _written("InferenceService", "set exactly one of cpu, gpu and mig", accelerator={}),
+    _written("InferenceService", "set exactly one of cpu, gpu and mig", accelerator=CPU | {"gpu": {}}),
+    _written(
+        "InferenceService", "set exactly one of cpu, gpu and mig", accelerator={"gpu": {}, "mig": {"profile": "1g.5gb"}}
+    ),
+    _written("InferenceService", "maxSurge and maxUnavailable must not both be 0", rollout={"maxSurge": 0}),
+    _written("InferenceService", "spec.scaling.max: Required value", scaling={"min": 1}),
+    _written("InferenceService", "spec.accelerator.mig.profile: Required value", accelerator={"mig": {}}),
+    _written("SLA", "set at least one of ttft, tpot and e2e", targets={"percentile": 90}),
+    _written("SLA", "ttft must not be longer than e2e", priority="P3", targets={"ttft": "2s", "e2e": "1s"}),
+    _written("SLA", "P0 means a first token within 100ms", priority="P0", targets={"ttft": "101ms"}),
+    _written("SLA", "P1 means a first token within 1s", priority="P1", targets={"ttft": "2s"}),
+    _written("SLA", "P2 means a first token within 10s", priority="P2", targets={"ttft": "1m"}),
+    _written("SLA", "availability and window come together", availability="99.9%"),
+    _written("SLA", "availability and window come together", window="28d"),
+    _written("Model", "source must be file:///path", source="ftp://host/file"),
+    _written("Model", "source must be file:///path", source="/just/a/path"),
+    _written("Model", "source must be file:///path", source="hf://only-owner"),
+    _written("Model", "source must be file:///path", source="https://host-without-path"),
+    _written("Model", "nodeSelector has no meaning for a pvc:// source", source="pvc://c/p", nodeSelector={"a": "b"}),
+    _written("Tenant", "spec.namespaces[1]: Duplicate value", namespaces=["a", "a"]),
+    _written("Tenant", "spec.apiKeys[1]: Duplicate value", apiKeys=[{"secret": "a"}, {"secret": "a"}]),
+    Case(
+        "InferenceService: name too long", valid("InferenceService", name="a" * 41), "metadata.name must be at most 40"
+    ),
+    Case(
+        "InferenceService: name with a dot", valid("InferenceService", name="a.b"), "metadata.name must be at most 40"
+    ),
+    Case("InferenceService: name starts with a digit", valid("InferenceService", name="1a"), "and start with a letter"),
+    Case("Model: name with a dot", valid("Model", name="llama-3.1"), "metadata.name must be at most 63"),
+    Case("Tenant: name too long", valid("Tenant", name="t" * 64), "metadata.name must be at most 63"),
+]
+
+IMMUTABLE = [
+    ("source", {"source": "https://models.example.com/a.gguf"}, {"source": "https://models.example.com/b.gguf"}),
+    ("digest", {"digest": "sha256:" + "a" * 64}, {"digest": "sha256:" + "b" * 64}),
+    ("digest", {"digest": "sha256:" + "a" * 64}, {"digest": None}),
+    ("format", {"format": "gguf"}, {"format": "safetensors"}),
+    ("format", {"format": "gguf"}, {"format": None}),
+]
+
+
+def derived() -> Iterator[Case]:
+    """For every field of every spec: the wrong type, and one step beyond each bound, pattern and enumeration."""
+    for kind in KINDS:
+        for path, schema in _leaves(object_schema(kind.spec), ()):
+            for label, value, says in _violations(schema):
+                yield Case(f"{kind.kind}: {'.'.join(path)} {label}", _with(kind, path, value), says)
+        for name in object_schema(kind.spec).get("required", []):
+            obj = valid(kind.kind)
+            del obj["spec"][name]
+            yield Case(f"{kind.kind}: {name} missing", obj, f"spec.{name}: Required value")
+        yield Case(
+            f"{kind.kind}: no spec", {k: v for k, v in valid(kind.kind).items() if k != "spec"}, "spec: Required value"
+        )
+
+
+def _leaves(schema: Object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Object]]:
+    for name, child in schema.get("properties", {}).items():
+        yield (*path, name), child
+        if child.get("type") == "object":
+            yield from _leaves(child, (*path, name))
+        items = child.get("items", {})
+        if child.get("type") == "array":
+            yield (*path, name, "[]"), items
+            yield from _leaves(items, (*path, name, "[]"))
+
+
+def _violations(schema: Object) -> Iterator[tuple[str, Any, str]]:
+    wrong: dict[str, Any] = {"string": 7, "integer": "seven", "boolean": "yes", "array": "list", "object": "text"}
+    kind = schema.get("type", "int-or-string")
+    if kind in wrong:
+        yield "of the wrong type", wrong[kind], "must be of type " + kind
+        yield "a list in a list", [[1]], "must be of type "
+    if kind == "integer":
+        yield "half", 1.5, "must be of type integer"
+    if "minimum" in schema:
+        yield "below its minimum", schema["minimum"] - 1, f"should be greater than or equal to {schema['minimum']}"
+    if "maximum" in schema:
+        yield "above its maximum", schema["maximum"] + 1, f"should be less than or equal to {schema['maximum']}"
+    if "enum" in schema:
+        yield "outside its enumeration", "Nonsense", 'Unsupported value: "Nonsense": supported values: '
+    if "pattern" in schema:
+        for text in ("!", "ünï", " x "):
+            yield f"against its pattern: {text!r}", text, "should match '"
+    if kind == "string" and "maxLength" in schema:
+        yield "too long", "x" * (schema["maxLength"] + 1), f"Too long: may not be more than {schema['maxLength']} bytes"
+    if kind == "int-or-string":
+        yield "of the wrong type", [1], "must be of type "
+
+
+def _with(kind: Kind, path: tuple[str, ...], value: Any) -> Object:
+    obj = valid(kind.kind)
+    at: Any = obj["spec"]
+    for step, following in zip(path, (*path[1:], None), strict=True):
+        fresh: Any = [] if following == "[]" else {}
+        if step == "[]":
+            at.append(value if following is None else fresh)
+            at = at[-1]
+        elif following is None:
+            at[step] = value
+        else:
+            if not isinstance(at.get(step), type(fresh)):
+                at[step] = fresh
+            at = at[step]
+    return obj

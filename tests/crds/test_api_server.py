@@ -1,0 +1,130 @@
+"""The schemas as a person meets them: every example is taken, every invalid object is refused with a sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes
+import pytest
+import yaml
+
+from crds.contract import GROUP, VERSION
+from crds.kinds import KINDS
+from e2e.cluster import tools
+from e2e.cluster.controlplane import ControlPlane
+from tests.crds.invalid import IMMUTABLE, NAMESPACE, WRITTEN, Case, derived, valid
+
+pytestmark = pytest.mark.apiserver
+ROOT = Path(__file__).parent.parent.parent
+KIND_BY_NAME = {kind.kind: kind for kind in KINDS}
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
+
+
+class Cluster:
+    """The API server, asked by kubectl and by plain requests."""
+
+    def __init__(self, server: ControlPlane) -> None:
+        self._api = kubernetes.client.CustomObjectsApi(kubernetes.config.new_client_from_config(str(server.kubeconfig)))
+        self._kubectl = [str(tools.kubectl()), "--kubeconfig", str(server.kubeconfig)]
+
+    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*self._kubectl, *arguments], input=stdin, capture_output=True, text=True, timeout=60)
+
+    def apply(self, obj: dict[str, Any] | str, *flags: str) -> subprocess.CompletedProcess[str]:
+        text = obj if isinstance(obj, str) else json.dumps(obj)
+        return self.run("apply", "--server-side", "--force-conflicts", "-f", "-", *flags, stdin=text)
+
+    def refusal(self, case: Case) -> str:
+        """The sentence with which the server refuses `case`, or an empty one when it accepts it."""
+        kind = KIND_BY_NAME[case.obj["kind"]]
+        where = (GROUP, VERSION, NAMESPACE) if kind.namespaced else (GROUP, VERSION)
+        create = (
+            self._api.create_namespaced_custom_object if kind.namespaced else self._api.create_cluster_custom_object
+        )
+        try:
+            create(*where, kind.plural, case.obj, dry_run="All")
+        except kubernetes.client.ApiException as refused:
+            return str(json.loads(refused.body)["message"])
+        return ""
+
+    def unexpected(self, cases: list[Case]) -> dict[str, tuple[str, str]]:
+        """Of the cases, those whose answer lacks what it must say: (must say, answer)."""
+        answers = {case.name: (case.says, self.refusal(case)) for case in cases}
+        return {name: pair for name, pair in answers.items() if pair[0] not in pair[1]}
+
+
+@pytest.fixture(scope="module")
+def cluster(apiserver: ControlPlane) -> Iterator[Cluster]:
+    it = Cluster(apiserver)
+    done = it.run("apply", "--server-side", "-f", str(ROOT / "crds/manifests"))
+    assert done.returncode == 0, done.stderr
+    done = it.run("wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
+    assert done.returncode == 0, done.stderr
+    for name in (NAMESPACE, "demo"):
+        it.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    yield it
+    it.run("delete", "namespace", NAMESPACE, "demo", "--wait=false")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.name)
+def test_every_example_is_accepted_without_a_warning(cluster: Cluster, path: Path) -> None:
+    done = cluster.run("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", str(path))
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr.lower()
+
+
+def test_every_rule_answers_with_its_sentence(cluster: Cluster) -> None:
+    wrong = cluster.unexpected(WRITTEN)
+    assert not wrong, json.dumps(wrong, indent=1)
+
+
+def test_every_bound_of_every_field_is_kept_and_named(cluster: Cluster) -> None:
+    cases = list(derived())
+    assert len(cases) > 200
+    wrong = cluster.unexpected(cases)
+    assert not wrong, json.dumps(wrong, indent=1)
+
+
+@pytest.mark.parametrize(("field", "before", "after"), IMMUTABLE)
+def test_what_a_model_serves_cannot_be_changed(cluster: Cluster, field: str, before: Any, after: Any) -> None:
+    model = valid("Model", name="fixed", **before)
+    assert cluster.apply(model).returncode == 0
+    patch = json.dumps({"spec": after})
+    done = cluster.run("-n", NAMESPACE, "patch", "model", "fixed", "--type=merge", "-p", patch)
+    cluster.run("-n", NAMESPACE, "delete", "model", "fixed")
+    assert f"{field} is immutable" in done.stderr
+    assert "make another Model and point the InferenceService at it" in done.stderr
+
+
+def test_a_misspelt_field_is_refused_by_name(cluster: Cluster) -> None:
+    wrong = valid("InferenceService", replcas=2)
+    done = cluster.run("create", "--dry-run=server", "--validate=strict", "-f", "-", stdin=json.dumps(wrong))
+    assert 'unknown field "spec.replcas"' in done.stderr
+
+
+def test_defaults_are_filled_in_so_that_the_object_says_what_holds(cluster: Cluster) -> None:
+    done = cluster.apply(valid("InferenceService"), "--dry-run=server", "-o", "yaml")
+    spec = yaml.safe_load(done.stdout)["spec"]
+    assert spec["accelerator"]["cpu"] == {"cores": "1", "memory": "2Gi"}
+    assert spec["rollout"] == {"maxSurge": 1, "maxUnavailable": 0, "revisionHistoryLimit": 3, "drainTimeout": "2m"}
+    assert "replicas" not in spec
+
+
+def test_the_scale_subresource_sets_replicas(cluster: Cluster) -> None:
+    assert cluster.apply(valid("InferenceService", name="scaled", replicas=1)).returncode == 0
+    done = cluster.run("-n", NAMESPACE, "scale", "inferenceservice/scaled", "--replicas=3")
+    assert done.returncode == 0, done.stderr
+    out = cluster.run("-n", NAMESPACE, "get", "isvc", "scaled", "-o", "jsonpath={.spec.replicas}")
+    cluster.run("-n", NAMESPACE, "delete", "isvc", "scaled")
+    assert out.stdout == "3"
+
+
+def test_the_columns_answer_the_first_question(cluster: Cluster) -> None:
+    assert cluster.apply(valid("InferenceService", name="seen")).returncode == 0
+    header = cluster.run("-n", NAMESPACE, "get", "foretide").stdout.splitlines()[0].split()
+    cluster.run("-n", NAMESPACE, "delete", "isvc", "seen")
+    assert header == ["NAME", "MODEL", "READY", "SERVABLE", "REPLICAS", "REVISION", "SLA", "AGE"]
