@@ -1,0 +1,208 @@
+"""What one node's agent does with its copies of Models: remove, evict, fetch, hold back, refuse.
+
+A copy that a pod of this node uses is never touched. A copy that no Model asks for goes at once. When a wanted copy
+lacks room, unused copies go, least recently used first; what was evicted comes back only when a pod here needs it or
+when there is room anyway, so two Models can never push each other out in turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from controllers.plans.units import bytes_text
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ModelRef:
+    """A Model by its place."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A complete, verified copy on this node's disk."""
+
+    model: ModelRef
+    size_bytes: int
+    last_used_s: float
+    """When a pod of this node last had it, or when it was made."""
+    current: bool = True
+    """Made from what the Model says now; False when a Model of the same name says something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A Model that this node should have."""
+
+    model: ModelRef
+    total_bytes: int | None = None
+    """Size of the whole, once the source has told it."""
+    started: bool = False
+    """Its download is under way."""
+    evicted: bool = False
+    """It was here and had to make room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Delete the copy for good."""
+
+    model: ModelRef
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evict:
+    """Delete the copy and remember that it was here."""
+
+    model: ModelRef
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """Download, or go on with it."""
+
+    model: ModelRef
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Leave an evicted Model away for now."""
+
+    model: ModelRef
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """There is no room and none can be made."""
+
+    model: ModelRef
+    message: str
+
+
+Action = Remove | Evict | Fetch | Hold | Refuse
+
+
+def plan(
+    copies: Sequence[Copy], wanted: Sequence[Wanted], used_by_pods: AbstractSet[ModelRef], budget_bytes: int
+) -> list[Action]:
+    """All actions, deletions first. Planning again after they were done gives no Remove and no Evict."""
+    asked = {one.model for one in wanted}
+    removed = [_removal(copy, asked) for copy in copies if _is_waste(copy, asked, used_by_pods)]
+    gone = {action.model for action in removed}
+    disk = _Disk([copy for copy in copies if copy.model not in gone], used_by_pods, budget_bytes)
+    evicted: list[Action] = list(disk.shrink())
+    rest: list[Action] = []
+    present = {copy.model for copy in copies if copy.current and copy.model not in gone}
+    missing = [one for one in wanted if one.model not in present]
+    sizes_open = any(one.total_bytes is None and not one.evicted for one in missing)
+    for one in sorted(missing, key=lambda one: _turn(one, used_by_pods)):
+        evictions, action = _decide(one, disk, one.model in used_by_pods, sizes_open)
+        evicted += evictions
+        rest.append(action)
+    return [*removed, *evicted, *rest]
+
+
+def _is_waste(copy: Copy, asked: AbstractSet[ModelRef], used: AbstractSet[ModelRef]) -> bool:
+    return copy.model not in used and (copy.model not in asked or not copy.current)
+
+
+def _removal(copy: Copy, asked: AbstractSet[ModelRef]) -> Remove:
+    if copy.model in asked:
+        return Remove(copy.model, f"Model '{copy.model}' now names other weights than this copy was made from.")
+    return Remove(copy.model, f"No Model asks for a copy of '{copy.model}' on this node.")
+
+
+def _turn(one: Wanted, used: AbstractSet[ModelRef]) -> tuple[bool, bool, bool, ModelRef]:
+    """Order: what a pod waits for, then what is under way, then new ones, then what was evicted."""
+    return (one.model not in used, not one.started, one.evicted, one.model)
+
+
+def _decide(one: Wanted, disk: _Disk, needed: bool, sizes_open: bool) -> tuple[list[Evict], Action]:
+    if one.evicted and not needed:
+        return [], _come_back(one, disk, sizes_open)
+    if one.total_bytes is None:
+        return [], Fetch(one.model)
+    if one.total_bytes > disk.budget_bytes:
+        return [], Refuse(
+            one.model,
+            f"Model '{one.model}' has {bytes_text(one.total_bytes)}; the whole cache of this node may have"
+            f" {bytes_text(disk.budget_bytes)}. Raise the cache size, or keep the Model off this node by"
+            " spec.nodeSelector.",
+        )
+    evictions = disk.make_room(one.total_bytes, for_model=one.model)
+    if evictions is None:
+        return [], Refuse(one.model, disk.full_text(one.model, one.total_bytes))
+    disk.reserve(one.total_bytes)
+    return evictions, Fetch(one.model)
+
+
+def _come_back(one: Wanted, disk: _Disk, sizes_open: bool) -> Action:
+    if one.total_bytes is not None and not sizes_open and one.total_bytes <= disk.free_bytes:
+        disk.reserve(one.total_bytes)
+        return Fetch(one.model)
+    size = "its size" if one.total_bytes is None else bytes_text(one.total_bytes)
+    return Hold(one.model, f"Evicted to make room; comes back when a worker on this node needs it or {size} is free.")
+
+
+class _Disk:
+    """The room on the node while one plan is made. Lives no longer than `plan`."""
+
+    def __init__(self, copies: Iterable[Copy], used: AbstractSet[ModelRef], budget_bytes: int) -> None:
+        self.copies: Mapping[ModelRef, Copy] = {copy.model: copy for copy in copies}
+        self.budget_bytes = budget_bytes
+        self._used = used
+        self._taken_bytes = sum(copy.size_bytes for copy in self.copies.values())
+        self._idle = sorted(
+            (copy for copy in self.copies.values() if copy.model not in used),
+            key=lambda copy: (copy.last_used_s, copy.model),
+        )
+
+    @property
+    def free_bytes(self) -> int:
+        return self.budget_bytes - self._taken_bytes
+
+    def reserve(self, size_bytes: int) -> None:
+        self._taken_bytes += size_bytes
+
+    def shrink(self) -> list[Evict]:
+        """Evict what does not fit into the budget any more."""
+        evicted = []
+        while self.free_bytes < 0 and self._idle:
+            copy = self._take_oldest()
+            evicted.append(Evict(copy.model, f"The cache may have {bytes_text(self.budget_bytes)} in all."))
+        return evicted
+
+    def make_room(self, size_bytes: int, for_model: ModelRef) -> list[Evict] | None:
+        """Evictions after which `size_bytes` are free, or None (and nothing evicted) when that cannot be."""
+        if size_bytes > self.free_bytes + sum(copy.size_bytes for copy in self._idle):
+            return None
+        evicted = []
+        while size_bytes > self.free_bytes:
+            copy = self._take_oldest()
+            reason = f"{bytes_text(copy.size_bytes)} made room for '{for_model}' ({bytes_text(size_bytes)})."
+            evicted.append(Evict(copy.model, reason))
+        return evicted
+
+    def full_text(self, model: ModelRef, size_bytes: int) -> str:
+        used = sorted(ref for ref in self.copies if ref in self._used)
+        users = f", and workers on this node use {', '.join(map(str, used))}" if used else ""
+        return (
+            f"Model '{model}' needs {bytes_text(size_bytes)}; {bytes_text(max(self.free_bytes, 0))} of the cache's"
+            f" {bytes_text(self.budget_bytes)} are free{users}. Raise the cache size, free the disk, or keep the Model"
+            " off this node by spec.nodeSelector."
+        )
+
+    def _take_oldest(self) -> Copy:
+        copy = self._idle.pop(0)
+        self._taken_bytes -= copy.size_bytes
+        return copy
