@@ -1,56 +1,82 @@
 """The only writer of what the operator owns: children by server-side apply, statuses, deletions.
 
-`needs_apply` decides (pure); `Applier` writes. Nothing is written when nothing changed, not even after a restart.
+`controllers.difference` decides whether a write is needed (pure); `Applier` writes, and remembers its last writes only
+to bridge the moment until the caches show them. Nothing is written when nothing changed, not even after a restart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
+from controllers.difference import applied_hash, first_difference, merge_conditions, needs_apply, with_hash
+from crds.contract import FIELD_MANAGER
 from kube.api import Api, Propagation
-from kube.resources import Object, Resource
+from kube.errors import Conflict
+from kube.resources import Resource, resource_of
+
+__all__ = ["Applier", "merge_conditions", "needs_apply"]
+
+log = logging.getLogger(__name__)
+
+STATUS_MANAGER: Final = f"{FIELD_MANAGER}-status"
+_Where = tuple[str, str | None, str, str]
+"""Kind, namespace, name, and what was written ("" or "status")."""
 
 
-def needs_apply(wanted: Mapping[str, Any], observed: Mapping[str, Any] | None) -> str | None:
-    """Why `wanted` must be applied over `observed`, or None when the server already has it.
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The last write of an object: what, over which observed version, and what the server made of it."""
 
-    Two looks: the annotation foretide.dev/applied must equal the hash of `wanted` (else a field we no longer want would
-    stay), and every field of `wanted` must be in `observed` with its value (else someone changed it). Fields that only
-    `observed` has are defaults or belong to others. Equal quantities ("0.5", "500m") are equal; an empty wanted value
-    ({}, [], "", None) equals an absent one. An object that is being deleted needs nothing until it is gone.
-    """
-    raise NotImplementedError
-
-
-def merge_conditions(
-    old: Sequence[Mapping[str, Any]] | None, new: Sequence[Mapping[str, Any]], *, now: datetime, generation: int
-) -> list[Object]:
-    """The condition list to write: exactly the types of `new` (type, status, reason, message), in its order.
-
-    `lastTransitionTime` stays while `status` stays; `observedGeneration` becomes `generation`.
-    """
-    raise NotImplementedError
+    hash: str
+    over_version: str
+    accepted_reason: str | None = None
+    """A difference that stays after applying: the server spells that field in its own way."""
 
 
 class Applier:
     """Writes as field manager `foretide`. Give it what the caches show; it skips what is already there."""
 
-    def __init__(self, client: Api) -> None: ...
+    def __init__(self, client: Api) -> None:
+        self._client = client
+        self._written: dict[_Where, _Written] = {}
 
     async def ensure(self, wanted: Mapping[str, Any], observed: Mapping[str, Any] | None) -> str | None:
         """Apply `wanted` (apiVersion, kind, metadata, …) if needed. Returns the reason of the write, None without one.
 
         `observed` is the cached object (`lean` is enough), or None when the cache has none.
         """
-        raise NotImplementedError
+        reason = needs_apply(wanted, observed)
+        if reason is None:
+            return None
+        where, digest = _where(wanted), applied_hash(wanted)
+        if self._is_written(where, digest, _version(observed), reason):
+            return None
+        resource = resource_of(wanted)
+        stored = await self._client.apply(resource, with_hash(wanted), field_manager=FIELD_MANAGER)
+        left = needs_apply(wanted, stored)
+        if left is not None:
+            log.warning("%s: still different after applying: %s.", resource.describe(where[1], where[2]), left)
+        self._written[where] = _Written(digest, _version(observed), left)
+        return reason
 
     async def delete(
         self, resource: Resource, observed: Mapping[str, Any], *, propagation: Propagation = "Background"
     ) -> bool:
         """Delete exactly the object observed (its uid is a precondition). False when it is already going or gone."""
-        raise NotImplementedError
+        meta = observed["metadata"]
+        self._forget(resource.kind, meta.get("namespace"), meta["name"])
+        if meta.get("deletionTimestamp"):
+            return False
+        try:
+            await self._client.delete(
+                resource, meta.get("namespace"), meta["name"], propagation=propagation, uid=meta["uid"]
+            )
+        except Conflict:
+            return False  # Another object has the name by now; this one is gone.
+        return True
 
     async def status(
         self,
@@ -61,6 +87,54 @@ class Applier:
     ) -> bool:
         """Write `status` of `obj` if it differs from `observed_status`. True when something was written.
 
-        `obj` names the object (namespace, name, uid); fields left out of `status` are removed.
+        `obj` names the object (namespace, name, uid) and the version the status was computed from; fields left out of
+        `status` are removed. Raises NotFound or Conflict when the object is no longer the one observed.
         """
-        raise NotImplementedError
+        if first_difference(status, observed_status) is None and first_difference(observed_status, status) is None:
+            return False
+        meta = obj["metadata"]
+        where: _Where = (resource.kind, meta.get("namespace"), meta["name"], "status")
+        digest, version = applied_hash(status), _version(obj)
+        if self._is_written(where, digest, version, None):
+            return False
+        await self._client.apply(
+            resource,
+            {
+                "apiVersion": resource.api_version,
+                "kind": resource.kind,
+                "metadata": {key: meta[key] for key in ("namespace", "name", "uid") if meta.get(key)},
+                "status": dict(status),
+            },
+            field_manager=STATUS_MANAGER,
+            subresource="status",
+        )
+        self._written[where] = _Written(digest, version)
+        return True
+
+    def forget(self, kind: str, namespace: str | None, name: str) -> None:
+        """The object is gone: drop what is remembered about it."""
+        self._forget(kind, namespace, name)
+
+    def _forget(self, kind: str, namespace: str | None, name: str) -> None:
+        for part in ("", "status"):
+            self._written.pop((kind, namespace, name, part), None)
+
+    def _is_written(self, where: _Where, digest: str, version: str, reason: str | None) -> bool:
+        """Whether this write was already made: the cache is behind, or the server keeps spelling a field its own way.
+
+        An object that the cache does not show proves nothing: it may be too new, or deleted since. It is applied again,
+        which the server answers without a change in the first case.
+        """
+        last = self._written.get(where)
+        if last is None or last.hash != digest or not version:
+            return False
+        return last.over_version == version or (reason is not None and last.accepted_reason == reason)
+
+
+def _where(obj: Mapping[str, Any]) -> _Where:
+    meta = obj["metadata"]
+    return str(obj["kind"]), meta.get("namespace"), meta["name"], ""
+
+
+def _version(obj: Mapping[str, Any] | None) -> str:
+    return "" if obj is None else str(obj["metadata"].get("resourceVersion", ""))

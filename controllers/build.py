@@ -5,15 +5,13 @@ Reading order: informers, then reconcilers (each gets the informers it reads), t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from controllers.apply import Applier
-from controllers.runtime.interface import Assembly, Key, Marker
+from controllers.runtime.interface import Assembly, Marker
 from controllers.settings import Settings
 from kube.api import Api
 from kube.events import Recorder
-from kube.informer import Change, Informer, lean
-from kube.resources import INFERENCE_SERVICES, MODELS, SLAS, TENANTS, Object
+from kube.informer import Informer, lean
+from kube.resources import INFERENCE_SERVICES, MODELS, SLAS, TENANTS
 
 
 def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) -> Assembly:
@@ -30,15 +28,6 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
     # Who reconciles what: reconcilers go here, each with `applier`, `recorder` and the informers it reads.
     _applier = Applier(client)
 
-    # Who wakes whom: a declared object wakes itself; add `child.on_change(...)` lines that wake owners here.
-    for informer in owned.values():
-        informer.on_change(_wake_itself(queue))
+    # Who wakes whom: `child.on_change(...)` lines that mark owners go here. A declared object wakes itself already.
 
     return Assembly(owned=owned, children=(), reconcilers=())
-
-
-def _wake_itself(queue: Marker) -> Callable[[Change[Object]], None]:
-    def wake(change: Change[Object]) -> None:
-        queue.add(Key.of(change.value))
-
-    return wake

@@ -6,7 +6,7 @@ Reconcilers, informers and recorders take an `Api`; production hands them `kube.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, Protocol
@@ -61,7 +61,7 @@ class Api(Protocol):
         label_selector: str | None = None,
         field_selector: str | None = None,
         limit: int = 500,
-    ) -> AsyncIterator[Page]:
+    ) -> AsyncGenerator[Page, None]:
         """A list, page by page, so that no more than one page of whole objects is ever held."""
         ...
 
@@ -85,7 +85,7 @@ class Api(Protocol):
         label_selector: str | None = None,
         field_selector: str | None = None,
         inactivity_timeout_s: float = 20.0,
-    ) -> AsyncIterator[WatchEvent]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         """Events after `resource_version`, until the server ends the stream or it is silent for the timeout.
 
         Raises Gone when the version is too old, Unreachable when the stream breaks.

@@ -8,6 +8,7 @@ stream is resumed, a version too old is listed again, a refusal (403, 404) is tr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -141,16 +142,18 @@ class Informer(Generic[T]):
         if self._resume_at is None:
             await self._list()
         opened_at_s = self._clock()
-        async for event in self._client.watch(
+        stream = self._client.watch(
             self.resource,
             self.namespace,
             resource_version=self._resume_at or "",
             label_selector=self._label_selector,
             field_selector=self._field_selector,
             inactivity_timeout_s=INACTIVITY_TIMEOUT_S,
-        ):
-            self._heard()
-            self._take(event)
+        )
+        async with contextlib.aclosing(stream) as events:
+            async for event in events:
+                self._heard()
+                self._take(event)
         self._beat_at_s = self._clock()
         if self._clock() - opened_at_s < SHORT_STREAM_S:
             await self._pause(RECONNECT)
@@ -188,7 +191,7 @@ class Informer(Generic[T]):
     def _put(self, obj: Object) -> None:
         try:
             changes = self._store.put(obj)
-        except Exception:  # noqa: BLE001 - one object that a projection cannot read must not stop all others
+        except Exception:  # One object that a projection cannot read must not stop all others.
             log.exception("%s cannot be read; it is left out.", self.resource.describe(*_place(obj)))
             changes = self._store.drop(_place(obj))
         self._tell(changes)
@@ -198,7 +201,7 @@ class Informer(Generic[T]):
             for listener in self._listeners:
                 try:
                     listener(change)
-                except Exception:  # noqa: BLE001 - a listener's mistake must not stop the cache that others read
+                except Exception:  # A mistake of a listener must not stop the cache that others read.
                     log.exception("A listener failed on %s.", self.resource.describe(change.namespace, change.name))
 
     def _heard(self) -> None:

@@ -83,7 +83,8 @@ class Assembly:
     """All that the runtime runs."""
 
     owned: Mapping[str, Informer[Object]]
-    """Informer of each kind that has a reconciler, by kind: every object in it is enqueued at start and at resync."""
+    """Informer of each kind of ours, by kind. A kind with a reconciler has every object looked at at start, at every
+    change and at resync; the runtime connects that."""
     children: Sequence[Informer[Any]]
     """Informers of everything else. No reconcile starts before all informers are synced."""
     reconcilers: Sequence[Reconciler]

@@ -1,0 +1,234 @@
+"""The operator's life: warm up, stand for election, lead, end.
+
+    start      HTTP port, informers (a standby's caches are warm), elector
+    lead       wait for every cache, mark every object, then workers, background loops, Events, resync, Kopf
+    end        stop taking work, let what is in work end, give the lease back
+
+Whatever ends unexpectedly ends the process with one line and a non-zero code; the restart converges. Losing the lease
+ends it on the spot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import gc
+import logging
+import os
+import signal
+import time
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from controllers.build import build
+from controllers.runtime.health import Health
+from controllers.runtime.interface import Assembly, Key
+from controllers.runtime.kopf_feed import Feed
+from controllers.runtime.metrics import Metrics
+from controllers.runtime.queue import ReconcileQueue
+from controllers.runtime.resync import resync
+from controllers.runtime.server import AdminServer
+from controllers.runtime.workers import Workers
+from controllers.settings import Settings
+from kube.client import Client
+from kube.connection import Connection
+from kube.elector import Elector
+from kube.events import Recorder
+from kube.informer import Change, Informer
+from kube.lease import Timing
+from kube.resources import Object
+
+log = logging.getLogger(__name__)
+
+DRAIN_S: Final = 0.7
+RELEASE_S: Final = 0.8
+"""Together with what else a stop does: less than 2 s from SIGTERM to exit."""
+PULSE_S: Final = 1.0
+CONTROLLER: Final = "foretide.dev/operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What belongs to this process and not to the product's configuration."""
+
+    identity: str
+    host: str = "0.0.0.0"
+    port: int = 8080
+    lease_name: str = "foretide-operator"
+    timing: Timing = field(default_factory=Timing)
+
+
+async def operate(connection: Connection, settings: Settings, options: Options) -> int:
+    """Run until told to stop (0) or until something ends that must not (1)."""
+    metrics = Metrics()
+    life = _Life(connection, settings, options, metrics)
+    async with Client(connection, fence=life.elector.fence, observe=metrics.observe_request) as client:
+        return await life.run(client)
+
+
+class _Life:
+    def __init__(self, connection: Connection, settings: Settings, options: Options, metrics: Metrics) -> None:
+        self._connection, self._settings, self._options, self._metrics = connection, settings, options, metrics
+        self._loop = asyncio.get_running_loop()
+        self._acquired = asyncio.Event()
+        self._end: asyncio.Future[int] = self._loop.create_future()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._queue = ReconcileQueue()
+        self._feed: Feed | None = None
+        self._workers: Workers | None = None
+        self.elector = Elector(
+            connection,
+            namespace=settings.namespace,
+            name=options.lease_name,
+            identity=options.identity,
+            on_acquired=lambda: self._in_loop(self._acquired.set),
+            on_lost=_exit_at_once,
+            timing=options.timing,
+        )
+
+    async def run(self, client: Client) -> int:
+        recorder = Recorder(client, controller=CONTROLLER, instance=self._options.identity)
+        assembly = build(client, self._settings, self._queue, recorder)
+        informers = dict(_named(assembly))
+        self._metrics.watch_runtime(self._queue, informers)
+        self._wake_at_changes(assembly)
+        health = Health(self._queue, informers)
+        server = AdminServer(self._options.host, self._options.port, health, self._metrics)
+        await server.start()
+        self._end_at_signals()
+        for name, informer in informers.items():
+            self._spawn(f"the cache of {name}", informer.run())
+        self._spawn("the pulse", self._pulse())
+        self._spawn("leading", self._lead(assembly, recorder, health))
+        self.elector.start()
+        try:
+            return await self._end
+        finally:
+            await self._wind_up(server)
+
+    def _wake_at_changes(self, assembly: Assembly) -> None:
+        def wake(change: Change[Object], kind: str) -> None:
+            self._queue.add(Key(kind, change.namespace, change.name))
+
+        for reconciler in assembly.reconcilers:
+            kind = reconciler.kind
+            assembly.owned[kind].on_change(functools.partial(wake, kind=kind))
+
+    # --- leading ---------------------------------------------------------------------------------------------
+    async def _lead(self, assembly: Assembly, recorder: Recorder, health: Health) -> None:
+        await self._acquired.wait()
+        self._metrics.leader.set(1)
+        await self._synced(assembly, health)
+        reconcilers = {one.kind: one for one in assembly.reconcilers}
+        self._workers = Workers(self._queue, reconcilers, self._metrics, self._settings.workers)
+        for key in _keys(assembly):
+            self._queue.add(key)
+        self._spawn("the workers", self._workers.run())
+        self._spawn("the recorder of Events", recorder.run())
+        self._spawn("the resync", resync(self._queue, lambda: _keys(assembly), self._settings.resync_period_s))
+        for background in assembly.background:
+            self._spawn(background.name, _of(background.run()))
+        self._start_feed(assembly)
+        await asyncio.Event().wait()
+
+    async def _synced(self, assembly: Assembly, health: Health) -> None:
+        started_s = time.monotonic()
+        for name, informer in _named(assembly):
+            while not informer.synced.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(informer.synced.wait(), 10.0)
+                    break
+                log.warning("Waiting for the first list of %s: %s", name, " ".join(health.unready()))
+        # What was loaded stays; the collector need not walk through it again and again.
+        gc.collect()
+        gc.freeze()
+        log.info("All caches are complete after %.1f s.", time.monotonic() - started_s)
+
+    def _start_feed(self, assembly: Assembly) -> None:
+        def mark_here(key: Key, resource_version: str) -> None:
+            # The cache that reconcilers read has this version: its own listener marked the key.
+            if not assembly.owned[key.kind].holds_version(key.namespace, key.name, resource_version):
+                self._queue.add(key)
+
+        self._feed = Feed(
+            self._connection,
+            [assembly.owned[one.kind].resource for one in assembly.reconcilers],
+            mark=lambda key, version: self._in_loop(mark_here, key, version),
+            on_end=lambda why: self._in_loop(self._fail, why),
+        )
+        self._feed.start()
+
+    async def _pulse(self) -> None:
+        while True:
+            before_s = time.monotonic()
+            await asyncio.sleep(PULSE_S)
+            self._metrics.loop_lag_s.set(max(0.0, time.monotonic() - before_s - PULSE_S))
+            if self._acquired.is_set() and not self.elector.is_leader():
+                _exit_at_once("The lease ran out while the elector's thread was held up")
+
+    # --- ending ----------------------------------------------------------------------------------------------
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(self._task_ended)
+        self._tasks.append(task)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        self._fail(f"{task.get_name()} ended: {f'{type(error).__name__}: {error}' if error else 'without an error'}")
+
+    def _fail(self, why: str) -> None:
+        if not self._end.done():
+            log.critical("%s. The operator exits; its restart continues.", why)
+            self._end.set_result(1)
+
+    def _end_at_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop, number)
+
+    def _stop(self, number: int) -> None:
+        if not self._end.done():
+            log.info("Stopping at %s.", signal.Signals(number).name)
+            self._end.set_result(0)
+
+    async def _wind_up(self, server: AdminServer) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._workers is not None:
+            await self._workers.drain(DRAIN_S)
+        # Only now may another lead: nothing of ours is in work any more.
+        await asyncio.to_thread(self.elector.stop, RELEASE_S)
+        if self._feed is not None:
+            self._feed.stop()
+        await server.stop()
+
+    def _in_loop(self, act: Any, *arguments: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # The loop is closed: the process is ending.
+            self._loop.call_soon_threadsafe(act, *arguments)
+
+
+async def _of(work: Any) -> None:
+    await work
+
+
+def _named(assembly: Assembly) -> Iterator[tuple[str, Informer[Any]]]:
+    for informer in (*assembly.owned.values(), *assembly.children):
+        yield informer.resource.describe(informer.namespace), informer
+
+
+def _keys(assembly: Assembly) -> list[Key]:
+    return [
+        Key(one.kind, namespace, name)
+        for one in assembly.reconcilers
+        for namespace, name in assembly.owned[one.kind].places()
+    ]
+
+
+def _exit_at_once(why: str) -> None:
+    """Another may lead already: no cleanup could be worth acting on."""
+    log.critical("%s. The operator exits; its restart stands for election again.", why)
+    os._exit(1)

@@ -1,0 +1,46 @@
+"""The operator's own HTTP port: /metrics, /healthz, /readyz. In the loop of the workers on purpose: a loop that stands
+still must fail its liveness probe."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from controllers.runtime.health import Health
+from controllers.runtime.metrics import Metrics
+
+
+class AdminServer:
+    """Serves until `stop`. Port 0 takes a free one; `port` tells which."""
+
+    def __init__(self, host: str, port: int, health: Health, metrics: Metrics) -> None:
+        self._host, self.port = host, port
+        self._health, self._metrics = health, metrics
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.router.add_get("/metrics", self._render)
+        app.router.add_get("/healthz", self._live)
+        app.router.add_get("/readyz", self._ready)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self._host, self.port)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _render(self, _: web.Request) -> web.Response:
+        return web.Response(body=self._metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    async def _live(self, _: web.Request) -> web.Response:
+        return _verdict(self._health.problems())
+
+    async def _ready(self, _: web.Request) -> web.Response:
+        return _verdict(self._health.unready())
+
+
+def _verdict(problems: list[str]) -> web.Response:
+    return web.Response(status=503 if problems else 200, text="\n".join(problems or ["ok"]) + "\n")

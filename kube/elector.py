@@ -1,0 +1,172 @@
+"""Leader election by Lease, in a thread of its own.
+
+A leader is one only until `renew_s` after the *start* of its last successful renewal, by the monotonic clock, whatever
+this thread is doing: `fence()` before every write holds even in a process that was frozen and woke up. Losing
+leadership is final: `on_lost` is called once and is expected to end the process.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+
+from kube.connection import Connection
+from kube.errors import Conflict, Fenced, KubeError
+from kube.lease import LeaseCalls, Sighting, Step, Timing, manifest, next_step
+from kube.resources import Object
+
+log = logging.getLogger(__name__)
+
+
+class Elector:
+    """One candidate for one Lease. Callbacks run in the elector's thread."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        namespace: str,
+        name: str,
+        identity: str,
+        on_acquired: Callable[[], None],
+        on_lost: Callable[[str], None],
+        timing: Timing | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`identity` must be unique to this life of the process (pod name and a random part)."""
+        self.identity = identity
+        self._namespace, self._name = namespace, name
+        self._timing = timing or Timing()
+        self._calls = LeaseCalls(connection, namespace, name, self._timing.retry_s)
+        self._on_acquired, self._on_lost = on_acquired, on_lost
+        self._clock = clock
+        self._sighting: Sighting | None = None
+        self._transitions = 0
+        self._leads_until_s: float | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="elector", daemon=True)
+
+    def start(self) -> None:
+        """Begin to stand for election."""
+        self._thread.start()
+
+    def is_leader(self) -> bool:
+        """Whether this process may act now."""
+        until_s = self._leads_until_s
+        return until_s is not None and self._clock() < until_s
+
+    def fence(self) -> None:
+        """Raise Fenced unless this process may act now; called before every write."""
+        if not self.is_leader():
+            raise Fenced(f"'{self.identity}' does not lead '{self._namespace}/{self._name}': nothing is written.")
+
+    def stop(self, timeout_s: float = 2.0) -> None:
+        """Give the lease back, so that a standby takes over at its next look. Blocks; call it off the loop."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+
+    # --- the thread ------------------------------------------------------------------------------------------
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            if self._is_over():
+                return self._lose()
+            self._attempt()
+            if self._is_over():
+                return self._lose()
+            self._stop.wait(self._timing.retry_s * random.uniform(0.9, 1.0))
+        self._release()
+
+    def _is_over(self) -> bool:
+        return self._leads_until_s is not None and not self.is_leader()
+
+    def _attempt(self) -> None:
+        try:
+            self._look_and_act()
+        except Conflict as conflict:
+            log.info("%s", conflict)
+            self._look_again_when_leading()
+        except KubeError as error:
+            log.warning("Lease: %s", error)
+
+    def _look_again_when_leading(self) -> None:
+        # A renewal that timed out may have been stored after all, which makes our next one conflict with ourselves.
+        if self._leads_until_s is None:
+            return
+        try:
+            self._look_and_act()
+        except KubeError as error:
+            log.warning("Lease: %s", error)
+
+    def _look_and_act(self) -> None:
+        started_s = self._clock()
+        lease = self._calls.get()
+        self._see(lease)
+        step = next_step(self._sighting, self.identity, self._clock(), self._timing)
+        if step is Step.WAIT:
+            if self._leads_until_s is not None:
+                self._leads_until_s = started_s  # Someone else holds it: over, at once.
+            return
+        if step is Step.RENEW and self._leads_until_s is None:
+            log.warning("The lease is already held under our identity '%s'; renewing it.", self.identity)
+        stored = self._write(step)
+        self._see(stored)
+        self._lead_from(started_s)
+
+    def _see(self, lease: Object | None) -> None:
+        if lease is None:
+            self._sighting = None
+            return
+        spec = lease.get("spec") or {}
+        holder, version = str(spec.get("holderIdentity") or ""), str(lease["metadata"]["resourceVersion"])
+        self._transitions = int(spec.get("leaseTransitions") or 0)
+        now_s = self._clock()
+        before = self._sighting or Sighting(holder, version, now_s)
+        self._sighting = before.seen_again(holder, version, now_s)
+
+    def _write(self, step: Step) -> Object:
+        lease = manifest(
+            self._namespace,
+            self._name,
+            holder=self.identity,
+            timing=self._timing,
+            transitions=self._transitions + (1 if step is Step.TAKE else 0),
+            resource_version=self._sighting.resource_version if self._sighting else None,
+        )
+        return self._calls.create(lease) if step is Step.CREATE else self._calls.update(lease)
+
+    def _lead_from(self, started_s: float) -> None:
+        was_leading = self._leads_until_s is not None
+        if was_leading and not self.is_leader():
+            return  # The renewal came too late: another may have acted in between.
+        self._leads_until_s = started_s + self._timing.renew_s
+        if not was_leading:
+            log.info("'%s' leads '%s/%s'.", self.identity, self._namespace, self._name)
+            self._on_acquired()
+
+    def _lose(self) -> None:
+        self._leads_until_s = float("-inf")
+        message = f"'{self.identity}' lost the lease '{self._namespace}/{self._name}'"
+        log.error("%s.", message)
+        self._calls.close()
+        self._on_lost(message)
+
+    def _release(self) -> None:
+        leading, self._leads_until_s = self.is_leader(), None
+        if leading and self._sighting is not None:
+            lease = manifest(
+                self._namespace,
+                self._name,
+                holder="",
+                timing=self._timing,
+                transitions=self._transitions,
+                resource_version=self._sighting.resource_version,
+            )
+            try:
+                self._calls.update(lease)
+            except KubeError as error:
+                log.warning("The lease was not given back; it runs out by itself: %s", error)
+        self._calls.close()
