@@ -1,0 +1,115 @@
+"""Puts Foretide into a cluster with its Helm charts, and gives a tenant its key; demo and scenarios stand on it.
+
+Idempotent: a second call upgrades. It never starts a cluster and never builds an image; `e2e.cluster` does.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from e2e.cluster import tools
+from e2e.cluster.errors import ClusterError, CommandFailed
+from e2e.cluster.shell import run
+
+SYSTEM = "foretide-system"
+CHARTS = Path(__file__).resolve().parents[1] / "charts"
+
+
+@dataclass(frozen=True)
+class Kubectl:
+    """kubectl against one cluster."""
+
+    kubeconfig: Path
+
+    def __call__(self, *arguments: str, stdin: str | None = None) -> str:
+        """Standard output. Raises CommandFailed with kubectl's own words."""
+        return run([tools.kubectl(), "--kubeconfig", self.kubeconfig, *arguments], stdin=stdin)
+
+    def apply(self, *objects: dict[str, Any]) -> str:
+        """Server-side apply, as a GitOps tool would."""
+        items = {"apiVersion": "v1", "kind": "List", "items": list(objects)}
+        return self("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(items))
+
+    def get(self, *arguments: str) -> Any:
+        """A parsed object or list; None when it does not exist."""
+        out = self("get", *arguments, "--ignore-not-found", "-o", "json")
+        return json.loads(out) if out.strip() else None
+
+
+@dataclass(frozen=True)
+class Release:
+    """What is installed: image tag and changes to the chart's values."""
+
+    tag: str = "dev"
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def install(kubectl: Kubectl, release: Release) -> None:
+    """CRDs first, then the rest; returns when operator, gateways and node agents are available."""
+    _helm(kubectl, "foretide-crds", {})
+    base = {"image": {"tag": release.tag}}
+    _helm(kubectl, "foretide", _merged(base, release.values))
+
+
+def _helm(kubectl: Kubectl, chart: str, values: dict[str, Any]) -> None:
+    command: list[str | Path] = [
+        "upgrade",
+        "--install",
+        chart,
+        CHARTS / chart,
+        "--namespace",
+        SYSTEM,
+        "--create-namespace",
+    ]
+    flags: list[str | Path] = ["--values", "-", "--wait", "--timeout", "5m"]
+    try:
+        run([tools.helm(), "--kubeconfig", kubectl.kubeconfig, *command, *flags], stdin=json.dumps(values))
+    except CommandFailed as failed:
+        pods = kubectl("-n", SYSTEM, "get", "pods", "-o", "wide")
+        raise ClusterError(f"{failed}\nPods of {SYSTEM}:\n{pods}") from failed
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for name, value in over.items():
+        both = isinstance(value, dict) and isinstance(out.get(name), dict)
+        out[name] = _merged(out[name], value) if both else value
+    return out
+
+
+def tenant_key(kubectl: Kubectl, tenant: str) -> str:
+    """The tenant's API key, made at the first call and kept in the Secret `<tenant>-key` of the system namespace."""
+    name = f"{tenant}-key"
+    found = kubectl.get("-n", SYSTEM, "secret", name)
+    if found is None:
+        kubectl.apply(key_secret(name, {"key": secrets.token_hex(24)}))
+        found = kubectl.get("-n", SYSTEM, "secret", name)
+    return decoded(found["data"]["key"])
+
+
+def decoded(value: str) -> str:
+    """A Secret's value as text."""
+    return base64.b64decode(value).decode()
+
+
+def key_secret(name: str, keys: dict[str, str]) -> dict[str, Any]:
+    """A Secret of API keys, labelled so that the operator reads it."""
+    metadata = {"name": name, "namespace": SYSTEM, "labels": {"foretide.dev/api-key": "true"}}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": keys}
+
+
+def namespace(name: str) -> dict[str, Any]:
+    """A namespace in which only restricted pods may run."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def resource(kind: str, name: str, namespace: str | None = None, **spec: Any) -> dict[str, Any]:
+    """One of our kinds."""
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    return {"apiVersion": "foretide.dev/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}
