@@ -45,6 +45,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
     # After the flags: a wrong one, and --help, need not wait a second for Kopf.
+    from controllers.build import build
     from controllers.runtime import logs
     from controllers.runtime.loop import Options, operate
     from controllers.settings import SettingsError, load_settings
@@ -65,7 +66,7 @@ def main(arguments: list[str]) -> int:
         port=options.port,
         lease_name=options.lease_name,
     )
-    return asyncio.run(operate(connection, settings, process))
+    return asyncio.run(operate(connection, settings, process, build))
 
 
 def _level(text: str) -> str:

@@ -1,6 +1,6 @@
 """Fakes at the seams. `FakeClient` is an API server in memory: versions, uids, generations, finalizers, server-side
-apply by field owner, watches with resume and 410. It validates nothing and defaults nothing; a real API server is one fixture
-away (`apiserver`)."""
+apply by field owner, watches with resume and 410. It validates nothing and defaults nothing; a real API server is one
+fixture away (`apiserver`)."""
 
 from __future__ import annotations
 

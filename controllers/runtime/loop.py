@@ -18,13 +18,12 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from controllers.build import build
 from controllers.runtime.health import Health
-from controllers.runtime.interface import Assembly, Key
+from controllers.runtime.interface import Assembly, Key, Marker
 from controllers.runtime.kopf_feed import Feed
 from controllers.runtime.metrics import Metrics
 from controllers.runtime.queue import ReconcileQueue
@@ -32,6 +31,7 @@ from controllers.runtime.resync import resync
 from controllers.runtime.server import AdminServer
 from controllers.runtime.workers import Workers
 from controllers.settings import Settings
+from kube.api import Api
 from kube.client import Client
 from kube.connection import Connection
 from kube.elector import Elector
@@ -60,12 +60,17 @@ class Options:
     timing: Timing = field(default_factory=Timing)
 
 
-async def operate(connection: Connection, settings: Settings, options: Options) -> int:
+Build = Callable[[Api, Settings, Marker, Recorder], Assembly]
+"""`controllers.build.build`."""
+
+
+async def operate(connection: Connection, settings: Settings, options: Options, build: Build) -> int:
     """Run until told to stop (0) or until something ends that must not (1)."""
     metrics = Metrics()
     life = _Life(connection, settings, options, metrics)
     async with Client(connection, fence=life.elector.fence, observe=metrics.observe_request) as client:
-        return await life.run(client)
+        recorder = Recorder(client, controller=CONTROLLER, instance=options.identity)
+        return await life.run(build(client, settings, life.queue, recorder), recorder)
 
 
 class _Life:
@@ -75,7 +80,7 @@ class _Life:
         self._acquired = asyncio.Event()
         self._end: asyncio.Future[int] = self._loop.create_future()
         self._tasks: list[asyncio.Task[None]] = []
-        self._queue = ReconcileQueue()
+        self.queue = ReconcileQueue()
         self._feed: Feed | None = None
         self._workers: Workers | None = None
         self.elector = Elector(
@@ -88,13 +93,11 @@ class _Life:
             timing=options.timing,
         )
 
-    async def run(self, client: Client) -> int:
-        recorder = Recorder(client, controller=CONTROLLER, instance=self._options.identity)
-        assembly = build(client, self._settings, self._queue, recorder)
+    async def run(self, assembly: Assembly, recorder: Recorder) -> int:
         informers = dict(_named(assembly))
-        self._metrics.watch_runtime(self._queue, informers)
+        self._metrics.watch_runtime(self.queue, informers)
         self._wake_at_changes(assembly)
-        health = Health(self._queue, informers)
+        health = Health(self.queue, informers)
         server = AdminServer(self._options.host, self._options.port, health, self._metrics)
         await server.start()
         self._end_at_signals()
@@ -110,7 +113,7 @@ class _Life:
 
     def _wake_at_changes(self, assembly: Assembly) -> None:
         def wake(change: Change[Object], kind: str) -> None:
-            self._queue.add(Key(kind, change.namespace, change.name))
+            self.queue.add(Key(kind, change.namespace, change.name))
 
         for reconciler in assembly.reconcilers:
             kind = reconciler.kind
@@ -122,12 +125,12 @@ class _Life:
         self._metrics.leader.set(1)
         await self._synced(assembly, health)
         reconcilers = {one.kind: one for one in assembly.reconcilers}
-        self._workers = Workers(self._queue, reconcilers, self._metrics, self._settings.workers)
+        self._workers = Workers(self.queue, reconcilers, self._metrics, self._settings.workers)
         for key in _keys(assembly):
-            self._queue.add(key)
+            self.queue.add(key)
         self._spawn("the workers", self._workers.run())
         self._spawn("the recorder of Events", recorder.run())
-        self._spawn("the resync", resync(self._queue, lambda: _keys(assembly), self._settings.resync_period_s))
+        self._spawn("the resync", resync(self.queue, lambda: _keys(assembly), self._settings.resync_period_s))
         for background in assembly.background:
             self._spawn(background.name, _of(background.run()))
         self._start_feed(assembly)
@@ -150,7 +153,7 @@ class _Life:
         def mark_here(key: Key, resource_version: str) -> None:
             # The cache that reconcilers read has this version: its own listener marked the key.
             if not assembly.owned[key.kind].holds_version(key.namespace, key.name, resource_version):
-                self._queue.add(key)
+                self.queue.add(key)
 
         self._feed = Feed(
             self._connection,
