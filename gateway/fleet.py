@@ -1,0 +1,262 @@
+"""The live side of the catalog: per service its endpoints with load, health and connections, and who waits for one.
+
+Applies the pure modules (`routing`, `health`, `retries`) to what requests meet. Survives a new catalog view: an
+endpoint that is still there keeps its load and its health. Never sends anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterable, Iterator
+
+from prometheus_client.core import Metric
+
+from gateway import health as passive
+from gateway.catalog import Catalog, Endpoint, Service, ServiceKey
+from gateway.errors import NoEndpoint
+from gateway.health import Health, HealthPolicy
+from gateway.http1.pool import Pool, PoolLimits
+from gateway.metrics import Metrics, gauge
+from gateway.retries import RetryBudget, RetryPolicy
+from gateway.routing import Candidate, Selection, least_loaded, select
+
+log = logging.getLogger(__name__)
+
+WAITING_MOST = 1000
+"""Requests per service that wait for an endpoint at the same time."""
+SWEEP_S = 2.0
+"""Between searches for idle upstream connections to close."""
+
+
+class Backend:
+    """One endpoint with what we know of it ourselves."""
+
+    __slots__ = ("endpoint", "health", "host", "in_flight", "pool", "revision")
+
+    def __init__(self, endpoint: Endpoint, pool: Pool) -> None:
+        self.endpoint = endpoint
+        self.pool = pool
+        self.host = endpoint.where.encode()
+        self.revision = endpoint.revision.encode()
+        self.in_flight = 0
+        self.health = Health()
+
+
+class ServiceState:
+    """One service: `pick` an endpoint, say how it went, or wait for one."""
+
+    def __init__(self, service: Service, fleet: Fleet) -> None:
+        self.service = service
+        self.metrics = fleet.metrics.service(service.key)
+        self.budget = RetryBudget(fleet.retry_policy)
+        self.in_flight = 0
+        self.open_streams = 0
+        self.gone = False
+        self.backends: list[Backend] = []
+        self._fleet = fleet
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._selection = Selection((), "NoneReady", "no endpoints")
+        self._usable: list[Backend] = []
+        self._shares: list[float] = []
+        self._valid_until_s = 0.0
+        self._turn = 0
+
+    def pick(self, tried: Collection[Backend], now_s: float) -> Backend | None:
+        """The least loaded endpoint, one that this request has not tried where there is one."""
+        if now_s >= self._valid_until_s:
+            self._select(now_s)
+        usable, shares = self._usable, self._shares
+        if tried:
+            fresh = [(one, part) for one, part in zip(usable, shares, strict=True) if one not in tried]
+            if fresh:
+                usable, shares = [one for one, _ in fresh], [part for _, part in fresh]
+        if len(usable) < 2:
+            return usable[0] if usable else None
+        self._turn += 1
+        return usable[least_loaded([one.in_flight for one in usable], shares, self._turn)]
+
+    async def wait(self, timeout_s: float) -> None:
+        """Returns when an endpoint may have become usable, or the service is gone.
+
+        Raises:
+            NoEndpoint: neither happened in time, or too many wait already.
+        """
+        if timeout_s <= 0 or len(self._waiting) >= WAITING_MOST:
+            raise self._no_endpoint()
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiter)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await waiter
+        except TimeoutError:
+            raise self._no_endpoint() from None
+        finally:
+            self._waiting.discard(waiter)
+
+    def succeeded(self, backend: Backend, now_s: float) -> None:
+        health = passive.succeeded(backend.health, now_s, self._fleet.health_policy)
+        if health is not backend.health:
+            backend.health = health
+            self._valid_until_s = 0.0
+
+    def failed(self, backend: Backend, now_s: float) -> None:
+        ejected = sum(passive.is_ejected(one.health, now_s) for one in self.backends if one is not backend)
+        verdict = passive.failed(
+            backend.health, now_s, self._fleet.health_policy, endpoints=len(self.backends), ejected=ejected
+        )
+        backend.health = verdict.health
+        self._valid_until_s = 0.0
+        if verdict.ejects:
+            self.metrics.ejections.inc()
+            log.warning("%s: endpoint %s: %s", self.service.key, backend.endpoint.pod, verdict.message)
+
+    def said_draining(self, backend: Backend, now_s: float) -> None:
+        backend.health = passive.said_draining(backend.health, now_s, self._fleet.health_policy)
+        self._valid_until_s = 0.0
+
+    def update(self, service: Service) -> None:
+        """Takes over a new view of the service."""
+        known = {_identity(one.endpoint): one for one in self.backends}
+        kept = []
+        for endpoint in service.endpoints:
+            backend = known.pop(_identity(endpoint), None)
+            if backend is None:
+                backend = Backend(endpoint, self._fleet.pool(endpoint))
+            backend.endpoint = endpoint
+            kept.append(backend)
+        for backend in known.values():
+            backend.pool.close()
+        self.service = service
+        self.backends = kept
+        self._valid_until_s = 0.0
+        self.wake_if_possible(self._fleet.now_s())
+
+    def retire(self) -> None:
+        self.gone = True
+        for backend in self.backends:
+            backend.pool.close()
+        self.backends = []
+        self._valid_until_s = 0.0
+        self.metrics.forget()
+        self._wake()
+
+    def wake_if_possible(self, now_s: float) -> None:
+        """Ends the waits when there is an endpoint; also asked now and then, since time alone can bring one back."""
+        if self._waiting and self.pick((), now_s) is not None:
+            self._wake()
+
+    def states(self, now_s: float) -> dict[str, int]:
+        """How many endpoints are in which state, for metrics."""
+        counts = {"ready": 0, "not_ready": 0, "terminating": 0, "draining": 0, "ejected": 0}
+        for one in self.backends:
+            candidate = self._candidate(one, now_s)
+            if candidate.terminating:
+                counts["terminating"] += 1
+            elif not candidate.ready:
+                counts["not_ready"] += 1
+            elif candidate.draining:
+                counts["draining"] += 1
+            else:
+                counts["ejected" if candidate.ejected else "ready"] += 1
+        return counts
+
+    def _select(self, now_s: float) -> None:
+        policy = self._fleet.health_policy
+        self._selection = select([self._candidate(one, now_s) for one in self.backends])
+        self._usable = [self.backends[index] for index in self._selection.usable]
+        self._shares = [passive.share(one.health, now_s, policy) for one in self._usable]
+        changes = (passive.next_change_s(one.health, now_s, policy) for one in self.backends)
+        self._valid_until_s = min(changes, default=float("inf"))
+
+    def _candidate(self, backend: Backend, now_s: float) -> Candidate:
+        return Candidate(
+            ready=backend.endpoint.ready,
+            terminating=backend.endpoint.terminating,
+            draining=passive.is_draining(backend.health, now_s),
+            ejected=passive.is_ejected(backend.health, now_s),
+        )
+
+    def _wake(self) -> None:
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _no_endpoint(self) -> NoEndpoint:
+        return NoEndpoint(
+            f"The model '{self.service.key}' has no worker that is ready ({self._selection.message}). Try again soon.",
+            retry_after_s=5,
+        )
+
+
+class Fleet:
+    """All services of the present view."""
+
+    def __init__(
+        self, metrics: Metrics, health_policy: HealthPolicy, retry_policy: RetryPolicy, pool_limits: PoolLimits
+    ) -> None:
+        self.metrics = metrics
+        self.health_policy = health_policy
+        self.retry_policy = retry_policy
+        self._pool_limits = pool_limits
+        self._loop = asyncio.get_running_loop()
+        self._states: dict[ServiceKey, ServiceState] = {}
+        self._next_sweep_s = 0.0
+        metrics.observe(self._gauges)
+
+    def now_s(self) -> float:
+        return self._loop.time()
+
+    def pool(self, endpoint: Endpoint) -> Pool:
+        return Pool(endpoint.address, endpoint.port, self._pool_limits, self._loop)
+
+    def get(self, key: ServiceKey) -> ServiceState | None:
+        return self._states.get(key)
+
+    def __iter__(self) -> Iterator[ServiceState]:
+        return iter(self._states.values())
+
+    def update(self, catalog: Catalog) -> None:
+        """Takes over a new view; what did not change costs a comparison."""
+        for key in [key for key in self._states if key not in catalog.services]:
+            self._states.pop(key).retire()
+        for key, service in catalog.services.items():
+            state = self._states.get(key)
+            if state is None:
+                state = self._states[key] = ServiceState(service, self)
+                state.update(service)
+            elif state.service is not service:
+                state.update(service)
+
+    def tick(self) -> None:
+        """What time alone brings: waits that can end, connections that have been idle for too long."""
+        now_s = self.now_s()
+        for state in self._states.values():
+            state.wake_if_possible(now_s)
+        if now_s < self._next_sweep_s:
+            return
+        self._next_sweep_s = now_s + SWEEP_S
+        for state in self._states.values():
+            for backend in state.backends:
+                backend.pool.sweep(now_s)
+
+    def close(self) -> None:
+        for state in self._states.values():
+            for backend in state.backends:
+                backend.pool.close()
+
+    def _gauges(self) -> Iterable[Metric]:
+        now_s = self.now_s()
+        endpoints = gauge("endpoints", "Endpoints by state.", ("namespace", "service", "state"))
+        in_flight = gauge("in_flight", "Requests that have not been answered in full.", ("namespace", "service"))
+        streams = gauge("open_streams", "Streams that have begun and not ended.", ("namespace", "service"))
+        for key, state in self._states.items():
+            in_flight.add_metric(key, state.in_flight)
+            streams.add_metric(key, state.open_streams)
+            for name, count in state.states(now_s).items():
+                endpoints.add_metric((*key, name), count)
+        return (endpoints, in_flight, streams)
+
+
+def _identity(endpoint: Endpoint) -> tuple[str, int, str]:
+    return (endpoint.address, endpoint.port, endpoint.pod)

@@ -1,0 +1,214 @@
+"""What the listener serves: authenticate, route, read what is wanted, resolve, forward; then count and log.
+
+The first five happen before anything is sent to a worker, and the first two before a body is read. Never holds a
+request's content beyond its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from gateway.access_log import AccessLog
+from gateway.catalog import Catalog, Service, Tenant, resolve, visible
+from gateway.errors import (
+    GatewayError,
+    Overloaded,
+    Unauthenticated,
+    UnknownModel,
+    answer_for,
+    answer_for_problem,
+)
+from gateway.fleet import Fleet
+from gateway.http1.limits import Problem
+from gateway.http1.messages import Answer, Reply, Request
+from gateway.identity import Authenticator
+from gateway.metrics import Metrics
+from gateway.proxy import Proxy, elapsed_s
+from gateway.relay import Flight
+from gateway.requests import Route, forwarded_headers, model_in, request_id_of, route_of, wanted_by
+
+CLIENT_LEFT = 499
+"""The code by which a request is counted whose client did not wait for the answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    in_flight: int = 10_000
+    deadline_s: float = 600.0
+    wait_s: float = 10.0
+    """For an endpoint of a service that has none ready."""
+
+
+class Frontend:
+    """The `Application` of the client-facing listener."""
+
+    def __init__(
+        self, fleet: Fleet, proxy: Proxy, metrics: Metrics, access_log: AccessLog, limits: RequestLimits
+    ) -> None:
+        self._fleet = fleet
+        self._proxy = proxy
+        self._metrics = metrics
+        self._access_log = access_log
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._authenticator = Authenticator()
+        self._catalog = Catalog()
+
+    def update(self, catalog: Catalog) -> None:
+        """Takes over a new view."""
+        self._catalog = catalog
+        self._authenticator.replace(catalog.keyring)
+        self._fleet.update(catalog)
+
+    # --- Application --------------------------------------------------------------------------------------------
+
+    def admit(self, request: Request) -> Answer | None:
+        try:
+            route_of(request)
+            self._tenant(request)
+            if self._proxy.in_flight >= self._limits.in_flight:
+                raise Overloaded("The gateway holds as many requests as it may. Try again soon.", retry_after_s=1)
+        except GatewayError as error:
+            return self._refusal(error, request, "", time.perf_counter())
+        return None
+
+    async def handle(self, request: Request, reply: Reply) -> None:
+        started_s = time.perf_counter()
+        tenant_name = ""
+        try:
+            route, path = route_of(request)
+            tenant = self._tenant(request)
+            tenant_name = tenant.name
+            if route is Route.GENERATE:
+                await self._generate(request, path, tenant, started_s, reply)
+            elif route is Route.MODELS:
+                self._answer_models(visible(self._catalog, tenant), request, tenant, started_s, reply)
+            else:
+                model = model_in(path)
+                found = [(model, resolve(self._catalog, tenant, model))]
+                self._answer_models(found, request, tenant, started_s, reply, single=True)
+        except GatewayError as error:
+            reply.answer(self._refusal(error, request, tenant_name, started_s))
+
+    def refuse(self, problem: Problem) -> Answer:
+        answer = answer_for_problem(problem)
+        self._metrics.refused("", answer.status)
+        return answer
+
+    # --- routes -------------------------------------------------------------------------------------------------
+
+    def _tenant(self, request: Request) -> Tenant:
+        name = self._authenticator.tenant(request.headers.get(b"authorization"))
+        tenant = self._catalog.tenants.get(name)
+        if tenant is None:
+            raise Unauthenticated("The API key belongs to a Tenant that no longer exists.")
+        return tenant
+
+    async def _generate(self, request: Request, path: bytes, tenant: Tenant, started_s: float, reply: Reply) -> None:
+        wanted = wanted_by(request)
+        service = resolve(self._catalog, tenant, wanted.model)
+        state = self._fleet.get(service.key)
+        if state is None:
+            raise UnknownModel(f"The model '{wanted.model}' was just deleted.", param="model")
+        flight = Flight(
+            state,
+            path,
+            request.body,
+            stream=wanted.stream,
+            tenant=tenant.name,
+            request_id=request_id_of(request),
+            started_s=started_s,
+            deadline_s=self._loop.time() + self._limits.deadline_s,
+            wait_s=self._limits.wait_s,
+            extra=forwarded_headers(request),
+        )
+        try:
+            await self._proxy.forward(flight, reply)
+        except GatewayError as error:
+            answer = answer_for(error, flight.request_id)
+            flight.status, flight.bytes_out = answer.status, len(answer.body)
+            reply.answer(answer)
+        except asyncio.CancelledError:
+            flight.status = CLIENT_LEFT
+            raise
+        finally:
+            self._account(flight)
+
+    def _answer_models(
+        self,
+        found: list[tuple[str, Service]],
+        request: Request,
+        tenant: Tenant,
+        started_s: float,
+        reply: Reply,
+        *,
+        single: bool = False,
+    ) -> None:
+        entries = [model_entry(name, service) for name, service in found]
+        body = orjson.dumps(entries[0] if single else {"object": "list", "data": entries})
+        request_id = request_id_of(request)
+        reply.answer(Answer(200, body, headers=((b"x-request-id", request_id),)))
+        self._metrics.refused(tenant.name, 200)
+        self._log_unforwarded(request, request_id, tenant.name, 200, len(body), started_s)
+
+    # --- afterwards ---------------------------------------------------------------------------------------------
+
+    def _refusal(self, error: GatewayError, request: Request, tenant: str, started_s: float) -> Answer:
+        request_id = request_id_of(request)
+        answer = answer_for(error, request_id)
+        self._metrics.refused(tenant, answer.status)
+        self._log_unforwarded(request, request_id, tenant, answer.status, len(answer.body), started_s)
+        return answer
+
+    def _account(self, flight: Flight) -> None:
+        duration_s = elapsed_s(flight)
+        state = flight.state
+        if not state.gone:
+            state.metrics.answered(flight.tenant, flight.status, duration_s)
+        if self._access_log.wants(flight.status):
+            self._access_log.write(_record_of(flight, duration_s))
+
+    def _log_unforwarded(
+        self, request: Request, request_id: bytes, tenant: str, code: int, size: int, started_s: float
+    ) -> None:
+        if self._access_log.wants(code):
+            self._access_log.write(
+                {
+                    "time": time.time(),
+                    "request_id": request_id.decode(),
+                    "tenant": tenant,
+                    "path": request.target.partition(b"?")[0][:200].decode("latin-1"),
+                    "code": code,
+                    "bytes": size,
+                    "duration_s": round(time.perf_counter() - started_s, 6),
+                }
+            )
+
+
+def model_entry(name: str, service: Service) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": service.created_s, "owned_by": service.key.namespace}
+
+
+def _record_of(flight: Flight, duration_s: float) -> dict[str, Any]:
+    backend = flight.backend
+    return {
+        "time": time.time(),
+        "request_id": flight.request_id.decode(),
+        "tenant": flight.tenant,
+        "service": str(flight.state.service.key),
+        "path": flight.path.decode(),
+        "endpoint": backend.endpoint.where if backend else None,
+        "revision": backend.endpoint.revision if backend else None,
+        "code": flight.status,
+        "bytes": flight.bytes_out,
+        "stream": flight.stream,
+        "ttft_s": flight.ttft_s,
+        "duration_s": round(duration_s, 6),
+        "retries": flight.retries,
+        "failure": flight.failure.value if flight.failure else None,
+    }

@@ -1,0 +1,140 @@
+"""Everything the gateway counts. Label children are bound once per service, so that a request pays for additions only.
+
+Label values come from the catalog and from our own enums, never from a client, so their number is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.catalog import ServiceKey
+from gateway.retries import Failure
+
+_LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+_TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 20.0, 60.0)
+_BY_SERVICE = ("namespace", "service")
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+
+class Metrics:
+    """One registry. `service(key)` gives the bound children of one service."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        for standard in (ProcessCollector, PlatformCollector, GCCollector):
+            standard(registry=self.registry)
+        self.requests = self._counter("requests", "Requests answered.", ("tenant", *_BY_SERVICE, "code"))
+        self.retries = self._counter("retries", "Attempts that were repeated.", (*_BY_SERVICE, "reason"))
+        self.ejections = self._counter("ejections", "Endpoints ejected for failing.", _BY_SERVICE)
+        self.connect_errors = self._counter("upstream_connect_errors", "Connections refused or late.", _BY_SERVICE)
+        self.broken_streams = self._counter("broken_streams", "Streams whose worker died midway.", _BY_SERVICE)
+        self.sla_requests = self._counter(
+            "sla_requests", "Requests measured against their SLA.", (*_BY_SERVICE, "target", "met")
+        )
+        self.latency = self._histogram("request_seconds", "From request to the last byte.", _LATENCY_BUCKETS)
+        self.ttft = self._histogram("ttft_seconds", "From request to the first event of a stream.", _TTFT_BUCKETS)
+        self._refused: dict[tuple[str, int], Counter] = {}
+
+    def service(self, key: ServiceKey) -> ServiceMetrics:
+        return ServiceMetrics(self, key)
+
+    def refused(self, tenant: str, code: int) -> None:
+        """A request that never got as far as a service; `tenant` is one of the catalog's, or empty."""
+        child = self._refused.get((tenant, code))
+        if child is None:
+            child = self._refused[tenant, code] = self.requests.labels(tenant, "", "", str(code))
+        child.inc()
+
+    def observe(self, gauges: Callable[[], Iterable[Metric]]) -> None:
+        """`gauges` is asked at every scrape for what has a present value."""
+        self.registry.register(_Gauges(gauges))
+
+    def page(self) -> bytes:
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, help_: str, labels: tuple[str, ...]) -> Counter:
+        return Counter(f"foretide_gateway_{name}", help_, labels, registry=self.registry)
+
+    def _histogram(self, name: str, help_: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(f"foretide_gateway_{name}", help_, _BY_SERVICE, buckets=buckets, registry=self.registry)
+
+
+class ServiceMetrics:
+    """The children of one service. `forget` takes them out of the registry when the service is gone."""
+
+    def __init__(self, metrics: Metrics, key: ServiceKey) -> None:
+        self._metrics = metrics
+        self._labels = (key.namespace, key.name)
+        self._latency = metrics.latency.labels(*self._labels)
+        self._ttft = metrics.ttft.labels(*self._labels)
+        self._requests: dict[tuple[str, int], Counter] = {}
+        self._retries: dict[Failure, Counter] = {}
+        self._sla: dict[bool, Counter] = {}
+        self.ejections = metrics.ejections.labels(*self._labels)
+        self.connect_errors = metrics.connect_errors.labels(*self._labels)
+        self.broken_streams = metrics.broken_streams.labels(*self._labels)
+
+    def answered(self, tenant: str, code: int, duration_s: float) -> None:
+        child = self._requests.get((tenant, code))
+        if child is None:
+            child = self._requests[tenant, code] = self._metrics.requests.labels(tenant, *self._labels, str(code))
+        child.inc()
+        self._latency.observe(duration_s)
+
+    def first_token(self, ttft_s: float, target_s: float | None) -> None:
+        """The first event of a stream, and whether it came within the SLA's target, if there is one."""
+        self._ttft.observe(ttft_s)
+        if target_s is None:
+            return
+        met = ttft_s <= target_s
+        child = self._sla.get(met)
+        if child is None:
+            labels = (*self._labels, "ttft", "true" if met else "false")
+            child = self._sla[met] = self._metrics.sla_requests.labels(*labels)
+        child.inc()
+
+    def retried(self, failure: Failure) -> None:
+        child = self._retries.get(failure)
+        if child is None:
+            child = self._retries[failure] = self._metrics.retries.labels(*self._labels, failure.value)
+        child.inc()
+
+    def forget(self) -> None:
+        metrics = self._metrics
+        plain = (metrics.latency, metrics.ttft, metrics.ejections, metrics.connect_errors, metrics.broken_streams)
+        for metric in plain:
+            metric.remove(*self._labels)
+        for tenant, code in self._requests:
+            metrics.requests.remove(tenant, *self._labels, str(code))
+        for failure in self._retries:
+            metrics.retries.remove(*self._labels, failure.value)
+        for met in self._sla:
+            metrics.sla_requests.remove(*self._labels, "ttft", "true" if met else "false")
+
+
+class _Gauges(Collector):
+    def __init__(self, gauges: Callable[[], Iterable[Metric]]) -> None:
+        self._ask = gauges
+
+    def collect(self) -> Iterable[Metric]:
+        return self._ask()
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+
+def gauge(name: str, help_: str, labels: tuple[str, ...] = ()) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"foretide_gateway_{name}", help_, labels=labels)

@@ -1,0 +1,175 @@
+"""One request's life after it is known what it wants: pick, forward, retry, and stream.
+
+Everything that may be repeated is repeated before the client has seen a byte; nothing is after. Knows neither keys nor
+model names. The prompt passes through and is never looked at here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+from gateway.errors import DeadlineExceeded, UnknownModel, UpstreamFailed, stream_event
+from gateway.fleet import Backend, ServiceState
+from gateway.http1.client import UpstreamConnection
+from gateway.http1.messages import Reply
+from gateway.http1.pool import ConnectError
+from gateway.relay import Flight, Relay
+from gateway.retries import Failure, RetryPolicy, delay_s
+
+BUDGET_POLL_S = 0.2
+_UNANSWERED = (Failure.CLOSED, Failure.RESET)
+_WORKER_FAULTS = frozenset({500, 502, 504})
+"""Answers that count against a worker. 503 does not: a worker with a full queue is healthy."""
+
+
+class Proxy:
+    def __init__(self, retry_policy: RetryPolicy, rng: random.Random) -> None:
+        self.in_flight = 0
+        self._policy = retry_policy
+        self._rng = rng
+        self._loop = asyncio.get_running_loop()
+        self._relays: set[Relay] = set()
+
+    async def forward(self, flight: Flight, reply: Reply) -> None:
+        """Answers `flight` through `reply`. Cancelling it ends the work upstream.
+
+        Raises:
+            GatewayError: there is no answer, and the client has not seen a byte.
+        """
+        state = flight.state
+        state.budget.request(self._loop.time())
+        state.in_flight += 1
+        self.in_flight += 1
+        try:
+            while not await self._try_once(flight, reply):
+                pass
+        finally:
+            state.in_flight -= 1
+            self.in_flight -= 1
+            if flight.ttft_s is not None:
+                state.open_streams -= 1
+
+    def tick(self) -> None:
+        """Ends the attempts whose deadline has passed."""
+        now_s = self._loop.time()
+        for relay in list(self._relays):
+            relay.expire_if_due(now_s)
+
+    async def _try_once(self, flight: Flight, reply: Reply) -> bool:
+        """True when the request needs nothing more."""
+        backend = flight.state.pick(flight.tried, self._loop.time())
+        if backend is None:
+            await self._wait_for_endpoint(flight)
+            return False
+        failure = flight.failure = await self._attempt(flight, backend, reply)
+        if failure is None:
+            return True
+        if flight.begun:
+            self._break_off(flight, reply)
+            return True
+        await self._prepare_retry(flight, backend, failure)
+        return False
+
+    # --- waiting ------------------------------------------------------------------------------------------------
+
+    async def _wait_for_endpoint(self, flight: Flight) -> None:
+        state = flight.state
+        started_s = self._loop.time()
+        await state.wait(min(flight.wait_s, flight.deadline_s - started_s))
+        flight.wait_s -= self._loop.time() - started_s
+        if state.gone:
+            raise UnknownModel(f"The model '{state.service.key}' was deleted while the request waited.", param="model")
+
+    async def _prepare_retry(self, flight: Flight, backend: Backend, failure: Failure) -> None:
+        if failure is Failure.TIMEOUT:
+            raise DeadlineExceeded("The request was not answered before its deadline.")
+        flight.retries += 1
+        if flight.retries >= self._policy.attempts:
+            raise UpstreamFailed(f"{flight.retries} attempts failed, the last by '{failure.value}'.", retry_after_s=5)
+        flight.tried.append(backend)
+        await self._sleep(flight, delay_s(flight.retries, self._policy, self._rng))
+        # A draining worker refused without starting, so repeating that adds no load to anybody.
+        if failure is not Failure.DRAINING:
+            while not flight.state.budget.spend(self._loop.time()):
+                await self._sleep(flight, BUDGET_POLL_S)
+        flight.state.metrics.retried(failure)
+
+    async def _sleep(self, flight: Flight, wait_s: float) -> None:
+        if self._loop.time() + wait_s >= flight.deadline_s:
+            raise DeadlineExceeded("The request failed, and its deadline leaves no time to try again.")
+        await asyncio.sleep(wait_s)
+
+    # --- one attempt --------------------------------------------------------------------------------------------
+
+    async def _attempt(self, flight: Flight, backend: Backend, reply: Reply) -> Failure | None:
+        flight.backend = backend
+        state = flight.state
+        backend.in_flight += 1
+        try:
+            relay, failure = await self._exchange_on_some_connection(flight, backend, reply)
+        except ConnectError:
+            state.metrics.connect_errors.inc()
+            state.failed(backend, self._loop.time())
+            return Failure.CONNECT
+        finally:
+            backend.in_flight -= 1
+        self._judge(state, backend, relay, failure)
+        return failure
+
+    async def _exchange_on_some_connection(
+        self, flight: Flight, backend: Backend, reply: Reply
+    ) -> tuple[Relay, Failure | None]:
+        connection = backend.pool.take()
+        while connection is not None:
+            reused = connection.reused
+            relay, failure = await self._exchange(flight, backend, connection, reply)
+            if failure not in _UNANSWERED or relay.heard or not reused:
+                return relay, failure
+            # An idle connection was closed as we wrote to it. That says nothing about the worker.
+            connection = backend.pool.take()
+        return await self._exchange(flight, backend, await backend.pool.connect(), reply)
+
+    async def _exchange(
+        self, flight: Flight, backend: Backend, connection: UpstreamConnection, reply: Reply
+    ) -> tuple[Relay, Failure | None]:
+        relay = Relay(flight, reply, backend, connection, self._loop)
+        self._relays.add(relay)
+        reply.govern(connection)
+        try:
+            relay.send()
+            return relay, await relay.done
+        finally:
+            reply.govern(None)
+            self._relays.discard(relay)
+            if not relay.done.done() or relay.done.cancelled():
+                connection.abort()  # the client left
+
+    def _judge(self, state: ServiceState, backend: Backend, relay: Relay, failure: Failure | None) -> None:
+        now_s = self._loop.time()
+        if failure is Failure.DRAINING:
+            state.said_draining(backend, now_s)
+        elif failure is not None or relay.status in _WORKER_FAULTS:
+            state.failed(backend, now_s)
+        else:
+            state.succeeded(backend, now_s)
+
+    def _break_off(self, flight: Flight, reply: Reply) -> None:
+        """The worker was lost after the client saw part of the answer."""
+        if flight.ttft_s is None:
+            reply.abort()
+            return
+        flight.state.metrics.broken_streams.inc()
+        timed_out = flight.failure is Failure.TIMEOUT
+        error = (
+            DeadlineExceeded("The stream was not complete before its deadline.")
+            if timed_out
+            else UpstreamFailed("The worker was lost in the middle of the stream.")
+        )
+        reply.write(stream_event(error))
+        reply.end()
+
+
+def elapsed_s(flight: Flight) -> float:
+    return time.perf_counter() - flight.started_s

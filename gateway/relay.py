@@ -1,0 +1,239 @@
+"""One attempt: what one worker answers, on its way to one client.
+
+Holds back until an answer can no longer fail unseen: a whole body where the client asked for no stream, the first
+whole event where it did. From then on every chunk goes through as it comes, in whole events, so that a client never
+sees half of one. Never retries; it tells in `done` why there was no answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from crds.contract import HEADER_DRAINING, HEADER_REQUEST_ID, HEADER_REVISION
+from gateway.fleet import Backend, ServiceState
+from gateway.http1.client import Lost, UpstreamConnection
+from gateway.http1.messages import HOP_BY_HOP, Headers, Reply, render
+from gateway.retries import Failure
+
+BUFFER_BYTES = 8 * 1024 * 1024
+"""An answer that is no stream is held back up to this size, and so can be retried until its last byte."""
+EVENT_BYTES = 1024 * 1024
+"""A longer event is passed on in parts."""
+
+_DRAINING = HEADER_DRAINING.encode()
+_DROPPED = HOP_BY_HOP | {b"content-length", b"server", HEADER_REQUEST_ID.encode(), HEADER_REVISION.encode(), _DRAINING}
+_EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
+_FAILURES = {lost: Failure(lost.value) for lost in Lost}
+
+
+class Flight:
+    """One request on its way: what was asked, and what became of it."""
+
+    __slots__ = (
+        "backend",
+        "begun",
+        "body",
+        "bytes_out",
+        "deadline_s",
+        "extra",
+        "failure",
+        "path",
+        "request_id",
+        "retries",
+        "started_s",
+        "state",
+        "status",
+        "stream",
+        "tenant",
+        "tried",
+        "ttft_s",
+        "wait_s",
+    )
+
+    def __init__(
+        self, state: ServiceState, path: bytes, body: bytes, *, stream: bool, tenant: str, request_id: bytes,
+        started_s: float, deadline_s: float, wait_s: float, extra: bytes = b"",
+    ) -> None:  # fmt: skip
+        self.state = state
+        self.path = path
+        self.body = body
+        self.stream = stream
+        self.tenant = tenant
+        self.request_id = request_id
+        self.started_s = started_s
+        """By `time.perf_counter`."""
+        self.deadline_s = deadline_s
+        """By the loop's clock."""
+        self.wait_s = wait_s
+        """How long it may wait for an endpoint to become ready, all its waits together."""
+        self.extra = extra
+        """Rendered headers that travel with it."""
+        self.backend: Backend | None = None
+        self.tried: list[Backend] = []
+        self.begun = False
+        """The client has seen a byte of the answer."""
+        self.status = 0
+        self.bytes_out = 0
+        self.retries = 0
+        self.ttft_s: float | None = None
+        self.failure: Failure | None = None
+
+
+class Relay:
+    """Receives one response (see `gateway.http1.client.Receiver`)."""
+
+    __slots__ = (
+        "_backend",
+        "_connection",
+        "_draining",
+        "_flight",
+        "_headers",
+        "_held",
+        "_held_bytes",
+        "_live",
+        "_reply",
+        "_status",
+        "_tail",
+        "done",
+        "heard",
+    )
+
+    def __init__(
+        self,
+        flight: Flight,
+        reply: Reply,
+        backend: Backend,
+        connection: UpstreamConnection,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.done: asyncio.Future[Failure | None] = loop.create_future()
+        self.heard = False
+        """The worker has answered at all."""
+        self._flight = flight
+        self._reply = reply
+        self._backend = backend
+        self._connection = connection
+        self._status = 0
+        self._headers: Headers = []
+        self._draining = False
+        self._live = False
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._tail = b""
+
+    @property
+    def status(self) -> int:
+        return self._status
+
+    def send(self) -> None:
+        flight = self._flight
+        head = (
+            b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\nx-request-id: %b\r\n"
+            b"content-length: %d\r\n%b\r\n"
+            % (flight.path, self._backend.host, flight.request_id, len(flight.body), flight.extra)
+        )
+        self._connection.send(head, flight.body, self)
+
+    def expire_if_due(self, now_s: float) -> None:
+        if now_s >= self._flight.deadline_s and not self.done.done():
+            self._connection.abort()
+            self.done.set_result(Failure.TIMEOUT)
+
+    # --- Receiver -----------------------------------------------------------------------------------------------
+
+    def on_head(self, status: int, headers: Headers) -> None:
+        self.heard = True
+        self._status = status
+        self._headers = headers
+        self._live = self._flight.stream and status == 200
+        self._draining = status == 503 and any(name == _DRAINING for name, _ in headers)
+
+    def on_data(self, data: bytes) -> None:
+        if self._draining:
+            return
+        if self._live:
+            data = self._whole_events(data)
+            if not data:
+                return
+        flight = self._flight
+        if flight.begun:
+            flight.bytes_out += len(data)
+            self._reply.write(data)
+        elif self._live:
+            self._begin(data)
+        else:
+            self._hold(data)
+
+    def on_end(self) -> None:
+        if self._draining:
+            self._finish(Failure.DRAINING)
+            return
+        flight = self._flight
+        if self._live and self._tail:
+            self._held.append(self._tail)
+        rest = b"".join(self._held)
+        if not flight.begun:
+            flight.status = self._status
+            flight.bytes_out = len(rest)
+            flight.begun = True
+            self._reply.respond(self._status, self._block(), rest)
+        else:
+            if self._live and rest:
+                self._reply.write(rest)
+            self._reply.end()
+        self._finish(None)
+
+    def on_lost(self, lost: Lost) -> None:
+        self._finish(_FAILURES[lost])
+
+    # --- passing on ---------------------------------------------------------------------------------------------
+
+    def _hold(self, data: bytes) -> None:
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > BUFFER_BYTES:
+            held, self._held = b"".join(self._held), []
+            self._begin(held)
+
+    def _begin(self, first: bytes) -> None:
+        """From here on the client has part of the answer, and there is no other attempt."""
+        flight = self._flight
+        flight.begun = True
+        flight.status = self._status
+        flight.bytes_out = len(first)
+        if self._live:
+            flight.ttft_s = time.perf_counter() - flight.started_s
+            state = flight.state
+            state.open_streams += 1
+            state.metrics.first_token(flight.ttft_s, state.service.ttft_target_s)
+        self._reply.begin(self._status, self._block(), self._length(), first)
+
+    def _whole_events(self, data: bytes) -> bytes:
+        """As many whole events as there are; the beginning of the next one waits for its end."""
+        if self._tail:
+            data, self._tail = self._tail + data, b""
+        if data.endswith(_EVENT_ENDS):
+            return data
+        end = max(data.rfind(mark) + len(mark) if mark in data else 0 for mark in _EVENT_ENDS)
+        if len(data) - end > EVENT_BYTES:
+            return data
+        self._tail = data[end:]
+        return data[:end]
+
+    def _block(self) -> bytes:
+        kept = render([header for header in self._headers if header[0] not in _DROPPED])
+        return b"%bx-request-id: %b\r\nx-foretide-revision: %b\r\n" % (
+            kept,
+            self._flight.request_id,
+            self._backend.revision,
+        )
+
+    def _length(self) -> int | None:
+        if self._live:
+            return None
+        return next((int(value) for name, value in self._headers if name == b"content-length"), None)
+
+    def _finish(self, failure: Failure | None) -> None:
+        if not self.done.done():
+            self.done.set_result(failure)

@@ -1,0 +1,108 @@
+"""What the gateway reads of a request: route, model, stream, id. The rest of the body is none of its business.
+
+Pure. Refuses by default: what is not listed here is not served, and no header passes that is not listed here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
+from urllib.parse import unquote
+
+import orjson
+
+from gateway.errors import BadRequest, UnknownRoute, WrongEncoding, WrongMethod
+from gateway.http1.messages import Request
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
+_FORWARDED = (b"traceparent", b"tracestate")
+_MODELS = b"/v1/models"
+
+
+class Route(Enum):
+    GENERATE = auto()
+    MODELS = auto()
+    MODEL = auto()
+
+
+_POSTS = {b"/v1/chat/completions": Route.GENERATE, b"/v1/completions": Route.GENERATE}
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a body asks for."""
+
+    model: str
+    stream: bool
+
+
+def route_of(request: Request) -> tuple[Route, bytes]:
+    """The route, and the path without a query.
+
+    Raises:
+        UnknownRoute: the path is not served.
+        WrongMethod: it is, by another method.
+    """
+    path = request.target.partition(b"?")[0]
+    route = _POSTS.get(path)
+    if route is not None:
+        return route, _by(b"POST", request, path)
+    if path == _MODELS:
+        return Route.MODELS, _by(b"GET", request, path)
+    if path.startswith(_MODELS + b"/") and len(path) > len(_MODELS) + 1:
+        return Route.MODEL, _by(b"GET", request, path)
+    raise UnknownRoute(
+        "There is nothing at this URL. Served are POST /v1/chat/completions, POST /v1/completions, GET /v1/models "
+        "and GET /v1/models/{model}."
+    )
+
+
+def _by(method: bytes, request: Request, path: bytes) -> bytes:
+    if request.method != method:
+        raise WrongMethod(f"This URL takes {method.decode()} only.")
+    return path
+
+
+def model_in(path: bytes) -> str:
+    """The model that `GET /v1/models/{model}` names; a slash in it may be escaped or not."""
+    return unquote(path[len(_MODELS) + 1 :].decode("latin-1"))
+
+
+def wanted_by(request: Request) -> Wanted:
+    """Reads `model` and `stream`, nothing else.
+
+    Raises:
+        WrongEncoding, BadRequest: with what is wrong.
+    """
+    if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise WrongEncoding("Send the body without content-encoding.")
+    try:
+        body: Any = orjson.loads(request.body)
+    except orjson.JSONDecodeError:
+        raise BadRequest("The request body is not valid JSON.") from None
+    if not isinstance(body, dict):
+        raise BadRequest("The request body must be a JSON object.")
+    model = body.get("model")
+    if not isinstance(model, str) or not model:
+        raise BadRequest("You must provide a model parameter: the name of one of GET /v1/models.", param="model")
+    stream = body.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise BadRequest("'stream' must be true or false.", param="stream")
+    return Wanted(model, stream is True)
+
+
+def request_id_of(request: Request) -> bytes:
+    """The client's own id where it is well-formed, else a new one."""
+    given = request.headers.get(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given
+    return b"req-" + os.urandom(12).hex().encode()
+
+
+def forwarded_headers(request: Request) -> bytes:
+    """The rendered headers that reach a worker. Identity, cookies and everything unknown stay here."""
+    headers = request.headers
+    return b"".join([b"%b: %b\r\n" % (name, headers[name]) for name in _FORWARDED if name in headers])

@@ -1,0 +1,125 @@
+"""The gateway put together: source → frontend, listener, admin server, tick, and the way out.
+
+Draining, in order: not ready; answers ask clients to connect anew; no new connections and no idle ones; open responses
+end; the rest is cut when the time is up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import sys
+from collections.abc import Iterable
+
+from prometheus_client.core import Metric
+
+from gateway.access_log import AccessLog
+from gateway.admin import Admin, Readiness
+from gateway.catalog import Catalog, CatalogSource
+from gateway.fleet import Fleet
+from gateway.frontend import Frontend
+from gateway.health import HealthPolicy
+from gateway.http1.listener import Listener
+from gateway.http1.pool import PoolLimits
+from gateway.metrics import Metrics, gauge
+from gateway.proxy import Proxy
+from gateway.retries import RetryPolicy
+from gateway.settings import Settings
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.25
+
+
+class Gateway:
+    """Construct in the loop that runs it; `start`, `drain`, `stop`."""
+
+    def __init__(self, settings: Settings, source: CatalogSource) -> None:
+        rng = random.Random()
+        self.port = settings.port
+        self.admin_port = settings.admin_port
+        self._settings = settings
+        self._source = source
+        self._readiness = Readiness()
+        self._metrics = Metrics()
+        self._access_log = AccessLog(sys.stdout.buffer, settings.access_log_share, rng)
+        retry_policy = RetryPolicy()
+        self._fleet = Fleet(self._metrics, HealthPolicy(), retry_policy, PoolLimits())
+        self._proxy = Proxy(retry_policy, rng)
+        self._frontend = Frontend(self._fleet, self._proxy, self._metrics, self._access_log, settings.requests)
+        self._listener = Listener(self._frontend, settings.limits)
+        self._admin = Admin(self._readiness, self._metrics, self._fleet, self._proxy, self.begin_drain)
+        self._metrics.observe(self._gauges)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Listens at once; ready when the source has published."""
+        settings = self._settings
+        self.port = await self._listener.start(settings.host, settings.port)
+        self.admin_port = await self._admin.start(settings.host, settings.admin_port)
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self._source.run(self._take), name="catalog"),
+            loop.create_task(self._access_log.run(), name="access log"),
+            loop.create_task(self._tick(), name="tick"),
+        ]
+        log.info("Listening on %s:%d, admin on %d.", settings.host, self.port, self.admin_port)
+
+    async def failed(self) -> None:
+        """Returns when one of the tasks that must not end has ended."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            log.error("The task '%s' ended: the gateway stops.", task.get_name(), exc_info=task.exception())
+
+    def begin_drain(self) -> None:
+        self._readiness.draining = True
+        self._listener.begin_drain()
+
+    async def drain(self) -> None:
+        """Returns when the last response has ended, or the time for it."""
+        self.begin_drain()
+        log.info("Draining: %d requests in flight.", self._proxy.in_flight)
+        await asyncio.sleep(self._settings.drain_grace_s)
+        self._listener.stop_accepting()
+        try:
+            async with asyncio.timeout(self._settings.drain_timeout_s):
+                await self._listener.wait_empty()
+        except TimeoutError:
+            log.warning("%d requests did not end within the drain timeout.", self._proxy.in_flight)
+
+    def cut(self) -> None:
+        """Ends every connection, open responses too."""
+        self._listener.stop()
+
+    async def stop(self) -> None:
+        """Ends everything at once."""
+        self.cut()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._fleet.close()
+        await self._admin.stop()
+        self._access_log.close()
+
+    def _take(self, catalog: Catalog) -> None:
+        self._frontend.update(catalog)
+        self._readiness.synced = True
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._proxy.tick()
+            self._fleet.tick()
+
+    def _gauges(self) -> Iterable[Metric]:
+        rows = (
+            ("catalog_age_seconds", "Since the API server last confirmed what we serve from.", self._source.age_s),
+            ("connections", "Open client connections.", self._listener.open_connections),
+            ("buffered_bytes", "Request bodies held.", self._listener.buffered_bytes),
+            ("access_log_dropped_lines", "Lines that nobody read in time.", self._access_log.dropped_lines),
+        )
+        for name, help_, value in rows:
+            metric = gauge(name, help_)
+            metric.add_metric((), value)
+            yield metric

@@ -1,0 +1,112 @@
+"""The flags, checked when the gateway starts. What is wrong is refused here, loudly, and never defaulted away."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from crds.contract import GATEWAY_ADMIN_PORT, GATEWAY_HTTP_PORT
+from gateway.errors import SettingsError
+from gateway.frontend import RequestLimits
+from gateway.http1.limits import MIB, Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    host: str
+    port: int
+    admin_port: int
+    static: Path | None
+    """Serve what this file says instead of what a cluster says."""
+    kubeconfig: Path | None
+    system_namespace: str
+    limits: Limits
+    requests: RequestLimits
+    drain_grace_s: float
+    """After SIGTERM: still accepting, since not every client has heard yet that we are leaving."""
+    drain_timeout_s: float
+    access_log_share: float
+    log_level: str
+
+
+def parse(arguments: Sequence[str] | None = None) -> Settings:
+    """The settings in `arguments` (the process's own when None); exits with a usage message on an unknown flag.
+
+    Raises:
+        SettingsError: a value is out of its range.
+    """
+    flags = _parser().parse_args(arguments)
+    for name in _POSITIVE:
+        if getattr(flags, name) <= 0:
+            raise SettingsError(f"--{name.replace('_', '-')} is {getattr(flags, name)}; it must be greater than 0.")
+    for name in ("port", "admin_port"):
+        if not 0 <= getattr(flags, name) <= 65535:
+            raise SettingsError(f"--{name.replace('_', '-')} is {getattr(flags, name)}; ports go from 0 to 65535.")
+    if flags.port == flags.admin_port != 0:
+        raise SettingsError(f"--port and --admin-port are both {flags.port}; the admin server needs its own.")
+    if not 0.0 <= flags.access_log <= 1.0:
+        raise SettingsError(f"--access-log is {flags.access_log}; it is the share of requests to log, from 0 to 1.")
+    if flags.static is not None and not flags.static.is_file():
+        raise SettingsError(f"--static {flags.static}: there is no such file.")
+    return _settings(flags)
+
+
+def _settings(flags: argparse.Namespace) -> Settings:
+    return Settings(
+        host=flags.host,
+        port=flags.port,
+        admin_port=flags.admin_port,
+        static=flags.static,
+        kubeconfig=flags.kubeconfig,
+        system_namespace=flags.system_namespace,
+        limits=Limits(
+            body_bytes=int(flags.max_body_mib * MIB),
+            buffered_bytes=int(flags.max_buffered_mib * MIB),
+            connections=flags.max_connections,
+            head_timeout_s=flags.header_timeout,
+            idle_timeout_s=flags.idle_timeout,
+        ),
+        requests=RequestLimits(flags.max_in_flight, flags.deadline, flags.endpoint_wait),
+        drain_grace_s=flags.drain_grace,
+        drain_timeout_s=flags.drain_timeout,
+        access_log_share=flags.access_log,
+        log_level=flags.log_level,
+    )
+
+
+_POSITIVE = (
+    "max_body_mib",
+    "max_buffered_mib",
+    "max_connections",
+    "max_in_flight",
+    "header_timeout",
+    "idle_timeout",
+    "deadline",
+)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python3 -m gateway", description="The data plane of Foretide.")
+    add = parser.add_argument
+    limits, requests = Limits(), RequestLimits()
+    add("--host", default="0.0.0.0", help="address to listen on, for clients and for the admin server")
+    add("--port", type=int, default=GATEWAY_HTTP_PORT)
+    add("--admin-port", type=int, default=GATEWAY_ADMIN_PORT)
+    add("--static", type=Path, metavar="FILE", help="tenants, services and endpoints in YAML or JSON; no Kubernetes")
+    add("--kubeconfig", type=Path, help="default: KUBECONFIG, then the pod's service account")
+    add("--system-namespace", default="foretide-system", help="where the keyring Secret is")
+    add("--max-body-mib", type=float, default=limits.body_bytes / MIB, help="of one request")
+    add("--max-buffered-mib", type=float, default=limits.buffered_bytes / MIB, help="of all request bodies together")
+    add("--max-connections", type=int, default=limits.connections)
+    add("--max-in-flight", type=int, default=requests.in_flight, help="requests at the same time")
+    add("--header-timeout", type=float, default=limits.head_timeout_s, metavar="SECONDS")
+    add("--idle-timeout", type=float, default=limits.idle_timeout_s, metavar="SECONDS", help="of a client connection")
+    add("--deadline", type=float, default=requests.deadline_s, metavar="SECONDS", help="of a request, retries included")
+    add("--endpoint-wait", type=float, default=requests.wait_s, metavar="SECONDS", help="for a worker to become ready")
+    add("--drain-grace", type=float, default=3.0, metavar="SECONDS", help="after SIGTERM, still accepting")
+    add("--drain-timeout", type=float, default=120.0, metavar="SECONDS", help="after the grace, for open responses")
+    add("--access-log", type=float, default=1.0, metavar="SHARE", help="of requests that are logged; 0 is off")
+    add("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
+    return parser

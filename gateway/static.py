@@ -1,0 +1,103 @@
+"""The catalog from a file, for a laptop or a benchmark: no Kubernetes, no watch, no key hashing by an operator.
+
+    tenants:
+      - name: acme
+        namespaces: [demo]
+        keys: [sk-local]
+    services:
+      - namespace: demo
+        name: chat
+        ttft: 1s
+        endpoints: ["127.0.0.1:8000"]
+
+Read once. Never used in a cluster, where the file would hold keys in the clear.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+
+from crds.fields import Duration, seconds
+from gateway.catalog import Catalog, Endpoint, Service, ServiceKey, Tenant
+from gateway.errors import SettingsError
+from gateway.identity import Keyring
+
+
+def _address(text: str) -> str:
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isdigit():
+        raise ValueError(f"'{text}' is not host:port")
+    return text
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Tenant(_Part):
+    name: str
+    namespaces: list[str]
+    keys: list[str]
+
+
+class _Service(_Part):
+    namespace: str
+    name: str
+    ttft: Duration | None = None
+    revision: str = "static"
+    endpoints: list[Annotated[str, AfterValidator(_address)]]
+
+
+class _File(_Part):
+    tenants: list[_Tenant]
+    services: list[_Service]
+
+
+class StaticSource:
+    """Publishes one view, and confirms it for ever."""
+
+    age_s = 0.0
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+
+    async def run(self, publish: Callable[[Catalog], None]) -> None:
+        publish(self._catalog)
+        await asyncio.Event().wait()
+
+
+def load(path: Path) -> Catalog:
+    """The catalog in a file.
+
+    Raises:
+        SettingsError: the file cannot be read, or says something else than a catalog.
+    """
+    try:
+        file = _File.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+    services = {service.key: service for service in map(_service, file.services)}
+    tenants = {one.name: Tenant(one.name, frozenset(one.namespaces)) for one in file.tenants}
+    return Catalog(services, tenants, _keyring(file.tenants))
+
+
+def _service(one: _Service) -> Service:
+    endpoints = []
+    for number, text in enumerate(one.endpoints):
+        host, _, port = text.rpartition(":")
+        endpoints.append(Endpoint(host.strip("[]"), int(port), f"{one.name}-{number}", one.revision))
+    target_s = seconds(one.ttft) if one.ttft else None
+    return Service(ServiceKey(one.namespace, one.name), 0, target_s, tuple(endpoints))
+
+
+def _keyring(tenants: list[_Tenant]) -> Keyring:
+    pepper = secrets.token_bytes(32)
+    empty = Keyring(pepper)
+    return Keyring(pepper, {empty.digest(key.encode()): one.name for one in tenants for key in one.keys})

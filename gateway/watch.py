@@ -1,0 +1,196 @@
+"""The catalog from the API server: five informers, and one view made of them.
+
+Publishes nothing before all have synced once, and goes on with what it holds while the server is away. Rebuilds only
+the services that a change names; what is unchanged stays the same object.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from crds.contract import KEYRING_HASHES, KEYRING_PEPPER, LABEL_SERVICE, SECRET_KEYRING, WORKER_HTTP_PORT
+from crds.fields import seconds
+from gateway.catalog import Catalog, Endpoint, Service, ServiceKey, Tenant, revision_of
+from gateway.identity import Keyring, keyring_of
+from kube.api import Api
+from kube.informer import Change, Informer
+from kube.resources import ENDPOINT_SLICES, INFERENCE_SERVICES, SECRETS, SLAS, TENANTS, Object
+
+log = logging.getLogger(__name__)
+
+SETTLE_S = 0.005
+"""Changes that come together, as in a rolling change, become one view."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSpec:
+    key: ServiceKey
+    created_s: int
+    sla: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One EndpointSlice of a service; a service may have several."""
+
+    key: ServiceKey
+    endpoints: tuple[Endpoint, ...]
+
+
+class WatchSource:
+    """A `CatalogSource`. Construct in the loop that runs it."""
+
+    def __init__(self, client: Api, system_namespace: str) -> None:
+        by_service = {"by_service": lambda one: (str(one.key),)}
+        self._services = Informer(client, INFERENCE_SERVICES, keep_service, index={"by_sla": _sla_keys})
+        self._slas = Informer(client, SLAS, keep_ttft_target)
+        self._tenants = Informer(client, TENANTS, keep_tenant)
+        self._slices = Informer(client, ENDPOINT_SLICES, keep_slice, label_selector=LABEL_SERVICE, index=by_service)
+        self._keyring = Informer(
+            client,
+            SECRETS,
+            keep_keyring,
+            namespace=system_namespace,
+            field_selector=f"metadata.name={SECRET_KEYRING}",
+        )
+        self._system_namespace = system_namespace
+        self._changed = asyncio.Event()
+        self._dirty: set[ServiceKey] = set()
+        self._listen()
+
+    @property
+    def age_s(self) -> float:
+        return max(one.age_s for one in self._informers())
+
+    async def run(self, publish: Callable[[Catalog], None]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for informer in self._informers():
+                group.create_task(informer.run(), name=f"watch {informer.resource.collection}")
+            for informer in self._informers():
+                await informer.synced.wait()
+            await self._publish_for_ever(publish)
+
+    async def _publish_for_ever(self, publish: Callable[[Catalog], None]) -> None:
+        services = {one.key: self._build(one) for one in self._services.items()}
+        log.info("The catalog is complete: %d services, %d tenants.", len(services), len(self._tenants))
+        while True:
+            self._changed.clear()
+            tenants = {one.name: one for one in self._tenants.items()}
+            keyring = self._keyring.get(self._system_namespace, SECRET_KEYRING) or Keyring()
+            publish(Catalog(services, tenants, keyring))
+            await self._changed.wait()
+            await asyncio.sleep(SETTLE_S)
+            services = self._rebuilt(services)
+
+    def _rebuilt(self, services: dict[ServiceKey, Service]) -> dict[ServiceKey, Service]:
+        dirty, self._dirty = self._dirty, set()
+        if not dirty:
+            return services
+        services = dict(services)
+        for key in dirty:
+            spec = self._services.get(key.namespace, key.name)
+            if spec is None:
+                services.pop(key, None)
+            else:
+                services[key] = self._build(spec)
+        return services
+
+    def _build(self, spec: ServiceSpec) -> Service:
+        target_s = self._slas.get(spec.key.namespace, spec.sla) if spec.sla else None
+        slices = self._slices.by("by_service", str(spec.key))
+        return Service(spec.key, spec.created_s, target_s, merge(one.endpoints for one in slices))
+
+    # --- listening ----------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        self._services.on_change(lambda change: self._mark(change.value.key))
+        self._slices.on_change(lambda change: self._mark(change.value.key))
+        self._slas.on_change(self._mark_users)
+        self._tenants.on_change(lambda change: self._changed.set())
+        self._keyring.on_change(lambda change: self._changed.set())
+
+    def _mark(self, key: ServiceKey) -> None:
+        self._dirty.add(key)
+        self._changed.set()
+
+    def _mark_users(self, change: Change[float]) -> None:
+        for service in self._services.by("by_sla", f"{change.namespace}/{change.name}"):
+            self._mark(service.key)
+
+    def _informers(self) -> tuple[Informer[Any], ...]:
+        return (self._services, self._slas, self._tenants, self._slices, self._keyring)
+
+
+def _sla_keys(spec: ServiceSpec) -> tuple[str, ...]:
+    return (f"{spec.key.namespace}/{spec.sla}",) if spec.sla else ()
+
+
+# --- what is kept of each object: pure ------------------------------------------------------------------------------
+
+
+def keep_service(obj: Object) -> ServiceSpec:
+    meta = obj["metadata"]
+    created = datetime.fromisoformat(meta["creationTimestamp"])
+    return ServiceSpec(ServiceKey(meta["namespace"], meta["name"]), int(created.timestamp()), obj["spec"].get("sla"))
+
+
+def keep_ttft_target(obj: Object) -> float | None:
+    """The TTFT target in seconds; an SLA without one is not held."""
+    target = (obj["spec"].get("targets") or {}).get("ttft")
+    return seconds(target) if target else None
+
+
+def keep_tenant(obj: Object) -> Tenant:
+    return Tenant(obj["metadata"]["name"], frozenset(obj["spec"].get("namespaces") or ()))
+
+
+def keep_keyring(obj: Object) -> Keyring:
+    data = obj.get("data") or {}
+    pepper = base64.b64decode(data[KEYRING_PEPPER])
+    return keyring_of(pepper, orjson.loads(base64.b64decode(data[KEYRING_HASHES])))
+
+
+def keep_slice(obj: Object) -> Slice:
+    meta = obj["metadata"]
+    key = ServiceKey(meta["namespace"], meta["labels"][LABEL_SERVICE])
+    port = _port(obj.get("ports") or [])
+    return Slice(key, tuple(_endpoint(key, one, port) for one in obj.get("endpoints") or () if one.get("addresses")))
+
+
+def _port(ports: list[dict[str, Any]]) -> int:
+    """The port called `http` where there is one, else the first."""
+    named = [one for one in ports if one.get("name") == "http"] or ports
+    return int(named[0].get("port") or WORKER_HTTP_PORT) if named else WORKER_HTTP_PORT
+
+
+def _endpoint(key: ServiceKey, one: dict[str, Any], port: int) -> Endpoint:
+    conditions = one.get("conditions") or {}
+    pod = (one.get("targetRef") or {}).get("name") or one["addresses"][0]
+    # The API says that an absent `ready` means ready, and an absent `terminating` means that it is not.
+    return Endpoint(
+        address=one["addresses"][0],
+        port=port,
+        pod=pod,
+        revision=revision_of(key.name, pod),
+        ready=conditions.get("ready") is not False,
+        terminating=conditions.get("terminating") is True,
+    )
+
+
+def merge(slices: Iterable[tuple[Endpoint, ...]]) -> tuple[Endpoint, ...]:
+    """The endpoints of all slices of a service, each once: while one moves between slices, both may show it."""
+    found: dict[tuple[str, int], Endpoint] = {}
+    for endpoints in slices:
+        for one in endpoints:
+            other = found.get((one.address, one.port))
+            if other is None or (one.ready and not other.ready):
+                found[one.address, one.port] = one
+    return tuple(sorted(found.values(), key=lambda one: (one.pod, one.address, one.port)))
