@@ -1,0 +1,56 @@
+"""The end of a service, and which worker goes first when there are too many.
+
+Deletion in order: workers drain while Service, policy and account still stand; then our finalizer goes and Kubernetes
+collects the rest by owner reference. Each look decides from what exists, so the operator may restart anywhere between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from controllers.plans.snapshot import Load, Snapshot, Worker
+from crds.contract import FINALIZER_SERVICE
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionPlan:
+    """`delete` are revisions whose Deployments go now; `release` says that nothing is left to wait for."""
+
+    delete: tuple[str, ...]
+    release: bool
+    message: str
+
+
+def plan_deletion(snapshot: Snapshot) -> DeletionPlan:
+    """The next step for a service with a deletion timestamp."""
+    going = tuple(revision.name for revision in snapshot.revisions if not revision.leaving)
+    left = len(snapshot.workers)
+    if snapshot.revisions or left:
+        return DeletionPlan(going, False, f"Deleting: {left} workers drain for up to {_drain(snapshot)}.")
+    return DeletionPlan((), FINALIZER_SERVICE in snapshot.finalizers, "Deleting: all workers are gone.")
+
+
+def _drain(snapshot: Snapshot) -> str:
+    return snapshot.spec.rollout.drain_timeout
+
+
+def deletion_costs(workers: Sequence[Worker], loads: Mapping[str, Load]) -> dict[str, int]:
+    """Costs to write before a Deployment is lowered, by pod name: only those that change.
+
+    A ReplicaSet deletes the cheapest first, so the cost is the number of requests held. A worker that did not say
+    counts as the busiest: it may be too busy to answer.
+    """
+    busiest = max((load.requests for load in loads.values()), default=0)
+    costs = {
+        worker.name: loads[worker.name].requests if worker.name in loads else busiest + 1
+        for worker in workers
+        if worker.ready and not worker.leaving
+    }
+    if len(set(costs.values())) <= 1 and len({worker.deletion_cost for worker in workers}) <= 1:
+        return {}  # All alike already: Kubernetes' own order (spread, age) is better than ours.
+    return {worker.name: costs[worker.name] for worker in workers if _changes(worker, costs)}
+
+
+def _changes(worker: Worker, costs: Mapping[str, int]) -> bool:
+    return worker.name in costs and costs[worker.name] != worker.deletion_cost

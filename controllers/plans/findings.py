@@ -1,0 +1,75 @@
+"""What stands between a service and its spec: one finding is one sentence with the next step.
+
+The checks of what the spec refers to are here, in the order in which a person would look: Tenant, Model, SLA. A finding
+never takes anything away from workers that already run.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from controllers.plans.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something in the way. `reason` is for machines, `message` for people."""
+
+    reason: str
+    message: str
+    blocks_start: bool = False
+    """No new worker may start."""
+    needs_person: bool = True
+    """False when it ends by itself, such as a download."""
+
+
+def referred(snapshot: Snapshot) -> list[Finding]:
+    """Tenant, Model and SLA, in this order."""
+    checks = (check_tenant(snapshot), check_model(snapshot), check_sla(snapshot))
+    return [finding for finding in checks if finding]
+
+
+def check_tenant(snapshot: Snapshot) -> Finding | None:
+    """A namespace without a Tenant has no API key that could reach its services, and no quota."""
+    if snapshot.tenant:
+        return None
+    return Finding(
+        "TenantNotFound",
+        f"No Tenant owns namespace '{snapshot.namespace}'; add it to spec.namespaces of a Tenant.",
+        blocks_start=True,
+    )
+
+
+def check_model(snapshot: Snapshot) -> Finding | None:
+    """A worker without its Model would only crash."""
+    wanted, model = snapshot.spec.model, snapshot.model
+    if model is None:
+        message = f"Model '{wanted}' is not in namespace '{snapshot.namespace}'"
+        hint = _did_you_mean(wanted, snapshot.model_names) or ". Apply it, or name another."
+        return Finding("ModelNotFound", message + hint, blocks_start=True)
+    if model.ready:
+        return None
+    if model.stalled:
+        return Finding("ModelNotReady", f"Model '{wanted}' is not ready: {model.stalled}", blocks_start=True)
+    return Finding(
+        "ModelNotReady",
+        f"Model '{wanted}' is not ready yet ({model.reason}); `kubectl get model {wanted}` shows how far it is.",
+        blocks_start=True,
+        needs_person=False,
+    )
+
+
+def check_sla(snapshot: Snapshot) -> Finding | None:
+    """Workers start without it: they serve, only nothing is measured."""
+    wanted = snapshot.spec.sla
+    if wanted is None or snapshot.sla_found:
+        return None
+    hint = _did_you_mean(wanted, snapshot.sla_names) or ". Apply it, or leave spec.sla out."
+    return Finding("SLANotFound", f"SLA '{wanted}' is not in namespace '{snapshot.namespace}'{hint}")
+
+
+def _did_you_mean(wanted: str, names: Sequence[str]) -> str | None:
+    close = difflib.get_close_matches(wanted, names, n=1, cutoff=0.6)
+    return f"; did you mean '{close[0]}'?" if close else None

@@ -1,0 +1,205 @@
+"""The plan of one InferenceService: all decisions in their order, from a snapshot to what has to be written.
+
+Never asks and never writes. Planning again after the plan was applied gives nothing new.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from controllers.plans.children import Surroundings, deployment, surrounding_children
+from controllers.plans.deletion import plan_deletion
+from controllers.plans.findings import Finding, referred
+from controllers.plans.health import check_workers, is_broken
+from controllers.plans.quota import plan_quota
+from controllers.plans.rollout import Move, RevisionState, RolloutLimits, RolloutPlan, plan_rollout
+from controllers.plans.scaling import Direction, History, ScalingDecision, plan_scaling
+from controllers.plans.servable import Verdict, judge_servable
+from controllers.plans.service_status import (
+    Manifest,
+    NewCondition,
+    conditions,
+    deleting_conditions,
+    standing,
+    status_fields,
+    transitions,
+)
+from controllers.plans.snapshot import Claim, Load, Snapshot
+from controllers.plans.tenancy import demand_of
+from controllers.plans.transitions import Transition
+from controllers.plans.worker_pod import WorkerImages, WorkerTemplate, check_image, worker_template
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSettings:
+    """What the administrator chose."""
+
+    images: WorkerImages
+    around: Surroundings
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """What to write, in this order, and what to do after it."""
+
+    children: tuple[Manifest, ...] = ()
+    """Wanted as they are, the Deployment of the present revision included."""
+    lowered: tuple[str, ...] = ()
+    """Revisions that lose workers: their pods get a deletion cost before anything else is written."""
+    moves: tuple[Move, ...] = ()
+    """Revisions whose template is not ours to say any more: only their number changes."""
+    remove: tuple[str, ...] = ()
+    """Revisions whose Deployments are deleted."""
+    release: bool = False
+    """The finalizer goes: nothing is left to wait for."""
+    status: Manifest | None = None
+    """Without conditions."""
+    conditions: tuple[NewCondition, ...] = ()
+    notes: tuple[Transition, ...] = ()
+    probe_now: bool = False
+    forget_probe: bool = False
+    look_again_s: float | None = None
+    over_quota: bool = False
+    history: History | None = None
+
+
+def plan_service(snapshot: Snapshot, settings: PlanSettings, history: History, now_s: float) -> ServicePlan:
+    """The whole plan of this moment; `now_s` is monotonic."""
+    servable = judge_servable(snapshot, settings.around.system_namespace)
+    if snapshot.deleting:
+        return _plan_end(snapshot, settings, servable)
+    # 1. What the spec refers to: without a Tenant and a ready Model no new worker may start.
+    findings = referred(snapshot)
+    # 2. The revision that all workers should have. It cannot be known while something blocks.
+    template, image_findings = _template(snapshot, findings, settings.images)
+    findings += image_findings
+    target = template.revision if template else _last_target(snapshot)
+    # 3. How many: what the spec or the load calls for ...
+    scaling = plan_scaling(snapshot.spec, snapshot.status.desired_replicas, _ready_loads(snapshot), history, now_s)
+    # 4. ... as far as the Tenant's quota allows.
+    grant = plan_quota(snapshot.tenant, _my_claim(snapshot, scaling.replicas), snapshot.other_claims)
+    findings += [grant.finding] if grant.finding else []
+    # 5. From what exists towards that, one safe step.
+    limits = _limits(snapshot, grant.replicas)
+    rollout = _rollout(snapshot, target, limits, template)
+    # 6. What the workers of that revision say about themselves.
+    revision = next((one for one in snapshot.revisions if one.name == target), None)
+    findings += check_workers(revision, snapshot.workers)
+    # 7. The words for people.
+    now = standing(snapshot, target, grant.replicas, findings, rollout.message)
+    made = conditions(now, servable)
+    return ServicePlan(
+        children=_children(snapshot, settings.around, template, rollout),
+        lowered=tuple(move.revision for move in rollout.moves if move.after < move.before),
+        moves=tuple(move for move in rollout.moves if template is None or move.revision != template.revision),
+        remove=rollout.remove,
+        status=status_fields(snapshot, now, settings.url),
+        conditions=tuple(made),
+        notes=tuple(_notes(snapshot, scaling, rollout, made)),
+        probe_now=servable.probe_now,
+        forget_probe=servable.look_again_s is None,
+        look_again_s=servable.look_again_s,
+        over_quota=grant.finding is not None,
+        history=scaling.history,
+    )
+
+
+def _plan_end(snapshot: Snapshot, settings: PlanSettings, servable: Verdict) -> ServicePlan:
+    end = plan_deletion(snapshot)
+    made = deleting_conditions(end.message, servable)
+    now = standing(snapshot, _last_target(snapshot), 0, (), end.message)
+    return ServicePlan(
+        remove=end.delete,
+        release=end.release,
+        status=None if end.release else status_fields(snapshot, now, settings.url),
+        conditions=tuple(made),
+        notes=tuple(transitions(snapshot.status.conditions, made)),
+        forget_probe=True,
+    )
+
+
+def _template(
+    snapshot: Snapshot, findings: Sequence[Finding], images: WorkerImages
+) -> tuple[WorkerTemplate | None, list[Finding]]:
+    image_finding = check_image(snapshot.spec, images)
+    if image_finding:
+        return None, [image_finding]
+    if snapshot.model is None or any(finding.blocks_start for finding in findings):
+        return None, []
+    return worker_template(snapshot, snapshot.model, images), []
+
+
+def _last_target(snapshot: Snapshot) -> str | None:
+    """The revision wanted until now, else the newest that exists."""
+    names = {revision.name for revision in snapshot.revisions}
+    if snapshot.status.current_revision in names:
+        return snapshot.status.current_revision
+    newest = max(snapshot.revisions, key=lambda revision: (revision.created, revision.name), default=None)
+    return newest.name if newest else None
+
+
+def _ready_loads(snapshot: Snapshot) -> list[Load | None]:
+    return [snapshot.loads.get(name) for name in sorted(snapshot.ready_workers)]
+
+
+def _my_claim(snapshot: Snapshot, wanted: int) -> Claim:
+    running = sum(revision.replicas for revision in snapshot.revisions)
+    spec = snapshot.spec.model_copy(update={"replicas": wanted, "scaling": None})
+    held = spec.model_copy(update={"replicas": min(running, wanted)})
+    return Claim(snapshot.namespace, snapshot.name, snapshot.created, demand_of(spec, None), demand_of(held, None))
+
+
+def _limits(snapshot: Snapshot, desired: int) -> RolloutLimits:
+    rollout = snapshot.spec.rollout
+    return RolloutLimits(desired, rollout.max_surge, rollout.max_unavailable, rollout.revision_history_limit)
+
+
+def _rollout(
+    snapshot: Snapshot, target: str | None, limits: RolloutLimits, template: WorkerTemplate | None
+) -> RolloutPlan:
+    if target is None:
+        return RolloutPlan({}, (), (), "Blocked", "no worker may start")
+    return plan_rollout(target, revision_states(snapshot), limits, may_grow=template is not None)
+
+
+def revision_states(snapshot: Snapshot) -> list[RevisionState]:
+    """What the rollout counts. A Deployment that someone deletes asks for nothing and its workers do not stay."""
+    states = []
+    for revision in snapshot.revisions:
+        mine = [worker for worker in snapshot.workers if worker.revision == revision.name]
+        staying = [worker for worker in mine if not worker.leaving]
+        states.append(
+            RevisionState(
+                name=revision.name,
+                replicas=0 if revision.leaving else revision.replicas,
+                ready=0 if revision.leaving else sum(worker.ready for worker in staying),
+                pods=len(staying),
+                leaving=len(mine) - len(staying),
+                broken=sum(is_broken(worker) for worker in staying),
+                created=revision.created,
+                settled=revision.settled,
+            )
+        )
+    return states
+
+
+def _children(
+    snapshot: Snapshot, around: Surroundings, template: WorkerTemplate | None, rollout: RolloutPlan
+) -> tuple[Manifest, ...]:
+    children = surrounding_children(snapshot, around)
+    if template:
+        children.append(deployment(snapshot, template, rollout.replicas[template.revision]))
+    return tuple(children)
+
+
+def _notes(
+    snapshot: Snapshot, scaling: ScalingDecision, rollout: RolloutPlan, made: Sequence[NewCondition]
+) -> list[Transition]:
+    notes = transitions(snapshot.status.conditions, made)
+    if scaling.direction in (Direction.UP, Direction.DOWN):
+        notes.append(Transition(scaling.direction.value, scaling.message, warning=False))
+    if rollout.moves:
+        notes.append(Transition("WorkersMoved", rollout.message, warning=False))
+    return notes

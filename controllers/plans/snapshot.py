@@ -1,0 +1,137 @@
+"""All that plans may know of one InferenceService: frozen, taken at one moment, complete before the first plan runs.
+
+Facts only. What follows from them is decided in the other modules of this folder; how they are got is the business of
+`controllers.inference_service.observe`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from controllers.plans.model_volume import ModelVolume
+from controllers.plans.tenancy import Demand, Tenant
+from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """The Model that the service names."""
+
+    name: str
+    source: str
+    digest: str | None
+    """Of the spec, else of the verified copy that decides for all."""
+    volume: ModelVolume
+    ready: bool
+    reason: str
+    """Why it is not ready, as its own conditions say."""
+    stalled: str | None = None
+    """The sentence of its Stalled condition: a person has to act before it can become ready."""
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """One Deployment of the service."""
+
+    name: str
+    """The hash, as in its label."""
+    replicas: int
+    created: str
+    settled: bool = True
+    """Kubernetes has acted on the number last written."""
+    failure: str | None = None
+    """Why pods cannot be created, in the API server's words (a ResourceQuota, an admission webhook)."""
+    leaving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One pod of the service."""
+
+    name: str
+    revision: str
+    ready: bool = False
+    leaving: bool = False
+    ip: str | None = None
+    node: str | None = None
+    deletion_cost: int = 0
+    waiting_reason: str | None = None
+    """`CrashLoopBackOff`, `ImagePullBackOff`, …: why its container does not run, in the kubelet's words."""
+    waiting_message: str | None = None
+    ended_code: int | None = None
+    """Exit code of the container's last run."""
+    restarts: int = 0
+    ended_message: str | None = None
+    unschedulable: str | None = None
+    """Why no node takes it, in the scheduler's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Requests that one worker holds, running and waiting, and how long ago it said so."""
+
+    requests: int
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What the last probe through every gateway replica found."""
+
+    ok: bool
+    reason: str
+    message: str
+    workers: frozenset[str]
+    """Workers that were ready when it was sent."""
+    gateways: frozenset[str]
+    age_s: float
+    failures: int = 0
+    """Failed probes in a row, this one included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What one InferenceService wants of its Tenant's quota, and what it already has."""
+
+    namespace: str
+    name: str
+    created: str
+    wanted: Demand
+    held: Demand
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One InferenceService and everything around it."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    created: str
+    spec: InferenceServiceSpec
+    status: InferenceServiceStatus
+    deleting: bool = False
+    finalizers: tuple[str, ...] = ()
+    model: ModelView | None = None
+    model_names: tuple[str, ...] = ()
+    """Models of the namespace, for the question "did you mean"."""
+    sla_found: bool = False
+    sla_names: tuple[str, ...] = ()
+    tenant: Tenant | None = None
+    other_claims: tuple[Claim, ...] = ()
+    """Of the Tenant's other services."""
+    revisions: tuple[Revision, ...] = ()
+    workers: tuple[Worker, ...] = ()
+    loads: Mapping[str, Load] = field(default_factory=dict)
+    """By pod name; a worker that did not answer is left out."""
+    gateways: frozenset[str] = frozenset()
+    """Addresses of the gateway replicas that are ready."""
+    probe: Probe | None = None
+
+    @property
+    def ready_workers(self) -> frozenset[str]:
+        """Names of the workers that would be sent a request."""
+        return frozenset(worker.name for worker in self.workers if worker.ready and not worker.leaving)

@@ -1,0 +1,227 @@
+"""The pod of one worker, and the hash that names its revision.
+
+The hash covers the whole template. So whatever would change a worker, in the spec, the Model or a new release of the
+operator, is a new revision that is rolled out by our own plan; no Deployment ever changes its template. What does not
+make a worker (numbers, scaling, rollout steps, SLA, Tenant) must never get into the template.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from controllers.plans.findings import Finding
+from controllers.plans.model_volume import ModelVolume
+from controllers.plans.snapshot import ModelView, Snapshot
+from crds import contract
+from crds.fields import quantity, seconds
+from crds.inference_service import Accelerator, Engine, InferenceServiceSpec
+
+Manifest = dict[str, Any]
+
+ANNOTATION_DIGEST: Final = f"{contract.GROUP}/model-digest"
+LOADING_LIMIT_S: Final = 1800
+"""A worker may take this long to load its model before the kubelet restarts it."""
+_AFTER_DRAIN_S: Final = 10
+"""What a worker gets beyond the drain timeout to say goodbye before it is killed."""
+_HASH_LENGTH: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerImages:
+    """Image for each accelerator; None where none is configured."""
+
+    cpu: str | None
+    gpu: str | None
+    pull_policy: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerTemplate:
+    """What every worker of one revision looks like. `manifest` carries the revision's label."""
+
+    revision: str
+    manifest: Manifest
+
+
+def check_image(spec: InferenceServiceSpec, images: WorkerImages) -> Finding | None:
+    """Without an image for the accelerator there is no worker to describe."""
+    if _image(spec.accelerator, images):
+        return None
+    kind = "mig" if spec.accelerator.mig else "gpu"
+    return Finding(
+        "NoWorkerImage",
+        f"No worker image is configured for accelerator '{kind}'; set Helm value workers.gpu.image, "
+        "or ask for accelerator.cpu.",
+        blocks_start=True,
+    )
+
+
+def worker_template(snapshot: Snapshot, model: ModelView, images: WorkerImages) -> WorkerTemplate:
+    """The template of the present spec. `check_image` has found nothing."""
+    labels = worker_labels(snapshot.name) | {contract.LABEL_MODEL: model.name}
+    annotations = {ANNOTATION_DIGEST: model.digest} if model.digest else {}
+    spec = _pod_spec(snapshot, model, images)
+    revision = _short_hash({"labels": labels, "annotations": annotations, "spec": spec})
+    metadata: Manifest = {"labels": labels | {contract.LABEL_REVISION: revision}}
+    if annotations:
+        metadata["annotations"] = annotations
+    return WorkerTemplate(revision, {"metadata": metadata, "spec": spec})
+
+
+def worker_labels(service: str) -> dict[str, str]:
+    """Labels of every object that belongs to the workers of `service`."""
+    return {
+        contract.LABEL_MANAGED_BY: contract.MANAGED_BY,
+        contract.LABEL_NAME: "foretide-worker",
+        contract.LABEL_COMPONENT: "worker",
+        contract.LABEL_SERVICE: service,
+    }
+
+
+def worker_account(service: str) -> str:
+    """Name shared by the ServiceAccount, Service, NetworkPolicy and PodDisruptionBudget of `service`."""
+    return f"{service}-worker"
+
+
+def _short_hash(value: Manifest) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:_HASH_LENGTH]
+
+
+def _image(accelerator: Accelerator, images: WorkerImages) -> str | None:
+    return images.cpu if accelerator.cpu else images.gpu
+
+
+def _pod_spec(snapshot: Snapshot, model: ModelView, images: WorkerImages) -> Manifest:
+    spec = snapshot.spec
+    pod: Manifest = {
+        "serviceAccountName": worker_account(snapshot.name),
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": math.ceil(seconds(spec.rollout.drain_timeout)) + _AFTER_DRAIN_S,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": 65532,
+            "runAsGroup": 65532,
+            "fsGroup": 65532,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "topologySpreadConstraints": [_spread_over_nodes(snapshot.name)],
+        "containers": [_container(snapshot, model, images)],
+        "volumes": [
+            {"name": "model", "persistentVolumeClaim": {"claimName": model.volume.claim_name, "readOnly": True}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
+        ],
+    }
+    node_selector = {**model.node_selector, **(spec.node_selector or {})}
+    if node_selector:
+        pod["nodeSelector"] = node_selector
+    if spec.tolerations:
+        pod["tolerations"] = [toleration.dump() for toleration in spec.tolerations]
+    return pod
+
+
+def _spread_over_nodes(service: str) -> Manifest:
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {contract.LABEL_SERVICE: service}},
+    }
+
+
+def _container(snapshot: Snapshot, model: ModelView, images: WorkerImages) -> Manifest:
+    accelerator = snapshot.spec.accelerator
+    return {
+        "name": "worker",
+        "image": _image(accelerator, images),
+        "imagePullPolicy": images.pull_policy,
+        "args": _arguments(snapshot, model.volume, model.digest),
+        "env": [{"name": "HOME", "value": "/tmp"}],
+        "ports": [
+            {"name": "http", "containerPort": contract.WORKER_HTTP_PORT, "protocol": "TCP"},
+            {"name": "admin", "containerPort": contract.WORKER_ADMIN_PORT, "protocol": "TCP"},
+        ],
+        "resources": _resources(accelerator),
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "model", "mountPath": contract.WORKER_MODEL_MOUNT, "readOnly": True},
+            {"name": "tmp", "mountPath": "/tmp"},
+        ],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "lifecycle": {"preStop": {"httpGet": _admin(contract.WORKER_PATH_DRAIN)}},
+        # Loading ends when requests would be answered; asked each second, because it is on the way to the first token.
+        "startupProbe": _probe(contract.WORKER_PATH_READY, period_s=1, timeout_s=2, failures=LOADING_LIMIT_S),
+        "readinessProbe": _probe(contract.WORKER_PATH_READY, period_s=2, timeout_s=2, failures=2),
+        # No forward progress for 9 s is death; the worker itself knows about long prefills.
+        "livenessProbe": _probe(contract.WORKER_PATH_LIVE, period_s=3, timeout_s=3, failures=3),
+    }
+
+
+def _admin(path: str) -> Manifest:
+    return {"path": path, "port": contract.WORKER_ADMIN_PORT, "scheme": "HTTP"}
+
+
+def _probe(path: str, *, period_s: int, timeout_s: int, failures: int) -> Manifest:
+    return {
+        "httpGet": _admin(path),
+        "periodSeconds": period_s,
+        "timeoutSeconds": timeout_s,
+        "failureThreshold": failures,
+    }
+
+
+def _arguments(snapshot: Snapshot, volume: ModelVolume, digest: str | None) -> list[str]:
+    accelerator = snapshot.spec.accelerator
+    on_cpu = accelerator.cpu
+    arguments = ["serve", volume.worker_path]
+    arguments += ["--served-model-name", snapshot.name]
+    arguments += ["--served-model-name", f"{snapshot.namespace}/{snapshot.name}"]
+    arguments += ["--port", str(contract.WORKER_HTTP_PORT), "--admin-port", str(contract.WORKER_ADMIN_PORT)]
+    arguments += ["--device", "cpu" if on_cpu else "cuda"]
+    arguments += ["--threads", str(math.ceil(quantity(_cores(accelerator))))]
+    arguments += _engine_arguments(snapshot.spec.engine)
+    if digest and volume.volume_name is None:
+        # A cached copy was verified by the node agent; only the worker ever reads a user's own claim.
+        arguments += ["--digest", digest]
+    return arguments
+
+
+def _engine_arguments(engine: Engine) -> list[str]:
+    settings: Mapping[str, int | None] = {
+        "--max-model-len": engine.max_model_len,
+        "--max-num-seqs": engine.max_num_seqs,
+        "--kv-cache-bytes": None if engine.kv_cache is None else int(quantity(engine.kv_cache)),
+    }
+    return [text for flag, value in settings.items() if value is not None for text in (flag, str(value))]
+
+
+def _cores(accelerator: Accelerator) -> str:
+    part = accelerator.cpu or accelerator.gpu or accelerator.mig
+    assert part, "the API server refuses an accelerator without cpu, gpu or mig"
+    return part.cores
+
+
+def _resources(accelerator: Accelerator) -> Manifest:
+    """CPU is requested and not limited: throttling stretches every token. Memory is limited to what is requested."""
+    part = accelerator.cpu or accelerator.gpu or accelerator.mig
+    assert part, "the API server refuses an accelerator without cpu, gpu or mig"
+    devices: dict[str, str] = {}
+    if accelerator.gpu:
+        devices["nvidia.com/gpu"] = str(accelerator.gpu.count)
+    if accelerator.mig:
+        devices[f"nvidia.com/mig-{accelerator.mig.profile}"] = "1"
+    return {
+        "requests": {"cpu": part.cores, "memory": part.memory, **devices},
+        "limits": {"memory": part.memory, **devices},
+    }
