@@ -1,4 +1,4 @@
-"""One cgroup per node, below the root of every controller, so that a node's pods are counted and can be removed whole."""
+"""One cgroup per node, below the root of every controller: a node's pods are counted there, and removed with it."""
 
 import os
 from functools import partial

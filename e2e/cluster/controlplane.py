@@ -106,7 +106,16 @@ class ControlPlane:
         for process in (self._scheduler, self._controller_manager, self._apiserver, self._etcd):
             process.stop()
         if self._owns_directory:
-            shutil.rmtree(self.directory, ignore_errors=True)
+            self._forget()
+
+    def remove(self) -> None:
+        """Stop, and forget what etcd was told."""
+        self.stop()
+        self._forget()
+
+    def _forget(self) -> None:
+        self._ports = None
+        shutil.rmtree(self.directory, ignore_errors=True)
 
     def start_apiserver(self) -> None:
         """Returns when it is ready."""

@@ -18,6 +18,7 @@ class CommandFailed(ClusterError):
     def __init__(self, argv: Sequence[str], code: int, output: str) -> None:
         tail = "\n".join(output.strip().splitlines()[-20:])
         super().__init__(f"`{join(argv)}` ended with {code}. Its last lines:\n{tail}")
+        self.argv = tuple(argv)
         self.code = code
         self.output = output
 

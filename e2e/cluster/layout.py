@@ -1,4 +1,4 @@
-"""Names and addresses of everything in the cluster, as arithmetic on a node's number. Nothing here touches the machine."""
+"""Names and addresses of everything in the cluster: arithmetic on a node's number. It never touches the machine."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,6 @@ CGROUP_PREFIX = "foretide-node-"
 
 NODE_NETWORK = "10.246.0"
 HOST_ADDRESS = f"{NODE_NETWORK}.1"
-APISERVER_PORT = 6443
 POD_CIDR = "10.244.0.0/16"
 SERVICE_CIDR = "10.245.0.0/16"
 SERVICE_VIP = "10.245.0.1"

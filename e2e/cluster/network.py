@@ -1,7 +1,7 @@
 """A bridge on the host and a virtual cable to each node. The host's firewall and its forwarding are left alone.
 
-Pods are reached by routes, one per node's share of the pod addresses. Cluster addresses of Services are reached from the
-host through the first node.
+Pods are reached by routes, one per node's share of the pod addresses. The cluster addresses of Services are reached
+from the host through the first node.
 """
 
 import json

@@ -53,10 +53,13 @@ class Node:
         assert pid is not None, f"{self.layout.name} is off"
         return ["nsenter", f"--target={pid}", "--mount", "--net", "--uts", "--pid", "--", *argv]
 
-    def ctr(self, *arguments: str, stdin: bytes | None = None) -> str:
-        """Call containerd's own client, in the namespace that holds Kubernetes' images and containers."""
+    def ctr_command(self, *arguments: str) -> list[str]:
+        """Containerd's own client, in the namespace that holds Kubernetes' images and containers."""
         socket = f"--address={node_files.CONTAINERD_SOCKET}"
-        return run(self.inside(program("ctr"), socket, "--namespace=k8s.io", *arguments), stdin=stdin)
+        return self.inside(program("ctr"), socket, "--namespace=k8s.io", *arguments)
+
+    def ctr(self, *arguments: str) -> str:
+        return run(self.ctr_command(*arguments))
 
     def wait_for_containerd(self) -> None:
         wait_until(self._containerd_answers, f"containerd on {self.layout.name}", END_S)

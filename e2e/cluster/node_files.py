@@ -12,7 +12,7 @@ from shlex import join, quote
 from e2e.cluster.layout import DNS_VIP, POD_CIDR, NodeLayout
 from e2e.cluster.pki import Pair
 
-PAUSE_IMAGE = "foretide.internal/pause:1"
+PAUSE_IMAGE = "localhost/foretide-pause:1"
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 CNI_PROGRAMS = "/usr/lib/cni"
 

@@ -1,4 +1,4 @@
-"""The few settings of the whole kernel that a kubelet changes, written down before it starts and put back at the end."""
+"""Settings of the whole kernel that a kubelet changes: written down before it starts, and put back at the end."""
 
 import json
 from pathlib import Path

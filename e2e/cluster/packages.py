@@ -1,0 +1,68 @@
+"""What the cluster needs from the host's distribution; installed with apt where a program is missing."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from e2e.cluster.errors import UnsuitableHost
+from e2e.cluster.node_files import CNI_PROGRAMS
+from e2e.cluster.progress import Progress
+from e2e.cluster.shell import run
+
+# A program or file, and the package that brings it.
+NEEDED = {
+    "containerd": "containerd",
+    "runc": "runc",
+    f"{CNI_PROGRAMS}/bridge": "containernetworking-plugins",
+    "iptables": "iptables",
+    "nft": "nftables",
+    "conntrack": "conntrack",
+    "ip": "iproute2",
+    "openssl": "openssl",
+    "mmdebstrap": "mmdebstrap",
+    "/usr/share/keyrings/debian-archive-keyring.gpg": "debian-archive-keyring",
+    "buildah": "buildah",
+    "skopeo": "skopeo",
+}
+
+
+def install_missing(progress: Progress) -> None:
+    """Raises:
+    UnsuitableHost: something is missing and there is no apt to install it with.
+    """
+    wanted = missing()
+    if not wanted:
+        return
+    if shutil.which("apt-get") is None:
+        raise UnsuitableHost(
+            f"Missing: {', '.join(wanted)}. There is no apt-get here; install them in this system's way."
+        )
+    with progress.step(f"Install {', '.join(wanted)}"):
+        environment = {"DEBIAN_FRONTEND": "noninteractive"}
+        run([*as_root(), "apt-get", "update", "-q"])
+        run([*as_root(), "apt-get", "install", "-q", "-y", "--no-install-recommends", *wanted], env=environment)
+
+
+def missing() -> list[str]:
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    return [package for name, package in NEEDED.items() if not _there(name, path)]
+
+
+def as_root() -> Sequence[str]:
+    """What to put before a command that needs root.
+
+    Raises:
+        UnsuitableHost: this is not root and there is no sudo.
+    """
+    if os.geteuid() == 0:
+        return ()
+    if shutil.which("sudo") is None:
+        raise UnsuitableHost(
+            "Nodes are made of namespaces and mounts, which needs root. Run this as root or install sudo."
+        )
+    return ("sudo",)
+
+
+def _there(name: str, path: str) -> bool:
+    return Path(name).exists() if name.startswith("/") else shutil.which(name, path=path) is not None
