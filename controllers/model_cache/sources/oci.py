@@ -1,0 +1,144 @@
+"""oci://registry/repository[:tag|@digest]: the files of an artifact, each a layer whose digest the manifest names.
+
+A layer's file name is its annotation org.opencontainers.image.title; one GGUF layer without a title is a model, too.
+Credentials are those of the Docker configuration that DOCKER_CONFIG names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+from oras.auth import AuthenticationException  # type: ignore[import-untyped]
+from oras.container import Container  # type: ignore[import-untyped]
+from oras.provider import Registry  # type: ignore[import-untyped]
+
+from controllers.model_cache.download import READ_BYTES, Part, RemoteFile, safe_path
+from controllers.model_cache.errors import FetchError, Interrupted, SourceRefused
+from controllers.model_cache.guard import AddressGuard, AddressRefused, GuardedAdapter
+from controllers.model_cache.sources.blocking import in_thread, pieces
+
+TITLE: Final = "org.opencontainers.image.title"
+MOST_REDIRECTS: Final = 5
+_EXPECTED: Final = (requests.RequestException, AuthenticationException, ValueError, OSError)
+
+
+class OciSource:
+    """One artifact."""
+
+    def __init__(self, uri: str, guard: AddressGuard, insecure: frozenset[str]) -> None:
+        self._uri = uri
+        self._guard = guard
+        parts = urlsplit(uri)
+        self._host = parts.netloc
+        self._container = Container(f"{parts.netloc}{parts.path}")
+        if self._container.registry != parts.netloc:
+            raise SourceRefused(f"'{parts.netloc}' in {uri} is no registry: write its host name with a dot or a port.")
+        self._registry = _Once(insecure=parts.netloc in insecure)
+        self._registry.session.max_redirects = MOST_REDIRECTS
+        for scheme in ("http://", "https://"):
+            self._registry.session.mount(scheme, GuardedAdapter(guard))
+
+    async def files(self) -> Sequence[RemoteFile]:
+        manifest = await in_thread(self._manifest, self._explain, *_EXPECTED)
+        if "manifests" in manifest:
+            raise SourceRefused(f"{self._uri} is an index of several manifests; name one by its digest.")
+        layers = manifest.get("layers") or []
+        files = [_remote(layer) for layer in layers if _file_name(layer)]
+        if not files:
+            kinds = sorted({str(layer.get("mediaType")) for layer in layers})
+            raise SourceRefused(
+                f"{self._uri} has no layer that is a file (found {', '.join(kinds) or 'none'})."
+                " Push the weights with: oras push"
+            )
+        return files
+
+    async def read(self, file: RemoteFile, offset: int) -> Part:
+        answer = await in_thread(lambda: self._get(file, offset), self._explain, *_EXPECTED)
+        start = offset if answer.status_code == 206 else 0
+        return Part(start, file.size_bytes, pieces(_Body(answer), READ_BYTES, self._explain, *_EXPECTED))
+
+    async def close(self) -> None:
+        self._registry.session.close()
+
+    def _manifest(self) -> Mapping[str, Any]:
+        # Refused before anything is tried, so that the sentence is the guard's and not a library's.
+        host, _, port = self._host.partition(":")
+        self._guard.resolve(host, int(port) if port else 443)
+        manifest: Mapping[str, Any] = self._registry.get_manifest(self._container)
+        return manifest
+
+    def _get(self, file: RemoteFile, offset: int) -> requests.Response:
+        url = f"{self._registry.prefix}://{self._container.get_blob_url(file.version)}"
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
+        answer: requests.Response = self._registry.do_request(url, "GET", headers=headers, stream=True)
+        if answer.status_code not in (200, 206):
+            answer.close()
+            raise requests.HTTPError(response=answer)
+        return answer
+
+    def _explain(self, error: Exception) -> FetchError:
+        refused = _refused(error)
+        if refused is not None:
+            return SourceRefused(str(refused))
+        status = error.response.status_code if isinstance(error, requests.HTTPError) and error.response else None
+        if status is None:
+            found = re.search(r"\b(4\d\d)\b", str(error)) if isinstance(error, ValueError) else None
+            status = int(found[1]) if found else None
+        if isinstance(error, AuthenticationException) or (status is not None and 400 <= status < 500):
+            return SourceRefused(
+                f"{self._uri}: the registry says no ({status or 'authentication failed'}). Check spec.source, and the"
+                " credentials of the node agent."
+            )
+        return Interrupted(f"{self._uri}: the registry did not answer ({type(error).__name__}); it will be continued.")
+
+
+class _Once(Registry):  # type: ignore[misc]
+    """The library tries five times with sleeps of up to 83 s in between; the agent has its own patience."""
+
+    def do_request(self, *args: Any, **kwargs: Any) -> Any:
+        return Registry.do_request.__wrapped__(self, *args, **kwargs)
+
+
+class _Body:
+    def __init__(self, answer: requests.Response) -> None:
+        self._answer = answer
+
+    def read(self, size: int, /) -> bytes:
+        piece: bytes = self._answer.raw.read(size, decode_content=False)
+        return piece
+
+    def close(self) -> None:
+        self._answer.close()
+
+
+def _file_name(layer: Mapping[str, Any]) -> str | None:
+    title = (layer.get("annotations") or {}).get(TITLE)
+    if title:
+        return str(title)
+    return "model.gguf" if "gguf" in str(layer.get("mediaType")) else None
+
+
+def _remote(layer: Mapping[str, Any]) -> RemoteFile:
+    digest = str(layer["digest"])
+    sha256 = digest.removeprefix("sha256:") if digest.startswith("sha256:") else None
+    return RemoteFile(safe_path(_file_name(layer) or ""), int(layer["size"]), digest, sha256)
+
+
+def _refused(error: BaseException) -> AddressRefused | None:
+    """The guard's own word, however deep the libraries have wrapped it."""
+    seen: set[int] = set()
+    waiting: list[BaseException] = [error]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, AddressRefused):
+            return one
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        inner = [one.__cause__, one.__context__, getattr(one, "reason", None), *one.args]
+        waiting += [found for found in inner if isinstance(found, BaseException)]
+    return None
