@@ -1,0 +1,5 @@
+"""The worker: an inference engine and the OpenAI-compatible server in front of it.
+
+`checkpoint` reads weights and tokenizer, `models` holds the forward passes, `engine` schedules and samples in a
+process of its own, `text` turns tokens into text, `server` speaks HTTP. Nothing here knows Kubernetes.
+"""

@@ -1,0 +1,59 @@
+"""`python -m worker_image serve PATH`: the worker's command line. Heavy imports wait until a subcommand needs them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from worker_image.errors import CheckpointError, SettingsError
+from worker_image.logs import configure, report_fatal
+from worker_image.settings import add_serve_arguments, serve_settings
+
+EXIT_REFUSED = 2
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    configure(arguments.log_format)
+    try:
+        return _run(arguments.run(arguments))
+    except (CheckpointError, SettingsError) as error:
+        report_fatal(str(error))
+        return EXIT_REFUSED
+
+
+def _run(main_coroutine: Coroutine[Any, Any, int]) -> int:
+    import uvloop
+
+    return uvloop.run(main_coroutine)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="worker_image", description="Serve a language model.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _command(commands, "serve", "answer the OpenAI API over HTTP", add_serve_arguments, _serve)
+    return parser
+
+
+def _command(
+    commands: Any,
+    name: str,
+    text: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    run: Callable[[argparse.Namespace], Coroutine[Any, Any, int]],
+) -> None:
+    command = commands.add_parser(name, help=text, description=text)
+    add_arguments(command)
+    command.set_defaults(run=run)
+
+
+def _serve(arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:
+    from worker_image.server.serve import serve
+
+    return serve(serve_settings(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,52 @@
+"""How much memory the KV cache may have: computed from the machine and the container's limit, never guessed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker_image.engine.messages import EngineSettings
+from worker_image.errors import SettingsError
+
+SHARE_OF_FREE_MEMORY = 0.5
+"""The rest stays for activations, the server process and the page cache."""
+
+
+@dataclass(frozen=True)
+class KvPlan:
+    n_blocks: int
+    max_model_len: int
+
+
+def free_memory_bytes() -> int:
+    """What this process may still allocate: the machine's available memory, or what its cgroup leaves if that is less."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    available = int(fields["MemAvailable"].split()[0]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and (text := limit.read_text().strip()) != "max":
+        available = min(available, int(text) - int(used.read_text()))
+    return max(available, 0)
+
+
+def plan_kv(settings: EngineSettings, model_context: int, bytes_per_token: int, free_bytes: int) -> KvPlan:
+    """Blocks of the pool and the longest request it serves.
+
+    Raises SettingsError where the two flags contradict each other, or the model's context is shorter than asked for.
+    """
+    wanted = settings.max_model_len
+    if wanted is not None and wanted > model_context:
+        raise SettingsError(
+            f"--max-model-len is {wanted}; the model was trained for {model_context} tokens. Lower it to at most that."
+        )
+    longest = wanted or model_context
+    budget = settings.kv_cache_bytes or int(free_bytes * SHARE_OF_FREE_MEMORY)
+    block_bytes = bytes_per_token * settings.block_tokens
+    useful = settings.max_num_seqs * -(-longest // settings.block_tokens)
+    n_blocks = min(budget // block_bytes, useful)
+    room = n_blocks * settings.block_tokens
+    if n_blocks == 0 or (wanted is not None and room < wanted):
+        raise SettingsError(
+            f"the KV cache has {budget} bytes, room for {room} tokens at {bytes_per_token} bytes each; one request of "
+            f"{longest} tokens must fit. Raise --kv-cache-bytes or the memory limit, or lower --max-model-len."
+        )
+    return KvPlan(n_blocks, min(longest, room))

@@ -1,0 +1,87 @@
+"""The engine process: `python -m worker_image.engine.process FD`, started by `engine.client`.
+
+Its one loop takes messages from the socket, steps while there is work, and sends back tokens. It ends when the
+other side of the socket does, so that no engine outlives its server. HTTP and text never enter this interpreter.
+"""
+
+from __future__ import annotations
+
+import select
+import signal
+import socket
+import sys
+
+from worker_image.engine.messages import Add, Cancel, Failed, FrameBuffer, Message, Start, StepDone, encode
+from worker_image.errors import WorkerError
+
+EXIT_REFUSED = 2
+RECEIVE_BYTES = 1 << 20
+
+
+class ServerGone(Exception):
+    """The server closed its end; there is nobody to work for."""
+
+
+class Channel:
+    """The engine's end of the socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._frames = FrameBuffer()
+
+    def send(self, message: Message) -> None:
+        try:
+            self._socket.sendall(encode(message))
+        except (BrokenPipeError, ConnectionResetError):
+            raise ServerGone from None
+
+    def receive(self, *, wait: bool) -> list[Message]:
+        """What has arrived; with `wait`, blocks until something has."""
+        readable, _, _ = select.select([self._socket], [], [], None if wait else 0)
+        if not readable:
+            return []
+        try:
+            piece = self._socket.recv(RECEIVE_BYTES)
+        except ConnectionResetError:
+            raise ServerGone from None
+        if not piece:
+            raise ServerGone
+        return self._frames.feed(piece)
+
+
+def serve(channel: Channel) -> None:
+    start, *early = channel.receive(wait=True)
+    assert isinstance(start, Start), "the server's first message says what to load"
+    # Imported here, not above: torch takes seconds, and everything that can be refused without it already was.
+    from worker_image.engine.core import Engine
+
+    engine = Engine(start.settings, channel.send)
+    channel.send(engine.ready)
+    messages = early
+    while True:
+        for message in messages:
+            match message:
+                case Add():
+                    engine.add(message)
+                case Cancel(request_id):
+                    engine.cancel(request_id)
+        channel.send(engine.step() if engine.has_work else StepDone(engine.load, []))
+        messages = channel.receive(wait=not engine.has_work)
+
+
+def main() -> int:
+    # Ctrl-C reaches the whole process group; only the server decides when the engine ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
+    try:
+        serve(channel)
+    except ServerGone:
+        return 0
+    except WorkerError as error:
+        channel.send(Failed(str(error)))
+        return EXIT_REFUSED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Opens a checkpoint for serving: the engine process starts at once, and everything that can be refused without
+torch is checked meanwhile. Used by every subcommand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from worker_image.checkpoint.gguf import GgufFile
+from worker_image.checkpoint.source import find_gguf, parse_digest, verify_digest
+from worker_image.checkpoint.tokenizer import Vocabulary, load_vocabulary
+from worker_image.engine.client import EngineClient
+from worker_image.engine.messages import Progress, Ready
+from worker_image.settings import ModelSettings
+from worker_image.text.chat_template import ChatTemplate
+from worker_image.text.detokenizer import TokenBytes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Text:
+    """The checkpoint's text side, which lives in the server process."""
+
+    vocabulary: Vocabulary
+    token_bytes: TokenBytes
+    template: ChatTemplate | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    text: Text
+    engine: Ready
+
+
+async def start_engine(settings: ModelSettings, on_progress: Callable[[Progress], None]) -> tuple[Path, EngineClient]:
+    """Starts the engine process, which begins to load. Raises CheckpointError where there is no file to load."""
+    path = find_gguf(settings.path)
+    if settings.digest is not None:
+        parse_digest(settings.digest)
+    return path, await EngineClient.start(settings.engine(path), on_progress)
+
+
+async def finish_loading(settings: ModelSettings, path: Path, engine: EngineClient) -> Loaded:
+    """Waits for the engine and for our own half. Raises the first CheckpointError or EngineError of either."""
+    text, ready = await asyncio.gather(asyncio.to_thread(_load_text, path, settings.digest), engine.wait_ready())
+    return Loaded(text, ready)
+
+
+def _load_text(path: Path, digest: str | None) -> Text:
+    file = GgufFile(path)
+    if digest is not None:
+        verify_digest(path, digest)
+    vocabulary = load_vocabulary(file)
+    token_bytes = TokenBytes(vocabulary.tokens, vocabulary.special_ids)
+    source, template = vocabulary.chat_template, None
+    if source is not None:
+        template = ChatTemplate(source, bos_token=vocabulary.bos_token, eos_token=vocabulary.eos_token)
+    return Text(vocabulary, token_bytes, template)
+
+
+class ProgressLines:
+    """Loading progress as log lines: the first, the last, and no more than two a second."""
+
+    def __init__(self) -> None:
+        self._last_at = float("-inf")
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.done == progress.total or now - self._last_at >= 0.5:
+            self._last_at = now
+            log.info("loading %s: %d of %d layers", progress.stage, progress.done, progress.total)

@@ -1,0 +1,44 @@
+"""Log lines for people or for machines, and the one place a fatal sentence goes."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+TERMINATION_LOG: Final = Path("/dev/termination-log")
+"""Mounted by the kubelet; what is written here is what `kubectl describe pod` shows."""
+
+
+class JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line).decode()
+
+
+def configure(log_format: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    handler.setFormatter(JsonFormatter() if log_format == "json" else plain)
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+
+
+def report_fatal(message: str, termination_log: Path = TERMINATION_LOG) -> None:
+    """Logs the sentence, and leaves it for the kubelet where there is one."""
+    logging.getLogger("worker_image").critical("%s", message)
+    if termination_log.exists():
+        try:
+            termination_log.write_text(message + "\n")
+        except OSError as error:
+            logging.getLogger("worker_image").warning("%s cannot be written: %s", termination_log, error)

@@ -1,0 +1,23 @@
+"""Which forward pass serves which architecture. The name is the checkpoint's (`general.architecture`)."""
+
+from __future__ import annotations
+
+from worker_image.checkpoint.gguf import GgufFile
+from worker_image.errors import CheckpointError
+from worker_image.models.llama import LlamaConfig, LlamaModel, OnProgress
+
+ARCHITECTURES = ("llama",)
+
+
+def load_model(file: GgufFile, on_progress: OnProgress) -> LlamaModel:
+    """Raises CheckpointError where no forward pass here can serve this file."""
+    _require_known(file)
+    return LlamaModel(file, LlamaConfig.from_gguf(file), on_progress)
+
+
+def _require_known(file: GgufFile) -> None:
+    name = file.text("general.architecture")
+    if name not in ARCHITECTURES:
+        raise CheckpointError(
+            f"{file.path}: architecture '{name}' is not supported; this worker has {', '.join(ARCHITECTURES)}."
+        )

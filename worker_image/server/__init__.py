@@ -1,0 +1,1 @@
+"""HTTP: the OpenAI API on one port, health, metrics and drain on another. Imports no torch."""

@@ -1,0 +1,152 @@
+"""`serve`: from process start to exit. Start, listen, load, serve, drain, stop: one function each.
+
+Exit codes: 0 after a drain; 1 when the engine process ended by itself (the kubelet restarts us); 2 when the
+checkpoint or the settings were refused; 130 when a second signal cut the drain short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from worker_image.errors import CheckpointError, EngineError, SettingsError
+from worker_image.loading import ProgressLines, finish_loading, start_engine
+from worker_image.logs import report_fatal
+from worker_image.server.admin import admin_app
+from worker_image.server.api import api_app
+from worker_image.server.metrics import Metrics
+from worker_image.server.state import Served, ServerState
+from worker_image.settings import ServeSettings
+
+log = logging.getLogger(__name__)
+
+EXIT_OK: Final = 0
+EXIT_ENGINE_ENDED: Final = 1
+EXIT_REFUSED: Final = 2
+EXIT_CUT_SHORT: Final = 130
+ANSWER_GRACE_S: Final = 2.0
+"""Time for the answers to open requests to leave after the engine has ended."""
+
+
+class Signals:
+    """SIGTERM and SIGINT, counted: the first asks to drain, the second to end at once."""
+
+    def __init__(self) -> None:
+        self.first, self.second = asyncio.Event(), asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._arrived)
+
+    def _arrived(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+async def serve(settings: ServeSettings) -> int:
+    """Runs until a signal or the end of the engine; gives the exit code."""
+    started_at = time.monotonic()
+    signals = Signals()
+    try:
+        path, engine = await start_engine(settings.model, ProgressLines())
+    except (CheckpointError, SettingsError) as error:
+        return _refused(error)
+    state = ServerState(engine, Metrics(settings.names[0]), settings.stall_limit_s)
+    state.metrics.watch(engine)
+    runners = await _listen(settings, state)
+    try:
+        return await _run(settings, state, path, signals, started_at)
+    finally:
+        for runner in runners:
+            await runner.cleanup()
+        await engine.stop()
+
+
+async def _listen(settings: ServeSettings, state: ServerState) -> list[web.AppRunner]:
+    """Both ports, before the model is loaded: liveness and a clear 503 need no weights."""
+    runners = []
+    for app, port in ((api_app(state), settings.port), (admin_app(state), settings.admin_port)):
+        # A client that leaves must cancel its handler, and with it the engine's work.
+        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=ANSWER_GRACE_S)
+        await runner.setup()
+        runners.append(runner)
+        await web.TCPSite(runner, settings.host, port).start()
+        log.info("listening on %s", ", ".join(f"{host}:{port}" for host, port, *_ in runner.addresses))
+    return runners
+
+
+async def _run(settings: ServeSettings, state: ServerState, path: Path, signals: Signals, started_at: float) -> int:
+    loading = asyncio.create_task(_load(settings, state, path, started_at))
+    signalled = asyncio.create_task(signals.first.wait())
+    engine = state.engine
+    try:
+        await asyncio.wait([loading, signalled], return_when=asyncio.FIRST_COMPLETED)
+        if loading.done() and (error := loading.exception()) is not None:
+            return _load_failed(error)
+        await asyncio.wait([engine.gone, signalled], return_when=asyncio.FIRST_COMPLETED)
+        if not signalled.done():
+            return await _engine_ended(state)
+        return await _drain(settings, state, signals)
+    finally:
+        loading.cancel()
+        signalled.cancel()
+        await asyncio.gather(loading, signalled, return_exceptions=True)
+
+
+async def _load(settings: ServeSettings, state: ServerState, path: Path, started_at: float) -> None:
+    loaded = await finish_loading(settings.model, path, state.engine)
+    text = loaded.text
+    state.loaded(Served(settings.names, loaded.engine.max_model_len, text.vocabulary, text.token_bytes, text.template))
+    log.info(
+        "ready after %.1f s (weights %.1f s): %s, %d tokens of context, KV cache for %d tokens",
+        time.monotonic() - started_at, loaded.engine.load_s, ", ".join(settings.names),
+        loaded.engine.max_model_len, loaded.engine.kv_tokens,
+    )  # fmt: skip
+
+
+def _refused(error: BaseException) -> int:
+    report_fatal(str(error))
+    return EXIT_REFUSED
+
+
+def _load_failed(error: BaseException) -> int:
+    if isinstance(error, CheckpointError | SettingsError):
+        return _refused(error)
+    if isinstance(error, EngineError):
+        report_fatal(str(error))
+        return EXIT_ENGINE_ENDED
+    raise error
+
+
+async def _engine_ended(state: ServerState) -> int:
+    """Open requests are answered with an error by their streams; then the process ends, to be restarted."""
+    report_fatal(f"the engine process {state.engine.pid} ended by itself; {state.n_open} requests fail.")
+    state.drain()
+    try:
+        await asyncio.wait_for(state.wait_idle(), ANSWER_GRACE_S)
+    except TimeoutError:
+        log.warning("%d requests were still open %g s after the engine ended", state.n_open, ANSWER_GRACE_S)
+    return EXIT_ENGINE_ENDED
+
+
+async def _drain(settings: ServeSettings, state: ServerState, signals: Signals) -> int:
+    """Refuses new requests, lets open ones finish, and keeps answering 503 long enough for gateways to notice."""
+    state.drain()
+    log.info("draining: %d open requests, at most %g s", state.n_open, settings.drain_timeout_s)
+    cut = asyncio.create_task(signals.second.wait())
+    finished = asyncio.gather(state.wait_idle(), asyncio.sleep(settings.drain_notice_s))
+    done, _ = await asyncio.wait(
+        [asyncio.ensure_future(finished), cut, state.engine.gone],
+        timeout=settings.drain_timeout_s,
+        return_when=asyncio.FIRST_COMPLETED,
+    )
+    for task in (finished, cut):
+        task.cancel()
+    if finished in done:
+        log.info("drained")
+        return EXIT_OK
+    log.warning("the drain was cut short with %d open requests", state.n_open)
+    return EXIT_CUT_SHORT

@@ -1,0 +1,103 @@
+"""What the handlers share: the model being served, the engine, and whether new requests are taken."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+
+from worker_image.checkpoint.tokenizer import Vocabulary
+from worker_image.engine.client import EngineClient
+from worker_image.errors import EngineError, RequestError
+from worker_image.server.errors import DrainingError
+from worker_image.server.metrics import Metrics
+from worker_image.text.chat_template import ChatTemplate
+from worker_image.text.detokenizer import TokenBytes
+
+
+@dataclass(frozen=True)
+class Served:
+    """The loaded model as the API sees it."""
+
+    names: tuple[str, ...]
+    max_model_len: int
+    vocabulary: Vocabulary
+    token_bytes: TokenBytes
+    template: ChatTemplate | None
+    created: int = field(default_factory=lambda: int(time.time()))
+
+    def check_name(self, name: str) -> None:
+        """Raises RequestError (404) for a model that is not served here."""
+        if name not in self.names:
+            raise RequestError(
+                f"the model '{name}' does not exist; this worker serves {', '.join(self.names)}.",
+                param="model", code="model_not_found", status=404,
+            )  # fmt: skip
+
+
+class ServerState:
+    """Loading → ready → draining; `engine.gone` ends any of them."""
+
+    def __init__(self, engine: EngineClient, metrics: Metrics, stall_limit_s: float) -> None:
+        self.engine = engine
+        self.metrics = metrics
+        self._stall_limit_s = stall_limit_s
+        self._served: Served | None = None
+        self._draining = False
+        self._n_open = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def loaded(self, served: Served) -> None:
+        self._served = served
+
+    def drain(self) -> None:
+        """New requests are refused from now on. Idempotent."""
+        self._draining = True
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    @property
+    def n_open(self) -> int:
+        return self._n_open
+
+    async def wait_idle(self) -> None:
+        await self._idle.wait()
+
+    def served(self) -> Served:
+        """Raises EngineError while loading."""
+        if self._served is None:
+            raise EngineError("the model is still being loaded.")
+        return self._served
+
+    def enter(self) -> Served:
+        """A request begins; `leave` must follow. Raises DrainingError or EngineError, and then it must not."""
+        if self._draining:
+            raise DrainingError
+        served = self.served()
+        self._n_open += 1
+        self._idle.clear()
+        return served
+
+    def leave(self) -> None:
+        self._n_open -= 1
+        if self._n_open == 0:
+            self._idle.set()
+
+    def why_not_ready(self) -> str | None:
+        if self.engine.gone.done():
+            return "the engine process has ended"
+        if self._served is None:
+            return "the model is being loaded"
+        return "draining" if self._draining else None
+
+    def why_not_live(self, now: float) -> str | None:
+        """Liveness is forward progress: an engine that owes an answer must move."""
+        if self.engine.gone.done():
+            return "the engine process has ended"
+        stalled_s = self.engine.stalled_for_s(now)
+        if stalled_s > self._stall_limit_s:
+            return f"the engine owes answers but made no progress for {stalled_s:.0f} s, over {self._stall_limit_s:g} s"
+        return None

@@ -1,0 +1,133 @@
+"""The command line of every subcommand, as frozen settings. Wrong values fail here, at start, with a sentence."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from crds.contract import WORKER_ADMIN_PORT, WORKER_HTTP_PORT
+from worker_image.engine.messages import EngineSettings
+from worker_image.errors import SettingsError
+
+DEVICES: Final = ("cpu",)
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What `serve`, `bench` and `chat` share: which checkpoint, and how the engine runs it."""
+
+    path: Path
+    digest: str | None
+    n_threads: int
+    max_num_seqs: int
+    step_tokens: int
+    block_tokens: int
+    max_model_len: int | None
+    kv_cache_bytes: int | None
+
+    def engine(self, gguf: Path) -> EngineSettings:
+        return EngineSettings(
+            model_path=str(gguf),
+            n_threads=self.n_threads,
+            max_num_seqs=self.max_num_seqs,
+            step_tokens=self.step_tokens,
+            block_tokens=self.block_tokens,
+            max_model_len=self.max_model_len,
+            kv_cache_bytes=self.kv_cache_bytes,
+        )
+
+
+@dataclass(frozen=True)
+class ServeSettings:
+    model: ModelSettings
+    names: tuple[str, ...]
+    host: str
+    port: int
+    admin_port: int
+    stall_limit_s: float
+    drain_timeout_s: float
+    drain_notice_s: float
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, help="a GGUF file, or a directory that holds one")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="what to run on (default: cpu)")
+    parser.add_argument("--digest", help="sha256:<hex> that the file must have")
+    parser.add_argument("--threads", type=_positive, default=usable_cpus(), help="CPU threads (default: %(default)s)")
+    parser.add_argument("--max-model-len", type=_positive, help="longest prompt plus answer (default: the model's)")
+    parser.add_argument("--max-num-seqs", type=_positive, default=32, help="most requests at once (default: 32)")
+    parser.add_argument("--max-num-batched-tokens", type=_positive, default=256, help="tokens a step (default: 256)")
+    parser.add_argument("--block-size", type=_positive, default=16, help="tokens a KV block (default: 16)")
+    parser.add_argument("--kv-cache-bytes", type=_positive, help="size of the KV cache (default: half the free memory)")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+
+
+def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
+    parser.add_argument("--served-model-name", action="append", help="name in the API; repeat for more than one")
+    parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=WORKER_HTTP_PORT, help="OpenAI API (default: %(default)s)")
+    parser.add_argument("--admin-port", type=_port, default=WORKER_ADMIN_PORT, help="health and metrics (%(default)s)")
+    parser.add_argument("--stall-limit-s", type=float, default=60.0, help="liveness fails after this without progress")
+    parser.add_argument("--drain-timeout-s", type=float, default=600.0, help="open requests are cut after this")
+    parser.add_argument("--drain-notice-s", type=float, default=1.0, help="least time of answering 503 before exit")
+
+
+def model_settings(arguments: argparse.Namespace) -> ModelSettings:
+    """Raises SettingsError."""
+    step_tokens, max_num_seqs = arguments.max_num_batched_tokens, arguments.max_num_seqs
+    if step_tokens <= max_num_seqs:
+        raise SettingsError(
+            f"--max-num-batched-tokens is {step_tokens}; it must be more than --max-num-seqs, {max_num_seqs}, "
+            "so that prompts move on beside running answers."
+        )
+    return ModelSettings(
+        path=arguments.path,
+        digest=arguments.digest,
+        n_threads=arguments.threads,
+        max_num_seqs=max_num_seqs,
+        step_tokens=step_tokens,
+        block_tokens=arguments.block_size,
+        max_model_len=arguments.max_model_len,
+        kv_cache_bytes=arguments.kv_cache_bytes,
+    )
+
+
+def serve_settings(arguments: argparse.Namespace) -> ServeSettings:
+    """Raises SettingsError."""
+    return ServeSettings(
+        model=model_settings(arguments),
+        names=tuple(arguments.served_model_name or [arguments.path.stem]),
+        host=arguments.host,
+        port=arguments.port,
+        admin_port=arguments.admin_port,
+        stall_limit_s=arguments.stall_limit_s,
+        drain_timeout_s=arguments.drain_timeout_s,
+        drain_notice_s=arguments.drain_notice_s,
+    )
+
+
+def usable_cpus() -> int:
+    """CPUs this process may use: its affinity, and its container's quota rounded up."""
+    cpus = len(os.sched_getaffinity(0))
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.exists() and (parts := quota.read_text().split())[0] != "max":
+        cpus = min(cpus, -(-int(parts[0]) // int(parts[1])))
+    return max(cpus, 1)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{value} must be positive")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 65536:
+        raise argparse.ArgumentTypeError(f"{value} is no port; 0 to 65535 are allowed")
+    return value

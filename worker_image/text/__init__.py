@@ -1,0 +1,1 @@
+"""Between text and tokens: chat template, incremental detokenisation, stop strings. Server process only."""

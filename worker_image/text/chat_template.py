@@ -1,0 +1,47 @@
+"""Renders the checkpoint's chat template. It comes from a file somebody made, so it runs in Jinja's sandbox."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import NoReturn
+
+from jinja2 import Template, TemplateError
+from jinja2.exceptions import SecurityError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from worker_image.errors import CheckpointError, RequestError
+
+
+class ChatTemplate:
+    """A compiled template. The globals are those that templates on the Hub expect."""
+
+    def __init__(self, source: str, *, bos_token: str, eos_token: str) -> None:
+        """Raises CheckpointError where the template does not compile."""
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment.filters["tojson"] = _tojson
+        environment.globals |= {"raise_exception": _refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
+        try:
+            self._template: Template = environment.from_string(source)
+        except TemplateError as error:
+            raise CheckpointError(f"the checkpoint's chat template does not compile: {error}.") from None
+        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+
+    def render(self, messages: Sequence[Mapping[str, object]]) -> str:
+        """The prompt, with the assistant's turn begun. Raises RequestError where the template refuses the messages."""
+        try:
+            return self._template.render(messages=messages, add_generation_prompt=True, **self._tokens)
+        except (TemplateError, TypeError, ValueError) as error:
+            kind = "broke the sandbox's rules" if isinstance(error, SecurityError) else "refuses these messages"
+            raise RequestError(f"the model's chat template {kind}: {error}.", param="messages") from None
+
+
+def _tojson(value: object, indent: int | None = None) -> str:
+    # Jinja's own escapes HTML, which would put &lt; into prompts.
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise TemplateError(message)
