@@ -1,0 +1,145 @@
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from kube.errors import KubeError, Unreachable, error_from_answer
+from kube.informer import Change, Informer, lean
+from kube.resources import PODS, Object
+from tests.fakes import FakeClient
+from tests.waiting import eventually
+
+
+def pod(name: str, **labels: str) -> Object:
+    return {"metadata": {"namespace": "demo", "name": name, "labels": labels}, "spec": {"node": "n1"}}
+
+
+def answer(code: int) -> KubeError:
+    return error_from_answer("watch", "pods", code, {"reason": "Scripted", "message": "no"})
+
+
+@contextlib.asynccontextmanager
+async def following(client: FakeClient) -> AsyncIterator[tuple[Informer[Object], list[Change[Object]]]]:
+    informer = Informer(client, PODS, keep=lean)
+    seen: list[Change[Object]] = []
+    informer.on_change(seen.append)
+    task = asyncio.create_task(informer.run())
+    try:
+        await asyncio.wait_for(informer.synced.wait(), 5)
+        yield informer, seen
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def story(changes: list[Change[Object]]) -> list[tuple[str, str]]:
+    return [(change.kind.value, change.name) for change in changes]
+
+
+async def test_what_is_there_and_what_comes_is_reported_in_order() -> None:
+    client = FakeClient((PODS, pod("a")))
+    async with following(client) as (informer, seen):
+        client.put(PODS, pod("b"))
+        client.put(PODS, pod("a", role="x"))
+        client.remove(PODS, "demo", "b")
+        await eventually(lambda: len(seen) == 4, "four changes")
+        assert story(seen) == [("added", "a"), ("added", "b"), ("modified", "a"), ("deleted", "b")]
+        assert informer.places() == [("demo", "a")]
+
+
+async def test_objects_that_vanished_while_the_watch_was_broken_are_reported_as_deleted() -> None:
+    client = FakeClient((PODS, pod("a")), (PODS, pod("b")))
+    async with following(client) as (informer, seen):
+        client.fail_next("watch", PODS, Unreachable("cut"), Unreachable("cut"))
+        client.break_streams()
+        client.remove(PODS, "demo", "a")
+        client.compact()
+        await eventually(lambda: ("deleted", "a") in story(seen), "the deletion of a")
+        assert informer.lists == 2
+        assert informer.get("demo", "a") is None
+
+
+async def test_a_broken_stream_is_resumed_without_a_list() -> None:
+    client = FakeClient((PODS, pod("a")))
+    async with following(client) as (informer, seen):
+        client.fail_next("watch", PODS, Unreachable("cut"))
+        client.break_streams()
+        client.put(PODS, pod("b"))
+        await eventually(lambda: ("added", "b") in story(seen), "b")
+        assert informer.lists == 1
+
+
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 410, 418, 429, 500, 503])
+async def test_no_answer_ends_the_informer(code: int) -> None:
+    client = FakeClient((PODS, pod("a")))
+    client.fail_next("list", PODS, answer(code))
+    async with following(client) as (informer, seen):
+        client.fail_next("watch", PODS, answer(code))
+        client.break_streams()
+        client.put(PODS, pod("b"))
+        await eventually(lambda: ("added", "b") in story(seen), f"b after {code}")
+        assert len(informer) == 2
+
+
+async def test_a_refusal_is_visible_until_it_ends() -> None:
+    client = FakeClient()
+    client.fail_next("list", PODS, answer(403))
+    informer = Informer(client, PODS, keep=lean)
+    task = asyncio.create_task(informer.run())
+    await eventually(lambda: informer.last_error is not None, "the refusal")
+    assert "pods" in str(informer.last_error)
+    assert not informer.synced.is_set()
+    client.put(PODS, pod("a"))
+    await eventually(lambda: len(informer) == 1, "a list after the refusal")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_resume_point_that_is_refused_again_and_again_is_given_up() -> None:
+    client = FakeClient((PODS, pod("a")))
+    async with following(client) as (informer, _):
+        client.fail_next("watch", PODS, *[answer(504)] * 6)
+        client.break_streams()
+        await eventually(lambda: informer.lists == 2, "a new list", within_s=20)
+
+
+async def test_an_object_that_cannot_be_read_is_left_out_and_the_others_are_held(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = FakeClient((PODS, pod("good")), (PODS, {"metadata": {"namespace": "demo", "name": "odd"}}))
+    informer: Informer[str] = Informer(client, PODS, keep=lambda obj: str(obj["spec"]["node"]))
+    task = asyncio.create_task(informer.run())
+    await asyncio.wait_for(informer.synced.wait(), 5)
+    assert informer.items() == ["n1"]
+    assert "Pod demo/odd cannot be read" in caplog.text
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_listener_that_fails_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    client = FakeClient()
+
+    def broken(change: Change[Object]) -> None:
+        raise ValueError(change.name)
+
+    informer = Informer(client, PODS, keep=lean)
+    seen: list[Change[Object]] = []
+    informer.on_change(broken)
+    informer.on_change(seen.append)
+    task = asyncio.create_task(informer.run())
+    client.put(PODS, pod("a"))
+    await eventually(lambda: seen, "the second listener")
+    assert "A listener failed on Pod demo/a" in caplog.text
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def test_the_lean_projection_drops_what_no_plan_reads() -> None:
+    meta = {
+        "name": "a",
+        "managedFields": [1],
+        "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}", "mine": "1"},
+    }
+    assert lean({"metadata": meta, "spec": 1}) == {"metadata": {"name": "a", "annotations": {"mine": "1"}}, "spec": 1}

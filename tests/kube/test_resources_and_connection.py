@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+
+from kube import resources
+from kube.connection import Connection, TokenFile
+from kube.errors import LoginFailed
+from kube.resources import DEPLOYMENTS, PODS, TENANTS, resource_of
+
+
+def test_paths_follow_group_scope_and_subresource() -> None:
+    assert PODS.path() == "/api/v1/pods"
+    assert PODS.path("demo", "a") == "/api/v1/namespaces/demo/pods/a"
+    assert DEPLOYMENTS.path("demo", "a", "status") == "/apis/apps/v1/namespaces/demo/deployments/a/status"
+    assert TENANTS.path(None, "acme") == "/apis/foretide.dev/v1alpha1/tenants/acme"
+
+
+def test_an_object_of_a_namespaced_kind_without_a_namespace_is_refused() -> None:
+    with pytest.raises(ValueError, match="Pod 'a' needs a namespace"):
+        PODS.path(None, "a")
+
+
+def test_every_resource_is_found_by_what_its_objects_carry() -> None:
+    for one in resources.ALL:
+        assert resource_of({"apiVersion": one.api_version, "kind": one.kind}) is one
+    with pytest.raises(KeyError, match="v1 Nothing is not listed"):
+        resource_of({"apiVersion": "v1", "kind": "Nothing"})
+
+
+def test_a_token_is_read_again_after_a_while_and_kept_when_the_file_is_away(tmp_path: Path) -> None:
+    now_s = 0.0
+    file = tmp_path / "token"
+    file.write_text("one\n")
+    token = TokenFile(file, clock=lambda: now_s)
+    file.write_text("two\n")
+    assert token() == "one"
+    now_s = 31.0
+    assert token() == "two"
+    file.unlink()
+    now_s = 62.0
+    assert token() == "two"
+
+
+def test_without_any_configuration_the_message_says_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(LoginFailed, match="Set KUBECONFIG or give --kubeconfig"):
+        Connection.from_environment(environ={})
+
+
+def test_a_kubeconfig_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LoginFailed, match="nowhere"):
+        Connection.from_environment(tmp_path / "nowhere", environ={})
+
+
+def test_a_service_account_that_cannot_be_read_is_named() -> None:
+    with pytest.raises(LoginFailed, match="token"):
+        Connection.from_environment(environ={"KUBERNETES_SERVICE_HOST": "10.0.0.1"})

@@ -1,0 +1,25 @@
+"""Waiting for a condition with a deadline, instead of sleeping and hoping."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+
+async def eventually(condition: Callable[[], object], what: str, within_s: float = 10.0) -> None:
+    """Returns as soon as `condition()` is true; fails with `what` when it is not in time."""
+    deadline_s = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline_s:
+            raise AssertionError(f"Not within {within_s:g} s: {what}.")
+        await asyncio.sleep(0.005)
+
+
+def eventually_blocking(condition: Callable[[], object], what: str, within_s: float = 10.0) -> None:
+    """The same outside of an event loop."""
+    deadline_s = time.monotonic() + within_s
+    while not condition():
+        if time.monotonic() > deadline_s:
+            raise AssertionError(f"Not within {within_s:g} s: {what}.")
+        time.sleep(0.01)
