@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from e2e import checkpoint as checkpoints
-from e2e.cluster.up import Cluster
+from e2e.cluster.cluster import Cluster
+from e2e.cluster.progress import Progress
 from e2e.install import Release, install, namespace, resource, tenant_key
 from e2e.scenarios.world import MODEL, World
 from e2e.target import Target, choose
@@ -20,7 +21,7 @@ MEASURED = pytest.StashKey[list[tuple[str, str]]]()
 
 @pytest.fixture(scope="session")
 def target() -> Iterator[Target]:
-    chosen = choose(nodes=2)
+    chosen = choose(nodes=2, progress=Progress())
     yield chosen
     if os.environ.get("KEEP_CLUSTER", "") != "1":
         chosen.remove()
@@ -49,7 +50,7 @@ def model_source(target: Target) -> str:
 
 
 @pytest.fixture(scope="session")
-def world(target: Target, model_source: str, digest: str) -> World:
+def world(target: Target, digest: str) -> Iterator[World]:
     kubectl = target.kubectl
     install(kubectl, Release(values=target.chart_values))
     keys = {tenant: tenant_key(kubectl, tenant) for tenant in ("acme", "rival")}
@@ -59,10 +60,12 @@ def world(target: Target, model_source: str, digest: str) -> World:
         resource("Tenant", "acme", namespaces=["demo"], apiKeys=[{"secret": "acme-key"}]),
         resource("Tenant", "rival", namespaces=["elsewhere"], apiKeys=[{"secret": "rival-key"}]),
     )
-    kubectl.apply(resource("Model", MODEL, "demo", source=model_source, digest=digest))
-    it = World(kubectl, target.gateway_url(), keys)
-    it.wait(f"model/{MODEL}", "Ready", 300)
-    return it
+    known = {"digest": digest} if target.local_model else {}
+    kubectl.apply(resource("Model", MODEL, "demo", source=target.model_source, **known))
+    with target.gateway() as url:
+        it = World(kubectl, url, keys)
+        it.wait(f"model/{MODEL}", "Ready", 300)
+        yield it
 
 
 @pytest.fixture

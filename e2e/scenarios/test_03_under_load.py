@@ -79,7 +79,7 @@ def test_scaling_up_and_down_under_load_fails_no_request(world: World, measured:
         started = time.monotonic()
         world.kubectl("-n", "demo", "scale", "inferenceservice/elastic", "--replicas=1")
         world.rolled("elastic", 1)
-        until(lambda: len(world.list("pods", "foretide.dev/inference-service=elastic")) == 1, "two workers gone", 90)
+        until(lambda: len(world.select("pods", "foretide.dev/inference-service=elastic")) == 1, "two workers gone", 90)
         measured("scale 3 → 1, streams ended", f"{time.monotonic() - started:.1f} s")
         _flowing(load)
     measured("scale 1 → 3 → 1 under load", str(load.account()))

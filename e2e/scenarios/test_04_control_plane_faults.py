@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from e2e.cluster.up import Cluster
+from e2e.cluster.cluster import Cluster
 from e2e.install import SYSTEM
 from e2e.scenarios.world import World, until
 
@@ -15,14 +15,14 @@ Measured = Callable[[str, str], None]
 
 
 def _kill_operators(world: World) -> None:
-    pods = world.list("pods", "app.kubernetes.io/name=foretide-operator", SYSTEM)
+    pods = world.select("pods", "app.kubernetes.io/name=foretide-operator", SYSTEM)
     for pod in pods:
         world.kill(pod["metadata"]["name"], SYSTEM)
 
 
 def test_the_standby_takes_over_within_two_seconds_of_a_clean_stop(world: World, measured: Measured) -> None:
     old = until(world.leader, "a leader")
-    until(lambda: len(world.list("pods", "app.kubernetes.io/name=foretide-operator", SYSTEM)) >= 2, "a standby")
+    until(lambda: len(world.select("pods", "app.kubernetes.io/name=foretide-operator", SYSTEM)) >= 2, "a standby")
     started = time.monotonic()
     world.kubectl("-n", SYSTEM, "delete", "pod", old, "--wait=false")
     until(lambda: world.leader() not in ("", old), "another leader", 20, every_s=0.05)

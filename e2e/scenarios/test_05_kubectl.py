@@ -65,15 +65,17 @@ def test_a_child_that_was_deleted_or_edited_comes_back(world: World) -> None:
         until(lambda: world.get("service/repaired-worker"), "the Service again", 20)
         patch = json.dumps({"spec": {"maxUnavailable": 7}})
         world.kubectl("-n", "demo", "patch", "pdb", "repaired-worker", "--type=merge", "-p", patch)
-        until(lambda: world.get("pdb/repaired-worker")["spec"]["maxUnavailable"] == 1, "the budget of 1 again", 20)
+        until(
+            lambda: (world.get("pdb/repaired-worker") or {})["spec"]["maxUnavailable"] == 1, "the budget of 1 again", 20
+        )
         world.wait("inferenceservice/repaired")
 
 
 def test_delete_leaves_nothing_behind(world: World) -> None:
     with world.serving("gone", replicas=2):
-        assert all(world.list(kind, f"{SERVICE_LABEL}=gone") for kind in CHILDREN)
+        assert all(world.select(kind, f"{SERVICE_LABEL}=gone") for kind in CHILDREN)
     left = until(
-        lambda: "nothing" if not any(world.list(kind, f"{SERVICE_LABEL}=gone") for kind in CHILDREN) else "",
+        lambda: "nothing" if not any(world.select(kind, f"{SERVICE_LABEL}=gone") for kind in CHILDREN) else "",
         "the end of all children",
         60,
     )

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster.up import Cluster
+from e2e.cluster import layout
+from e2e.cluster.cluster import Cluster
 from e2e.install import resource
 from e2e.scenarios.world import World, until
 
@@ -72,7 +73,7 @@ def test_a_download_cut_in_the_middle_resumes(
 ) -> None:
     if own_cluster is None:
         pytest.skip("a given cluster cannot reach a server of this test")
-    with _cutting_server(own_cluster.host_address, checkpoint) as (url, ranges):
+    with _cutting_server(layout.HOST_ADDRESS, checkpoint) as (url, ranges):
         world.kubectl.apply(resource("Model", "cut", "demo", source=url, digest=digest))
         try:
             world.wait("model/cut", "Ready", 120)

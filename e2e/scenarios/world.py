@@ -74,13 +74,13 @@ class World:
         found: Object | None = self.kubectl.get("-n", namespace, what)
         return found
 
-    def list(self, kind: str, selector: str, namespace: str = "demo") -> list[Object]:
+    def select(self, kind: str, selector: str, namespace: str = "demo") -> list[Object]:
         items: list[Object] = self.kubectl.get("-n", namespace, kind, "-l", selector)["items"]
         return items
 
     def pods(self, service: str, namespace: str = "demo") -> list[Object]:
         """Worker pods that are not on their way out."""
-        pods = self.list("pods", f"{SERVICE_LABEL}={service}", namespace)
+        pods = self.select("pods", f"{SERVICE_LABEL}={service}", namespace)
         return [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
 
     def status(self, service: str, namespace: str = "demo") -> Object:
@@ -100,7 +100,7 @@ class World:
         """Until the condition is True for the present generation. Raises Late with the condition's own words."""
         try:
             return until(
-                lambda: c if (c := self.condition(what, type_, namespace)).get("status") == "True" else None,
+                lambda: c if (c := self.condition(what, type_, namespace)).get("status") == "True" else {},
                 f"{what} {type_}",
                 timeout_s,
             )
