@@ -1,0 +1,1 @@
+"""Reproducible comparisons with peers, one folder per question. Results go to `docs/benchmarks/`, page and numbers."""
