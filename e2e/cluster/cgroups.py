@@ -30,7 +30,8 @@ def remove_all() -> None:
 
 
 def ours() -> list[Path]:
-    return [path for hierarchy in _hierarchies() for path in sorted(hierarchy.glob(f"{CGROUP_PREFIX}*"))]
+    """In every hierarchy, also in those where none was made here: runc makes its own where it misses one."""
+    return [*sorted(ROOT.glob(f"{CGROUP_PREFIX}*")), *sorted(ROOT.glob(f"*/{CGROUP_PREFIX}*"))]
 
 
 def _hierarchies() -> list[Path]:

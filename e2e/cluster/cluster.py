@@ -145,7 +145,7 @@ class Cluster:
         return Node(NodeLayout(number, self.directory / f"node-{number}"))
 
     def _exclusively(self) -> AbstractContextManager[None]:
-        return tools.exclusively(self.directory.with_suffix(".lock"))
+        return tools.exclusively(paths.cache_dir() / "cluster.lock")
 
     def _start(self, nodes: list[Node], binaries: Path) -> None:
         for node in nodes:

@@ -102,18 +102,15 @@ class ControlPlane:
         self._start_loops(binaries)
 
     def stop(self) -> None:
-        # What dials the API server ends before it, or its last seconds are spent on errors about that.
-        for process in (self._scheduler, self._controller_manager, self._apiserver, self._etcd):
-            process.stop()
+        """End it in order. A folder that was given is kept, with all that etcd was told; one of its own is not."""
         if self._owns_directory:
-            self._forget()
+            self.remove()
+        else:
+            self._end(signal.SIGTERM)
 
     def remove(self) -> None:
-        """Stop, and forget what etcd was told."""
-        self.stop()
-        self._forget()
-
-    def _forget(self) -> None:
+        """End it at once, and forget what etcd was told."""
+        self._end(signal.SIGKILL)
         self._ports = None
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -149,6 +146,11 @@ class ControlPlane:
         """A kubeconfig for another identity, for instance to test what a role may do. No role is bound to it here."""
         file = f"user-{user.replace(':', '-')}"
         return self._write_kubeconfig(f"{file}.kubeconfig", self.pki.client(file, user, organization))
+
+    def _end(self, how: signal.Signals) -> None:
+        # What dials the API server ends before it, or its last seconds are spent on errors about that.
+        for process in (self._scheduler, self._controller_manager, self._apiserver, self._etcd):
+            process.stop(how)
 
     def _process(self, name: str) -> Process:
         return Process(name, self.directory, leash=self.settings.leash)
