@@ -106,6 +106,8 @@ class Download:
 
     source: Source
     files: Sequence[RemoteFile]
+    scope: str
+    """Where the files come from: bytes of one source are never continued with those of another."""
     folder: Path
     room_bytes: Callable[[], int]
     progress: Progress = field(default_factory=Progress)
@@ -114,7 +116,7 @@ class Download:
         """All files, one after the other. Raises FetchError; what is on disk stays unless it is wrong."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.progress.total_bytes = total_of(self.files)
-        versions = _Versions(self.folder)
+        versions = _Versions(self.folder, self.scope)
         versions.keep_only(self.files)
         digests: dict[str, str] = {}
         sizes = 0
@@ -128,7 +130,7 @@ class Download:
     async def _file(self, file: RemoteFile, versions: _Versions, before_bytes: int) -> str:
         path = self.folder / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        if versions.of(file) != file.version or file.version is None:
+        if not versions.continues(file):
             path.unlink(missing_ok=True)
             versions.note(file)
         with _full_disk_is_a_sentence(), path.open("ab") as out:
@@ -201,20 +203,21 @@ class Download:
 class _Versions:
     """Which version of each file is on disk, kept beside the bytes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, scope: str) -> None:
+        self._scope = scope
         self._path = folder / _VERSIONS
         self._folder = folder
         try:
             found = json.loads(self._path.read_bytes())
-            self._known: dict[str, str | None] = found if isinstance(found, dict) else {}
+            self._known: dict[str, str] = found if isinstance(found, dict) else {}
         except (OSError, ValueError):
             self._known = {}
 
-    def of(self, file: RemoteFile) -> str | None:
-        return self._known.get(file.path)
+    def continues(self, file: RemoteFile) -> bool:
+        return file.version is not None and self._known.get(file.path) == f"{self._scope} {file.version}"
 
     def note(self, file: RemoteFile) -> None:
-        self._known[file.path] = file.version
+        self._known[file.path] = f"{self._scope} {file.version}"
         self._write()
 
     def keep_only(self, files: Sequence[RemoteFile]) -> None:

@@ -6,6 +6,7 @@ counts for nothing.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -15,6 +16,7 @@ from crds.conditions import READY, RECONCILING, STALLED
 from crds.model import CopyState, ModelSpec, NodeCopy
 
 _LONGEST_STATE: Final = 256
+_LONGEST_FIELD_MANAGER: Final = 128
 _UNDER_WAY: Final = (CopyState.PENDING, CopyState.DOWNLOADING, CopyState.VERIFYING)
 _LIFECYCLE_TAINTS: Final = "node.kubernetes.io/"
 """Taints that say how a node is at the moment; a DaemonSet tolerates them."""
@@ -270,3 +272,11 @@ def _conditions(verdict: _Verdict) -> list[dict[str, Any]]:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_STATE else text[: _LONGEST_STATE - 1] + "…"
+
+
+def field_manager(node_name: str) -> str:
+    """Under which name the agent of a node owns its item of status.nodes; at most 128 characters."""
+    plain = f"foretide-cache-{node_name}"
+    if len(plain) <= _LONGEST_FIELD_MANAGER:
+        return plain
+    return f"{plain[: _LONGEST_FIELD_MANAGER - 17]}-{hashlib.sha256(node_name.encode()).hexdigest()[:16]}"

@@ -1,4 +1,4 @@
-"""What one node's agent does with its copies of Models: remove, evict, fetch, hold back, refuse.
+"""What one node's agent does with its copies of Models: remove, evict, fetch, hold back, wait, refuse.
 
 A copy that a pod of this node uses is never touched. A copy that no Model asks for goes at once. When a wanted copy
 lacks room, unused copies go, least recently used first; what was evicted comes back only when a pod here needs it or
@@ -82,6 +82,14 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """Other weights of the same name are in use here; they are replaced when their workers are gone."""
+
+    model: ModelRef
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refuse:
     """There is no room and none can be made."""
 
@@ -89,7 +97,7 @@ class Refuse:
     message: str
 
 
-Action = Remove | Evict | Fetch | Hold | Refuse
+Action = Remove | Evict | Fetch | Hold | Wait | Refuse
 
 
 def plan(
@@ -128,6 +136,8 @@ def _turn(one: Wanted, used: AbstractSet[ModelRef]) -> tuple[bool, bool, bool, M
 
 
 def _decide(one: Wanted, disk: _Disk, needed: bool, sizes_open: bool) -> tuple[list[Evict], Action]:
+    if one.model in disk.copies:
+        return [], Wait(one.model, "Workers here still use earlier weights of this name; fetched when they end.")
     if one.evicted and not needed:
         return [], _come_back(one, disk, sizes_open)
     if one.total_bytes is None:

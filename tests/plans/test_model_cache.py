@@ -14,6 +14,7 @@ from controllers.plans.model_cache import (
     ModelRef,
     Refuse,
     Remove,
+    Wait,
     Wanted,
     plan,
 )
@@ -37,7 +38,7 @@ def test_a_copy_in_use_stays_even_if_its_model_is_gone() -> None:
 def test_a_copy_of_other_weights_is_replaced_unless_a_pod_reads_it() -> None:
     old = Copy(ref("a"), MB, 0.0, current=False)
     assert [type(one) for one in plan([old], [Wanted(ref("a"), MB)], set(), 10 * MB)] == [Remove, Fetch]
-    assert [type(one) for one in plan([old], [Wanted(ref("a"), MB)], {ref("a")}, 10 * MB)] == [Fetch]
+    assert [type(one) for one in plan([old], [Wanted(ref("a"), MB)], {ref("a")}, 10 * MB)] == [Wait]
 
 
 def test_the_least_recently_used_copy_makes_room() -> None:
@@ -148,7 +149,7 @@ def test_each_missing_model_gets_exactly_one_answer(
     node: tuple[list[Copy], list[Wanted], set[ModelRef], int],
 ) -> None:
     copies, wanted, used, budget = node
-    answers = [one.model for one in plan(copies, wanted, used, budget) if isinstance(one, Fetch | Hold | Refuse)]
+    answers = [one.model for one in plan(copies, wanted, used, budget) if isinstance(one, Fetch | Hold | Wait | Refuse)]
     assert len(answers) == len(set(answers))
     present = {copy.model for copy in copies if copy.current}
     assert {one.model for one in wanted} - present <= set(answers)

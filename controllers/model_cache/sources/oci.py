@@ -6,7 +6,6 @@ Credentials are those of the Docker configuration that DOCKER_CONFIG names.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -23,6 +22,11 @@ from controllers.model_cache.sources.blocking import in_thread, pieces
 
 TITLE: Final = "org.opencontainers.image.title"
 MOST_REDIRECTS: Final = 5
+_MANIFESTS: Final = (
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.oci.image.index.v1+json",
+)
 _EXPECTED: Final = (requests.RequestException, AuthenticationException, ValueError, OSError)
 
 
@@ -66,15 +70,22 @@ class OciSource:
 
     def _manifest(self) -> Mapping[str, Any]:
         # Refused before anything is tried, so that the sentence is the guard's and not a library's.
-        host, _, port = self._host.partition(":")
-        self._guard.resolve(host, int(port) if port else 443)
-        manifest: Mapping[str, Any] = self._registry.get_manifest(self._container)
+        parts = urlsplit(self._uri)
+        self._guard.resolve(parts.hostname or "", parts.port or 443)
+        self._registry.auth.load_configs(self._container)
+        answer = self._ask(self._container.manifest_url(), {"Accept": ", ".join(_MANIFESTS)})
+        manifest = answer.json()
+        if not isinstance(manifest, dict):
+            raise ValueError("the manifest is not an object")
         return manifest
 
     def _get(self, file: RemoteFile, offset: int) -> requests.Response:
-        url = f"{self._registry.prefix}://{self._container.get_blob_url(file.version)}"
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={offset}-"} if offset else {})
-        answer: requests.Response = self._registry.do_request(url, "GET", headers=headers, stream=True)
+        return self._ask(self._container.get_blob_url(file.version), headers)
+
+    def _ask(self, path: str, headers: Mapping[str, str]) -> requests.Response:
+        url = f"{self._registry.prefix}://{path}"
+        answer: requests.Response = self._registry.do_request(url, "GET", headers=dict(headers), stream=True)
         if answer.status_code not in (200, 206):
             answer.close()
             raise requests.HTTPError(response=answer)
@@ -84,16 +95,15 @@ class OciSource:
         refused = _refused(error)
         if refused is not None:
             return SourceRefused(str(refused))
-        status = error.response.status_code if isinstance(error, requests.HTTPError) and error.response else None
-        if status is None:
-            found = re.search(r"\b(4\d\d)\b", str(error)) if isinstance(error, ValueError) else None
-            status = int(found[1]) if found else None
-        if isinstance(error, AuthenticationException) or (status is not None and 400 <= status < 500):
+        answer = error.response if isinstance(error, requests.HTTPError) else None
+        status = None if answer is None else answer.status_code
+        if isinstance(error, AuthenticationException) or (status is not None and 400 <= status < 500 and status != 429):
             return SourceRefused(
-                f"{self._uri}: the registry says no ({status or 'authentication failed'}). Check spec.source, and the"
-                " credentials of the node agent."
+                f"{self._uri}: the registry says no ({status or 'authentication failed'}). Check spec.source and the"
+                " node agent's credentials."
             )
-        return Interrupted(f"{self._uri}: the registry did not answer ({type(error).__name__}); it will be continued.")
+        found = type(error).__name__ if status is None else str(status)
+        return Interrupted(f"{self._uri}: the registry did not answer as it should ({found}); it is tried again.")
 
 
 class _Once(Registry):  # type: ignore[misc]

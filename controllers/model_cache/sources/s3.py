@@ -1,4 +1,4 @@
-"""s3://bucket/key, or s3://bucket/prefix/ for all below it. Endpoint, region and credentials come from the environment."""
+"""s3://bucket/key, or s3://bucket/prefix/ for all below it. Endpoint and credentials come from the environment."""
 
 from __future__ import annotations
 
@@ -91,6 +91,6 @@ class S3Source:
             return Interrupted(f"{where} changed while it was fetched; it is fetched again.")
         if 400 <= status < 500 and status not in (408, 429):
             return SourceRefused(
-                f"{where}: the store answered {status} {code}. Check spec.source, and the credentials of the node agent."
+                f"{where}: the store answered {status} {code}. Check spec.source and the node agent's credentials."
             )
         return Interrupted(f"{where}: the store answered {status} {code}; it is tried again.")

@@ -1,0 +1,105 @@
+"""One fetch, from asking the source to the published copy. Knows one Model and nothing of the others."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from controllers.model_cache import formats
+from controllers.model_cache.download import Download, Fetched, Progress, total_of
+from controllers.model_cache.errors import FetchError, Interrupted, NoRoom, WrongContent
+from controllers.model_cache.sources import Access, open_source
+from controllers.model_cache.store import Record, Store
+from controllers.model_cache.views import ModelView
+from crds.model import CopyState, ModelFormat
+
+log = logging.getLogger(__name__)
+RATE_OVER_S: Final = 5.0
+
+
+@dataclass(slots=True)
+class Rate:
+    """Bytes per second over the last few seconds."""
+
+    samples: list[tuple[float, int]] = field(default_factory=list)
+
+    def at(self, now_s: float, received_bytes: int) -> int | None:
+        """Feed the counter, get the rate; None until there is a second of it."""
+        self.samples = [one for one in self.samples if one[0] >= now_s - RATE_OVER_S] + [(now_s, received_bytes)]
+        first_s, first_bytes = self.samples[0]
+        if now_s - first_s < 0.5:
+            return None
+        return int((received_bytes - first_bytes) / (now_s - first_s))
+
+
+@dataclass(slots=True)
+class Job:
+    """A fetch under way. The agent reads `state`, `total_bytes` and `progress`, and sets `granted`."""
+
+    model: ModelView
+    store: Store
+    access: Access
+    room_bytes: Callable[[], int]
+    listed: Callable[[], None]
+    """Called when the source has told its size, so that the agent plans again."""
+    state: CopyState = CopyState.PENDING
+    total_bytes: int | None = None
+    was_listed: bool = False
+    granted: asyncio.Event = field(default_factory=asyncio.Event)
+    progress: Progress = field(default_factory=Progress)
+    rate: Rate = field(default_factory=Rate)
+
+    async def run(self, slots: asyncio.Semaphore) -> Record:
+        """The published copy. Raises FetchError."""
+        async with slots:
+            source = open_source(self.model.spec.source, self.access)
+            try:
+                files = await source.files()
+                self.total_bytes, self.was_listed = total_of(files), True
+                self.listed()
+                await self.granted.wait()
+                self.state = CopyState.DOWNLOADING
+                folder = self.store.partial_path(self.model.ref)
+                scope = self.model.spec.source
+                fetched = await Download(source, files, scope, folder, self.room_bytes, self.progress).run()
+            except OSError as error:
+                raise _disk_error(error) from error
+            finally:
+                await source.close()
+            self.state = CopyState.VERIFYING
+            return await self._publish(fetched)
+
+    async def _publish(self, fetched: Fetched) -> Record:
+        ref, spec = self.model.ref, self.model.spec
+        try:
+            self._check_digest(fetched)
+            found = await asyncio.to_thread(self._check_format, fetched)
+        except WrongContent:
+            await asyncio.to_thread(self.store.drop_partial, ref)
+            raise
+        record = Record(spec.source, fetched.digest, found, fetched.size_bytes, fetched.files)
+        await asyncio.to_thread(self.store.publish, ref, record)
+        return record
+
+    def _check_digest(self, fetched: Fetched) -> None:
+        expected = self.model.digest
+        if expected is None or expected == fetched.digest:
+            return
+        whose = "spec.digest" if self.model.spec.digest else "the first node's copy"
+        raise WrongContent(
+            f"The weights have digest {fetched.digest}, {whose} has {expected}; they were deleted."
+            " Correct the digest or the source: both in a new Model, they are immutable."
+        )
+
+    def _check_format(self, fetched: Fetched) -> ModelFormat:
+        return formats.check(self.store.partial_path(self.model.ref), fetched.files, self.model.spec.format)
+
+
+def _disk_error(error: OSError) -> FetchError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NoRoom(f"The disk of this node is full: {error.strerror}. Free space on it.")
+    return Interrupted(f"The node's disk failed: {error.strerror or error}; it is tried again.")
