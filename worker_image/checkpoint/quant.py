@@ -1,70 +1,98 @@
-"""Turns the bytes of a GGUF tensor into float32, vectorised, with torch's threads.
+"""Turns the bytes of a GGUF tensor into float32 with numpy, and does so for a whole file in background threads.
 
 The arithmetic (and its order) is the format's definition, so the result is bit-equal to any other correct reader.
-Never touches a file: bytes in, tensor out.
+No torch here: a file is decoded while the interpreter is still importing it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, TypeAlias
 
-import torch
+import numpy as np
+import numpy.typing as npt
 
 from worker_image.checkpoint.gguf import F16, F32, Q4_0, Q4_1, Q8_0, GgufFile
 
+Floats: TypeAlias = npt.NDArray[np.float32]
+Bytes: TypeAlias = npt.NDArray[np.uint8]
 
-def load_tensor(file: GgufFile, name: str, out: torch.Tensor | None = None) -> torch.Tensor:
-    """The named tensor as float32, contiguous; written into `out` (same shape) where given.
 
-    Raises KeyError for a name the file lacks.
-    """
+def decode_tensor(file: GgufFile, name: str) -> Floats:
+    """The named tensor as float32, contiguous, a fresh array. Raises KeyError for a name the file lacks."""
     info = file.tensors[name]
-    result = torch.empty(info.shape) if out is None else out
-    # The mapping is read-only and only read; frombuffer would warn about that, so it gets a writable-looking view.
-    raw = torch.frombuffer(bytearray(file.data(name)), dtype=torch.uint8)
-    _DECODERS[info.encoding.name](raw, result.view(-1))
-    return result
+    raw = np.frombuffer(file.data(name), np.uint8)
+    return _DECODERS[info.encoding.name](raw).reshape(info.shape)
 
 
-def _f32(raw: torch.Tensor, out: torch.Tensor) -> None:
-    out.copy_(raw.view(torch.float32))
+class TensorReader:
+    """Decodes every tensor of a file in the background; `take` hands each out once."""
+
+    def __init__(self, file: GgufFile, n_threads: int) -> None:
+        self.file = file
+        self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix="decode")
+        self._pending: dict[str, Future[Floats]] = {
+            name: self._pool.submit(decode_tensor, file, name) for name in file.tensors
+        }
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._pending
+
+    def take(self, name: str) -> Floats:
+        """Waits for the tensor; it is then the caller's alone. Raises KeyError for a name that is not there."""
+        return self._pending.pop(name).result()
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
 
 
-def _f16(raw: torch.Tensor, out: torch.Tensor) -> None:
-    out.copy_(raw.view(torch.float16))
+def _f32(raw: Bytes) -> Floats:
+    return raw.view(np.float32).copy()
 
 
-def _scale(blocks: torch.Tensor, at: int) -> torch.Tensor:
+def _f16(raw: Bytes) -> Floats:
+    return raw.view(np.float16).astype(np.float32)
+
+
+def _scale(blocks: Bytes, at: int) -> Floats:
     """The float16 at byte `at` of every block, as a float32 column."""
-    return blocks[:, at : at + 2].contiguous().view(torch.float16).float()
+    return np.ascontiguousarray(blocks[:, at : at + 2]).view(np.float16).astype(np.float32)
 
 
-def _q8_0(raw: torch.Tensor, out: torch.Tensor) -> None:
-    blocks = raw.view(-1, Q8_0.block_bytes)
-    torch.mul(blocks[:, 2:].view(torch.int8), _scale(blocks, 0), out=out.view(-1, 32))
-
-
-def _nibbles(packed: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """16 bytes → 32 values: low nibbles are elements 0–15, high nibbles 16–31."""
-    values = out.view(-1, 32)
-    values[:, :16].copy_(packed & 0x0F)
-    values[:, 16:].copy_(packed >> 4)
+def _q8_0(raw: Bytes) -> Floats:
+    blocks = raw.reshape(-1, Q8_0.block_bytes)
+    values = blocks[:, 2:].view(np.int8).astype(np.float32)
+    values *= _scale(blocks, 0)
     return values
 
 
-def _q4_0(raw: torch.Tensor, out: torch.Tensor) -> None:
-    blocks = raw.view(-1, Q4_0.block_bytes)
-    _nibbles(blocks[:, 2:], out).sub_(8.0).mul_(_scale(blocks, 0))
+def _nibbles(packed: Bytes) -> Floats:
+    """16 bytes → 32 values: low nibbles are elements 0 to 15, high nibbles 16 to 31."""
+    values = np.empty((len(packed), 32), np.float32)
+    np.bitwise_and(packed, 0x0F, out=values[:, :16], casting="unsafe")
+    np.right_shift(packed, 4, out=values[:, 16:], casting="unsafe")
+    return values
 
 
-def _q4_1(raw: torch.Tensor, out: torch.Tensor) -> None:
-    blocks = raw.view(-1, Q4_1.block_bytes)
+def _q4_0(raw: Bytes) -> Floats:
+    blocks = raw.reshape(-1, Q4_0.block_bytes)
+    values = _nibbles(blocks[:, 2:])
+    values -= np.float32(8)
+    values *= _scale(blocks, 0)
+    return values
+
+
+def _q4_1(raw: Bytes) -> Floats:
+    blocks = raw.reshape(-1, Q4_1.block_bytes)
+    values = _nibbles(blocks[:, 4:])
     # Multiply, then add, each rounded: a fused multiply-add would differ from other readers in the last bit.
-    _nibbles(blocks[:, 4:], out).mul_(_scale(blocks, 0)).add_(_scale(blocks, 2))
+    values *= _scale(blocks, 0)
+    values += _scale(blocks, 2)
+    return values
 
 
-_DECODERS: Final[Mapping[str, Callable[[torch.Tensor, torch.Tensor], None]]] = {
+_DECODERS: Final[Mapping[str, Callable[[Bytes], Floats]]] = {
     F32.name: _f32,
     F16.name: _f16,
     Q4_0.name: _q4_0,

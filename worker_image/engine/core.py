@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
-from worker_image.checkpoint.gguf import GgufFile
+from worker_image.checkpoint.quant import TensorReader
 from worker_image.engine.block_pool import BlockPool
 from worker_image.engine.memory import free_memory_bytes, plan_kv
 from worker_image.engine.messages import Add, EngineLoad, EngineSettings, Progress, Ready, StepDone, TokenOut
@@ -22,12 +21,11 @@ from worker_image.models.registry import load_model
 class Engine:
     """A loaded model with its scheduler. One thread calls it."""
 
-    def __init__(self, settings: EngineSettings, on_progress: Callable[[Progress], None]) -> None:
-        """Loads everything. Raises CheckpointError or SettingsError."""
+    def __init__(self, reader: TensorReader, settings: EngineSettings, on_progress: Callable[[Progress], None]) -> None:
+        """Loads the model. Raises CheckpointError or SettingsError."""
         started_at = time.monotonic()
         torch.set_num_threads(settings.n_threads)
-        file = GgufFile(Path(settings.model_path))
-        model = load_model(file, lambda done, total: on_progress(Progress("weights", done, total)))
+        model = load_model(reader, lambda done, total: on_progress(Progress("weights", done, total)))
         shape = model.config.kv_shape
         plan = plan_kv(settings, model.config.context, shape.bytes_per_token, free_memory_bytes())
         limits = Limits(settings.max_num_seqs, settings.step_tokens, settings.block_tokens, plan.max_model_len)

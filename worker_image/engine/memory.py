@@ -19,7 +19,7 @@ class KvPlan:
 
 
 def free_memory_bytes() -> int:
-    """What this process may still allocate: the machine's available memory, or what its cgroup leaves if that is less."""
+    """What this process may still allocate: the machine's available memory, or what its cgroup leaves if less."""
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(fields["MemAvailable"].split()[0]) * 1024
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")

@@ -6,13 +6,31 @@ other side of the socket does, so that no engine outlives its server. HTTP and t
 
 from __future__ import annotations
 
+import gc
 import select
 import signal
 import socket
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
-from worker_image.engine.messages import Add, Cancel, Failed, FrameBuffer, Message, Start, StepDone, encode
+from worker_image.checkpoint.gguf import GgufFile
+from worker_image.checkpoint.quant import TensorReader
+from worker_image.engine.messages import (
+    Add,
+    Cancel,
+    EngineSettings,
+    Failed,
+    FrameBuffer,
+    Message,
+    Start,
+    StepDone,
+    encode,
+)
 from worker_image.errors import WorkerError
+
+if TYPE_CHECKING:
+    from worker_image.engine.core import Engine
 
 EXIT_REFUSED = 2
 RECEIVE_BYTES = 1 << 20
@@ -49,13 +67,10 @@ class Channel:
         return self._frames.feed(piece)
 
 
-def serve(channel: Channel) -> None:
+def serve(channel: Channel) -> NoReturn:
     start, *early = channel.receive(wait=True)
     assert isinstance(start, Start), "the server's first message says what to load"
-    # Imported here, not above: torch takes seconds, and everything that can be refused without it already was.
-    from worker_image.engine.core import Engine
-
-    engine = Engine(start.settings, channel.send)
+    engine = load(channel, start.settings)
     channel.send(engine.ready)
     messages = early
     while True:
@@ -67,6 +82,21 @@ def serve(channel: Channel) -> None:
                     engine.cancel(request_id)
         channel.send(engine.step() if engine.has_work else StepDone(engine.load, []))
         messages = channel.receive(wait=not engine.has_work)
+
+
+def load(channel: Channel, settings: EngineSettings) -> Engine:
+    """Raises CheckpointError or SettingsError."""
+    reader = TensorReader(GgufFile(Path(settings.model_path)), settings.n_threads)
+    # Importing torch takes seconds: the weights are decoded meanwhile, and without the garbage collector, which
+    # would walk a million objects that stay, it takes a quarter less.
+    gc.disable()
+    from worker_image.engine.core import Engine
+
+    engine = Engine(reader, settings, channel.send)
+    reader.close()
+    gc.freeze()
+    gc.enable()
+    return engine
 
 
 def main() -> int:

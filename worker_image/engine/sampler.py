@@ -65,10 +65,11 @@ def _penalise(logits: torch.Tensor, sequence: Sequence) -> bool:
     """Mutates `logits`; False where the request asks for no penalty."""
     sampling = sequence.sampling
     if sampling.presence_penalty or sampling.frequency_penalty:
-        ids, counts = torch.tensor(sequence.tokens[sequence.n_prompt :], dtype=torch.int64).unique(return_counts=True)
+        generated = torch.tensor(sequence.tokens[sequence.n_prompt :], dtype=torch.int64)
+        ids, counts = torch.unique(generated, return_counts=True)
         logits[ids] -= sampling.presence_penalty + sampling.frequency_penalty * counts
     if sampling.repetition_penalty != 1.0:
-        ids = torch.tensor(sequence.tokens).unique()
+        ids = torch.tensor(sorted(set(sequence.tokens)))
         seen = logits[ids]
         factor = sampling.repetition_penalty
         logits[ids] = torch.where(seen > 0, seen / factor, seen * factor)

@@ -44,7 +44,7 @@ class KvCache:
         self.values = torch.from_numpy(np.zeros(size, np.float32))
 
     def write(self, layer: int, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-        """Puts k, v: (tokens, kv_heads · head_dim) where `slots` (block · block_tokens + offset) says. Mutates the cache."""
+        """k, v: (tokens, kv_heads · head_dim) go where `slots` (block · block_tokens + offset) says. Mutates the cache."""
         rows = self.shape.row_elements
         self.keys[layer].view(-1, rows).index_copy_(0, slots, k)
         self.values[layer].view(-1, rows).index_copy_(0, slots, v)
@@ -67,7 +67,7 @@ class DecodeGroup:
     """
 
     def __init__(self, rows: slice, block_tables: torch.Tensor, lengths: torch.Tensor, cache: KvCache) -> None:
-        """block_tables: (sequences, most blocks) int64, padded with any block; lengths: (sequences,) tokens to attend."""
+        """block_tables: (sequences, most blocks) int64, padded with any block; lengths: (sequences,), tokens to see."""
         self.rows = rows
         n_seqs, n_table = block_tables.shape
         n_tokens = n_table * cache.block_tokens

@@ -13,10 +13,10 @@ import torch
 from torch.nn.functional import embedding, rms_norm, silu
 
 from worker_image.checkpoint.gguf import GgufFile
-from worker_image.checkpoint.quant import load_tensor
+from worker_image.checkpoint.quant import TensorReader
 from worker_image.errors import CheckpointError
 from worker_image.models.kv_cache import AttentionGroup, KvCache, KvShape
-from worker_image.models.linear import Linear
+from worker_image.models.linear import Linear, pack_linear
 
 OnProgress = Callable[[int, int], None]
 
@@ -145,35 +145,18 @@ class StepTensors:
 class LlamaModel:
     """Weights in float32 and the forward pass over a paged cache."""
 
-    def __init__(self, file: GgufFile, config: LlamaConfig, on_progress: OnProgress) -> None:
-        """Raises CheckpointError where `check_tensors` does."""
-        check_tensors(file, config)
+    def __init__(self, reader: TensorReader, config: LlamaConfig, on_progress: OnProgress) -> None:
+        """Takes every tensor out of `reader`, whose file `check_tensors` has passed."""
         self.config = config
-        self._embedding = load_tensor(file, "token_embd.weight")
-        self._rotation = _rotation(file, config)
-        self._layers = [self._load_layer(file, i, on_progress) for i in range(config.n_layers)]
-        self._norm = load_tensor(file, "output_norm.weight")
-        tied = "output.weight" not in file.tensors
-        self._output = Linear(self._embedding if tied else load_tensor(file, "output.weight"))
-
-    def _load_layer(self, file: GgufFile, i: int, on_progress: OnProgress) -> Layer:
-        def stacked(*names: str) -> torch.Tensor:
-            shapes = [file.tensors[f"blk.{i}.{name}.weight"].shape for name in names]
-            result = torch.empty(sum(rows for rows, _ in shapes), shapes[0][1])
-            for name, part in zip(names, result.split([rows for rows, _ in shapes]), strict=True):
-                load_tensor(file, f"blk.{i}.{name}.weight", part)
-            return result
-
-        layer = Layer(
-            attention_norm=load_tensor(file, f"blk.{i}.attn_norm.weight"),
-            qkv=Linear(stacked("attn_q", "attn_k", "attn_v")),
-            attention_out=Linear(stacked("attn_output")),
-            ffn_norm=load_tensor(file, f"blk.{i}.ffn_norm.weight"),
-            gate_up=Linear(stacked("ffn_gate", "ffn_up")),
-            down=Linear(stacked("ffn_down")),
-        )
-        on_progress(i + 1, self.config.n_layers)
-        return layer
+        self._embedding = _tensor(reader, "token_embd.weight")
+        frequencies = _tensor(reader, "rope_freqs.weight") if "rope_freqs.weight" in reader else None
+        self._rotation = _rotation(config, frequencies)
+        self._norm = _tensor(reader, "output_norm.weight")
+        self._output = pack_linear(_tensor(reader, "output.weight") if "output.weight" in reader else self._embedding)
+        self._layers: list[Layer] = []
+        for i in range(config.n_layers):
+            self._layers.append(_layer(reader, f"blk.{i}"))
+            on_progress(i + 1, config.n_layers)
 
     def forward(self, step: StepTensors, cache: KvCache) -> torch.Tensor:
         """Logits (sampling tokens, vocab) float32. Mutates the cache: writes the step's keys and values."""
@@ -195,7 +178,7 @@ class LlamaModel:
         n_rotated = config.n_q_heads + config.n_kv_heads
         heads = layer.qkv(x).view(-1, n_rotated + config.n_kv_heads, config.head_dim)
         rotated = _rotate(heads[:, :n_rotated], rotation)
-        q, k = rotated.split([config.n_q_heads, config.n_kv_heads], dim=1)
+        q, k = rotated[:, : config.n_q_heads], rotated[:, config.n_q_heads :]
         cache.write(i, step.slots, k.flatten(1), heads[:, n_rotated:].flatten(1))
         out = torch.empty(q.shape)
         for group in step.groups:
@@ -203,17 +186,36 @@ class LlamaModel:
         return layer.attention_out(out.flatten(1))
 
 
-def _rotation(file: GgufFile, config: LlamaConfig) -> torch.Tensor:
+def _tensor(reader: TensorReader, name: str) -> torch.Tensor:
+    return torch.from_numpy(reader.take(name))
+
+
+def _layer(reader: TensorReader, prefix: str) -> Layer:
+    def stacked(*names: str) -> Linear:
+        return pack_linear(torch.cat([_tensor(reader, f"{prefix}.{name}.weight") for name in names]))
+
+    return Layer(
+        attention_norm=_tensor(reader, f"{prefix}.attn_norm.weight"),
+        qkv=stacked("attn_q", "attn_k", "attn_v"),
+        attention_out=stacked("attn_output"),
+        ffn_norm=_tensor(reader, f"{prefix}.ffn_norm.weight"),
+        gate_up=stacked("ffn_gate", "ffn_up"),
+        down=stacked("ffn_down"),
+    )
+
+
+def _rotation(config: LlamaConfig, factors: torch.Tensor | None) -> torch.Tensor:
     """(context, head_dim / 2) complex64: the rotation of every pair at every position (arXiv:2104.09864, 3.4.2)."""
     exponents = torch.arange(0, config.head_dim, 2, dtype=torch.int64).float() / config.head_dim
     frequencies = 1.0 / (config.rope_theta**exponents) / config.rope_scale
-    if "rope_freqs.weight" in file.tensors:
-        frequencies = frequencies / load_tensor(file, "rope_freqs.weight")
+    if factors is not None:
+        frequencies = frequencies / factors
     angles = torch.outer(torch.arange(config.context).float(), frequencies)
     return torch.polar(torch.ones_like(angles), angles)
 
 
 def _rotate(heads: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
     """heads: (tokens, heads, head_dim), rotation: (tokens, 1, head_dim / 2) complex → rotated copy, contiguous."""
-    pairs = torch.view_as_complex(heads.unflatten(-1, (-1, 2)))
+    n_tokens, n_heads, head_dim = heads.shape
+    pairs = torch.view_as_complex(heads.view(n_tokens, n_heads, head_dim // 2, 2))
     return torch.view_as_real(pairs * rotation).flatten(-2)

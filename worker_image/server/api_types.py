@@ -84,15 +84,12 @@ class CompletionRequest(GenerationRequest):
 
     @property
     def text_or_ids(self) -> str | list[int]:
-        match self.prompt:
-            case [str() as text]:
-                return text
-            case [list() as ids]:
-                return ids
-            case [*_] as ids:
-                return [i for i in ids if isinstance(i, int)]
-        assert isinstance(self.prompt, str)
-        return self.prompt
+        if isinstance(self.prompt, str):
+            return self.prompt
+        first = self.prompt[0]
+        if isinstance(first, int):
+            return [token_id for token_id in self.prompt if isinstance(token_id, int)]
+        return first
 
     @property
     def n_logprobs(self) -> int | None:
@@ -113,7 +110,8 @@ class ChatMessage(Strict):
         content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
         # 'developer' is OpenAI's newer word for 'system'; templates know the older one.
         role = "system" if self.role == "developer" else self.role
-        return {"role": role, "content": content} | ({"name": self.name} if self.name else {})
+        named = {} if self.name is None else {"name": self.name}
+        return {"role": role, "content": content, **named}
 
 
 class TextFormat(Strict):

@@ -6,7 +6,7 @@ Shared by chat and plain completions, streamed or not. Knows no HTTP.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
 from worker_image.engine.client import EngineClient
@@ -113,7 +113,7 @@ class Generation:
     def usage(self) -> Usage:
         return Usage(len(self._job.prompt), self._n_generated)
 
-    async def pieces(self) -> AsyncIterator[Piece]:
+    async def pieces(self) -> AsyncGenerator[Piece, None]:
         """Ends after the piece with a `finish`. Raises EngineError."""
         ended = "abort"
         try:

@@ -137,16 +137,19 @@ async def _drain(settings: ServeSettings, state: ServerState, signals: Signals) 
     state.drain()
     log.info("draining: %d open requests, at most %g s", state.n_open, settings.drain_timeout_s)
     cut = asyncio.create_task(signals.second.wait())
-    finished = asyncio.gather(state.wait_idle(), asyncio.sleep(settings.drain_notice_s))
+    finished = asyncio.create_task(_finish_open(state, settings.drain_notice_s))
     done, _ = await asyncio.wait(
-        [asyncio.ensure_future(finished), cut, state.engine.gone],
-        timeout=settings.drain_timeout_s,
-        return_when=asyncio.FIRST_COMPLETED,
+        [finished, cut, state.engine.gone], timeout=settings.drain_timeout_s, return_when=asyncio.FIRST_COMPLETED
     )
-    for task in (finished, cut):
-        task.cancel()
+    finished.cancel()
+    cut.cancel()
     if finished in done:
         log.info("drained")
         return EXIT_OK
     log.warning("the drain was cut short with %d open requests", state.n_open)
     return EXIT_CUT_SHORT
+
+
+async def _finish_open(state: ServerState, notice_s: float) -> None:
+    await asyncio.sleep(notice_s)
+    await state.wait_idle()
