@@ -117,8 +117,8 @@ class LeaseCalls:
         try:
             http_ = self._opened()
             http_.request(method, LEASES.path(self._namespace, name), json.dumps(body) if body else None, headers)
-            response = http_.getresponse()
-            answer = json.loads(response.read())
+            with http_.getresponse() as response:
+                answer = json.loads(response.read())
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
             raise Unreachable(f"{verb} {what}: no answer ({error!r}). It is tried again.") from error
