@@ -6,9 +6,13 @@ from the host through the first node.
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 
+from e2e.cluster.errors import CommandFailed
 from e2e.cluster.layout import BRIDGE, HOST_ADDRESS, LINK_PREFIX, SERVICE_CIDR, NodeLayout
-from e2e.cluster.shell import program, run
+from e2e.cluster.shell import program, run, wait_until
+
+DELETE_S = 10.0
 
 
 def make_bridge() -> None:
@@ -51,10 +55,22 @@ def heal(node: NodeLayout) -> None:
     _ip("link", "set", node.link, "up")
 
 
+def detach(node: NodeLayout) -> None:
+    _delete([node.link])
+
+
 def remove() -> None:
     """Routes go with the links they lead through."""
-    for name in ours():
-        _ip("link", "delete", name)
+    _delete(ours())
+
+
+def _delete(names: Sequence[str]) -> None:
+    """The kernel also deletes the links of a node that ended, in its own time, so each may vanish before our turn."""
+    for name in names:
+        if name in links():
+            with suppress(CommandFailed):
+                _ip("link", "delete", name)
+    wait_until(lambda: not set(names) & set(links()), f"the end of the links {', '.join(names)}", DELETE_S)
 
 
 def ours() -> list[str]:

@@ -46,6 +46,7 @@ class Node:
             os.kill(pid, signal.SIGKILL)
             wait_until(lambda: start_time(pid) is None, f"the end of {self.layout.name}", END_S)
         self._holder.stop()
+        network.detach(self.layout)
 
     def inside(self, *argv: str) -> list[str]:
         """The command that runs `argv` on the node."""

@@ -7,9 +7,9 @@ killed leave nothing behind.
 
 import os
 import signal
-import subprocess
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from e2e.cluster.errors import StartFailed
@@ -28,45 +28,42 @@ class Process:
         self._pid_file = directory / f"{name}.pid"
         self._leash = leash
         self._spawner: ThreadPoolExecutor | None = None
-        self._child: subprocess.Popen[bytes] | None = None
 
     def pid(self) -> int | None:
         """Its id, if it runs."""
-        if self._child is not None:
-            self._child.poll()
         try:
             pid, started = self._pid_file.read_text().split()
         except (FileNotFoundError, ValueError):
             return None
+        _reap(int(pid))
         return int(pid) if start_time(int(pid)) == started else None
 
     def start(self, argv: Sequence[str | Path], env: Mapping[str, str] | None = None) -> None:
         """Start it unless it runs."""
         if self.pid() is not None:
             return
-        self._forget()
+        self._let_go()
         self._pid_file.parent.mkdir(parents=True, exist_ok=True)
         words = [str(word) for word in argv]
+        environment = {**os.environ, **(env or {})}
         if self._leash:
             # The kernel ends a child with the thread that forked it, so that thread must live as long as the child may.
             self._spawner = ThreadPoolExecutor(1, thread_name_prefix=f"leash-{self.name}")
-            self._child = self._spawner.submit(self._spawn, ["setpriv", "--pdeathsig", "KILL", *words], env).result()
+            leashed = ["setpriv", "--pdeathsig", "KILL", *words]
+            pid = self._spawner.submit(self._spawn, leashed, environment).result()
         else:
-            self._child = self._spawn(words, env)
-        self._pid_file.write_text(f"{self._child.pid} {start_time(self._child.pid)}")
+            pid = self._spawn(words, environment)
+        self._pid_file.write_text(f"{pid} {start_time(pid)}")
 
-    def _spawn(self, words: list[str], env: Mapping[str, str] | None) -> subprocess.Popen[bytes]:
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **(env or {})},
-                # Ctrl-C at the terminal is for the command in the foreground, not for the cluster.
-                start_new_session=True,
-                cwd="/",
-            )
+    def _spawn(self, words: list[str], environment: Mapping[str, str]) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        streams = (
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, str(self.log), flags, 0o644),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        )
+        # A session of its own: Ctrl-C at the terminal is for the command in the foreground, not for the cluster.
+        return os.posix_spawnp(words[0], words, environment, file_actions=streams, setsid=True)
 
     def stop(self, how: signal.Signals = signal.SIGTERM, timeout_s: float = STOP_S) -> None:
         """End it and wait until it is gone; after `timeout_s` it is not asked again but killed."""
@@ -81,12 +78,9 @@ class Process:
                 if wanted is signal.SIGKILL:
                     raise
         self._pid_file.unlink(missing_ok=True)
-        self._forget()
+        self._let_go()
 
-    def _forget(self) -> None:
-        if self._child is not None:
-            self._child.wait()
-            self._child = None
+    def _let_go(self) -> None:
         if self._spawner is not None:
             self._spawner.shutdown()
             self._spawner = None
@@ -102,6 +96,12 @@ class Process:
         if not self.log.exists():
             return "(no log)"
         return self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+
+
+def _reap(pid: int) -> None:
+    """Collect it, if it is a child of ours that has ended."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
 
 
 def start_time(pid: int) -> str | None:
