@@ -1,0 +1,164 @@
+"""Observe one Model, keep its volume, claim and status right; let it go only when no InferenceService needs it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from controllers.announce import announce
+from controllers.apply import Applier, merge_conditions
+from controllers.plans.model import Facts, Node, assess, claim_of, field_manager
+from controllers.plans.model_manifests import (
+    is_released,
+    persistent_volume,
+    persistent_volume_claim,
+    volume_problem,
+)
+from controllers.plans.model_volume import ModelVolume, model_volume
+from controllers.runtime.interface import Key, Outcome
+from crds.contract import API_VERSION, FINALIZER_MODEL
+from crds.model import ModelSpec, NodeCopy
+from kube.api import Api
+from kube.events import Recorder
+from kube.informer import Informer
+from kube.resources import MODELS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, Object
+
+
+class ModelReconciler:
+    """Needs `services` with the index `by_model` (`namespace/name`). `root` is the agents' folder on each node."""
+
+    kind = MODELS.kind
+
+    def __init__(
+        self,
+        client: Api,
+        models: Informer[Object],
+        services: Informer[Object],
+        nodes: Informer[Node],
+        volumes: Informer[Object],
+        claims: Informer[Object],
+        root: str,
+        applier: Applier,
+        recorder: Recorder,
+    ) -> None:
+        self._client, self._root = client, root
+        self._models, self._services, self._nodes = models, services, nodes
+        self._volumes, self._claims = volumes, claims
+        self._applier, self._recorder = applier, recorder
+        self._dismissed: set[tuple[str, str]] = set()
+
+    async def reconcile(self, key: Key) -> Outcome:
+        obj = self._models.get(key.namespace, key.name)
+        if obj is None:
+            self._applier.forget(key.kind, key.namespace, key.name)
+            return Outcome()
+        namespace, source = obj["metadata"]["namespace"], obj["spec"]["source"]
+        volume = model_volume(namespace, key.name, source)
+        users = [one["metadata"]["name"] for one in self._services.by("by_model", f"{namespace}/{key.name}")]
+        if obj["metadata"].get("deletionTimestamp"):
+            if not users and await self._release(obj, volume):
+                return Outcome()
+            await self._status(obj, volume, users, problem=None)
+            return Outcome()
+        await self._hold(obj)
+        problem = await self._ensure_volume(obj, volume)
+        await self._status(obj, volume, users, problem)
+        return Outcome()
+
+    # --- volume and claim ------------------------------------------------------------------------------------
+    async def _ensure_volume(self, obj: Object, volume: ModelVolume) -> str | None:
+        """Why the volume can never be bound, None when it stands or soon will."""
+        if volume.volume_name is None:
+            return None
+        wanted = persistent_volume(obj, volume, self._root)
+        observed = self._volumes.get(None, volume.volume_name)
+        claim = self._claims.get(obj["metadata"]["namespace"], volume.claim_name)
+        problem = volume_problem(wanted, observed)
+        if problem is not None:
+            return problem
+        if is_released(observed, claim):
+            patch = {"spec": {"claimRef": {"uid": None, "resourceVersion": None}}}
+            await self._client.merge_patch(PERSISTENT_VOLUMES, None, volume.volume_name, patch)
+        await self._applier.ensure(wanted, observed)
+        await self._applier.ensure(persistent_volume_claim(obj, volume), claim)
+        return None
+
+    async def _release(self, obj: Object, volume: ModelVolume) -> bool:
+        """Claim, then volume, then the finalizer; each waits until the one before is gone. True when all is done."""
+        if volume.volume_name is not None:
+            claim = self._claims.get(obj["metadata"]["namespace"], volume.claim_name)
+            if claim is not None and _is_owned_by(claim, obj):
+                await self._applier.delete(PERSISTENT_VOLUME_CLAIMS, claim)
+                return False
+            observed = self._volumes.get(None, volume.volume_name)
+            if observed is not None and volume_problem(persistent_volume(obj, volume, self._root), observed) is None:
+                await self._applier.delete(PERSISTENT_VOLUMES, observed)
+                return False
+        await self._finalizers(obj, [one for one in _finalizers(obj) if one != FINALIZER_MODEL])
+        self._applier.forget(MODELS.kind, obj["metadata"]["namespace"], obj["metadata"]["name"])
+        return True
+
+    async def _hold(self, obj: Object) -> None:
+        if FINALIZER_MODEL not in _finalizers(obj):
+            await self._finalizers(obj, [*_finalizers(obj), FINALIZER_MODEL])
+
+    async def _finalizers(self, obj: Object, wanted: list[str]) -> None:
+        meta = obj["metadata"]
+        if wanted == _finalizers(obj):
+            return
+        patch = {"metadata": {"finalizers": wanted, "resourceVersion": meta["resourceVersion"]}}
+        await self._client.merge_patch(MODELS, meta["namespace"], meta["name"], patch)
+
+    # --- status ----------------------------------------------------------------------------------------------
+    async def _status(self, obj: Object, volume: ModelVolume, users: list[str], problem: str | None) -> None:
+        observed: dict[str, Any] = obj.get("status") or {}
+        generation = obj["metadata"].get("generation", 0)
+        result = assess(self._facts(obj, users, problem, volume))
+        conditions = merge_conditions(
+            observed.get("conditions"), result.conditions, now=datetime.now(UTC), generation=generation
+        )
+        # `nodes` belongs to the agents: neither compared nor written here.
+        ours = {key: value for key, value in observed.items() if key != "nodes"}
+        await self._applier.status(MODELS, obj, {**result.fields, "conditions": conditions}, ours)
+        announce(self._recorder, obj, observed.get("conditions"), result.conditions)
+        for node in result.strangers:
+            await self._dismiss(obj, node)
+
+    def _facts(self, obj: Object, users: list[str], problem: str | None, volume: ModelVolume) -> Facts:
+        observed: dict[str, Any] = obj.get("status") or {}
+        spec = ModelSpec.model_validate(obj["spec"])
+        claim = self._claims.get(obj["metadata"]["namespace"], volume.claim_name) if claim_of(spec.source) else None
+        return Facts(
+            spec=spec,
+            generation=obj["metadata"].get("generation", 0),
+            copies=[NodeCopy.model_validate(one) for one in observed.get("nodes") or []],
+            nodes=self._nodes.items(),
+            used_by=users,
+            digest_before=observed.get("digest"),
+            claim_phase=None if claim is None else (claim.get("status") or {}).get("phase") or "Pending",
+            volume_problem=problem,
+            deleting="deletionTimestamp" in obj["metadata"],
+        )
+
+    async def _dismiss(self, obj: Object, node: str) -> None:
+        """Take the entry of a node that is gone out of the list, in the name of its agent, once."""
+        meta = obj["metadata"]
+        if (meta["uid"], node) in self._dismissed:
+            return
+        self._dismissed.add((meta["uid"], node))
+        manifest = {
+            "apiVersion": API_VERSION,
+            "kind": MODELS.kind,
+            "metadata": {key: meta[key] for key in ("namespace", "name", "uid")},
+            "status": {},
+        }
+        await self._client.apply(MODELS, manifest, field_manager=field_manager(node), subresource="status")
+
+
+def _finalizers(obj: Object) -> list[str]:
+    return list(obj["metadata"].get("finalizers") or [])
+
+
+def _is_owned_by(claim: Object, model: Object) -> bool:
+    owners = claim["metadata"].get("ownerReferences") or []
+    return any(owner.get("uid") == model["metadata"]["uid"] for owner in owners)

@@ -1,0 +1,1 @@
+"""SLA: says what its numbers mean and whether they can stand together. Writes its status and nothing else."""

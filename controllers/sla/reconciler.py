@@ -1,0 +1,43 @@
+"""Observe one SLA and who names it, assess, write the status."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from controllers.announce import announce
+from controllers.apply import Applier, merge_conditions
+from controllers.plans.sla import assess
+from controllers.runtime.interface import Key, Outcome
+from crds.sla import SLASpec
+from kube.events import Recorder
+from kube.informer import Informer
+from kube.resources import SLAS, Object
+
+
+class SlaReconciler:
+    """Needs `services` with the index `by_sla` (`namespace/name`)."""
+
+    kind = SLAS.kind
+
+    def __init__(
+        self, slas: Informer[Object], services: Informer[Object], applier: Applier, recorder: Recorder
+    ) -> None:
+        self._slas, self._services = slas, services
+        self._applier, self._recorder = applier, recorder
+
+    async def reconcile(self, key: Key) -> Outcome:
+        obj = self._slas.get(key.namespace, key.name)
+        if obj is None:
+            self._applier.forget(key.kind, key.namespace, key.name)
+            return Outcome()
+        users = [one["metadata"]["name"] for one in self._services.by("by_sla", f"{key.namespace}/{key.name}")]
+        generation = obj["metadata"].get("generation", 0)
+        result = assess(SLASpec.model_validate(obj["spec"]), generation, users)
+        observed: dict[str, Any] = obj.get("status") or {}
+        conditions = merge_conditions(
+            observed.get("conditions"), result.conditions, now=datetime.now(UTC), generation=generation
+        )
+        await self._applier.status(SLAS, obj, {**result.fields, "conditions": conditions}, observed)
+        announce(self._recorder, obj, observed.get("conditions"), result.conditions)
+        return Outcome()
