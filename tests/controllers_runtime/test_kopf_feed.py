@@ -1,0 +1,59 @@
+import asyncio
+import contextlib
+
+import pytest
+
+from controllers.runtime.interface import Key
+from controllers.runtime.kopf_feed import ATTEMPTS, Backoffs, Feed, make_settings
+from e2e.cluster.controlplane import ControlPlane
+from kube.client import Client
+from kube.connection import Connection
+from kube.errors import AlreadyExists
+from kube.resources import CONFIG_MAPS, NAMESPACES
+from tests.waiting import eventually
+
+
+def test_backoffs_start_anew_for_every_request_and_end() -> None:
+    backoffs = Backoffs()
+    first, second = list(backoffs), list(backoffs)
+    assert len(first) == len(second) == ATTEMPTS
+    assert first[0] < 0.13
+    assert second[0] < 0.13
+    assert max(first) <= 2.4
+    assert 240 < sum(first) < 360
+
+
+def test_the_settings_leave_nothing_for_kopf_to_write() -> None:
+    settings = make_settings()
+    assert settings.posting.enabled is False
+    assert settings.scanning.disabled is True
+    assert settings.persistence.finalizer == "foretide.dev/set-by-nobody"
+
+
+@pytest.mark.apiserver
+async def test_kopf_marks_what_is_there_and_what_comes_and_writes_nothing(apiserver: ControlPlane) -> None:
+    connection = Connection.from_environment(apiserver.kubeconfig)
+    marked: list[tuple[Key, str]] = []
+    ended: list[str] = []
+    async with Client(connection) as client:
+        with contextlib.suppress(AlreadyExists):
+            await client.create(NAMESPACES, {"metadata": {"name": "kopf"}})
+        there = await client.create(CONFIG_MAPS, {"metadata": {"namespace": "kopf", "name": "there"}})
+        feed = Feed(
+            connection,
+            [CONFIG_MAPS],
+            mark=lambda key, version: marked.append((key, version)),
+            on_end=ended.append,
+        )
+        feed.start()
+        version = there["metadata"]["resourceVersion"]
+        await eventually(lambda: (Key("ConfigMap", "kopf", "there"), version) in marked, "what was there")
+        await client.create(CONFIG_MAPS, {"metadata": {"namespace": "kopf", "name": "comes"}})
+        await eventually(lambda: any(key.name == "comes" for key, _ in marked), "what comes")
+        for name in ("there", "comes"):
+            found = await client.get(CONFIG_MAPS, "kopf", name)
+            assert not {"finalizers", "annotations"} & set(found["metadata"])
+        feed.stop()
+        await eventually(lambda: ended, "the end to be reported")
+        assert ended == ["Kopf ended without an error"]
+    await asyncio.sleep(0)
