@@ -5,6 +5,7 @@ folder of its own, ended with the process that started them. On a node network's
 whole cluster. It never starts a kubelet; see `node` for that.
 """
 
+import random
 import shutil
 import signal
 import socket
@@ -13,7 +14,7 @@ import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +28,7 @@ from e2e.cluster.shell import wait_until
 
 LOOPBACK = "127.0.0.1"
 READY_S = 60.0
+PORTS = range(20_000, 32_000)
 SERVICE_NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
 
 
@@ -72,7 +74,11 @@ class ControlPlane:
         self._scheduler = self._process("kube-scheduler")
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -267,9 +273,11 @@ def _kept_ports(file: Path, address: str) -> Ports:
 
 
 def _free_ports(address: str, count: int) -> list[int]:
-    sockets = [socket.create_server((address, 0)) for _ in range(count)]
-    try:
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports that nobody listens on, below those that the kernel gives to outgoing connections at any moment."""
+    free: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        with suppress(OSError), socket.create_server((address, port)):
+            free.append(port)
+        if len(free) == count:
+            break
+    return free
