@@ -26,8 +26,19 @@ class Images(Section):
     """Container images that the operator puts into the pods it writes."""
 
     worker_cpu: str = Field("foretide/worker-cpu:dev", min_length=1, description="Worker for `accelerator: cpu`.")
+    worker_gpu: str | None = Field(
+        None, min_length=1, description="Worker for `accelerator: gpu` and `accelerator: mig`; none when left out."
+    )
     operator: str = Field("foretide/operator:dev", min_length=1, description="Runs the node agent that fetches Models.")
     pull_policy: str = Field("IfNotPresent", pattern="^(Always|IfNotPresent|Never)$", description="For both images.")
+
+
+class ModelCache(Section):
+    """Where the node agents keep their copies."""
+
+    path: str = Field(
+        "/var/lib/foretide/models", pattern="^/", description="Folder on each node; the agents' --root is the same."
+    )
 
 
 class Settings(Section):
@@ -37,7 +48,16 @@ class Settings(Section):
     gateway_admin_service: str = Field(
         "foretide-gateway-admin", min_length=1, description="Headless Service of the gateways' admin port, for probes."
     )
+    gateway_url: str = Field(
+        "http://foretide-gateway.foretide-system.svc:8080/v1",
+        min_length=1,
+        description="Base URL for OpenAI clients, as InferenceServices show it.",
+    )
+    monitoring_namespace: str | None = Field(
+        None, min_length=1, description="Namespace whose pods may read the workers' metrics; nobody else when left out."
+    )
     images: Images = Field(default_factory=Images, description="Container images.")
+    model_cache: ModelCache = Field(default_factory=ModelCache, description="Copies of Models on the nodes.")
     workers: int = Field(16, ge=1, le=256, description="Reconciles that may run at once.")
     resync_period_s: float = Field(300.0, ge=10.0, description="Every object is looked at once in this time.")
 

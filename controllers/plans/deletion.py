@@ -42,15 +42,8 @@ def deletion_costs(workers: Sequence[Worker], loads: Mapping[str, Load]) -> dict
     counts as the busiest: it may be too busy to answer.
     """
     busiest = max((load.requests for load in loads.values()), default=0)
-    costs = {
-        worker.name: loads[worker.name].requests if worker.name in loads else busiest + 1
-        for worker in workers
-        if worker.ready and not worker.leaving
-    }
-    if len(set(costs.values())) <= 1 and len({worker.deletion_cost for worker in workers}) <= 1:
+    serving = [worker for worker in workers if worker.ready and not worker.leaving]
+    costs = {worker.name: loads[worker.name].requests if worker.name in loads else busiest + 1 for worker in serving}
+    if len(set(costs.values())) <= 1 and len({worker.deletion_cost for worker in serving}) <= 1:
         return {}  # All alike already: Kubernetes' own order (spread, age) is better than ours.
-    return {worker.name: costs[worker.name] for worker in workers if _changes(worker, costs)}
-
-
-def _changes(worker: Worker, costs: Mapping[str, int]) -> bool:
-    return worker.name in costs and costs[worker.name] != worker.deletion_cost
+    return {worker.name: costs[worker.name] for worker in serving if costs[worker.name] != worker.deletion_cost}

@@ -26,8 +26,8 @@ class Finding:
 
 
 def referred(snapshot: Snapshot) -> list[Finding]:
-    """Tenant, Model and SLA, in this order."""
-    checks = (check_tenant(snapshot), check_model(snapshot), check_sla(snapshot))
+    """Tenant, Model and SLA, in this order; then what the API server would not take."""
+    checks = (check_tenant(snapshot), check_model(snapshot), check_sla(snapshot), check_refusal(snapshot))
     return [finding for finding in checks if finding]
 
 
@@ -68,6 +68,11 @@ def check_sla(snapshot: Snapshot) -> Finding | None:
         return None
     hint = _did_you_mean(wanted, snapshot.sla_names) or ". Apply it, or leave spec.sla out."
     return Finding("SLANotFound", f"SLA '{wanted}' is not in namespace '{snapshot.namespace}'{hint}")
+
+
+def check_refusal(snapshot: Snapshot) -> Finding | None:
+    """A quota on object counts, an admission webhook, a policy of the cluster."""
+    return Finding("ChildRefused", snapshot.refused) if snapshot.refused else None
 
 
 def _did_you_mean(wanted: str, names: Sequence[str]) -> str | None:

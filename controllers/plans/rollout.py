@@ -139,7 +139,8 @@ class _Step:
     # --- the parts of a step, in order ---------------------------------------------------------------------------
     def drop_broken(self) -> None:
         for old in self.olds:
-            self.wanted[old.name] -= min(old.broken, self.unready(old))
+            going = max(0, old.pods - old.replicas)  # Asked for before and not acted on yet.
+            self.wanted[old.name] -= min(max(0, old.broken - going), self.unready(old))
 
     def lower_target(self) -> None:
         """The wanted number fell: the target never needs more than all of it."""

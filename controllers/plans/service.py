@@ -58,6 +58,9 @@ class ServicePlan:
     """Without conditions."""
     conditions: tuple[NewCondition, ...] = ()
     notes: tuple[Transition, ...] = ()
+    """Events about conditions that change."""
+    moved: tuple[Transition, ...] = ()
+    """Events about numbers that change."""
     probe_now: bool = False
     forget_probe: bool = False
     look_again_s: float | None = None
@@ -97,7 +100,8 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, history: History, n
         remove=rollout.remove,
         status=status_fields(snapshot, now, settings.url),
         conditions=tuple(made),
-        notes=tuple(_notes(snapshot, scaling, rollout, made)),
+        notes=tuple(transitions(snapshot.status.conditions, made)),
+        moved=tuple(_moved(scaling, rollout)),
         probe_now=servable.probe_now,
         forget_probe=servable.look_again_s is None,
         look_again_s=servable.look_again_s,
@@ -194,10 +198,8 @@ def _children(
     return tuple(children)
 
 
-def _notes(
-    snapshot: Snapshot, scaling: ScalingDecision, rollout: RolloutPlan, made: Sequence[NewCondition]
-) -> list[Transition]:
-    notes = transitions(snapshot.status.conditions, made)
+def _moved(scaling: ScalingDecision, rollout: RolloutPlan) -> list[Transition]:
+    notes = []
     if scaling.direction in (Direction.UP, Direction.DOWN):
         notes.append(Transition(scaling.direction.value, scaling.message, warning=False))
     if rollout.moves:

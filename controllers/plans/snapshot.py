@@ -130,6 +130,8 @@ class Snapshot:
     gateways: frozenset[str] = frozenset()
     """Addresses of the gateway replicas that are ready."""
     probe: Probe | None = None
+    refused: str | None = None
+    """What the API server answered to the last child it would not take; None when it took all."""
 
     @property
     def ready_workers(self) -> frozenset[str]:

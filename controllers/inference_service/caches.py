@@ -1,0 +1,183 @@
+"""What this controller watches, and how much of each object it keeps.
+
+Pods are ten times as many as everything else together, so of a pod only what plans read is kept. Deployments and the
+other children are kept whole: the applier compares them field by field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from controllers.plans.snapshot import Worker
+from crds import contract
+from kube.api import Api
+from kube.informer import Informer, lean
+from kube.resources import (
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    NETWORK_POLICIES,
+    POD_DISRUPTION_BUDGETS,
+    PODS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+    Object,
+)
+
+BY_SERVICE = "by_service"
+BY_NAMESPACE = "by_namespace"
+BY_MODEL = "by_model"
+BY_SLA = "by_sla"
+
+
+@dataclass(frozen=True, slots=True)
+class PodEntry:
+    """A worker pod as it is held."""
+
+    namespace: str
+    service: str
+    worker: Worker
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """Everything that is read. The first four belong to the kinds of ours and are shared with other controllers."""
+
+    services: Informer[Object]
+    models: Informer[Object]
+    slas: Informer[Object]
+    tenants: Informer[Object]
+    deployments: Informer[Object]
+    surroundings: Mapping[str, Informer[Object]]
+    """The other children, by kind."""
+    pods: Informer[PodEntry]
+    gateways: Informer[frozenset[str]]
+    """EndpointSlices of the gateways' admin Service, as addresses that are ready."""
+
+    @property
+    def own(self) -> tuple[Informer[Any], ...]:
+        """Those that no other controller runs."""
+        return self.deployments, *self.surroundings.values(), self.pods, self.gateways
+
+
+def service_place(namespace: str | None, name: str) -> str:
+    """Key of every index that leads to one InferenceService, Model or SLA."""
+    return f"{namespace}/{name}"
+
+
+def _namespace_of(obj: Object) -> Iterable[str]:
+    return (obj["metadata"]["namespace"],)
+
+
+def _model_of(obj: Object) -> Iterable[str]:
+    return (service_place(obj["metadata"]["namespace"], obj["spec"]["model"]),)
+
+
+def _sla_of(obj: Object) -> Iterable[str]:
+    sla = obj["spec"].get("sla")
+    return (service_place(obj["metadata"]["namespace"], sla),) if sla else ()
+
+
+def _namespaces_of_tenant(obj: Object) -> Iterable[str]:
+    return obj["spec"].get("namespaces") or ()
+
+
+SERVICE_INDEX = {BY_NAMESPACE: _namespace_of, BY_MODEL: _model_of, BY_SLA: _sla_of}
+TENANT_INDEX = {BY_NAMESPACE: _namespaces_of_tenant}
+
+
+def child_service(obj: Mapping[str, Any]) -> str | None:
+    """Name of the InferenceService that an object belongs to, by its label."""
+    name: str | None = (obj["metadata"].get("labels") or {}).get(contract.LABEL_SERVICE)
+    return name
+
+
+def _service_of_child(obj: Object) -> Iterable[str]:
+    name = child_service(obj)
+    return (service_place(obj["metadata"]["namespace"], name),) if name else ()
+
+
+def _service_of_pod(entry: PodEntry) -> Iterable[str]:
+    return (service_place(entry.namespace, entry.service),)
+
+
+def own_caches(
+    client: Api,
+    *,
+    system_namespace: str,
+    gateway_admin_service: str,
+    services: Informer[Object],
+    models: Informer[Object],
+    slas: Informer[Object],
+    tenants: Informer[Object],
+) -> Caches:
+    """Informers of the children beside those of our kinds; nothing is started."""
+    ours = f"{contract.LABEL_MANAGED_BY}={contract.MANAGED_BY},{contract.LABEL_SERVICE}"
+    kinds = (SERVICE_ACCOUNTS, NETWORK_POLICIES, SERVICES, POD_DISRUPTION_BUDGETS)
+    return Caches(
+        services=services,
+        models=models,
+        slas=slas,
+        tenants=tenants,
+        deployments=Informer(
+            client, DEPLOYMENTS, keep=lean, label_selector=ours, index={BY_SERVICE: _service_of_child}
+        ),
+        surroundings={one.kind: Informer(client, one, keep=lean, label_selector=ours) for one in kinds},
+        pods=Informer(
+            client, PODS, keep=pod_entry, label_selector=contract.LABEL_SERVICE, index={BY_SERVICE: _service_of_pod}
+        ),
+        gateways=Informer(
+            client,
+            ENDPOINT_SLICES,
+            keep=ready_addresses,
+            namespace=system_namespace,
+            label_selector=f"kubernetes.io/service-name={gateway_admin_service}",
+        ),
+    )
+
+
+def ready_addresses(slice_: Object) -> frozenset[str]:
+    """Addresses that take requests now."""
+    return frozenset(
+        address
+        for endpoint in slice_.get("endpoints") or ()
+        if (endpoint.get("conditions") or {}).get("ready") is not False
+        for address in endpoint.get("addresses") or ()
+    )
+
+
+def pod_entry(pod: Object) -> PodEntry | None:
+    """What is kept of a pod; None for one that has ended and only waits to be collected."""
+    meta, status = pod["metadata"], pod.get("status") or {}
+    labels = meta.get("labels") or {}
+    if status.get("phase") in ("Failed", "Succeeded") or contract.LABEL_SERVICE not in labels:
+        return None
+    conditions = {one["type"]: one for one in status.get("conditions") or ()}
+    scheduled = conditions.get("PodScheduled") or {}
+    unschedulable = scheduled.get("reason") == "Unschedulable" and scheduled.get("status") == "False"
+    container: Mapping[str, Any] = next(iter(status.get("containerStatuses") or ()), {})
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    ended = (container.get("state") or {}).get("terminated") or (container.get("lastState") or {}).get("terminated")
+    worker = Worker(
+        name=meta["name"],
+        revision=labels.get(contract.LABEL_REVISION, ""),
+        ready=(conditions.get("Ready") or {}).get("status") == "True",
+        leaving=bool(meta.get("deletionTimestamp")),
+        ip=status.get("podIP"),
+        node=(pod.get("spec") or {}).get("nodeName"),
+        deletion_cost=_cost(meta),
+        waiting_reason=waiting.get("reason"),
+        waiting_message=waiting.get("message"),
+        ended_code=ended.get("exitCode") if ended else None,
+        ended_message=ended.get("message") if ended else None,
+        restarts=container.get("restartCount") or 0,
+        unschedulable=scheduled.get("message") if unschedulable else None,
+    )
+    return PodEntry(meta["namespace"], labels[contract.LABEL_SERVICE], worker)
+
+
+def _cost(meta: Mapping[str, Any]) -> int:
+    """Anyone may write the annotation; what is no number is Kubernetes' default, 0."""
+    text = str((meta.get("annotations") or {}).get(contract.ANNOTATION_DELETION_COST, "0"))
+    return int(text) if text.lstrip("-").isdecimal() else 0

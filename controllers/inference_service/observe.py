@@ -1,0 +1,168 @@
+"""Observe: a frozen Snapshot of one InferenceService, from caches and from what probes and scrapes last said.
+
+Reads only; asks nobody. Every fact is as old as its cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from controllers.inference_service.caches import BY_NAMESPACE, BY_SERVICE, Caches, service_place
+from controllers.plans.model_volume import model_volume
+from controllers.plans.snapshot import Claim, Load, ModelView, Probe, Revision, Snapshot
+from controllers.plans.tenancy import Demand, Tenant, demand_of, owner_of
+from crds import contract
+from crds.conditions import READY, STALLED
+from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
+from kube.resources import Object
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What does not come from caches of the API server."""
+
+    loads: Mapping[str, Load]
+    probe: Probe | None
+    refused: str | None
+    is_unseen: Callable[[Object], bool]
+    """Whether we wrote this Deployment and the cache does not show it yet."""
+
+
+class Observer:
+    """Makes snapshots. Holds only what is costly to work out again: the claims of services that did not change."""
+
+    def __init__(self, caches: Caches) -> None:
+        self._caches = caches
+        self._claims: dict[str, tuple[str, Claim]] = {}
+
+    def snapshot(self, service: Object, heard: Heard) -> Snapshot:
+        """Of the service as the cache shows it."""
+        meta = service["metadata"]
+        namespace, name = meta["namespace"], meta["name"]
+        spec = InferenceServiceSpec.model_validate(service["spec"])
+        place = service_place(namespace, name)
+        model = self._caches.models.get(namespace, spec.model)
+        tenant = self._tenant(namespace)
+        return Snapshot(
+            namespace=namespace,
+            name=name,
+            uid=meta["uid"],
+            generation=meta.get("generation", 0),
+            created=meta.get("creationTimestamp", ""),
+            spec=spec,
+            status=InferenceServiceStatus.model_validate(service.get("status") or {}),
+            deleting=bool(meta.get("deletionTimestamp")),
+            finalizers=tuple(meta.get("finalizers") or ()),
+            model=model_view(model) if model else None,
+            model_names=() if model else self._names(self._caches.models.places(), namespace),
+            sla_found=spec.sla is not None and self._caches.slas.get(namespace, spec.sla) is not None,
+            sla_names=self._names(self._caches.slas.places(), namespace) if spec.sla else (),
+            tenant=tenant,
+            other_claims=self._other_claims(tenant, place),
+            revisions=tuple(
+                revision_view(one, settled=not heard.is_unseen(one))
+                for one in self._caches.deployments.by(BY_SERVICE, place)
+                if _is_ours(one, meta["uid"])
+            ),
+            workers=tuple(entry.worker for entry in self._caches.pods.by(BY_SERVICE, place)),
+            loads=heard.loads,
+            gateways=self.gateways(),
+            probe=heard.probe,
+            refused=heard.refused,
+        )
+
+    def gateways(self) -> frozenset[str]:
+        """Addresses of all gateway replicas that are ready."""
+        return frozenset().union(*self._caches.gateways.items())
+
+    def forget(self, place: str) -> None:
+        """The service is gone."""
+        self._claims.pop(place, None)
+
+    def _names(self, places: list[tuple[str | None, str]], namespace: str) -> tuple[str, ...]:
+        return tuple(sorted(name for where, name in places if where == namespace))
+
+    def _tenant(self, namespace: str) -> Tenant | None:
+        claiming = self._caches.tenants.by(BY_NAMESPACE, namespace)
+        return owner_of(namespace, [Tenant.of(obj) for obj in claiming])
+
+    def _other_claims(self, tenant: Tenant | None, mine: str) -> tuple[Claim, ...]:
+        """Only worked out where a quota makes them matter."""
+        quota = tenant.spec.quota if tenant else None
+        if tenant is None or quota is None or (quota.replicas, quota.gpus, quota.mig_slices) == (None, None, None):
+            return ()
+        owned = [one for one in tenant.spec.namespaces if (owner := self._tenant(one)) and owner.uid == tenant.uid]
+        services = [obj for namespace in owned for obj in self._caches.services.by(BY_NAMESPACE, namespace)]
+        return tuple(self._claim(obj, place) for obj in services if (place := _place(obj)) != mine)
+
+    def _claim(self, service: Object, place: str) -> Claim:
+        version = str(service["metadata"].get("resourceVersion"))
+        known = self._claims.get(place)
+        if known is None or known[0] != version:
+            known = self._claims[place] = (version, claim_of(service))
+        return known[1]
+
+
+def claim_of(service: Object) -> Claim:
+    """What another service wants and has. One that is being deleted wants nothing more."""
+    meta, status = service["metadata"], service.get("status") or {}
+    spec = InferenceServiceSpec.model_validate(service["spec"])
+    desired = status.get("desiredReplicas")
+    wanted = demand_of(spec, desired)
+    held = _demand_at(spec, min(desired or 0, wanted.replicas))
+    if meta.get("deletionTimestamp"):
+        wanted = held = _demand_at(spec, status.get("replicas") or 0)
+    return Claim(meta["namespace"], meta["name"], meta.get("creationTimestamp", ""), wanted, held)
+
+
+def _demand_at(spec: InferenceServiceSpec, replicas: int) -> Demand:
+    return demand_of(spec.model_copy(update={"replicas": replicas, "scaling": None}), None)
+
+
+def model_view(model: Object) -> ModelView:
+    """What workers depend on."""
+    meta, spec, status = model["metadata"], model["spec"], model.get("status") or {}
+    conditions = {one["type"]: one for one in status.get("conditions") or ()}
+    ready, stalled = conditions.get(READY) or {}, conditions.get(STALLED)
+    return ModelView(
+        name=meta["name"],
+        source=spec["source"],
+        digest=spec.get("digest") or status.get("digest"),
+        volume=model_volume(meta["namespace"], meta["name"], spec["source"]),
+        ready=ready.get("status") == "True" and not meta.get("deletionTimestamp"),
+        reason="Deleting" if meta.get("deletionTimestamp") else ready.get("reason", "Pending"),
+        stalled=stalled.get("message") if stalled else None,
+        node_selector=spec.get("nodeSelector") or {},
+    )
+
+
+def revision_view(deployment: Object, *, settled: bool = True) -> Revision:
+    """What the rollout needs of a Deployment."""
+    meta, status = deployment["metadata"], deployment.get("status") or {}
+    failures = [
+        one.get("message")
+        for one in status.get("conditions") or ()
+        if one["type"] == "ReplicaFailure" and one["status"] == "True"
+    ]
+    replicas = deployment["spec"].get("replicas")
+    return Revision(
+        name=meta["labels"][contract.LABEL_REVISION],
+        replicas=1 if replicas is None else replicas,
+        created=meta.get("creationTimestamp", ""),
+        settled=settled and status.get("observedGeneration", 0) >= meta.get("generation", 0),
+        failure=failures[0] if failures else None,
+        leaving=bool(meta.get("deletionTimestamp")),
+    )
+
+
+def _is_ours(child: Object, uid: str) -> bool:
+    """Not of a service that had the same name before: that one's children go with it."""
+    if contract.LABEL_REVISION not in child["metadata"]["labels"]:
+        return False
+    owners = [one["uid"] for one in child["metadata"].get("ownerReferences") or () if one.get("controller")]
+    return owners in ([], [uid])
+
+
+def _place(service: Object) -> str:
+    return service_place(service["metadata"]["namespace"], service["metadata"]["name"])

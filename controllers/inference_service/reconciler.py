@@ -1,0 +1,151 @@
+"""The reconciler of InferenceServices: one look is observe → plan → write, then probes and Events."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Final
+
+from controllers.inference_service.caches import Caches, service_place
+from controllers.inference_service.loads import LoadBoard
+from controllers.inference_service.observe import Heard, Observer
+from controllers.inference_service.probes import ProbeBoard
+from controllers.inference_service.write import Writer
+from controllers.plans.scaling import History
+from controllers.plans.service import PlanSettings, ServicePlan, plan_service
+from controllers.plans.snapshot import Snapshot
+from controllers.plans.transitions import Transition
+from controllers.runtime.interface import Key, Outcome
+from crds.contract import FINALIZER_SERVICE
+from kube.errors import Conflict, Forbidden, Invalid
+from kube.events import Recorder
+from kube.resources import INFERENCE_SERVICES, Object
+
+log = logging.getLogger(__name__)
+
+KIND: Final = INFERENCE_SERVICES.kind
+BEHIND_S: Final = 1.0
+
+
+def _wall_clock() -> datetime:
+    return datetime.now(UTC)
+
+
+class InferenceServiceReconciler:
+    """Keeps in memory only what a restart may lose: the history of scaling, who is over quota, refusals."""
+
+    kind = KIND
+
+    def __init__(
+        self,
+        caches: Caches,
+        writer: Writer,
+        probes: ProbeBoard,
+        loads: LoadBoard,
+        recorder: Recorder,
+        settings: PlanSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], datetime] = _wall_clock,
+    ) -> None:
+        self._caches, self._writer, self._probes, self._loads = caches, writer, probes, loads
+        self._recorder, self._settings = recorder, settings
+        self._clock, self._wall_clock = clock, wall_clock
+        self._observer = Observer(caches)
+        self._histories: dict[Key, History] = {}
+        self._refused: dict[Key, str] = {}
+        self._over_quota: set[Key] = set()
+
+    @property
+    def over_quota(self) -> frozenset[Key]:
+        """Services that wait for their Tenant's quota: any change of a sibling may let them go on."""
+        return frozenset(self._over_quota)
+
+    async def reconcile(self, key: Key) -> Outcome:
+        service = self._caches.services.get(key.namespace, key.name)
+        if service is None:
+            self._forget(key)
+            return Outcome()
+        try:
+            return await self._look(key, service)
+        except Conflict as error:
+            # The cache is behind: what is on its way wakes the key, and the look is there in case it does not.
+            log.debug("%s: %s", key, error)
+            return Outcome(BEHIND_S)
+
+    async def _look(self, key: Key, service: Object) -> Outcome:
+        meta = service["metadata"]
+        if not meta.get("deletionTimestamp") and FINALIZER_SERVICE not in (meta.get("finalizers") or ()):
+            await self._writer.hold(service)
+            return Outcome()  # The change it makes wakes the key.
+        seen = self._observe(key, service)
+        history = self._histories.get(key) or History(self._clock())
+        plan = plan_service(seen, self._settings, history, self._clock())
+        self._remember(key, seen, plan)
+        await self._write(key, service, seen, plan)
+        self._ask(key, seen, plan)
+        return Outcome(plan.look_again_s)
+
+    def _observe(self, key: Key, service: Object) -> Snapshot:
+        heard = Heard(self._loads.last(key), self._probes.last(key), self._refused.get(key), self._writer.is_unseen)
+        return self._observer.snapshot(service, heard)
+
+    async def _write(self, key: Key, service: Object, seen: Snapshot, plan: ServicePlan) -> None:
+        try:
+            if await self._writer.children(seen, plan):
+                self._tell(service, plan.moved)
+        except (Forbidden, Invalid) as error:
+            # The queue tries again; meanwhile the next look shows the answer in the status.
+            is_news = self._refused.get(key) != str(error)
+            self._refused[key] = str(error)
+            if is_news:
+                await self._say_refused(key, service)
+            raise
+        self._refused.pop(key, None)
+        if plan.release:
+            await self._writer.release(service)
+        else:
+            await self._write_status(service, plan)
+
+    async def _write_status(self, service: Object, plan: ServicePlan) -> None:
+        if plan.status is not None and await self._writer.status(service, plan, self._wall_clock()):
+            self._tell(service, plan.notes)
+
+    async def _say_refused(self, key: Key, service: Object) -> None:
+        seen = self._observe(key, service)
+        plan = plan_service(seen, self._settings, History(self._clock()), self._clock())
+        await self._write_status(service, plan)
+
+    def _remember(self, key: Key, seen: Snapshot, plan: ServicePlan) -> None:
+        if plan.history is not None:
+            self._histories[key] = plan.history
+        if plan.over_quota:
+            self._over_quota.add(key)
+        else:
+            self._over_quota.discard(key)
+        if seen.spec.scaling is None or seen.deleting:
+            self._loads.forget(key)
+        else:
+            self._loads.follow(key, seen.workers)
+
+    def _tell(self, service: Object, notes: Iterable[Transition]) -> None:
+        for note in notes:
+            tell = self._recorder.warning if note.warning else self._recorder.normal
+            tell(service, note.reason, note.message)
+
+    def _ask(self, key: Key, seen: Snapshot, plan: ServicePlan) -> None:
+        if plan.forget_probe:
+            self._probes.forget(key)
+        elif plan.probe_now:
+            self._probes.send(key, seen.ready_workers, seen.gateways)
+
+    def _forget(self, key: Key) -> None:
+        self._probes.forget(key)
+        self._loads.forget(key)
+        self._histories.pop(key, None)
+        self._refused.pop(key, None)
+        self._over_quota.discard(key)
+        self._observer.forget(service_place(key.namespace, key.name))
+        self._writer.forget(key.namespace or "", key.name)

@@ -1,0 +1,86 @@
+"""Who wakes an InferenceService: everything that its snapshot is made of. Marks keys; reads nothing but names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from controllers.inference_service.caches import (
+    BY_MODEL,
+    BY_NAMESPACE,
+    BY_SLA,
+    Caches,
+    PodEntry,
+    child_service,
+    service_place,
+)
+from controllers.inference_service.reconciler import KIND
+from controllers.runtime.interface import Key, Marker
+from crds.conditions import SERVABLE
+from kube.informer import Change
+from kube.resources import Object
+
+
+def wake_services(caches: Caches, queue: Marker, over_quota: Callable[[], Iterable[Key]]) -> None:
+    """Register the listeners. An InferenceService's own changes mark it already (`controllers.runtime`)."""
+    waker = _Waker(caches, queue, over_quota)
+    caches.deployments.on_change(waker.child)
+    for informer in caches.surroundings.values():
+        informer.on_change(waker.child)
+    caches.pods.on_change(waker.pod)
+    caches.models.on_change(waker.model)
+    caches.slas.on_change(waker.sla)
+    caches.tenants.on_change(waker.tenant)
+    caches.services.on_change(waker.sibling)
+    caches.gateways.on_change(waker.gateway)
+
+
+class _Waker:
+    def __init__(self, caches: Caches, queue: Marker, over_quota: Callable[[], Iterable[Key]]) -> None:
+        self._caches, self._queue, self._over_quota = caches, queue, over_quota
+
+    def child(self, change: Change[Object]) -> None:
+        """The label may have been taken away by hand, so both sides of the change count."""
+        for side in (change.old, change.new):
+            name = child_service(side) if side else None
+            if name:
+                self._queue.add(Key(KIND, change.namespace, name))
+
+    def pod(self, change: Change[PodEntry]) -> None:
+        self._queue.add(Key(KIND, change.value.namespace, change.value.service))
+
+    def model(self, change: Change[Object]) -> None:
+        self._all(BY_MODEL, service_place(change.namespace, change.name))
+
+    def sla(self, change: Change[Object]) -> None:
+        self._all(BY_SLA, service_place(change.namespace, change.name))
+
+    def tenant(self, change: Change[Object]) -> None:
+        """Namespaces that it had or has."""
+        if change.old and change.new and change.old["spec"] == change.new["spec"]:
+            return
+        sides = [side for side in (change.old, change.new) if side]
+        for namespace in {name for side in sides for name in side["spec"].get("namespaces") or ()}:
+            self._all(BY_NAMESPACE, namespace)
+
+    def sibling(self, change: Change[Object]) -> None:
+        """What one service gives back, another may be waiting for."""
+        del change
+        for key in self._over_quota():
+            self._queue.add(key)
+
+    def gateway(self, change: Change[Any]) -> None:
+        """Those that serve are probed through the new gateways at their next turn; those that do not, now."""
+        del change
+        for service in self._caches.services.items():
+            if not _is_servable(service):
+                self._queue.add(Key.of(service))
+
+    def _all(self, index: str, place: str) -> None:
+        for service in self._caches.services.by(index, place):
+            self._queue.add(Key.of(service))
+
+
+def _is_servable(service: Object) -> bool:
+    conditions = (service.get("status") or {}).get("conditions") or ()
+    return any(one["type"] == SERVABLE and one["status"] == "True" for one in conditions)

@@ -1,0 +1,66 @@
+"""Puts this controller together: caches, boards, writer, reconciler, and who wakes it. Starts nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from controllers.apply import Applier
+from controllers.inference_service.admin_ports import AdminPorts
+from controllers.inference_service.caches import Caches
+from controllers.inference_service.loads import LoadBoard
+from controllers.inference_service.probes import ProbeBoard
+from controllers.inference_service.reconciler import InferenceServiceReconciler
+from controllers.inference_service.wake import wake_services
+from controllers.inference_service.write import Writer
+from controllers.plans.children import Surroundings
+from controllers.plans.service import PlanSettings
+from controllers.plans.worker_pod import WorkerImages
+from controllers.runtime.interface import Background, Marker
+from controllers.settings import Settings
+from kube.api import Api
+from kube.events import Recorder
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """What the runtime runs of this controller."""
+
+    reconciler: InferenceServiceReconciler
+    background: tuple[Background, ...]
+
+
+def wire(
+    client: Api,
+    settings: Settings,
+    queue: Marker,
+    recorder: Recorder,
+    applier: Applier,
+    caches: Caches,
+    ports: AdminPorts,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Wired:
+    """Everything connected."""
+    probes, loads = ProbeBoard(ports, queue, clock), LoadBoard(ports, queue, clock)
+    writer = Writer(client, applier, caches, loads, clock)
+    reconciler = InferenceServiceReconciler(
+        caches, writer, probes, loads, recorder, plan_settings(settings), clock=clock
+    )
+    wake_services(caches, queue, lambda: reconciler.over_quota)
+    background = (
+        Background("the probes", probes.run),
+        Background("the scrapes of loads", loads.run),
+    )
+    return Wired(reconciler, background)
+
+
+def plan_settings(settings: Settings) -> PlanSettings:
+    """The part of the administrator's choices that plans read."""
+    images = settings.images
+    return PlanSettings(
+        images=WorkerImages(images.worker_cpu, images.worker_gpu, images.pull_policy),
+        around=Surroundings(settings.namespace, settings.monitoring_namespace),
+        url=settings.gateway_url,
+    )

@@ -1,0 +1,139 @@
+"""Apply: the plan of one InferenceService, written in an order that is safe to be cut off anywhere.
+
+Decides nothing. What stands already is not written again; a number is only lowered after the costs of its pods are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Final
+
+from controllers.apply import Applier, merge_conditions
+from controllers.inference_service.caches import BY_SERVICE, Caches, service_place
+from controllers.inference_service.loads import LoadBoard
+from controllers.plans.children import deployment_name
+from controllers.plans.deletion import deletion_costs
+from controllers.plans.rollout import Move
+from controllers.plans.service import ServicePlan
+from controllers.plans.snapshot import Snapshot
+from controllers.plans.worker_pod import Manifest, worker_account
+from crds.contract import ANNOTATION_DELETION_COST, FINALIZER_SERVICE, LABEL_REVISION
+from kube.api import Api
+from kube.errors import NotFound
+from kube.resources import DEPLOYMENTS, INFERENCE_SERVICES, PODS, Object
+
+UNSEEN_S: Final = 10.0
+"""How long a write of ours may stay invisible before the cache is believed again."""
+
+
+class Writer:
+    """All writes of this controller."""
+
+    def __init__(
+        self, client: Api, applier: Applier, caches: Caches, loads: LoadBoard, clock: Callable[[], float]
+    ) -> None:
+        self._client, self._applier, self._caches, self._loads = client, applier, caches, loads
+        self._clock = clock
+        self._unseen: dict[tuple[str, str], tuple[str, float]] = {}
+        """Deployment → the version over which we wrote, and when."""
+
+    def is_unseen(self, deployment: Object) -> bool:
+        """Whether the cache still shows what was there before our own last write."""
+        meta = deployment["metadata"]
+        version, at_s = self._unseen.get((meta["namespace"], meta["name"]), ("", 0.0))
+        return meta.get("resourceVersion") == version and self._clock() - at_s < UNSEEN_S
+
+    async def hold(self, service: Object) -> None:
+        """Our finalizer stands before the first child, so that no end can be missed."""
+        await self._set_finalizers(service, [*(service["metadata"].get("finalizers") or ()), FINALIZER_SERVICE])
+
+    async def release(self, service: Object) -> None:
+        """Nothing is left to wait for."""
+        left = [one for one in service["metadata"].get("finalizers") or () if one != FINALIZER_SERVICE]
+        await self._set_finalizers(service, left)
+
+    async def _set_finalizers(self, service: Object, finalizers: Sequence[str]) -> None:
+        meta = service["metadata"]
+        only_this = {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}
+        patch = {"metadata": {**only_this, "finalizers": list(finalizers)}}
+        await self._client.merge_patch(INFERENCE_SERVICES, meta["namespace"], meta["name"], patch)
+
+    async def children(self, seen: Snapshot, plan: ServicePlan) -> bool:
+        """Costs, children, numbers, removals. True when something was written."""
+        await self._write_costs(seen, plan.lowered)
+        written = [await self._ensure(child) for child in plan.children]
+        written += [await self._set_replicas(seen, move) for move in plan.moves]
+        written += [await self._remove(seen, revision) for revision in plan.remove]
+        return any(written)
+
+    async def status(self, service: Object, plan: ServicePlan, now: datetime) -> bool:
+        """Fields and conditions; nothing when they say the same already."""
+        assert plan.status is not None, "a plan that writes no status says so by None"
+        old = service.get("status") or {}
+        conditions = merge_conditions(
+            old.get("conditions"),
+            [one.dump() for one in plan.conditions],
+            now=now,
+            generation=plan.status["observedGeneration"],
+        )
+        return await self._applier.status(INFERENCE_SERVICES, service, plan.status | {"conditions": conditions}, old)
+
+    def forget(self, namespace: str, name: str) -> None:
+        """The service is gone, and its children with it."""
+        for kind in self._caches.surroundings:
+            self._applier.forget(kind, namespace, worker_account(name))
+        for deployment in self._caches.deployments.by(BY_SERVICE, service_place(namespace, name)):
+            self._applier.forget(DEPLOYMENTS.kind, namespace, deployment["metadata"]["name"])
+        self._applier.forget(INFERENCE_SERVICES.kind, namespace, name)
+        mine = [place for place in self._unseen if place[0] == namespace and place[1].startswith(f"{name}-")]
+        for place in mine:
+            del self._unseen[place]
+
+    async def _ensure(self, child: Manifest) -> bool:
+        namespace, name = child["metadata"]["namespace"], child["metadata"]["name"]
+        is_deployment = child["kind"] == DEPLOYMENTS.kind
+        cache = self._caches.deployments if is_deployment else self._caches.surroundings[child["kind"]]
+        observed = cache.get(namespace, name)
+        if await self._applier.ensure(child, observed) is None:
+            return False
+        if is_deployment and observed is not None:
+            self._wrote(observed)
+        return True
+
+    async def _set_replicas(self, seen: Snapshot, move: Move) -> bool:
+        """Only the number: the template of an earlier revision is as it was written then."""
+        name = deployment_name(seen.name, move.revision)
+        observed = self._caches.deployments.get(seen.namespace, name)
+        if observed is None or self.is_unseen(observed):
+            return False
+        patch = {"metadata": {"uid": observed["metadata"]["uid"]}, "spec": {"replicas": move.after}}
+        await self._client.merge_patch(DEPLOYMENTS, seen.namespace, name, patch)
+        self._wrote(observed)
+        return True
+
+    async def _remove(self, seen: Snapshot, revision: str) -> bool:
+        observed = self._caches.deployments.get(seen.namespace, deployment_name(seen.name, revision))
+        if observed is None or observed["metadata"]["labels"].get(LABEL_REVISION) != revision:
+            return False
+        return await self._applier.delete(DEPLOYMENTS, observed)
+
+    async def _write_costs(self, seen: Snapshot, revisions: Sequence[str]) -> None:
+        concerned = [worker for worker in seen.workers if worker.revision in revisions]
+        for revision in revisions:
+            mine = [worker for worker in concerned if worker.revision == revision]
+            if sum(worker.ready and not worker.leaving for worker in mine) < 2:
+                continue  # No choice between workers, or none that serves.
+            for name, cost in deletion_costs(mine, await self._loads.scrape(mine)).items():
+                await self._write_cost(seen.namespace, name, cost)
+
+    async def _write_cost(self, namespace: str, pod: str, cost: int) -> None:
+        patch = {"metadata": {"annotations": {ANNOTATION_DELETION_COST: str(cost)}}}
+        try:
+            await self._client.merge_patch(PODS, namespace, pod, patch)
+        except NotFound:
+            return  # It went by itself.
+
+    def _wrote(self, observed: Object) -> None:
+        meta = observed["metadata"]
+        self._unseen[meta["namespace"], meta["name"]] = (str(meta.get("resourceVersion")), self._clock())
