@@ -110,6 +110,13 @@ class Informer(Generic[T]):
         return len(self._store)
 
     @property
+    def name(self) -> str:
+        """What it follows, in words: `pods`, `secrets in foretide-system where foretide.dev/api-key=true`."""
+        selectors = [one for one in (self._label_selector, self._field_selector) if one]
+        what = self.resource.describe(self.namespace)
+        return f"{what} where {', '.join(selectors)}" if selectors else what
+
+    @property
     def age_s(self) -> float:
         """Seconds since the server last said anything good here: a page, an event, a bookmark, an opened stream."""
         return self._clock() - self._heard_at_s

@@ -74,7 +74,9 @@ def stray(
     return [
         one
         for one in observed
-        if (one["metadata"].get("labels") or {}).get(LABEL_TENANT) == tenant_name and _identity(one) not in keep
+        if one["metadata"]["name"] in (QUOTA_NAME, POLICY_NAME)
+        and (one["metadata"].get("labels") or {}).get(LABEL_TENANT) == tenant_name
+        and _identity(one) not in keep
     ]
 
 

@@ -220,7 +220,7 @@ async def _of(work: Any) -> None:
 
 def _named(assembly: Assembly) -> Iterator[tuple[str, Informer[Any]]]:
     for informer in (*assembly.owned.values(), *assembly.children):
-        yield informer.resource.describe(informer.namespace), informer
+        yield informer.name, informer
 
 
 def _keys(assembly: Assembly) -> list[Key]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from controllers.plans.keyring import Keyring, KeySecret, keyring
 from controllers.plans.tenancy import Tenant
 from kube.informer import Informer
@@ -32,27 +30,22 @@ class Tenants:
         return [tenant for _, tenant in parsed.values()]
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    tenants: tuple[tuple[str, int], ...]
-    secrets: tuple[KeySecret, ...]
-    pepper: bytes
-    ring: Keyring
-
-
 class Keys:
-    """The keyring of now: computed again only when a Tenant's spec, a Secret or the pepper changed."""
+    """The keyring of now: computed again only when a Tenant's spec or a Secret changed."""
 
     def __init__(self, tenants: Tenants, secrets: Informer[KeySecret]) -> None:
         self._tenants, self._secrets = tenants, secrets
-        self._made: _Made | None = None
+        self._made_from: object = None
+        self._rings: dict[bytes, Keyring] = {}
 
     def ring(self, pepper: bytes) -> Keyring:
         """Hashes and problems of all Tenants."""
         everyone = self._tenants.all()
-        versions = tuple(sorted((tenant.uid, tenant.generation) for tenant in everyone))
-        secrets = tuple(sorted(self._secrets.items(), key=lambda one: one.name))
-        made = self._made
-        if made is None or (made.tenants, made.secrets, made.pepper) != (versions, secrets, pepper):
-            made = self._made = _Made(versions, secrets, pepper, keyring(everyone, secrets, pepper))
-        return made.ring
+        versions = sorted((tenant.uid, tenant.generation) for tenant in everyone)
+        secrets = sorted(self._secrets.items(), key=lambda one: one.name)
+        if self._made_from != (versions, secrets):
+            self._made_from = (versions, secrets)
+            self._rings = {}
+        if pepper not in self._rings:
+            self._rings[pepper] = keyring(everyone, secrets, pepper)
+        return self._rings[pepper]

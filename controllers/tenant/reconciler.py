@@ -19,7 +19,7 @@ from kube.resources import TENANTS, Object, resource_of
 
 
 class TenantReconciler:
-    """`children` holds the ResourceQuotas and NetworkPolicies that we wrote; `services` has the index `by_namespace`."""
+    """Needs `services` with the index `by_namespace`; `quotas` and `policies`, those we wrote, with `by_tenant`."""
 
     kind = TENANTS.kind
 
@@ -58,8 +58,8 @@ class TenantReconciler:
             meta = one["metadata"]
             await self._applier.ensure(one, self._children[one["kind"]].get(meta["namespace"], meta["name"]))
         observed = [one for informer in self._children.values() for one in informer.by("by_tenant", tenant.name)]
-        for one in stray(wanted, observed, tenant.name):
-            await self._applier.delete(resource_of(one), one)
+        for left in stray(wanted, observed, tenant.name):
+            await self._applier.delete(resource_of(left), left)
 
     async def _status(self, obj: Object, tenant: Tenant, holding: Holding) -> None:
         # The pepper changes neither how many keys there are nor what is wrong with them.
