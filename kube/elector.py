@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from kube.connection import Connection
-from kube.errors import Conflict, Fenced, KubeError
+from kube.errors import Conflict, Fenced, KubeError, NotFound
 from kube.lease import LeaseCalls, Sighting, Step, Timing, manifest, next_step
 from kube.resources import Object
 
@@ -40,12 +40,13 @@ class Elector:
         self.identity = identity
         self._namespace, self._name = namespace, name
         self._timing = timing or Timing()
-        self._calls = LeaseCalls(connection, namespace, name, self._timing.retry_s)
+        self._calls = LeaseCalls(connection, namespace, name, self._timing.call_timeout_s)
         self._on_acquired, self._on_lost = on_acquired, on_lost
         self._clock = clock
         self._sighting: Sighting | None = None
         self._transitions = 0
         self._leads_until_s: float | None = None
+        self._must_look = True
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="elector", daemon=True)
 
@@ -74,10 +75,11 @@ class Elector:
         while not self._stop.is_set():
             if self._is_over():
                 return self._lose()
+            next_s = self._clock() + self._timing.retry_s * random.uniform(0.9, 1.0)
             self._attempt()
             if self._is_over():
                 return self._lose()
-            self._stop.wait(self._timing.retry_s * random.uniform(0.9, 1.0))
+            self._stop.wait(max(0.0, next_s - self._clock()))
         self._release()
 
     def _is_over(self) -> bool:
@@ -86,8 +88,9 @@ class Elector:
     def _attempt(self) -> None:
         try:
             self._look_and_act()
-        except Conflict as conflict:
+        except (Conflict, NotFound) as conflict:
             log.info("%s", conflict)
+            self._must_look = True
             self._look_again_when_leading()
         except KubeError as error:
             log.warning("Lease: %s", error)
@@ -103,8 +106,10 @@ class Elector:
 
     def _look_and_act(self) -> None:
         started_s = self._clock()
-        lease = self._calls.get()
-        self._see(lease)
+        # A leader writes at once: the version it saw last proves that nobody else wrote.
+        if self._leads_until_s is None or self._must_look:
+            self._see(self._calls.get())
+            self._must_look = False
         step = next_step(self._sighting, self.identity, self._clock(), self._timing)
         if step is Step.WAIT:
             if self._leads_until_s is not None:

@@ -22,11 +22,19 @@ from kube.resources import LEASES, Object
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """A standby waits `lease_s` after the leader's last sign; a leader that cannot renew for `renew_s` gives up."""
+    """A standby waits `lease_s` after the leader's last sign; a leader that cannot renew for `renew_s` gives up.
 
-    lease_s: float = 6.0
-    renew_s: float = 4.0
+    An attempt starts every `retry_s`. One call may take twice that: an API server short of CPU answers late, and giving
+    up on its answers early would turn a slow server into a lost leader.
+    """
+
+    lease_s: float = 7.0
+    renew_s: float = 5.0
     retry_s: float = 1.0
+
+    @property
+    def call_timeout_s(self) -> float:
+        return 2 * self.retry_s
 
     def __post_init__(self) -> None:
         if not 0 < self.retry_s < self.renew_s < self.lease_s:
