@@ -97,7 +97,7 @@ class ControlPlane:
     def ports(self) -> Ports:
         """Chosen once and kept in a file, so that a later process finds a running cluster's again."""
         if self._ports is None:
-            self._ports = _kept_ports(self.directory / "ports", self.settings.address)
+            self._ports = _kept_ports(self.directory / "ports")
         return self._ports
 
     def start(self) -> None:
@@ -263,20 +263,19 @@ class ControlPlane:
         return [f"--kubeconfig={config}", *delegated, *listen, "--leader-elect=false"]
 
 
-def _kept_ports(file: Path, address: str) -> Ports:
+def _kept_ports(file: Path) -> Ports:
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        free = [*_free_ports(LOOPBACK, 2), *_free_ports(address, 1), *_free_ports(LOOPBACK, 2)]
-        file.write_text(" ".join(map(str, free)))
+        file.write_text(" ".join(map(str, _free_ports(5))))
     etcd, etcd_peer, apiserver, controller_manager, scheduler = map(int, file.read_text().split())
     return Ports(etcd, etcd_peer, apiserver, controller_manager, scheduler)
 
 
-def _free_ports(address: str, count: int) -> list[int]:
+def _free_ports(count: int) -> list[int]:
     """Ports that nobody listens on, below those that the kernel gives to outgoing connections at any moment."""
     free: list[int] = []
     for port in random.sample(PORTS, len(PORTS)):
-        with suppress(OSError), socket.create_server((address, port)):
+        with suppress(OSError), socket.create_server(("", port)):
             free.append(port)
         if len(free) == count:
             break
