@@ -85,6 +85,12 @@ class Informer(Generic[T]):
         self._failures_in_a_row = 0
         self._heard_at_s = self._beat_at_s = clock()
 
+    @property
+    def name(self) -> str:
+        """What is followed, selectors included: `secrets in foretide-system (metadata.name=keyring)`."""
+        selectors = ", ".join(one for one in (self._label_selector, self._field_selector) if one)
+        return f"{self.resource.describe(self.namespace)}{f' ({selectors})' if selectors else ''}"
+
     # --- reading ---------------------------------------------------------------------------------------------
     def get(self, namespace: str | None, name: str) -> T | None:
         """The projection of one object, or None; `namespace` is None for cluster-scoped resources."""
@@ -220,7 +226,7 @@ class Informer(Generic[T]):
         self.last_error = error
         refused = isinstance(error, Forbidden | NotFound | Invalid)
         if self._failures_in_a_row == 0 or refused:
-            log.warning("Following %s: %s", self.resource.describe(self.namespace), error)
+            log.warning("Following %s: %s", self.name, error)
         answered = isinstance(error, AnswerError)
         await self._pause(REFUSED if refused else RECONNECT, error)
         if answered and self._failures_in_a_row >= FAILED_RESUMES_BEFORE_LIST:
