@@ -133,14 +133,15 @@ class _Step:
 
     def room(self) -> int:
         """Workers that may be added. What is about to go still counts: it occupies its node."""
-        held = sum(max(state.replicas, state.pods, self.wanted[state.name]) for state in (self.new, *self.olds))
+        held = sum(max(state.pods, self.wanted[state.name]) for state in (self.new, *self.olds))
         return max(0, self.limits.most - held)
 
     # --- the parts of a step, in order ---------------------------------------------------------------------------
     def drop_broken(self) -> None:
         for old in self.olds:
-            going = max(0, old.pods - old.replicas)  # Asked for before and not acted on yet.
-            self.wanted[old.name] -= min(max(0, old.broken - going), self.unready(old))
+            going = old.pods - old.replicas  # Asked for before and not acted on yet.
+            if old.settled and going >= 0:  # Else workers are being made, and a lower number would only spare those.
+                self.wanted[old.name] -= min(max(0, old.broken - going), self.unready(old))
 
     def lower_target(self) -> None:
         """The wanted number fell: the target never needs more than all of it."""

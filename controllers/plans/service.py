@@ -169,19 +169,21 @@ def _rollout(
 
 
 def revision_states(snapshot: Snapshot) -> list[RevisionState]:
-    """What the rollout counts. A Deployment that someone deletes asks for nothing and its workers do not stay."""
+    """What the rollout counts. A Deployment that someone deletes asks for nothing and its workers do not stay; workers
+    that the API server refuses to make are as broken as those that crash."""
     states = []
     for revision in snapshot.revisions:
         mine = [worker for worker in snapshot.workers if worker.revision == revision.name]
         staying = [worker for worker in mine if not worker.leaving]
+        refused = max(0, revision.replicas - len(staying)) if revision.failure else 0
         states.append(
             RevisionState(
                 name=revision.name,
                 replicas=0 if revision.leaving else revision.replicas,
                 ready=0 if revision.leaving else sum(worker.ready for worker in staying),
-                pods=len(staying),
+                pods=len(staying) + refused,
                 leaving=len(mine) - len(staying),
-                broken=sum(is_broken(worker) for worker in staying),
+                broken=sum(is_broken(worker) for worker in staying) + refused,
                 created=revision.created,
                 settled=revision.settled,
             )
