@@ -85,12 +85,6 @@ class Informer(Generic[T]):
         self._failures_in_a_row = 0
         self._heard_at_s = self._beat_at_s = clock()
 
-    @property
-    def name(self) -> str:
-        """What is followed, selectors included: `secrets in foretide-system (metadata.name=keyring)`."""
-        selectors = ", ".join(one for one in (self._label_selector, self._field_selector) if one)
-        return f"{self.resource.describe(self.namespace)}{f' ({selectors})' if selectors else ''}"
-
     # --- reading ---------------------------------------------------------------------------------------------
     def get(self, namespace: str | None, name: str) -> T | None:
         """The projection of one object, or None; `namespace` is None for cluster-scoped resources."""

@@ -18,7 +18,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -94,7 +94,7 @@ class _Life:
         )
 
     async def run(self, assembly: Assembly, recorder: Recorder) -> int:
-        informers = dict(_named(assembly))
+        informers = _named(assembly)
         self._metrics.watch_runtime(self.queue, informers)
         self._wake_at_changes(assembly)
         health = Health(self.queue, informers)
@@ -138,7 +138,7 @@ class _Life:
 
     async def _synced(self, assembly: Assembly, health: Health) -> None:
         started_s = time.monotonic()
-        for name, informer in _named(assembly):
+        for name, informer in _named(assembly).items():
             while not informer.synced.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(informer.synced.wait(), 10.0)
@@ -218,9 +218,13 @@ async def _of(work: Any) -> None:
     await work
 
 
-def _named(assembly: Assembly) -> Iterator[tuple[str, Informer[Any]]]:
-    for informer in (*assembly.owned.values(), *assembly.children):
-        yield informer.name, informer
+def _named(assembly: Assembly) -> dict[str, Informer[Any]]:
+    """Every informer once, under a name of its own: two of them may follow the same objects for different readers."""
+    named: dict[str, Informer[Any]] = {}
+    for informer in dict.fromkeys((*assembly.owned.values(), *assembly.children)):
+        alike = sum(other.name == informer.name for other in named.values())
+        named[f"{informer.name} #{alike + 1}" if alike else informer.name] = informer
+    return named
 
 
 def _keys(assembly: Assembly) -> list[Key]:

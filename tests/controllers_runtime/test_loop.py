@@ -16,7 +16,7 @@ def test_informers_of_the_same_objects_all_run_and_one_listed_twice_runs_once() 
     assembly = Assembly(owned={"Tenant": tenants}, children=(keys, ring, again, keys), reconcilers=())
     assert _named(assembly) == {
         "tenants.foretide.dev": tenants,
-        "secrets in system (key=true)": keys,
-        "secrets in system (metadata.name=ring)": ring,
-        "secrets in system (key=true) #2": again,
+        "secrets in system where key=true": keys,
+        "secrets in system where metadata.name=ring": ring,
+        "secrets in system where key=true #2": again,
     }
