@@ -48,11 +48,13 @@ def _dispatch(chosen: argparse.Namespace, arguments: Sequence[str]) -> int:
     if chosen.command == "kubeconfig":
         print(cluster.kubeconfig if cluster.kubeconfig.exists() else alone.kubeconfig)
     elif chosen.command == "status":
-        print("\n".join(cluster.status()))
+        print("\n".join([*cluster.status(), *_status_alone(alone)]))
     elif chosen.command == "up" and chosen.control_plane_only:
         with progress.step("Start a control plane without nodes"):
             alone.start()
         print(alone.kubeconfig)
+    elif chosen.command == "down" and not cluster.directory.exists() and os.geteuid() != 0:
+        alone.remove()
     elif os.geteuid() != 0:
         return _as_root(chosen.command, arguments, progress)
     elif chosen.command == "up":
@@ -64,6 +66,11 @@ def _dispatch(chosen: argparse.Namespace, arguments: Sequence[str]) -> int:
     elif chosen.command == "images":
         _images(cluster, chosen.tag)
     return 0
+
+
+def _status_alone(control_plane: ControlPlane) -> list[str]:
+    running = [f"{name} as process {pid}" for name, pid in control_plane.pids().items() if pid is not None]
+    return [f"Control plane without nodes: {', '.join(running)}, {control_plane.kubeconfig}"] if running else []
 
 
 def _images(cluster: Cluster, tag: str) -> None:
