@@ -43,7 +43,7 @@ class Layout:
         """A tar file for `ctr images import` that leaves out the blobs in `known`."""
         entries = [{**entry, "annotations": {CONTAINERD_NAME: name}} for name in names if (entry := self._entry(name))]
         wanted = dict.fromkeys(digest for name in names for digest in self.blobs(name))
-        with tarfile.open(fileobj=out, mode="w|", bufsize=COPY_BYTES, copybufsize=COPY_BYTES) as archive:
+        with tarfile.open(fileobj=out, mode="w|", bufsize=COPY_BYTES) as archive:
             _add(archive, "oci-layout", {"imageLayoutVersion": "1.0.0"})
             for digest in wanted:
                 if digest not in known:
