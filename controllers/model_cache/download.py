@@ -21,8 +21,8 @@ from controllers.model_cache.errors import Interrupted, NoRoom, SourceRefused, W
 from controllers.plans.units import bytes_text
 
 READ_BYTES: Final = 1 << 20
-_VERSIONS: Final = ".versions"
-"""File in the folder: which version of each file the bytes on disk belong to."""
+VERSIONS: Final = ".versions"
+"""File in the folder, until the copy is published: which version of each file the bytes on disk belong to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,6 @@ class Download:
             self.progress.done_bytes = sizes
             digests[file.path] = await self._file(file, versions, sizes)
             sizes += (self.folder / file.path).stat().st_size
-        versions.forget()
         return Fetched(_digest(digests), sizes, tuple(sorted(digests)))
 
     async def _file(self, file: RemoteFile, versions: _Versions, before_bytes: int) -> str:
@@ -205,7 +204,7 @@ class _Versions:
 
     def __init__(self, folder: Path, scope: str) -> None:
         self._scope = scope
-        self._path = folder / _VERSIONS
+        self._path = folder / VERSIONS
         self._folder = folder
         try:
             found = json.loads(self._path.read_bytes())
@@ -227,11 +226,8 @@ class _Versions:
             if str(path.relative_to(self._folder)) not in wanted:
                 path.unlink()
 
-    def forget(self) -> None:
-        self._path.unlink(missing_ok=True)
-
     def _write(self) -> None:
-        new = self._path.with_name(_VERSIONS + ".new")
+        new = self._path.with_name(f"{VERSIONS}.new")
         with _full_disk_is_a_sentence():
             new.write_text(json.dumps(self._known), encoding="utf-8")
             new.replace(self._path)

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from controllers.model_cache.download import VERSIONS
 from controllers.plans.model_cache import ModelRef
 from crds.model import ModelFormat
 
@@ -52,6 +53,11 @@ class Store:
             folder.chmod(0o755)
         for left in self._trash.iterdir():
             shutil.rmtree(left, ignore_errors=True)
+        # Only here, where nothing runs beside: a folder must not go while a download is made in it.
+        for folder in (self.root, self._partials, self._evictions):
+            for namespace in folder.iterdir():
+                if not namespace.name.startswith("."):
+                    _drop_if_empty(namespace)
 
     # --- copies ----------------------------------------------------------------------------------------------
     def copy_path(self, model: ModelRef) -> Path:
@@ -75,6 +81,7 @@ class Store:
         for path in partial.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o444)
         partial.chmod(0o755)
+        (partial / VERSIONS).unlink(missing_ok=True)
         note = partial / RECORD
         note.write_text(json.dumps(asdict(record)), encoding="utf-8")
         note.chmod(0o644)
@@ -89,7 +96,6 @@ class Store:
     def remove(self, model: ModelRef) -> None:
         """Delete the copy. A pod that has it open keeps its bytes until it ends."""
         self._discard(self.copy_path(model))
-        _drop_if_empty(self.root / model.namespace)
 
     def last_used_s(self, model: ModelRef) -> float:
         """Unix time."""
@@ -119,7 +125,6 @@ class Store:
     def drop_partial(self, model: ModelRef) -> None:
         """Forget the download."""
         self._discard(self.partial_path(model))
-        _drop_if_empty(self._partials / model.namespace)
 
     # --- evictions -------------------------------------------------------------------------------------------
     def evict(self, model: ModelRef, size_bytes: int) -> None:
@@ -140,7 +145,6 @@ class Store:
     def forget_eviction(self, model: ModelRef) -> None:
         """It is back, or nobody wants it any more."""
         (self._evictions / model.namespace / model.name).unlink(missing_ok=True)
-        _drop_if_empty(self._evictions / model.namespace)
 
     # --- room ------------------------------------------------------------------------------------------------
     def disk_free_bytes(self) -> int:

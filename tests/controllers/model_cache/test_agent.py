@@ -1,0 +1,349 @@
+"""The agent as a whole: real files, a real web server, a fake API server, and restarts at any point."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import random
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controllers.model_cache.agent import Agent
+from controllers.model_cache.errors import WrongContent
+from controllers.model_cache.guard import AddressGuard
+from controllers.model_cache.report import Reporter
+from controllers.model_cache.sources import Access
+from controllers.model_cache.store import RECORD, Store
+from controllers.model_cache.views import Views
+from controllers.plans.model_cache import ModelRef
+from kube.resources import MODELS, NODES, PODS, Object
+from tests.controllers.model_cache.files import WebServer, gguf, serving, sha256
+from tests.fakes import FakeClient
+from tests.waiting import eventually
+
+LOOPBACK = AddressGuard([ipaddress.ip_network("127.0.0.1/32")])
+SIZE = 300_000
+
+
+@dataclass
+class Node:
+    """One node: its disk, its API server, and agents that come and go."""
+
+    root: Path
+    api: FakeClient = field(default_factory=FakeClient)
+    cache_bytes: int = 10**9
+    file_roots: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.api.put(NODES, {"metadata": {"name": "node-1", "labels": {"disk": "ssd"}}})
+
+    def model(self, name: str, source: str, **spec: Any) -> None:
+        self.api.put(MODELS, {"metadata": {"namespace": "demo", "name": name}, "spec": {"source": source, **spec}})
+
+    def pod(self, name: str, model: str, phase: str = "Running") -> None:
+        self.api.put(
+            PODS,
+            {
+                "metadata": {"namespace": "demo", "name": name, "labels": {"foretide.dev/inference-service": "chat"}},
+                "spec": {
+                    "nodeName": "node-1",
+                    "volumes": [{"name": "model", "persistentVolumeClaim": {"claimName": f"{model}-model"}}],
+                },
+                "status": {"phase": phase},
+            },
+        )
+
+    def entry(self, name: str) -> Object:
+        found = self.api.now(MODELS, "demo", name) or {}
+        nodes = (found.get("status") or {}).get("nodes") or [{}]
+        entry: Object = nodes[0]
+        return entry
+
+    def state(self, name: str) -> str | None:
+        return self.entry(name).get("state")
+
+    def copy(self, name: str) -> Path:
+        return self.root / "demo" / name
+
+    @asynccontextmanager
+    async def agent(self) -> AsyncIterator[Agent]:
+        views = Views.following(self.api, "node-1")
+        agent = Agent(
+            views,
+            Store(self.root),
+            Reporter(self.api, views, time.monotonic),
+            Access(LOOPBACK, self.file_roots),
+            self.cache_bytes,
+            time.monotonic,
+            time.time,
+            random.Random(1),
+        )
+        tasks = [asyncio.create_task(one.run()) for one in views.informers().values()]
+        tasks.append(asyncio.create_task(agent.run()))
+        try:
+            yield agent
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [one for one in results if not isinstance(one, asyncio.CancelledError)] == []
+
+    async def settles(self, name: str, state: str) -> None:
+        await eventually(lambda: self.state(name) == state, f"{name} is {state}; now {self.entry(name)}")
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path / "root")
+
+
+async def test_a_model_is_fetched_verified_and_published_readable_for_all(node: Node) -> None:
+    content = gguf()
+    async with serving(WebServer(content)) as server, node.agent():
+        node.model("m", f"{server.url}/m.gguf", digest=sha256(content))
+        await node.settles("m", "Cached")
+    assert node.entry("m") == {
+        "name": "node-1",
+        "state": "Cached",
+        "bytes": SIZE,
+        "totalBytes": SIZE,
+        "digest": sha256(content),
+        "format": "gguf",
+    }
+    assert (node.copy("m") / "m.gguf").read_bytes() == content
+    assert (node.copy("m") / "m.gguf").stat().st_mode & 0o777 == 0o444
+    assert node.copy("m").stat().st_mode & 0o777 == 0o755
+    assert sorted(path.name for path in node.copy("m").iterdir()) == [RECORD, "m.gguf"]
+
+
+async def test_the_folder_appears_only_when_the_copy_is_whole(node: Node) -> None:
+    server = WebServer(gguf(), hold=asyncio.Event())
+    async with serving(server), node.agent():
+        node.model("m", f"{server.url}/m.gguf")
+        await node.settles("m", "Downloading")
+        await eventually(lambda: node.entry("m").get("bytes") == SIZE // 2, "half of it is reported")
+        assert not node.copy("m").exists()
+        assert server.hold is not None
+        server.hold.set()
+        await node.settles("m", "Cached")
+
+
+async def test_an_idle_agent_and_a_restarted_one_write_nothing(node: Node) -> None:
+    async with serving(WebServer(gguf())) as server:
+        async with node.agent() as agent:
+            node.model("m", f"{server.url}/m.gguf")
+            await node.settles("m", "Cached")
+            writes, steps = node.api.writes, agent.counts.steps
+            node.pod("p", "other")
+            await eventually(lambda: agent.counts.steps > steps, "the agent looked again")
+            assert node.api.writes == writes
+        asked = len(server.ranges)
+        async with node.agent() as agent:
+            await eventually(lambda: agent.counts.steps > 0, "the agent looked once")
+            node.pod("q", "other")
+            await eventually(lambda: agent.counts.steps > 1, "the agent looked again")
+            assert (node.api.writes, len(server.ranges)) == (writes, asked)
+
+
+async def test_a_download_is_continued_after_the_agent_was_ended_in_the_middle(node: Node) -> None:
+    content = gguf()
+    server = WebServer(content, hold=asyncio.Event())
+    async with serving(server):
+        async with node.agent():
+            node.model("m", f"{server.url}/m.gguf", digest=sha256(content))
+            await eventually(lambda: node.entry("m").get("bytes", 0) > 0, "bytes have come")
+        assert server.hold is not None
+        server.hold.set()
+        have = (node.root / ".partial/demo/m/m.gguf").stat().st_size
+        assert 0 < have < SIZE
+        async with node.agent():
+            await node.settles("m", "Cached")
+        assert server.ranges[-1] == f"bytes={have}-"
+    assert (node.copy("m") / "m.gguf").read_bytes() == content
+
+
+async def test_a_connection_that_is_cut_again_and_again_gets_there_by_ranges(node: Node) -> None:
+    content = gguf()
+    async with serving(WebServer(content, cut_after_bytes=[120_000, 90_000])) as server, node.agent():
+        node.model("m", f"{server.url}/m.gguf", digest=sha256(content))
+        await node.settles("m", "Cached")
+        assert len([one for one in server.ranges if one not in (None, "bytes=0-0")]) == 2
+
+
+async def test_a_wrong_digest_deletes_the_bytes_and_says_expected_and_found(node: Node) -> None:
+    wrong = "sha256:" + "0" * 64
+    async with serving(WebServer(gguf())) as server, node.agent():
+        node.model("m", f"{server.url}/m.gguf", digest=wrong)
+        await node.settles("m", "Failed")
+        asked = len(server.ranges)
+        message = node.entry("m")["message"]
+        assert f"The weights have digest {sha256(gguf())}, spec.digest has {wrong}; they were deleted." in message
+        await eventually(lambda: not (node.root / ".partial/demo/m").exists(), "the bytes are deleted")
+        node.pod("p", "other")
+        node.pod("q", "other")
+        assert len(server.ranges) == asked
+    assert WrongContent.patience_s >= 60
+
+
+async def test_a_file_that_is_no_model_is_refused(node: Node) -> None:
+    async with serving(WebServer(b"<html>" * 1000)) as server, node.agent():
+        node.model("m", f"{server.url}/m.gguf")
+        await node.settles("m", "Failed")
+        assert "neither GGUF nor safetensors" in node.entry("m")["message"]
+    assert not node.copy("m").exists()
+
+
+async def test_the_first_copys_digest_is_the_measure_for_all_nodes(node: Node) -> None:
+    async with serving(WebServer(gguf())) as server, node.agent():
+        status = {"digest": "sha256:" + "a" * 64}
+        spec = {"source": f"{server.url}/m.gguf"}
+        node.api.put(MODELS, {"metadata": {"namespace": "demo", "name": "m"}, "spec": spec, "status": status})
+        await node.settles("m", "Failed")
+        assert "the first node's copy has sha256:aaaa" in node.entry("m")["message"]
+
+
+async def test_a_deleted_model_takes_its_copy_with_it_once_no_pod_uses_it(node: Node) -> None:
+    async with serving(WebServer(gguf())) as server, node.agent() as agent:
+        node.model("m", f"{server.url}/m.gguf")
+        await node.settles("m", "Cached")
+        node.pod("p", "m")
+        node.api.remove(MODELS, "demo", "m")
+        steps = agent.counts.steps
+        node.pod("q", "other")
+        await eventually(lambda: agent.counts.steps > steps, "the agent looked again")
+        assert node.copy("m").exists()
+        node.pod("p", "m", phase="Succeeded")
+        await eventually(lambda: not node.copy("m").exists(), "the copy is gone")
+    Store(node.root).open()
+    assert not (node.root / "demo").exists()
+
+
+async def test_a_model_being_deleted_loses_its_entry(node: Node) -> None:
+    async with serving(WebServer(gguf())) as server, node.agent():
+        node.model("m", f"{server.url}/m.gguf")
+        await node.settles("m", "Cached")
+        found = node.api.now(MODELS, "demo", "m") or {}
+        found["metadata"] |= {"deletionTimestamp": "2030-01-01T00:00:00Z", "finalizers": ["foretide.dev/in-use"]}
+        node.api.put(MODELS, found)
+        await eventually(lambda: node.entry("m") == {}, "the entry is gone")
+        assert not node.copy("m").exists()
+
+
+async def test_a_node_that_the_selector_does_not_admit_keeps_no_copy(node: Node) -> None:
+    async with serving(WebServer(gguf())) as server, node.agent():
+        node.model("elsewhere", f"{server.url}/m.gguf", nodeSelector={"disk": "hdd"})
+        node.model("here", f"{server.url}/m.gguf", nodeSelector={"disk": "ssd"})
+        node.model("claim", "pvc://weights/m.gguf")
+        await node.settles("here", "Cached")
+        assert (node.entry("elsewhere"), node.entry("claim")) == ({}, {})
+        node.api.put(NODES, {"metadata": {"name": "node-1", "labels": {"disk": "hdd"}}})
+        await node.settles("elsewhere", "Cached")
+        await eventually(lambda: not node.copy("here").exists(), "the copy is gone")
+        await eventually(lambda: node.entry("here") == {}, "the entry is gone")
+
+
+async def test_a_new_model_evicts_the_least_recently_used_and_it_comes_back_for_a_pod(node: Node) -> None:
+    node.cache_bytes = int(SIZE * 2.5)
+    async with serving(WebServer(gguf())) as server, node.agent():
+        for name in ("a", "b"):
+            node.model(name, f"{server.url}/m.gguf")
+            await node.settles(name, "Cached")
+        Store(node.root).touch(ModelRef("demo", "a"), time.time() + 10)
+        node.model("c", f"{server.url}/m.gguf")
+        await node.settles("c", "Cached")
+        await node.settles("b", "Evicted")
+        assert node.state("a") == "Cached"
+        assert not node.copy("b").exists()
+        node.pod("p", "c")
+        node.pod("q", "b", phase="Pending")
+        await node.settles("b", "Cached")
+        await node.settles("a", "Evicted")
+        assert node.state("c") == "Cached"
+
+
+async def test_copies_in_use_leave_no_room_and_the_new_model_says_so_with_sizes(node: Node) -> None:
+    node.cache_bytes = int(SIZE * 1.5)
+    async with serving(WebServer(gguf())) as server, node.agent():
+        node.model("busy", f"{server.url}/m.gguf")
+        node.pod("p", "busy")
+        await node.settles("busy", "Cached")
+        node.model("late", f"{server.url}/m.gguf")
+        await node.settles("late", "Failed")
+        assert node.entry("late")["message"].startswith(
+            "Model 'demo/late' needs 300 kB; 150 kB of the cache's 450 kB are free, and workers on this node use"
+            " demo/busy."
+        )
+        assert node.state("busy") == "Cached"
+        node.api.remove(PODS, "demo", "p")
+        await node.settles("late", "Cached")
+        await node.settles("busy", "Evicted")
+
+
+async def test_an_evicted_model_stays_away_after_a_restart(node: Node) -> None:
+    node.cache_bytes = int(SIZE * 1.5)
+    async with serving(WebServer(gguf())) as server:
+        async with node.agent():
+            for name in ("a", "b"):
+                node.model(name, f"{server.url}/m.gguf")
+                await node.settles(name, "Cached")
+            await node.settles("a", "Evicted")
+        asked = len(server.ranges)
+        async with node.agent() as agent:
+            await eventually(lambda: agent.counts.steps > 0, "the agent looked once")
+            node.pod("q", "other")
+            await eventually(lambda: agent.counts.steps > 1, "the agent looked again")
+            assert (node.state("a"), node.state("b")) == ("Evicted", "Cached")
+            assert len(server.ranges) == asked
+
+
+async def test_what_a_crash_left_behind_is_cleaned_at_the_next_start(node: Node) -> None:
+    half = node.copy("half")
+    half.mkdir(parents=True)
+    (half / "m.gguf").write_bytes(b"GGUF")
+    (node.root / ".trash" / "old").mkdir(parents=True)
+    (node.root / ".partial" / "demo" / "unwanted").mkdir(parents=True)
+    async with serving(WebServer(gguf())) as server, node.agent():
+        node.model("half", f"{server.url}/m.gguf")
+        await node.settles("half", "Cached")
+    assert (half / "m.gguf").stat().st_size == SIZE
+    assert list((node.root / ".trash").iterdir()) == []
+    assert [path for path in (node.root / ".partial").rglob("*") if path.name != "demo"] == []
+
+
+async def test_no_more_than_two_downloads_run_at_once(node: Node) -> None:
+    server = WebServer(gguf(), hold=asyncio.Event())
+    async with serving(server), node.agent():
+        for name in "abcd":
+            node.model(name, f"{server.url}/m.gguf")
+        await eventually(lambda: [node.state(name) for name in "abcd"].count("Downloading") == 2, "two download")
+        assert [node.state(name) for name in "abcd"].count("Pending") == 2
+        assert len(server.ranges) == 4
+        assert server.hold is not None
+        server.hold.set()
+        for name in "abcd":
+            await node.settles(name, "Cached")
+
+
+async def test_a_recreated_model_with_another_source_gets_other_weights(node: Node) -> None:
+    async with serving(WebServer(gguf(seed=1))) as one, serving(WebServer(gguf(seed=2))) as two, node.agent():
+        node.model("m", f"{one.url}/m.gguf")
+        await node.settles("m", "Cached")
+        node.api.remove(MODELS, "demo", "m")
+        node.model("m", f"{two.url}/m.gguf")
+        await eventually(lambda: node.entry("m").get("digest") == sha256(gguf(seed=2)), "the other weights are here")
+
+
+async def test_a_full_disk_is_a_failed_entry_with_sizes(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(node.root.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=(64 << 20) + 100_000))
+    async with serving(WebServer(gguf())) as server, node.agent():
+        node.model("m", f"{server.url}/m.gguf")
+        await node.settles("m", "Failed")
+        assert "has 300 kB; the whole cache of this node may have 100 kB" in node.entry("m")["message"]
