@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from e2e.cluster import packages, paths, tools
 from e2e.cluster.cluster import Cluster
@@ -59,6 +60,7 @@ def _dispatch(chosen: argparse.Namespace, arguments: Sequence[str]) -> int:
         return _as_root(chosen.command, arguments, progress)
     elif chosen.command == "up":
         cluster.up(chosen.nodes)
+        _give_to_caller(cluster.kubeconfig)
         print(cluster.kubeconfig)
     elif chosen.command == "down":
         alone.remove()
@@ -80,9 +82,19 @@ def _images(cluster: Cluster, tag: str) -> None:
         cluster.load(names)
 
 
+def _give_to_caller(file: Path) -> None:
+    """Who called sudo may read the administrator's kubeconfig."""
+    caller = os.environ.get("SUDO_UID")
+    if caller is not None:
+        os.chown(file, int(caller), -1)
+
+
 def _as_root(command: str, arguments: Sequence[str], progress: Progress) -> int:
     """Call this command again through sudo; what is built from source is built before, and belongs to the caller."""
     sudo = packages.as_root()
+    # Folders in the caller's home are the caller's, also when root fills them.
+    for folder in (paths.cache_dir(), paths.state_dir().parent):
+        folder.mkdir(parents=True, exist_ok=True)
     if command == "up":
         for build in (tools.kubernetes, tools.coredns, tools.pause):
             build(progress)
