@@ -1,0 +1,223 @@
+"""Tenants on a fake API server: children, status, keyring, rotation."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from controllers.apply import Applier
+from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX
+from controllers.plans.keyring import key_hash
+from controllers.settings import Settings
+from controllers.tenant.wiring import wire_tenant
+from controllers.wakes import of_service, wake
+from kube.errors import Unreachable
+from kube.events import Recorder
+from kube.informer import Informer, lean
+from kube.resources import (
+    INFERENCE_SERVICES,
+    NAMESPACES,
+    NETWORK_POLICIES,
+    RESOURCE_QUOTAS,
+    SECRETS,
+    TENANTS,
+    Object,
+)
+from tests.controllers.running import Keys, running
+from tests.fakes import FakeClient
+from tests.waiting import eventually
+
+KEY, SECOND = "first-key-0123456789", "second-key-0123456789"
+
+
+@dataclass
+class World:
+    """An API server with namespace `demo`, and the words to change it."""
+
+    api: FakeClient = field(default_factory=FakeClient)
+    queue: Keys = field(default_factory=Keys)
+
+    def tenant(self, name: str = "acme", namespaces: tuple[str, ...] = ("demo",), **spec: Any) -> None:
+        self.api.put(TENANTS, {"metadata": {"name": name}, "spec": {"namespaces": list(namespaces), **spec}})
+
+    def namespace(self, name: str) -> None:
+        self.api.put(NAMESPACES, {"metadata": {"name": name}})
+
+    def secret(self, name: str, labelled: bool = True, **entries: str) -> None:
+        labels = {"foretide.dev/api-key": "true"} if labelled else {}
+        data = {entry: base64.b64encode(key.encode()).decode() for entry, key in entries.items()}
+        self.api.put(
+            SECRETS, {"metadata": {"namespace": "foretide-system", "name": name, "labels": labels}, "data": data}
+        )
+
+    def status(self, name: str = "acme") -> Object:
+        return (self.api.now(TENANTS, None, name) or {}).get("status") or {}
+
+    def ready(self, name: str = "acme") -> str:
+        return next((str(c["reason"]) for c in self.status(name).get("conditions") or [] if c["type"] == "Ready"), "")
+
+    def keyring(self) -> dict[str, list[str]]:
+        secret = self.api.now(SECRETS, "foretide-system", "foretide-keyring") or {}
+        text = base64.b64decode((secret.get("data") or {}).get("keyring.json", "")).decode()
+        found: dict[str, list[str]] = json.loads(text) if text else {}
+        return found
+
+    def pepper(self) -> bytes:
+        secret = self.api.now(SECRETS, "foretide-system", "foretide-keyring") or {}
+        return base64.b64decode((secret.get("data") or {}).get("pepper", ""))
+
+    def hashes(self, *keys: str) -> list[str]:
+        return sorted(key_hash(self.pepper(), key) for key in keys)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    world.namespace("demo")
+    services = Informer(world.api, INFERENCE_SERVICES, keep=lean, index=SERVICE_INDEX)
+    tenants = Informer(world.api, TENANTS, keep=lean, index=TENANT_INDEX)
+    recorder = Recorder(world.api, controller="test", instance="test")
+    wired = wire_tenant(
+        world.api, Settings(), world.queue, recorder, Applier(world.api), services=services, tenants=tenants
+    )
+    wake(services, world.queue, of_service(tenants))
+    async with running(world.queue, [wired.reconciler], [tenants, services], wired.caches, wired.background):
+        yield world
+
+
+async def test_the_keyring_is_made_before_there_is_a_tenant(world: World) -> None:
+    await eventually(lambda: len(world.pepper()) == 32, "the pepper is made")
+    await eventually(lambda: world.api.now(SECRETS, "foretide-system", "foretide-keyring"), "the keyring is there")
+
+
+async def test_a_tenant_gets_a_policy_a_quota_and_its_keys(world: World) -> None:
+    world.secret("acme-key", one=KEY)
+    world.tenant(apiKeys=[{"secret": "acme-key"}], quota={"cpu": "8", "replicas": 10})
+    await eventually(lambda: world.ready() == "Ready", "the tenant is ready")
+    assert world.status()["validKeys"] == 1
+    assert world.status()["replicas"] == "0/10"
+    policy = world.api.now(NETWORK_POLICIES, "demo", "foretide-workers") or {}
+    assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
+    quota = world.api.now(RESOURCE_QUOTAS, "demo", "foretide-tenant") or {}
+    assert quota["spec"] == {"hard": {"requests.cpu": "8"}}
+    await eventually(lambda: world.keyring() == {"acme": world.hashes(KEY)}, "the gateway knows the key")
+
+
+async def test_a_key_rotates_with_two_valid_ones_and_a_deleted_one_goes_at_once(world: World) -> None:
+    world.secret("acme-key", old=KEY)
+    world.tenant(apiKeys=[{"secret": "acme-key"}])
+    await eventually(lambda: world.keyring() == {"acme": world.hashes(KEY)}, "the first key is known")
+    pepper = world.pepper()
+    world.secret("acme-key", old=KEY, new=SECOND)
+    await eventually(lambda: world.keyring() == {"acme": world.hashes(KEY, SECOND)}, "both keys are known")
+    await eventually(lambda: world.status()["validKeys"] == 2, "the status says two")
+    world.secret("acme-key", new=SECOND)
+    await eventually(lambda: world.keyring() == {"acme": world.hashes(SECOND)}, "only the second is known", 1.0)
+    world.api.remove(SECRETS, "foretide-system", "acme-key")
+    await eventually(lambda: world.keyring() == {"acme": []}, "no key is known", 1.0)
+    await eventually(lambda: world.ready() == "SecretNotFound", "the status says so")
+    assert world.pepper() == pepper
+
+
+async def test_a_deleted_tenants_keys_go_at_once(world: World) -> None:
+    world.secret("acme-key", old=KEY)
+    world.tenant(apiKeys=[{"secret": "acme-key"}])
+    await eventually(lambda: world.keyring() == {"acme": world.hashes(KEY)}, "the key is known")
+    world.api.remove(TENANTS, None, "acme")
+    await eventually(lambda: world.keyring() == {}, "no key is known", 1.0)
+
+
+async def test_a_secret_without_the_label_is_not_read(world: World) -> None:
+    world.secret("acme-key", labelled=False, one=KEY)
+    world.tenant(apiKeys=[{"secret": "acme-key"}])
+    await eventually(lambda: world.ready() == "SecretNotFound", "the status says so")
+    world.secret("acme-key", labelled=True, one=KEY)
+    await eventually(lambda: world.ready() == "Ready", "the label heals it")
+
+
+async def test_an_existing_pepper_is_kept_and_a_missing_one_is_added(world: World) -> None:
+    await eventually(lambda: len(world.pepper()) == 32, "the pepper is made")
+    kept = world.pepper()
+    world.tenant()
+    await eventually(lambda: world.keyring() == {"acme": []}, "the keyring is written")
+    assert world.pepper() == kept
+    world.api.put(
+        SECRETS, {"metadata": {"namespace": "foretide-system", "name": "foretide-keyring"}, "data": {"pepper": ""}}
+    )
+    await eventually(lambda: len(world.pepper()) == 32, "a pepper is made")
+    await eventually(lambda: world.keyring() == {"acme": []}, "the keyring is written again")
+
+
+async def test_a_keyring_that_cannot_be_written_is_tried_again(world: World) -> None:
+    await eventually(lambda: len(world.pepper()) == 32, "the pepper is made")
+    world.api.fail_next("apply", SECRETS, Unreachable("down"), Unreachable("down"))
+    world.secret("acme-key", old=KEY)
+    world.tenant(apiKeys=[{"secret": "acme-key"}])
+    await eventually(lambda: world.keyring() == {"acme": world.hashes(KEY)}, "the key is known")
+
+
+async def test_children_leave_a_namespace_that_left_the_tenant(world: World) -> None:
+    world.namespace("prod")
+    world.tenant(namespaces=("demo", "prod"))
+    await eventually(lambda: world.api.now(NETWORK_POLICIES, "prod", "foretide-workers"), "the policy stands")
+    world.tenant(namespaces=("demo",))
+    await eventually(lambda: not world.api.now(NETWORK_POLICIES, "prod", "foretide-workers"), "the policy is gone")
+    assert world.api.now(NETWORK_POLICIES, "demo", "foretide-workers")
+
+
+async def test_a_taken_namespace_goes_to_the_next_tenant_when_the_first_lets_it_go(world: World) -> None:
+    world.tenant("acme")
+    await eventually(lambda: world.ready("acme") == "Ready", "the first is ready")
+    world.tenant("beta")
+    await eventually(lambda: world.ready("beta") == "NamespaceTaken", "the second is told")
+    world.tenant("acme", namespaces=("other",))
+    await eventually(lambda: world.ready("beta") == "Ready", "the second has it")
+    await eventually(lambda: world.ready("acme") == "NamespaceNotFound", "the first is told")
+
+    def owner() -> str | None:
+        policy = world.api.now(NETWORK_POLICIES, "demo", "foretide-workers")
+        return policy["metadata"]["labels"]["foretide.dev/tenant"] if policy else None
+
+    await eventually(lambda: owner() == "beta", "the policy is the second's")
+
+
+async def test_a_namespace_that_appears_heals_the_tenant(world: World) -> None:
+    world.tenant(namespaces=("late",))
+    await eventually(lambda: world.ready() == "NamespaceNotFound", "the tenant waits")
+    world.namespace("late")
+    await eventually(lambda: world.ready() == "Ready", "the tenant is ready")
+
+
+async def test_services_are_counted_in_the_units_of_the_quota(world: World) -> None:
+    world.tenant(quota={"replicas": 10, "gpus": 4})
+    spec = {"model": "m", "accelerator": {"gpu": {"count": 1}}, "replicas": 3}
+    world.api.put(INFERENCE_SERVICES, {"metadata": {"namespace": "demo", "name": "chat"}, "spec": spec})
+    await eventually(lambda: world.status().get("replicas") == "3/10", "three of ten")
+    assert (world.status()["gpus"], world.status()["services"]) == ("3/4", 1)
+
+
+async def test_a_child_that_someone_changed_is_put_right_and_nothing_is_written_after(world: World) -> None:
+    world.secret("acme-key", one=KEY)
+    world.tenant(apiKeys=[{"secret": "acme-key"}])
+    await eventually(lambda: world.keyring() == {"acme": world.hashes(KEY)} and world.ready() == "Ready", "all stands")
+    policy = world.api.now(NETWORK_POLICIES, "demo", "foretide-workers") or {}
+    policy["spec"]["policyTypes"] = ["Ingress"]
+    world.api.put(NETWORK_POLICIES, policy)
+
+    def types() -> list[str]:
+        found = world.api.now(NETWORK_POLICIES, "demo", "foretide-workers") or {}
+        kinds: list[str] = found["spec"]["policyTypes"]
+        return kinds
+
+    await eventually(lambda: types() == ["Ingress", "Egress"], "the policy is right again")
+    writes, done = world.api.writes, world.queue.done
+    for namespace in ("x", "y"):
+        world.namespace(namespace)
+    world.secret("unrelated", one="unrelated-0123456789")
+    await eventually(lambda: world.queue.done > done, "the tenant was looked at again")
+    assert world.api.writes == writes
