@@ -66,7 +66,7 @@ def _helm(kubectl: Kubectl, chart: str, values: dict[str, Any]) -> None:
         SYSTEM,
         "--create-namespace",
     ]
-    flags: list[str | Path] = ["--values", "-", "--wait", "--timeout", "5m"]
+    flags: list[str | Path] = ["--values", "-", "--wait", "--timeout", "3m"]
     try:
         run([tools.helm(), "--kubeconfig", kubectl.kubeconfig, *command, *flags], stdin=json.dumps(values))
     except CommandFailed as failed:

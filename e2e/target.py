@@ -138,7 +138,7 @@ def _forwarded(kubectl: Kubectl) -> Iterator[int]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
-    command = [tools.kubectl(), "--kubeconfig", kubectl.kubeconfig, "-n", SYSTEM, "port-forward"]
+    command: list[str | Path] = [tools.kubectl(), "--kubeconfig", kubectl.kubeconfig, "-n", SYSTEM, "port-forward"]
     forward = subprocess.Popen([*command, "service/foretide-gateway", f"{port}:8080"], stdout=subprocess.DEVNULL)
     try:
         wait_until(lambda: _listens(port), "the forwarded port of the gateway", 20)

@@ -85,7 +85,8 @@ class World:
 
     def status(self, service: str, namespace: str = "demo") -> Object:
         found = self.get(f"inferenceservice/{service}", namespace)
-        return (found or {}).get("status", {})
+        status: Object = (found or {}).get("status", {})
+        return status
 
     def condition(self, what: str, type_: str, namespace: str = "demo") -> Object:
         """The condition, when it speaks of the present generation; else an empty one."""
