@@ -36,3 +36,5 @@ def configure(level: str) -> None:
     root.setLevel(level.upper())
     for noisy in ("kopf", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    # It warns at every start that it leaves signals alone in a thread of its own, which is why it has one.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

@@ -151,8 +151,9 @@ class _Life:
 
     def _start_feed(self, assembly: Assembly) -> None:
         def mark_here(key: Key, resource_version: str) -> None:
-            # The cache that reconcilers read has this version: its own listener marked the key.
-            if not assembly.owned[key.kind].holds_version(key.namespace, key.name, resource_version):
+            known = assembly.owned[key.kind].holds_version(key.namespace, key.name, resource_version)
+            self._metrics.kopf_events.labels("known" if known else "new").inc()
+            if not known:  # Else the cache that reconcilers read has this version, and its own listener marked the key.
                 self.queue.add(key)
 
         self._feed = Feed(

@@ -48,6 +48,12 @@ class Metrics:
             "foretide_api_request_duration_seconds", "Requests, watches left out.", ("verb",), buckets=_SECONDS, **made
         )
         self.api_writes = Counter("foretide_api_writes", "Writing requests that were answered.", ("resource",), **made)
+        self.kopf_events = Counter(
+            "foretide_kopf_events",
+            "Events that Kopf reported, by whether the cache had them (known, new).",
+            ("cache",),
+            **made,
+        )
         self.leader = Gauge("foretide_leader", "1 while this process leads.", **made)
         self.loop_lag_s = Gauge("foretide_loop_lag_seconds", "How late the event loop ran its last tick.", **made)
 

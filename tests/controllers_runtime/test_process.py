@@ -214,6 +214,22 @@ def test_after_a_restart_of_the_api_server_work_goes_on(cluster: Cluster, start:
     eventually_blocking(lambda: cluster.copy_of("after-outage") == "1", "work after the outage", 15)
 
 
+def test_when_kopf_ends_the_process_ends_and_the_next_one_works(cluster: Cluster, start: Any) -> None:
+    operator = leading(start, "loses-a-kind")
+    cluster.declare("any", "1")
+    eventually_blocking(lambda: operator.metric(r"foretide_kopf_events_total\{.*\}") > 0, "Kopf sees a Model", 20)
+    cluster.kubectl("delete", "crd", "models.foretide.dev")  # Kopf ends at a 404, as at several other answers.
+    assert operator.process.wait(60) == 1
+    critical = [line for line in operator.log_file.read_text().splitlines() if '"critical"' in line]
+    assert len(critical) == 1
+    assert "Kopf ended" in critical[0]
+    cluster.kubectl("apply", "-f", str(MANIFESTS))
+    cluster.kubectl("wait", "--for=condition=Established", "--timeout=30s", "-f", str(MANIFESTS))
+    leading(start, "sees-it-again")
+    cluster.declare("again", "1")
+    eventually_blocking(lambda: cluster.copy_of("again") == "1", "the copy", 30)
+
+
 def test_a_finalizer_or_annotation_of_kopf_is_never_written(cluster: Cluster, start: Any) -> None:
     leading(start, "marks")
     cluster.declare("unmarked", "1")

@@ -75,6 +75,11 @@ def test_the_operator_refuses_a_wrong_start_with_a_sentence(arguments: list[str]
     assert "Traceback" not in done.stderr
 
 
+def test_the_folder_of_the_process_holds_nothing_that_could_be_imported_by_mistake() -> None:
+    # Python puts it first on the path, where `types.py` or `operator/__init__.py` would replace the standard library's.
+    assert [file.name for file in (ROOT / "operator").glob("*.py")] == ["main.py"]
+
+
 def test_a_log_line_is_one_json_object_with_what_was_given() -> None:
     record = logging.makeLogRecord({"name": "n", "levelname": "INFO", "msg": "a %s", "args": ("b",), "object": "Pod a"})
     line = json.loads(JsonFormatter().format(record))
