@@ -1,0 +1,316 @@
+"""The controller against the API server in memory: from apply to Servable, and through all that happens after."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from controllers.inference_service.admin_ports import ProbeAnswer
+from controllers.runtime.interface import Key
+from crds.contract import FINALIZER_SERVICE
+from kube.errors import error_from_answer
+from kube.resources import DEPLOYMENTS, ENDPOINT_SLICES, INFERENCE_SERVICES, MODELS, PODS, SLAS, TENANTS, Object
+from tests.controllers.inference_service.harness import (
+    CHILDREN,
+    READY_MODEL,
+    FakePorts,
+    Kubernetes,
+    MemoryKubelet,
+    Operator,
+    gateway_slice,
+    ground,
+    inference_service,
+    model,
+    put,
+    revisions,
+    tenant,
+    until,
+)
+from tests.fakes import FakeClient
+
+NS = "demo"
+CHAT = Key("InferenceService", NS, "chat")
+
+
+@dataclass
+class World:
+    """Everything of one test."""
+
+    client: FakeClient
+    operator: Operator
+    kubernetes: Kubernetes
+    kubelet: MemoryKubelet
+
+    async def until(self, condition: Any, what: str) -> None:
+        await until(condition, what, self.kubernetes.act, self.kubelet.act)
+
+    async def condition(self, type_: str, status: str, reason: str, name: str = "chat") -> None:
+        await self.until(
+            lambda: self.operator.condition(NS, name, type_) == (status, reason),
+            f"{type_} {status} {reason}; it is {self.operator.status(NS, name).get('conditions')}",
+        )
+
+    async def quiet(self) -> None:
+        """Until the operator has seen and done everything there is."""
+        calm = 0
+
+        def is_calm() -> bool:
+            nonlocal calm
+            calm = calm + 1 if self.operator.is_idle() else 0
+            return calm > 10
+
+        await self.until(is_calm, "the operator has nothing to do")
+
+    def message(self, type_: str) -> str:
+        conditions = self.operator.status(NS, "chat")["conditions"]
+        return str(next(one["message"] for one in conditions if one["type"] == type_))
+
+
+@contextlib.asynccontextmanager
+async def running(client: FakeClient, ports: FakePorts | None = None) -> AsyncIterator[World]:
+    async with Operator(client, ports).running() as operator:
+        yield World(client, operator, Kubernetes(client, NS), MemoryKubelet(client, NS))
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    client = FakeClient()
+    await ground(client, NS)
+    async with running(client) as made:
+        yield made
+
+
+async def apply(world: World, **spec: Any) -> None:
+    await put(world.client, INFERENCE_SERVICES, inference_service(NS, **spec))
+
+
+async def test_from_apply_to_servable(world: World) -> None:
+    await apply(world, replicas=2)
+    await world.condition("Servable", "True", "ProbeAnswered")
+    await world.condition("Ready", "True", "WorkersReady")
+    assert world.operator.status(NS, "chat")["replicaStatus"] == "2/2"
+    assert {gateway for gateway, _, _ in world.operator.ports.probes} == {"10.9.0.1", "10.9.0.2"}
+    assert all(len(world.client.all(resource)) == 1 for resource in CHILDREN)
+    service = world.client.now(INFERENCE_SERVICES, NS, "chat")
+    assert service
+    assert service["metadata"]["finalizers"] == [FINALIZER_SERVICE]
+    assert [note[1] for note in world.operator.told.notes if note[0] == "Normal"][-2:] == ["Ready", "Servable"]
+
+
+async def test_nothing_is_written_when_nothing_changes_and_not_after_a_restart(world: World) -> None:
+    await apply(world, replicas=2)
+    await world.condition("Servable", "True", "ProbeAnswered")
+    await world.quiet()
+    before = world.client.log[:]
+    for _ in range(3):
+        world.operator.queue.add(CHAT)
+        await world.quiet()
+    assert world.client.log == before
+    async with running(world.client) as restarted:
+        restarted.operator.queue.add(CHAT)
+        await restarted.until(lambda: restarted.operator.ports.probes, "the first probe after the restart")
+        await restarted.quiet()
+    assert world.client.log == before
+
+
+async def test_a_missing_model_is_named_and_heals_when_it_appears(world: World) -> None:
+    await apply(world, model="n")
+    await world.condition("Stalled", "True", "ModelNotFound")
+    assert world.client.all(DEPLOYMENTS) == []
+    await put(world.client, MODELS, model(NS, "n"), READY_MODEL)
+    await world.condition("Servable", "True", "ProbeAnswered")
+    assert world.operator.condition(NS, "chat", "Stalled") is None
+    assert next(note for note in world.operator.told.notes if note[0] == "Warning")[1] == "ModelNotFound"
+
+
+async def test_a_missing_sla_heals_when_it_appears(world: World) -> None:
+    await apply(world, sla="interactive")
+    await world.condition("Stalled", "True", "SLANotFound")
+    sla = {"metadata": {"namespace": NS, "name": "interactive"}, "spec": {"priority": "P1"}}
+    await put(world.client, SLAS, sla)
+    await world.condition("Ready", "True", "WorkersReady")
+
+
+async def test_a_missing_tenant_and_a_missing_gateway_heal_when_they_appear() -> None:
+    client = FakeClient()
+    await put(client, MODELS, model(NS), READY_MODEL)
+    async with running(client) as world:
+        await apply(world)
+        await world.condition("Stalled", "True", "TenantNotFound")
+        await put(client, TENANTS, tenant(NS))
+        await world.condition("Servable", "False", "NoGateway")
+        await put(client, ENDPOINT_SLICES, gateway_slice())
+        await world.condition("Servable", "True", "ProbeAnswered")
+
+
+async def test_a_quota_holds_the_younger_service_back_until_the_older_one_gives_way(world: World) -> None:
+    await put(world.client, TENANTS, tenant(NS, replicas=3))
+    await put(world.client, INFERENCE_SERVICES, inference_service(NS, "first", replicas=3))
+    await world.condition("Ready", "True", "WorkersReady", "first")
+    await put(world.client, INFERENCE_SERVICES, inference_service(NS, "second", replicas=2))
+    await world.condition("Stalled", "True", "QuotaExceeded", "second")
+    await put(world.client, INFERENCE_SERVICES, inference_service(NS, "first", replicas=1))
+    await world.condition("Ready", "True", "WorkersReady", "second")
+    assert len(world.client.all(PODS)) == 3
+
+
+async def test_a_new_revision_replaces_the_old_one_and_never_goes_below_the_wanted_number(world: World) -> None:
+    await apply(world, replicas=3)
+    await world.condition("Servable", "True", "ProbeAnswered")
+    (old,) = await revisions(world.client, NS)
+    await apply(world, replicas=3, engine={"maxNumSeqs": 4})
+    lowest = [3]
+
+    def is_done() -> bool:
+        lowest.append(sum(_is_ready(pod) for pod in world.client.all(PODS)))
+        return world.operator.status(NS, "chat")["currentRevision"] != old and (
+            world.operator.condition(NS, "chat", "Ready") == ("True", "WorkersReady")
+        )
+
+    await world.until(is_done, "the rollout ends")
+    assert min(lowest) >= 3
+    assert sorted((await revisions(world.client, NS)).values()) == [0, 3]
+    assert world.operator.condition(NS, "chat", "Servable") == ("True", "ProbeAnswered")
+    assert any(f"{old} 1→0" in note[2] for note in world.operator.told.notes if note[1] == "WorkersMoved")
+
+
+def _is_ready(pod: Object) -> bool:
+    conditions = (pod.get("status") or {}).get("conditions") or ()
+    return not pod["metadata"].get("deletionTimestamp") and any(
+        one["type"] == "Ready" and one["status"] == "True" for one in conditions
+    )
+
+
+async def test_a_revision_that_crashes_is_explained_and_a_revert_takes_the_old_deployment_up_again(
+    world: World,
+) -> None:
+    await apply(world, replicas=2)
+    await world.condition("Servable", "True", "ProbeAnswered")
+    (old,) = await revisions(world.client, NS)
+    crash = {
+        "restartCount": 4,
+        "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 40s"}},
+        "lastState": {"terminated": {"exitCode": 1, "message": "m.gguf is cut off: 5 of 98 MB."}},
+    }
+    world.kubelet.fails = lambda pod: None if old in pod["metadata"]["name"] else crash
+    await apply(world, replicas=2, engine={"maxNumSeqs": 4})
+    await world.condition("Stalled", "True", "WorkerCrashing")
+    assert "m.gguf is cut off: 5 of 98 MB. 2 workers of earlier revisions serve on." in world.message("Ready")
+    await apply(world, replicas=2)
+    await world.condition("Ready", "True", "WorkersReady")
+    assert (await revisions(world.client, NS))[old] == 2
+    assert world.operator.status(NS, "chat")["currentRevision"] == old
+
+
+async def test_the_least_loaded_worker_goes_first_when_scaling_down(world: World) -> None:
+    await apply(world, replicas=3)
+    await world.condition("Servable", "True", "ProbeAnswered")
+    await world.quiet()
+    addresses = {pod["status"]["podIP"]: pod["metadata"]["name"] for pod in world.client.all(PODS)}
+    idle = sorted(addresses)[1]
+    world.operator.ports.held = {address: 0 if address == idle else 5 for address in addresses}
+    await apply(world, replicas=2)
+    await world.condition("Ready", "True", "WorkersReady")
+    await world.until(lambda: len(world.client.all(PODS)) == 2, "one worker goes")
+    assert addresses[idle] not in [pod["metadata"]["name"] for pod in world.client.all(PODS)]
+    costs = [write for write in world.client.log if write.kind == "Pod" and write.verb == "patch"]
+    assert costs
+
+
+async def test_load_adds_workers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controllers.inference_service.loads.PERIOD_S", 0.05)
+    await apply(world, scaling={"min": 1, "max": 3, "targetConcurrency": 2})
+    await world.condition("Ready", "True", "WorkersReady")
+    world.operator.ports.held = {f"10.1.0.{number}": 3 for number in range(10, 250)}
+    await world.until(lambda: world.operator.status(NS, "chat")["replicaStatus"] == "3/3", "three workers")
+    assert any(note[1] == "ScaledUp" for note in world.operator.told.notes)
+
+
+async def test_a_probe_that_fails_says_what_the_gateway_said_and_heals(world: World) -> None:
+    world.operator.ports.answer = ProbeAnswer(False, "NoEndpoint", "Gateway 10.9.0.1 knows no endpoint of demo/chat.")
+    await apply(world)
+    await world.condition("Servable", "False", "NoEndpoint")
+    world.operator.ports.answer = ProbeAnswer(True)
+    await world.condition("Servable", "True", "ProbeAnswered")
+
+
+async def test_deletion_drains_first_and_leaves_nothing_behind(world: World) -> None:
+    await apply(world, replicas=2)
+    await world.condition("Servable", "True", "ProbeAnswered")
+    world.kubelet.lets_go = lambda pod: False
+    await world.client.delete(INFERENCE_SERVICES, NS, "chat")
+    await world.condition("Servable", "False", "Deleting")
+    await world.until(lambda: world.client.all(DEPLOYMENTS) == [], "the Deployments go")
+    await world.quiet()
+    service = world.client.now(INFERENCE_SERVICES, NS, "chat")
+    assert service, "the service waits for its workers"
+    assert all(len(world.client.all(resource)) == 1 for resource in CHILDREN if resource is not DEPLOYMENTS)
+    world.kubelet.lets_go = lambda pod: True
+    await world.until(
+        lambda: not any(world.client.all(resource) for resource in (*CHILDREN, PODS, INFERENCE_SERVICES)),
+        "everything is gone",
+    )
+
+
+async def test_deletion_goes_on_after_a_restart(world: World) -> None:
+    await apply(world)
+    await world.condition("Servable", "True", "ProbeAnswered")
+    world.kubelet.lets_go = lambda pod: False
+    await world.client.delete(INFERENCE_SERVICES, NS, "chat")
+    await world.until(lambda: world.client.all(DEPLOYMENTS) == [], "the Deployments go")
+    async with running(world.client) as restarted:
+        restarted.operator.queue.add(CHAT)
+        await restarted.until(lambda: not world.client.all(INFERENCE_SERVICES), "the service is gone")
+
+
+async def test_a_refused_child_is_a_condition_with_the_servers_words_and_heals(world: World) -> None:
+    refusal = error_from_answer(
+        "create", "Deployment demo/x", 403, {"reason": "Forbidden", "message": "exceeded quota: count/deployments.apps"}
+    )
+    world.client.fail_next("apply", DEPLOYMENTS, refusal)
+    await apply(world)
+    await world.until(
+        lambda: any(note[1] == "ChildRefused" and "exceeded quota" in note[2] for note in world.operator.told.notes),
+        "the refusal is told",
+    )
+    await world.condition("Servable", "True", "ProbeAnswered")
+
+
+async def test_a_child_that_someone_changed_is_repaired(world: World) -> None:
+    await apply(world)
+    await world.condition("Servable", "True", "ProbeAnswered")
+    (deployment,) = world.client.all(DEPLOYMENTS)
+    name = deployment["metadata"]["name"]
+    await world.client.merge_patch(
+        DEPLOYMENTS, NS, name, {"spec": {"template": {"spec": {"enableServiceLinks": True}}}}
+    )
+
+    def is_repaired() -> bool:
+        now = world.client.now(DEPLOYMENTS, NS, name)
+        return now is not None and now["spec"]["template"]["spec"]["enableServiceLinks"] is False
+
+    await world.until(is_repaired, "the template is as it should be")
+
+
+async def test_a_deleted_child_comes_back(world: World) -> None:
+    await apply(world)
+    await world.condition("Servable", "True", "ProbeAnswered")
+    for resource in CHILDREN[1:]:
+        (child,) = world.client.all(resource)
+        await world.client.delete(resource, NS, child["metadata"]["name"])
+        await world.until(lambda resource=resource: world.client.all(resource), f"{resource.kind} comes back")
+
+
+async def test_status_says_the_generation_that_it_speaks_of(world: World) -> None:
+    await apply(world)
+    await world.condition("Ready", "True", "WorkersReady")
+    await apply(world, replicas=2)
+    await world.until(lambda: world.operator.status(NS, "chat").get("desiredReplicas") == 2, "the new number is seen")
+    service = world.client.now(INFERENCE_SERVICES, NS, "chat")
+    assert service
+    assert service["status"]["observedGeneration"] == service["metadata"]["generation"]
+    assert {one["observedGeneration"] for one in service["status"]["conditions"]} == {service["metadata"]["generation"]}
