@@ -88,6 +88,7 @@ class Api(Protocol):
     ) -> AsyncGenerator[WatchEvent, None]:
         """Events after `resource_version`, until the server ends the stream or it is silent for the timeout.
 
+        The first is a bookmark at `resource_version` itself: the server has opened the stream.
         Raises Gone when the version is too old, Unreachable when the stream breaks.
         """
         ...

@@ -148,6 +148,7 @@ class Client:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=inactivity_timeout_s)
         async with self._answer(call, timeout) as response:
             await _raise_for_status(call, response)
+            yield WatchEvent(EventKind.BOOKMARK, {}, resource_version)
             async with contextlib.aclosing(_lines(call, response)) as lines:
                 async for line in lines:
                     yield _watch_event(call, line)

@@ -144,6 +144,10 @@ class Informer(Generic[T]):
                 self._resume_at = None
             except KubeError as error:
                 await self._wait_after(error)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                log.exception("Following %s: an answer made no sense.", self.name)
+                self._resume_at = None
+                await self._wait_after(KubeError(f"An answer made no sense ({error!r}); all is listed again."))
 
     async def _follow(self) -> None:
         if self._resume_at is None:
@@ -161,11 +165,11 @@ class Informer(Generic[T]):
             async for event in events:
                 self._heard()
                 self._take(event)
-        self._beat_at_s = self._clock()
+        self._beat_at_s = self._clock()  # Not heard: silence ends a stream too.
         if self._clock() - opened_at_s < SHORT_STREAM_S:
             await self._pause(RECONNECT)
         else:
-            self._heard()
+            self._failures_in_a_row = 0
 
     async def _list(self) -> None:
         seen: set[Place] = set()
@@ -184,6 +188,7 @@ class Informer(Generic[T]):
         self._tell(self._store.drop_all_but(seen))
         self._resume_at = version
         self.lists += 1
+        self._failures_in_a_row = 0
         self.synced.set()
 
     def _take(self, event: WatchEvent) -> None:
@@ -193,6 +198,7 @@ class Informer(Generic[T]):
                 self._tell(self._store.drop(_place(event.obj)))
             else:
                 self._put(event.obj)
+            self._failures_in_a_row = 0
         self._resume_at = event.resource_version
 
     def _put(self, obj: Object) -> None:
@@ -213,7 +219,6 @@ class Informer(Generic[T]):
 
     def _heard(self) -> None:
         self._heard_at_s = self._beat_at_s = self._clock()
-        self._failures_in_a_row = 0
         self.last_error = None
 
     async def _wait_after(self, error: KubeError) -> None:

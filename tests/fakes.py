@@ -145,6 +145,7 @@ class FakeClient:
     ) -> AsyncGenerator[WatchEvent, None]:
         self._called("watch", resource)
         sent, generation = int(resource_version), self._streams_generation
+        yield WatchEvent(EventKind.BOOKMARK, {}, resource_version)
         while generation == self._streams_generation:
             changed = self._changed
             if sent < self._compacted_at:

@@ -1,9 +1,11 @@
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
 
 import pytest
 
+from kube.api import EventKind, WatchEvent
 from kube.errors import KubeError, Unreachable, error_from_answer
 from kube.informer import Change, Informer, lean
 from kube.resources import PODS, Object
@@ -95,6 +97,28 @@ async def test_a_refusal_is_visible_until_it_ends() -> None:
     await eventually(lambda: len(informer) == 1, "a list after the refusal")
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_answer_that_makes_no_sense_ends_in_a_new_list(caplog: pytest.LogCaptureFixture) -> None:
+    client = FakeClient((PODS, pod("a")))
+    async with following(client) as (informer, seen):
+        client.put(PODS, {"metadata": {"namespace": "demo", "name": "b"}})
+        client._shelf(PODS).history[-1].obj["metadata"].pop("name")
+        await eventually(lambda: ("added", "b") in story(seen), "b, from the list")
+        assert informer.lists == 2
+    assert "an answer made no sense" in caplog.text
+
+
+async def test_a_server_that_ends_every_stream_at_once_is_not_asked_in_a_busy_loop() -> None:
+    class Closing(FakeClient):
+        async def watch(self, *arguments: Any, **named: Any) -> AsyncGenerator[WatchEvent, None]:
+            self.calls["watch", "Pod"] += 1
+            yield WatchEvent(EventKind.BOOKMARK, {}, str(named["resource_version"]))
+
+    client = Closing()
+    async with following(client):
+        await asyncio.sleep(1.0)  # The subject: how often in a second.
+    assert 2 <= client.calls["watch", "Pod"] <= 6
 
 
 async def test_a_resume_point_that_is_refused_again_and_again_is_given_up() -> None:
