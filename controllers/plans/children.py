@@ -62,7 +62,6 @@ def worker_service(snapshot: Snapshot) -> Manifest:
     manifest = _child(snapshot, "v1", "Service", worker_account(snapshot.name))
     manifest["spec"] = {
         "clusterIP": "None",
-        "publishNotReadyAddresses": False,
         "selector": _workers(snapshot),
         "ports": [
             {
