@@ -44,7 +44,8 @@ class Vocabulary:
 def load_vocabulary(file: GgufFile) -> Vocabulary:
     """Raises CheckpointError where the file lacks a tokenizer or has one of a kind this worker does not know."""
     tokens = file.texts("tokenizer.ggml.tokens")
-    tokenizer = Tokenizer(models.BPE(vocab=_ids(file, tokens), merges=_merges(file)))
+    ids = _ids(file, tokens)
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=_merges(file, ids)))
     tokenizer.pre_tokenizer = _pre_tokenizer(file)
     tokenizer.decoder = decoders.ByteLevel()
     special_ids = _add_special_tokens(file, tokenizer, tokens)
@@ -75,12 +76,14 @@ def _ids(file: GgufFile, tokens: list[str]) -> dict[str, int]:
     return ids
 
 
-def _merges(file: GgufFile) -> list[tuple[str, str]]:
-    pairs = [merge.split(" ") for merge in file.texts("tokenizer.ggml.merges")]
-    for pair in pairs:
-        if len(pair) != 2:
-            raise CheckpointError(f"{file.path}: merge {' '.join(pair)!r} has {len(pair)} parts; a merge has two.")
-    return [(left, right) for left, right in pairs]
+def _merges(file: GgufFile, ids: Mapping[str, int]) -> list[tuple[str, str]]:
+    merges: list[tuple[str, str]] = []
+    for merge in file.texts("tokenizer.ggml.merges"):
+        left, _, right = merge.partition(" ")
+        if not (left in ids and right in ids and left + right in ids):
+            raise CheckpointError(f"{file.path}: merge {merge[:40]!r} does not join two tokens of the vocabulary.")
+        merges.append((left, right))
+    return merges
 
 
 def _digits_alone() -> pre_tokenizers.PreTokenizer:

@@ -44,7 +44,7 @@ class KvCache:
         self.values = torch.from_numpy(np.zeros(size, np.float32))
 
     def write(self, layer: int, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-        """k, v: (tokens, kv_heads · head_dim) go where `slots` (block · block_tokens + offset) says. Mutates the cache."""
+        """k, v: (tokens, kv_heads · head_dim) go where `slots` (block · block_tokens + offset) says. Mutates us."""
         rows = self.shape.row_elements
         self.keys[layer].view(-1, rows).index_copy_(0, slots, k)
         self.values[layer].view(-1, rows).index_copy_(0, slots, v)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import embedding, rms_norm, silu
+from torch.nn.functional import embedding, silu
 
 from worker_image.checkpoint.gguf import GgufFile
 from worker_image.checkpoint.quant import TensorReader
@@ -164,12 +164,10 @@ class LlamaModel:
         x = embedding(step.token_ids, self._embedding)
         rotation = self._rotation[step.positions].unsqueeze(1)
         for i, layer in enumerate(self._layers):
-            x += self._attention(i, layer, rms_norm(x, (config.hidden,), layer.attention_norm, config.norm_eps),
-                                 rotation, step, cache)  # fmt: skip
-            gate, up = layer.gate_up(rms_norm(x, (config.hidden,), layer.ffn_norm, config.norm_eps)).chunk(2, dim=-1)
+            x += self._attention(i, layer, rms_norm(x, layer.attention_norm, config.norm_eps), rotation, step, cache)
+            gate, up = layer.gate_up(rms_norm(x, layer.ffn_norm, config.norm_eps)).chunk(2, dim=-1)
             x += layer.down(silu(gate).mul_(up))
-        chosen = x[step.sample_rows]
-        return self._output(rms_norm(chosen, (config.hidden,), self._norm, config.norm_eps))
+        return self._output(rms_norm(x[step.sample_rows], self._norm, config.norm_eps))
 
     def _attention(
         self, i: int, layer: Layer, x: torch.Tensor, rotation: torch.Tensor, step: StepTensors, cache: KvCache
@@ -212,6 +210,12 @@ def _rotation(config: LlamaConfig, factors: torch.Tensor | None) -> torch.Tensor
         frequencies = frequencies / factors
     angles = torch.outer(torch.arange(config.context).float(), frequencies)
     return torch.polar(torch.ones_like(angles), angles)
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
+    """x: (tokens, hidden) float32. Half the time of torch's own on CPU, which is several operators as well."""
+    scale = (x * x).mean(-1, keepdim=True).add_(eps).rsqrt_()
+    return (x * scale).mul_(weight)
 
 
 def _rotate(heads: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:

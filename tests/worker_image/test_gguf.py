@@ -1,0 +1,114 @@
+"""The GGUF reader and the dequantisation, against the `gguf` package and against damaged files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+from gguf.quants import dequantize
+
+from tests.worker_image.tiny_gguf import tiny_llama, write_gguf
+from worker_image.checkpoint.gguf import GgufFile
+from worker_image.checkpoint.quant import TensorReader, decode_tensor
+from worker_image.checkpoint.source import find_gguf, verify_digest
+from worker_image.checkpoint.tokenizer import load_vocabulary
+from worker_image.errors import CheckpointError
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "tiny.gguf"
+
+
+@pytest.mark.parametrize("encoding", ["F32", "F16", "Q4_0", "Q4_1", "Q8_0"])
+def test_every_encoding_is_read_bit_for_bit_as_the_gguf_package_reads_it(path: Path, encoding: str) -> None:
+    write_gguf(path, tiny_llama(), encoding)
+    file = GgufFile(path)
+    reader = TensorReader(file, 2)
+    for tensor in gguf.GGUFReader(path).tensors:
+        expected = dequantize(tensor.data, tensor.tensor_type)
+        np.testing.assert_array_equal(reader.take(tensor.name), expected.reshape(file.tensors[tensor.name].shape))
+    reader.close()
+
+
+def test_metadata_comes_back_as_it_was_written(path: Path) -> None:
+    contents = tiny_llama()
+    contents.metadata["tokenizer.ggml.add_bos_token"] = True
+    file = GgufFile(write_gguf(path, contents))
+    for key, value in contents.metadata.items():
+        assert file.metadata[key] == (pytest.approx(value) if isinstance(value, float) else value)
+
+
+def test_a_file_cut_anywhere_is_refused_with_its_name(path: Path) -> None:
+    whole = write_gguf(path, tiny_llama()).read_bytes()
+    for length in [0, 1, 3, 4, 7, 8, 23, *range(24, len(whole), 997), len(whole) - 40]:
+        path.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError, match=r"tiny\.gguf: .*\."):
+            GgufFile(path)
+
+
+def test_a_truncated_tensor_is_refused_with_its_name_and_sizes(path: Path) -> None:
+    whole = write_gguf(path, tiny_llama()).read_bytes()
+    path.write_bytes(whole[: len(whole) - 64])
+    with pytest.raises(CheckpointError, match=rf"tensor 'output_norm.weight' reaches byte \d+, the file has \d+\."):
+        GgufFile(path)
+
+
+def test_no_byte_of_the_header_makes_the_reader_fail_otherwise_than_with_a_sentence(path: Path) -> None:
+    whole = bytearray(write_gguf(path, tiny_llama()).read_bytes())
+    rng = np.random.default_rng(1)
+    for at in rng.integers(0, 6000, 400):
+        damaged = bytearray(whole)
+        damaged[at] = int(rng.integers(0, 256))
+        path.write_bytes(damaged)
+        try:
+            file = GgufFile(path)
+            load_vocabulary(file)
+            for name in file.tensors:
+                decode_tensor(file, name)
+        except CheckpointError as error:
+            assert str(path) in str(error)
+
+
+def test_an_unknown_quantisation_is_refused_with_file_tensor_and_what_is_read(path: Path) -> None:
+    contents = tiny_llama()
+    contents.encodings["blk.0.ffn_up.weight"] = 12
+    write_gguf(path, contents)
+    with pytest.raises(CheckpointError, match=r"tensor 'blk.0.ffn_up.weight' is quantised as Q4_K; .* F32, F16, Q4_0"):
+        GgufFile(path)
+
+
+def test_a_file_that_is_no_gguf_is_refused(path: Path) -> None:
+    path.write_bytes(b"PK\x03\x04 something else entirely")
+    with pytest.raises(CheckpointError, match="no GGUF file"):
+        GgufFile(path)
+
+
+def test_a_pre_tokenizer_we_do_not_know_is_refused(path: Path) -> None:
+    contents = tiny_llama()
+    contents.metadata["tokenizer.ggml.pre"] = "llama-bpe"
+    with pytest.raises(CheckpointError, match="pre-tokenizer 'llama-bpe' is unknown"):
+        load_vocabulary(GgufFile(write_gguf(path, contents)))
+
+
+def test_a_wrong_digest_is_refused_with_both(path: Path) -> None:
+    write_gguf(path, tiny_llama())
+    with pytest.raises(CheckpointError, match=r"has digest sha256:[0-9a-f]{64}, sha256:0{64} was asked for"):
+        verify_digest(path, "sha256:" + "0" * 64)
+
+
+def test_a_digest_in_another_form_is_refused(path: Path) -> None:
+    with pytest.raises(CheckpointError, match="digest 'md5:1' is not understood"):
+        verify_digest(path, "md5:1")
+
+
+def test_a_directory_must_hold_exactly_one_checkpoint(path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"holds no \*\.gguf file"):
+        find_gguf(path.parent)
+    write_gguf(path, tiny_llama())
+    assert find_gguf(path.parent) == path
+    path.with_name("other.gguf").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"2 \*\.gguf files \(other\.gguf, tiny\.gguf\)"):
+        find_gguf(path.parent)
