@@ -1,0 +1,127 @@
+"""Questions over HTTP: what gateways and workers answer, and what becomes of those that do not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from controllers.inference_service.admin_ports import HttpAdminPorts, ProbeAnswer, held_requests
+from crds import contract
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+Ask = Callable[[Handler], Awaitable[HttpAdminPorts]]
+
+
+@pytest.fixture
+async def ask(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ask]:
+    """Ports whose gateway and worker are one server of the test."""
+    servers: list[TestServer] = []
+    made: list[HttpAdminPorts] = []
+
+    async def start(handler: Handler) -> HttpAdminPorts:
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", handler)
+        server = TestServer(app)
+        await server.start_server()
+        servers.append(server)
+        assert server.port
+        monkeypatch.setattr(contract, "GATEWAY_ADMIN_PORT", server.port)
+        monkeypatch.setattr(contract, "WORKER_ADMIN_PORT", server.port)
+        made.append(HttpAdminPorts())
+        return made[-1]
+
+    yield start
+    for ports in made:
+        await ports.close()
+    for server in servers:
+        await server.close()
+
+
+async def test_a_probe_is_a_post_to_the_path_of_the_contract(ask: Ask) -> None:
+    seen: list[tuple[str, str]] = []
+
+    async def gateway(request: web.Request) -> web.Response:
+        seen.append((request.method, request.path))
+        return web.json_response({"revision": "r", "endpoint": "e", "latency_s": 0.1})
+
+    ports = await ask(gateway)
+    assert await ports.probe("127.0.0.1", "demo", "chat") == ProbeAnswer(True)
+    assert seen == [("POST", "/probe/demo/chat")]
+
+
+@pytest.mark.parametrize(
+    ("body", "answer"),
+    [
+        ('{"reason": "NoEndpoint", "message": "No worker."}', ProbeAnswer(False, "NoEndpoint", "No worker.")),
+        ('{"reason": "no good word", "message": "No worker."}', ProbeAnswer(False, "ProbeFailed", "No worker.")),
+        ("<html>", ProbeAnswer(False, "ProbeFailed", "Gateway 127.0.0.1: answered 503.")),
+        ("[1]", ProbeAnswer(False, "ProbeFailed", "Gateway 127.0.0.1: answered 503.")),
+    ],
+)
+async def test_a_failed_probe_says_what_the_gateway_said(ask: Ask, body: str, answer: ProbeAnswer) -> None:
+    async def gateway(_: web.Request) -> web.Response:
+        return web.Response(status=503, text=body)
+
+    ports = await ask(gateway)
+    assert await ports.probe("127.0.0.1", "demo", "chat") == answer
+
+
+async def test_a_gateway_that_is_not_there_is_a_failed_probe_and_a_worker_no_answer(
+    monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+) -> None:
+    monkeypatch.setattr(contract, "GATEWAY_ADMIN_PORT", unused_tcp_port)
+    monkeypatch.setattr(contract, "WORKER_ADMIN_PORT", unused_tcp_port)
+    ports = HttpAdminPorts()
+    assert (await ports.probe("127.0.0.1", "demo", "chat")).message == "Gateway 127.0.0.1: cannot be reached."
+    assert await ports.requests_held("127.0.0.1") is None
+    await ports.close()
+
+
+async def test_a_probe_that_takes_too_long_is_given_up(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controllers.inference_service.admin_ports.PROBE_TIMEOUT_S", 0.05)
+
+    async def gateway(_: web.Request) -> web.Response:
+        await asyncio.Event().wait()
+        return web.Response()
+
+    ports = await ask(gateway)
+    answer = await ports.probe("127.0.0.1", "demo", "chat")
+    assert answer.message == "Gateway 127.0.0.1: no answer within 0.05 s."
+
+
+async def test_the_load_of_a_worker_is_running_and_waiting(ask: Ask) -> None:
+    async def worker(request: web.Request) -> web.Response:
+        assert request.path == "/metrics"
+        return web.Response(text='vllm:num_requests_running{model_name="a b}c"} 3.0\nvllm:num_requests_waiting 2\n')
+
+    ports = await ask(worker)
+    assert await ports.requests_held("127.0.0.1") == 5
+
+
+@pytest.mark.parametrize(
+    ("page", "held"),
+    [
+        ("", None),
+        ("# HELP vllm:num_requests_running x\n# TYPE vllm:num_requests_running gauge\n", None),
+        ("vllm:num_requests_running_total 9\n", None),
+        ('vllm:num_requests_running{a="1"} 1\nvllm:num_requests_running{a="2"} 2 1700000000000\n', 3),
+        ("vllm:num_requests_running NaN\nvllm:num_requests_waiting 4\n", 4),
+        ("vllm:num_requests_running oops\n", None),
+        ("vllm:num_requests_running\n", None),
+        ("vllm:num_requests_waiting -1\n", None),
+    ],
+)
+def test_a_metrics_page_is_read_with_care(page: str, held: int | None) -> None:
+    assert held_requests(page) == held
+
+
+async def test_no_session_is_opened_before_the_first_question() -> None:
+    def never() -> aiohttp.ClientSession:
+        raise AssertionError("opened")
+
+    await HttpAdminPorts(never).close()

@@ -1,0 +1,165 @@
+"""The controller against a real API server whose own controllers make pods, endpoints and the end of things.
+
+No kubelet: the tests write what one would. What is proved here is what the server in memory cannot promise: that every
+manifest is valid as it stands, that defaults written by the server are no reason to write again, and that the order of
+the end holds with real garbage collection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from e2e.cluster import tools
+from e2e.cluster.controlplane import ControlPlane, Settings
+from kube.client import Client
+from kube.connection import Connection
+from kube.errors import AlreadyExists
+from kube.resources import DEPLOYMENTS, INFERENCE_SERVICES, NAMESPACES, PODS, Object, Resource
+from tests.controllers.inference_service.harness import (
+    CHILDREN,
+    Kubelet,
+    Operator,
+    ground,
+    inference_service,
+    put,
+    revisions,
+    until,
+)
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.apiserver
+MANIFESTS = Path(__file__).parents[3] / "crds" / "manifests"
+
+
+def kubectl(server: ControlPlane, *arguments: str) -> None:
+    command = [str(tools.kubectl()), "--kubeconfig", str(server.kubeconfig), *arguments]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ControlPlane]:
+    """With a controller manager: Deployments make pods, and owners that go take their children along."""
+    with ControlPlane(settings=Settings(controller_manager=True)) as running:
+        kubectl(running, "apply", "-f", str(MANIFESTS))
+        yield running
+
+
+@dataclass
+class World:
+    client: Client
+    operator: Operator
+    kubelet: Kubelet
+    namespace: str
+    writes_before: int
+
+    async def until(self, condition: Callable[[], object], what: str) -> None:
+        await until(condition, what, self.kubelet.act, within_s=60)
+
+    async def condition(self, type_: str, status: str, reason: str) -> None:
+        await self.until(
+            lambda: self.operator.condition(self.namespace, "chat", type_) == (status, reason),
+            f"{type_} {status} {reason}",
+        )
+
+    async def left(self) -> list[Object]:
+        return [obj for one in (*CHILDREN, PODS, INFERENCE_SERVICES) for obj in await self._ours(one)]
+
+    async def _ours(self, resource: Resource) -> list[Object]:
+        selector = None if resource is INFERENCE_SERVICES else "foretide.dev/inference-service"
+        return await self.client.list(resource, self.namespace, label_selector=selector)
+
+
+@contextlib.asynccontextmanager
+async def connections_end() -> AsyncIterator[None]:
+    """A TLS connection that is cut off in the middle of an answer needs a few turns of the loop to end."""
+    sockets = vars(asyncio.get_running_loop())["_selector"].get_map()
+    before = len(sockets)
+    yield
+    await eventually(lambda: len(sockets) <= before, "all connections end")
+
+
+@contextlib.asynccontextmanager
+async def running(server: ControlPlane, namespace: str) -> AsyncIterator[World]:
+    async with connections_end(), Client(Connection.from_environment(server.kubeconfig)) as client:
+        for name in (namespace, "foretide-system"):
+            labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+            with contextlib.suppress(AlreadyExists):
+                await client.create(NAMESPACES, {"metadata": {"name": name, "labels": labels}})
+        await ground(client, namespace)
+        writes = client.writes
+        async with Operator(client).running() as operator:
+            yield World(client, operator, Kubelet(client, namespace), namespace, writes)
+
+
+async def test_from_apply_to_servable_and_back_to_nothing(server: ControlPlane) -> None:
+    async with running(server, "isvc-life") as world:
+        await put(world.client, INFERENCE_SERVICES, inference_service(world.namespace, replicas=2))
+        await world.condition("Servable", "True", "ProbeAnswered")
+        await world.condition("Ready", "True", "WorkersReady")
+        status = world.operator.status(world.namespace, "chat")
+        assert (status["replicaStatus"], status["selector"]) == ("2/2", "foretide.dev/inference-service=chat")
+
+        await world.client.delete(INFERENCE_SERVICES, world.namespace, "chat")
+        async with asyncio.timeout(60):
+            while await world.left():
+                await world.kubelet.act()
+                await asyncio.sleep(0.05)
+
+
+async def test_a_rollout_and_a_revert_on_real_deployments(server: ControlPlane) -> None:
+    async with running(server, "isvc-rollout") as world:
+        await put(world.client, INFERENCE_SERVICES, inference_service(world.namespace, replicas=2))
+        await world.condition("Ready", "True", "WorkersReady")
+        (old,) = await revisions(world.client, world.namespace)
+        edited = inference_service(world.namespace, replicas=2, engine={"maxNumSeqs": 4})
+        await put(world.client, INFERENCE_SERVICES, edited)
+        await world.until(
+            lambda: world.operator.status(world.namespace, "chat")["currentRevision"] != old, "the edit is seen"
+        )
+        await world.condition("Ready", "True", "WorkersReady")
+        assert (await revisions(world.client, world.namespace))[old] == 0
+        await put(world.client, INFERENCE_SERVICES, inference_service(world.namespace, replicas=2))
+        await world.until(
+            lambda: world.operator.status(world.namespace, "chat")["currentRevision"] == old, "the revert is seen"
+        )
+        await world.condition("Ready", "True", "WorkersReady")
+        assert (await revisions(world.client, world.namespace))[old] == 2
+
+
+async def test_nothing_is_written_when_nothing_changes_and_not_after_a_restart(server: ControlPlane) -> None:
+    async with running(server, "isvc-quiet") as world:
+        await put(world.client, INFERENCE_SERVICES, inference_service(world.namespace, replicas=2))
+        await world.condition("Servable", "True", "ProbeAnswered")
+        await world.until(world.operator.is_idle, "the operator has nothing to do")
+        versions = await _versions(world)
+    async with running(server, "isvc-quiet") as world:
+        await world.until(lambda: world.operator.ports.probes, "the first probe after the restart")
+        await world.until(world.operator.is_idle, "the operator has nothing to do")
+        assert await _versions(world) == versions
+        assert world.client.writes == world.writes_before
+
+
+async def _versions(world: World) -> dict[str, str]:
+    """resourceVersions of all that the operator may write."""
+    return {
+        f"{obj['kind']} {obj['metadata']['name']}": obj["metadata"]["resourceVersion"] for obj in await world.left()
+    }
+
+
+async def test_the_scale_subresource_moves_the_workers(server: ControlPlane) -> None:
+    async with running(server, "isvc-scale") as world:
+        await put(world.client, INFERENCE_SERVICES, inference_service(world.namespace, replicas=1))
+        await world.condition("Ready", "True", "WorkersReady")
+        kubectl(server, "-n", world.namespace, "scale", "inferenceservice/chat", "--replicas=3")
+        await world.until(
+            lambda: world.operator.status(world.namespace, "chat")["replicaStatus"] == "3/3", "three workers"
+        )
+        (deployment,) = await world.client.list(DEPLOYMENTS, world.namespace)
+        assert deployment["spec"]["replicas"] == 3
