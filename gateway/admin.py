@@ -66,9 +66,9 @@ class Admin:
         app.router.add_get(GATEWAY_PATH_DRAIN, self._begin_drain)
         app.router.add_post(GATEWAY_PATH_DRAIN, self._begin_drain)
         app.router.add_post(GATEWAY_PATH_PROBE, self._probe)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, shutdown_timeout=1.0)
+        site = web.TCPSite(self._runner, host, port)
         await site.start()
         return int(self._runner.addresses[0][1])
 
