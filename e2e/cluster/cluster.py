@@ -4,10 +4,10 @@ Every step looks before it acts, so `up` after an interrupted `up`, after a cras
 missing and no more. Where things are is written below one state folder, which is gone when the cluster is.
 """
 
+import io
 import json
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,7 +15,7 @@ from string import Template
 
 from e2e.cluster import cgroups, layout, leftovers, network, packages, paths, sysctls, tools
 from e2e.cluster.controlplane import ControlPlane, Settings
-from e2e.cluster.errors import ClusterError, CommandFailed, UnsuitableHost
+from e2e.cluster.errors import ClusterError, UnsuitableHost
 from e2e.cluster.images import COREDNS_IMAGE, Builder
 from e2e.cluster.layout import NodeLayout
 from e2e.cluster.node import Node
@@ -154,16 +154,15 @@ class Cluster:
         network.route(running)
 
     def _send(self, node: Node, names: list[str]) -> None:
-        command = node.ctr_command("images", "import", "-")
+        images = self.builder.layout
         known = set(node.ctr("content", "ls", "--quiet").split())
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as ctr:
-            assert ctr.stdin is not None
-            assert ctr.stdout is not None
-            self.builder.layout.write_archive(ctr.stdin, names, known)
-            ctr.stdin.close()
-            output = ctr.stdout.read().decode(errors="replace")
-        if ctr.returncode != 0:
-            raise CommandFailed(command, ctr.returncode, output)
+        for digest in dict.fromkeys(digest for name in names for digest in images.layers(name)):
+            if digest not in known:
+                node.adopt(digest, images.blob(digest))
+                known.add(digest)
+        archive = io.BytesIO()
+        images.write_archive(archive, names, known)
+        node.ctr("images", "import", "-", stdin=archive.getvalue())
 
     def _apply_dns(self) -> None:
         values = {"COREDNS_IMAGE": COREDNS_IMAGE, "DNS_VIP": layout.DNS_VIP}

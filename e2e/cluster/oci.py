@@ -1,7 +1,7 @@
 """Images in an OCI layout folder, and the part of one that a node does not have yet.
 
-A node keeps every blob by its digest, so an image whose last layer changed is sent as that layer, its configuration and
-its manifest: a few kilobytes instead of a gigabyte. Layers are never compressed; nothing here crosses a network.
+A node keeps every blob by its digest, so of an image whose last layer changed it needs that layer, its configuration
+and its manifest: a few kilobytes instead of a gigabyte. Layers are never compressed; nothing here crosses a network.
 """
 
 import io
@@ -14,7 +14,6 @@ from typing import IO, Any
 
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
-COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,10 @@ class Layout:
         """The manifest that `name` stands for now, if any."""
         found = self._entry(name)
         return None if found is None else str(found["digest"])
+
+    def layers(self, name: str) -> list[str]:
+        """Digests of its file systems, the lowest first."""
+        return self.blobs(name)[:-2]
 
     def blobs(self, name: str) -> list[str]:
         """Digests of all that an image consists of, the manifest last."""
@@ -43,7 +46,7 @@ class Layout:
         """A tar file for `ctr images import` that leaves out the blobs in `known`."""
         entries = [{**entry, "annotations": {CONTAINERD_NAME: name}} for name in names if (entry := self._entry(name))]
         wanted = dict.fromkeys(digest for name in names for digest in self.blobs(name))
-        with tarfile.open(fileobj=out, mode="w|", bufsize=COPY_BYTES) as archive:
+        with tarfile.open(fileobj=out, mode="w|") as archive:
             _add(archive, "oci-layout", {"imageLayoutVersion": "1.0.0"})
             for digest in wanted:
                 if digest not in known:

@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from e2e.cluster.errors import CommandFailed, StartFailed, UnsuitableHost
 
@@ -15,26 +16,23 @@ POLL_S = 0.05
 def run(
     argv: Sequence[str | Path],
     *,
-    stdin: str | bytes | None = None,
+    stdin: str | bytes | Path | None = None,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
 ) -> str:
-    """Standard output of a program that must succeed. `env` is added to this process's environment.
+    """Standard output of a program that must succeed. It reads text or a file's content from its standard input, else
+    nothing. `env` is added to this process's environment.
 
     Raises:
         CommandFailed: it ended with something other than 0; the message carries its last lines.
     """
     words = [str(word) for word in argv]
-    done = subprocess.run(
-        words,
-        input=stdin.encode() if isinstance(stdin, str) else stdin,
-        stdin=subprocess.DEVNULL if stdin is None else None,
-        capture_output=True,
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        check=False,
-    )
-    output = done.stdout.decode(errors="replace")
+    environment = {**os.environ, **(env or {})}
+    with open(stdin if isinstance(stdin, Path) else os.devnull, "rb") as file:
+        given = stdin.encode() if isinstance(stdin, str) else stdin
+        source: dict[str, Any] = {"input": given} if isinstance(given, bytes) else {"stdin": file}
+        done = subprocess.run(words, capture_output=True, cwd=cwd, env=environment, check=False, **source)
+    output: str = done.stdout.decode(errors="replace")
     if done.returncode != 0:
         raise CommandFailed(words, done.returncode, output + done.stderr.decode(errors="replace"))
     return output
