@@ -8,7 +8,7 @@ from __future__ import annotations
 from controllers.apply import Applier
 from controllers.inference_service.admin_ports import HttpAdminPorts
 from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX, own_caches
-from controllers.inference_service.wiring import wire
+from controllers.inference_service.wiring import wire_inference_service
 from controllers.model.wiring import wire_model
 from controllers.runtime.interface import Assembly, Marker
 from controllers.settings import Settings
@@ -43,7 +43,7 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
 
     # Who reconciles what: reconcilers go here, each with `applier`, `recorder` and the informers it reads.
     applier = Applier(client)
-    of_services = wire(client, settings, queue, recorder, applier, around_services, HttpAdminPorts())
+    of_services = wire_inference_service(client, settings, queue, recorder, applier, around_services, HttpAdminPorts())
     of_models = wire_model(client, settings, queue, recorder, applier, services=services, models=models)
     of_slas = SlaReconciler(slas, services, applier, recorder)
     of_tenants = wire_tenant(client, settings, queue, recorder, applier, services=services, tenants=tenants)

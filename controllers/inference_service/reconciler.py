@@ -19,7 +19,7 @@ from controllers.plans.snapshot import Snapshot
 from controllers.plans.transitions import Transition
 from controllers.runtime.interface import Key, Outcome
 from crds.contract import FINALIZER_SERVICE
-from kube.errors import Conflict, Forbidden, Invalid
+from kube.errors import Conflict, Forbidden, Invalid, NotFound
 from kube.events import Recorder
 from kube.resources import INFERENCE_SERVICES, Object
 
@@ -70,7 +70,7 @@ class InferenceServiceReconciler:
             return Outcome()
         try:
             return await self._look(key, service)
-        except Conflict as error:
+        except (Conflict, NotFound) as error:
             # The cache is behind: what is on its way wakes the key, and the look is there in case it does not.
             log.debug("%s: %s", key, error)
             return Outcome(BEHIND_S)
@@ -80,43 +80,44 @@ class InferenceServiceReconciler:
         if not meta.get("deletionTimestamp") and FINALIZER_SERVICE not in (meta.get("finalizers") or ()):
             await self._writer.hold(service)
             return Outcome()  # The change it makes wakes the key.
+        seen, plan = self._decide(key, service)
+        await self._write_children(key, service, seen, plan)
+        if seen.refused:
+            seen, plan = self._decide(key, service)  # All was taken this time: the finding is out of date.
+        if plan.release:
+            await self._writer.release(service)
+        else:
+            await self._write_status(service, plan)
+        self._ask(key, seen, plan)
+        return Outcome(plan.look_again_s)
+
+    def _decide(self, key: Key, service: Object) -> tuple[Snapshot, ServicePlan]:
         seen = self._observe(key, service)
         history = self._histories.get(key) or History(self._clock())
         plan = plan_service(seen, self._settings, history, self._clock())
         self._remember(key, seen, plan)
-        await self._write(key, service, seen, plan)
-        self._ask(key, seen, plan)
-        return Outcome(plan.look_again_s)
+        return seen, plan
 
     def _observe(self, key: Key, service: Object) -> Snapshot:
         heard = Heard(self._loads.last(key), self._probes.last(key), self._refused.get(key), self._writer.is_unseen)
         return self._observer.snapshot(service, heard)
 
-    async def _write(self, key: Key, service: Object, seen: Snapshot, plan: ServicePlan) -> None:
+    async def _write_children(self, key: Key, service: Object, seen: Snapshot, plan: ServicePlan) -> None:
+        """A refusal is written into the status once; the queue tries again."""
         try:
             if await self._writer.children(seen, plan):
                 self._tell(service, plan.moved)
         except (Forbidden, Invalid) as error:
-            # The queue tries again; meanwhile the next look shows the answer in the status.
             is_news = self._refused.get(key) != str(error)
             self._refused[key] = str(error)
             if is_news:
-                await self._say_refused(key, service)
+                await self._write_status(service, self._decide(key, service)[1])
             raise
         self._refused.pop(key, None)
-        if plan.release:
-            await self._writer.release(service)
-        else:
-            await self._write_status(service, plan)
 
     async def _write_status(self, service: Object, plan: ServicePlan) -> None:
         if plan.status is not None and await self._writer.status(service, plan, self._wall_clock()):
             self._tell(service, plan.notes)
-
-    async def _say_refused(self, key: Key, service: Object) -> None:
-        seen = self._observe(key, service)
-        plan = plan_service(seen, self._settings, History(self._clock()), self._clock())
-        await self._write_status(service, plan)
 
     def _remember(self, key: Key, seen: Snapshot, plan: ServicePlan) -> None:
         if plan.history is not None:

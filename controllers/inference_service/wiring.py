@@ -31,7 +31,7 @@ class Wired:
     background: tuple[Background, ...]
 
 
-def wire(
+def wire_inference_service(
     client: Api,
     settings: Settings,
     queue: Marker,

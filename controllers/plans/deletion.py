@@ -27,12 +27,12 @@ def plan_deletion(snapshot: Snapshot) -> DeletionPlan:
     going = tuple(revision.name for revision in snapshot.revisions if not revision.leaving)
     left = len(snapshot.workers)
     if snapshot.revisions or left:
-        return DeletionPlan(going, False, f"Deleting: {left} workers drain for up to {_drain(snapshot)}.")
+        return DeletionPlan(going, False, f"Deleting: {_drains(left)} for up to {snapshot.spec.rollout.drain_timeout}.")
     return DeletionPlan((), FINALIZER_SERVICE in snapshot.finalizers, "Deleting: all workers are gone.")
 
 
-def _drain(snapshot: Snapshot) -> str:
-    return snapshot.spec.rollout.drain_timeout
+def _drains(number: int) -> str:
+    return "1 worker drains" if number == 1 else f"{number} workers drain"
 
 
 def deletion_costs(workers: Sequence[Worker], loads: Mapping[str, Load]) -> dict[str, int]:

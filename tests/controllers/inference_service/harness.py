@@ -16,7 +16,7 @@ from controllers.apply import Applier
 from controllers.inference_service.admin_ports import ProbeAnswer
 from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX, own_caches
 from controllers.inference_service.reconciler import KIND
-from controllers.inference_service.wiring import Wired, wire
+from controllers.inference_service.wiring import Wired, wire_inference_service
 from controllers.runtime.interface import Key
 from controllers.runtime.metrics import Metrics
 from controllers.runtime.queue import ReconcileQueue
@@ -97,7 +97,9 @@ class Operator:
             slas=Informer(client, SLAS, keep=lean),
             tenants=Informer(client, TENANTS, keep=lean, index=TENANT_INDEX),
         )
-        self.wired: Wired = wire(client, self.settings, self.queue, self.told, Applier(client), self.caches, self.ports)
+        self.wired: Wired = wire_inference_service(
+            client, self.settings, self.queue, self.told, Applier(client), self.caches, self.ports
+        )
         self.services.on_change(self._wake)
 
     def _wake(self, change: Change[Object]) -> None:

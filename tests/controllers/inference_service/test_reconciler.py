@@ -277,6 +277,8 @@ async def test_a_refused_child_is_a_condition_with_the_servers_words_and_heals(w
         lambda: any(note[1] == "ChildRefused" and "exceeded quota" in note[2] for note in world.operator.told.notes),
         "the refusal is told",
     )
+    await world.until(lambda: world.client.all(DEPLOYMENTS), "the next attempt")
+    assert [note[1] for note in world.operator.told.notes].count("ChildRefused") == 1
     await world.condition("Servable", "True", "ProbeAnswered")
 
 
