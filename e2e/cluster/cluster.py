@@ -6,7 +6,6 @@ missing and no more. Where things are is written below one state folder, which i
 
 import io
 import json
-import shutil
 import signal
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -95,7 +94,8 @@ class Cluster:
                 network.remove()
                 cgroups.remove_all()
                 sysctls.restore(self.directory / "sysctls.json")
-                shutil.rmtree(self.directory, ignore_errors=True)
+                # Unpacked images are tens of thousands of files; rm takes a fraction of what shutil.rmtree does.
+                run(["rm", "--recursive", "--force", "--one-file-system", self.directory])
             left = leftovers.found(self.directory)
         if left:
             raise ClusterError("The cluster was removed, but these are left:\n" + "\n".join(left))

@@ -1,10 +1,10 @@
 """Whatever of a cluster is still on this host. Empty when there is none, and after one was removed."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from e2e.cluster import cgroups, network
+from e2e.cluster.tools import COMPONENTS
 
 
 def found(directory: Path) -> list[str]:
@@ -17,12 +17,13 @@ def found(directory: Path) -> list[str]:
 
 
 def _processes(text: str) -> Iterator[tuple[int, str]]:
-    """Those started with a path below the folder, and those on a node: they have it mounted."""
+    """Components started with a path below the folder, and whatever is on a node: it has the folder mounted."""
     for folder in Path("/proc").glob("[0-9]*"):
-        pid = int(folder.name)
-        command = _content(folder / "cmdline").replace("\0", " ").strip()
-        if pid != os.getpid() and (text in command or _lines_naming(folder / "mountinfo", text)):
-            yield pid, command
+        argv = _content(folder / "cmdline").split("\0")
+        # A client that was only told where the kubeconfig is does not count.
+        component = Path(argv[0]).name in COMPONENTS and any(text in word for word in argv)
+        if component or _lines_naming(folder / "mountinfo", text):
+            yield int(folder.name), " ".join(argv).strip()
 
 
 def _lines_naming(file: Path, text: str) -> list[str]:
