@@ -6,11 +6,13 @@ Credentials are those of the Docker configuration that DOCKER_CONFIG names.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
+import urllib3
 from oras.auth import AuthenticationException  # type: ignore[import-untyped]
 from oras.container import Container  # type: ignore[import-untyped]
 from oras.provider import Registry  # type: ignore[import-untyped]
@@ -22,12 +24,20 @@ from controllers.model_cache.sources.blocking import in_thread, pieces
 
 TITLE: Final = "org.opencontainers.image.title"
 MOST_REDIRECTS: Final = 5
+MOST_MANIFEST_BYTES: Final = 4 << 20
+"""What registries themselves accept."""
 _MANIFESTS: Final = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
     "application/vnd.oci.image.index.v1+json",
 )
-_EXPECTED: Final = (requests.RequestException, AuthenticationException, ValueError, OSError)
+_EXPECTED: Final = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    AuthenticationException,
+    ValueError,
+    OSError,
+)
 
 
 class OciSource:
@@ -43,6 +53,7 @@ class OciSource:
             raise SourceRefused(f"'{parts.netloc}' in {uri} is no registry: write its host name with a dot or a port.")
         self._registry = _Once(insecure=parts.netloc in insecure)
         self._registry.session.max_redirects = MOST_REDIRECTS
+        self._registry.session.hooks["response"].append(_close_refusal)
         for scheme in ("http://", "https://"):
             self._registry.session.mount(scheme, GuardedAdapter(guard))
 
@@ -73,10 +84,11 @@ class OciSource:
         parts = urlsplit(self._uri)
         self._guard.resolve(parts.hostname or "", parts.port or 443)
         self._registry.auth.load_configs(self._container)
-        answer = self._ask(self._container.manifest_url(), {"Accept": ", ".join(_MANIFESTS)})
-        manifest = answer.json()
+        with self._ask(self._container.manifest_url(), {"Accept": ", ".join(_MANIFESTS)}) as answer:
+            raw = answer.raw.read(MOST_MANIFEST_BYTES + 1, decode_content=True)
+        manifest = json.loads(raw) if len(raw) <= MOST_MANIFEST_BYTES else None
         if not isinstance(manifest, dict):
-            raise ValueError("the manifest is not an object")
+            raise SourceRefused(f"{self._uri} has no manifest that is a JSON object of at most 4 MiB.")
         return manifest
 
     def _get(self, file: RemoteFile, offset: int) -> requests.Response:
@@ -111,6 +123,12 @@ class _Once(Registry):  # type: ignore[misc]
 
     def do_request(self, *args: Any, **kwargs: Any) -> Any:
         return Registry.do_request.__wrapped__(self, *args, **kwargs)
+
+
+def _close_refusal(answer: requests.Response, **_: Any) -> None:
+    """The library asks again after logging in and forgets the first answer, with its connection."""
+    if answer.status_code in (401, 403):
+        answer.close()
 
 
 class _Body:
