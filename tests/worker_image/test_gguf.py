@@ -52,24 +52,30 @@ def test_a_file_cut_anywhere_is_refused_with_its_name(path: Path) -> None:
 def test_a_truncated_tensor_is_refused_with_its_name_and_sizes(path: Path) -> None:
     whole = write_gguf(path, tiny_llama()).read_bytes()
     path.write_bytes(whole[: len(whole) - 64])
-    with pytest.raises(CheckpointError, match=rf"tensor 'output_norm.weight' reaches byte \d+, the file has \d+\."):
+    with pytest.raises(CheckpointError, match=r"tensor 'output_norm.weight' reaches byte \d+, the file has \d+\."):
         GgufFile(path)
 
 
 def test_no_byte_of_the_header_makes_the_reader_fail_otherwise_than_with_a_sentence(path: Path) -> None:
     whole = bytearray(write_gguf(path, tiny_llama()).read_bytes())
     rng = np.random.default_rng(1)
+    n_refused = 0
     for at in rng.integers(0, 6000, 400):
         damaged = bytearray(whole)
         damaged[at] = int(rng.integers(0, 256))
         path.write_bytes(damaged)
         try:
-            file = GgufFile(path)
-            load_vocabulary(file)
-            for name in file.tensors:
-                decode_tensor(file, name)
-        except CheckpointError as error:
-            assert str(path) in str(error)
+            read_everything(path)
+        except CheckpointError:
+            n_refused += 1
+    assert n_refused > 40
+
+
+def read_everything(path: Path) -> None:
+    file = GgufFile(path)
+    load_vocabulary(file)
+    for name in file.tensors:
+        decode_tensor(file, name)
 
 
 def test_an_unknown_quantisation_is_refused_with_file_tensor_and_what_is_read(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Writes small GGUF checkpoints for tests: a random Llama with a byte-level tokenizer, in any encoding, or a broken one.
+"""Writes small GGUF checkpoints for tests: a random Llama with a byte-level tokenizer, whole or broken.
 
 A writer of our own rather than the `gguf` package's, so that tests can also write what no proper writer would.
 """

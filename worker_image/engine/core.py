@@ -50,6 +50,7 @@ class Engine:
         self._scheduler.cancel(request_id)
         self._sampler.forget(request_id)
 
+    @torch.inference_mode()
     def step(self) -> StepDone:
         batch = self._scheduler.schedule()
         logits = self._runner.run(batch)

@@ -6,6 +6,7 @@ other side of the socket does, so that no engine outlives its server. HTTP and t
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import select
 import signal
@@ -109,7 +110,9 @@ def main() -> int:
     except ServerGone:
         return 0
     except WorkerError as error:
-        channel.send(Failed(str(error)))
+        # The server may have refused the checkpoint first, for its own half of the reasons.
+        with contextlib.suppress(ServerGone):
+            channel.send(Failed(str(error)))
         return EXIT_REFUSED
 
 

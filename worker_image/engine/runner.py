@@ -21,8 +21,7 @@ class Runner:
 
     def run(self, batch: Batch) -> torch.Tensor:
         """Logits (sampling chunks, vocab) float32, in the order of `batch.sampling_chunks`."""
-        with torch.inference_mode():
-            return self._model.forward(self._tensors(batch), self._cache)
+        return self._model.forward(self._tensors(batch), self._cache)
 
     def _tensors(self, batch: Batch) -> StepTensors:
         chunks = batch.chunks

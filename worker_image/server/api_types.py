@@ -159,7 +159,9 @@ def parse_request(kind: type[T], body: bytes) -> T:
 
 def _sentence(error: ValidationError) -> RequestError:
     # Every branch of a union reports its own failure; the field, not the branch, is what the client knows.
-    first = error.errors(include_url=False, include_input=False)[0]
+    # A field we do not have comes first: it is often the misspelt name of one that is then reported as missing.
+    found = error.errors(include_url=False, include_input=False)
+    first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
     if first["type"] == "json_invalid":
         return RequestError(f"the body is no valid JSON: {first['msg'].removeprefix('Invalid JSON: ')}.")
     param = ".".join(_known_parts(first["loc"]))
