@@ -190,6 +190,7 @@ def _arguments(snapshot: Snapshot, volume: ModelVolume, digest: str | None) -> l
     arguments += ["--port", str(contract.WORKER_HTTP_PORT), "--admin-port", str(contract.WORKER_ADMIN_PORT)]
     arguments += ["--device", "cpu" if on_cpu else "cuda"]
     arguments += ["--threads", str(math.ceil(quantity(_cores(accelerator))))]
+    arguments += ["--drain-timeout-s", f"{seconds(snapshot.spec.rollout.drain_timeout):g}", "--log-format", "json"]
     arguments += _engine_arguments(snapshot.spec.engine)
     if digest and volume.volume_name is None:
         # A cached copy was verified by the node agent; only the worker ever reads a user's own claim.
@@ -201,9 +202,15 @@ def _engine_arguments(engine: Engine) -> list[str]:
     settings: Mapping[str, int | None] = {
         "--max-model-len": engine.max_model_len,
         "--max-num-seqs": engine.max_num_seqs,
+        "--max-num-batched-tokens": _step_tokens(engine.max_num_seqs),
         "--kv-cache-bytes": None if engine.kv_cache is None else int(quantity(engine.kv_cache)),
     }
     return [text for flag, value in settings.items() if value is not None for text in (flag, str(value))]
+
+
+def _step_tokens(max_num_seqs: int | None) -> int | None:
+    """A step must hold one token of every running request and some of a prompt; up to here the default does."""
+    return None if max_num_seqs is None or max_num_seqs < 128 else 2 * max_num_seqs
 
 
 def _cores(accelerator: Accelerator) -> str:

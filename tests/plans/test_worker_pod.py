@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 import pytest
 
 from controllers.plans.worker_pod import WorkerImages, check_image, worker_template
 from tests.gen import IMAGES, model_view, service_spec, snapshot, target_of
+from worker_image import settings
 
 BOTH = WorkerImages(cpu="cpu:1", gpu="gpu:1", pull_policy="Never")
 
@@ -75,8 +77,14 @@ def test_the_arguments_name_the_model_the_ports_and_the_cores() -> None:
         *("serve", "/models/m.gguf"),
         *("--served-model-name", "chat", "--served-model-name", "demo/chat"),
         *("--port", "8000", "--admin-port", "8001", "--device", "cpu", "--threads", "2"),
+        *("--drain-timeout-s", "120", "--log-format", "json"),
         *("--max-num-seqs", "4", "--kv-cache-bytes", "1024"),
     ]
+
+
+def test_a_step_holds_a_token_of_every_request_and_some_of_a_prompt() -> None:
+    arguments = container(engine={"maxNumSeqs": 300})["args"]
+    assert arguments[-4:] == ["--max-num-seqs", "300", "--max-num-batched-tokens", "600"]
 
 
 def test_only_a_users_own_claim_is_verified_by_the_worker() -> None:
@@ -136,3 +144,12 @@ def test_an_accelerator_without_an_image_says_which_value_to_set() -> None:
         "No worker image is configured for accelerator 'mig'; set Helm value workers.gpu.image, "
         "or ask for accelerator.cpu."
     )
+
+
+def test_the_worker_understands_every_argument() -> None:
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    settings.add_serve_arguments(parser)
+    arguments = container(engine={"maxNumSeqs": 300, "kvCache": "64Mi", "maxModelLen": 512})["args"]
+    parsed = settings.serve_settings(parser.parse_args(arguments[1:]))
+    assert parsed.names == ("chat", "demo/chat")
+    assert (parsed.model.max_num_seqs, parsed.model.kv_cache_bytes, parsed.drain_timeout_s) == (300, 64 * 2**20, 120.0)

@@ -316,3 +316,21 @@ async def test_status_says_the_generation_that_it_speaks_of(world: World) -> Non
     assert service
     assert service["status"]["observedGeneration"] == service["metadata"]["generation"]
     assert {one["observedGeneration"] for one in service["status"]["conditions"]} == {service["metadata"]["generation"]}
+
+
+async def test_a_service_made_again_under_its_name_touches_nothing_of_the_one_before(world: World) -> None:
+    await apply(world)
+    await world.condition("Servable", "True", "ProbeAnswered")
+    (left_over,) = world.client.all(DEPLOYMENTS)
+    left_over["metadata"] |= {"name": "chat-before", "uid": "uid-before", "resourceVersion": "0"}
+    left_over["metadata"]["labels"] = left_over["metadata"]["labels"] | {"foretide.dev/revision": "before"}
+    left_over["metadata"]["ownerReferences"] = [{"kind": "InferenceService", "uid": "uid-other", "controller": True}]
+    left_over["spec"]["replicas"] = 4
+    async with running(world.client) as second:
+        world.client.put(DEPLOYMENTS, left_over)
+        second.operator.queue.add(CHAT)
+        await until(lambda: second.operator.caches.deployments.get(NS, "chat-before"), "the left-over is seen")
+        await until(second.operator.is_idle, "the operator has nothing to do")
+        assert second.operator.status(NS, "chat")["revisions"][0]["name"] != "before"
+        writes = [write for write in world.client.log if write.name == "chat-before"]
+    assert writes == []
