@@ -1,0 +1,18 @@
+"""The operator's one list, put together."""
+
+from __future__ import annotations
+
+from controllers.build import build
+from controllers.settings import Settings
+from kube.events import Recorder
+from tests.controllers.running import Keys
+from tests.fakes import FakeClient
+
+
+async def test_each_kind_has_a_reconciler_and_each_cache_a_name_of_its_own() -> None:
+    client = FakeClient()
+    assembly = build(client, Settings(), Keys(), Recorder(client, controller="test", instance="test"))
+    assert {one.kind for one in assembly.reconcilers} == set(assembly.owned)
+    names = [one.name for one in (*assembly.owned.values(), *assembly.children)]
+    assert len(set(names)) == len(names)
+    assert "the keyring" in {one.name for one in assembly.background}
