@@ -79,6 +79,7 @@ class WatchSource:
             await self._publish_for_ever(publish)
 
     async def _publish_for_ever(self, publish: Callable[[Catalog], None]) -> None:
+        self._dirty.clear()
         services = {one.key: self._build(one) for one in self._services.items()}
         log.info("The catalog is complete: %d services, %d tenants.", len(services), len(self._tenants))
         while True:

@@ -46,7 +46,7 @@ class Listener:
         self._shared.draining = True
 
     def stop_accepting(self) -> None:
-        self._shared.draining = True
+        self._shared.draining = self._shared.leaving = True
         if self._server is not None:
             self._server.close()
         for connection in list(self._shared.connections):

@@ -14,7 +14,9 @@ from enum import Enum, auto
 import httptools
 
 from gateway.http1.limits import ByteBudget, Limits, Problem
-from gateway.http1.messages import Answer, Request
+from gateway.http1.messages import Answer, Request, render
+
+_UPGRADING = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 
 class Reading(Enum):
@@ -65,8 +67,7 @@ class RequestReader:
                 self._parser.feed_data(data)
                 break
             except httptools.HttpParserUpgrade as upgrade:
-                # We never upgrade: the bytes behind such a request are the next request.
-                data = data[upgrade.args[0] :]
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
             except httptools.HttpParserError:
                 self._problem = self._problem or Problem.MALFORMED
                 break
@@ -124,6 +125,8 @@ class RequestReader:
         minor_version = 0 if parser.get_http_version() == "1.0" else 1
         request = Request(parser.get_method(), self._target, self._headers, minor_version, parser.should_keep_alive())
         self._request = request
+        if parser.should_upgrade():
+            return
         self._problem = self._problem or self._head_problem(request)
         if self._problem is None:
             self._early = self._admit(request)
@@ -142,6 +145,8 @@ class RequestReader:
             self._parts.append(body)
 
     def on_message_complete(self) -> None:
+        if self._parser.should_upgrade():
+            return
         self.phase = Reading.NOTHING
         request, self._request = self._request, None
         early, self._early = self._early, None
@@ -156,6 +161,22 @@ class RequestReader:
             self._parts.clear()
             self._body_bytes = 0  # from here on the request carries the count
         self.ready.append(request)
+
+    def _head_without_upgrade(self) -> bytes:
+        """The head once more, as if no upgrade had been asked for, which a server may always pretend (RFC 9110, 7.8).
+
+        The parser gives up at such a head and takes no body, so without this a body would be read as a request.
+        """
+        request = self._request
+        if request is None or request.method == b"CONNECT":
+            self._problem = Problem.MALFORMED
+            return b""
+        self._parser = httptools.HttpRequestParser(self)
+        kept = [one for one in request.headers.items() if one[0] not in _UPGRADING]
+        if not request.keep_alive:
+            kept.append((b"connection", b"close"))
+        line = b"%b %b HTTP/1.%d\r\n" % (request.method, request.target, request.minor_version)
+        return line + render(kept) + b"\r\n"
 
     # --- limits -------------------------------------------------------------------------------------------------
 

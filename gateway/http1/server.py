@@ -32,6 +32,9 @@ class Shared:
         self.memory = ByteBudget(limits.buffered_bytes)
         self.connections: set[ServerConnection] = set()
         self.draining = False
+        """Answers ask their clients to connect anew."""
+        self.leaving = False
+        """No connection outlives its answer any more, whether or not the answer could say so."""
         self.emptied = asyncio.Event()
         """Set whenever the last connection ends."""
 
@@ -157,7 +160,7 @@ class ServerConnection(asyncio.Protocol):
             return
         if not self._ended:
             self._transport.abort()
-        elif not self._keep_alive:
+        elif not self._keep_alive or self._shared.leaving:
             self._linger()
         else:
             self._pump()

@@ -1,0 +1,260 @@
+"""The protocol's edges: malformed, slow, huge and pipelined requests, each held to its bound without harm to others."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from gateway.frontend import RequestLimits
+from gateway.http1.limits import Limits
+from gateway.settings import Settings
+from tests.gateway.harness import (
+    KEY,
+    SETTINGS,
+    Exchange,
+    FakeWorker,
+    answers,
+    raw,
+    request_bytes,
+    serving,
+)
+from tests.waiting import eventually
+
+ASK = {"model": "chat", "messages": []}
+AUTH = f"Authorization: Bearer {KEY}\r\n".encode()
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\n" + AUTH
+
+
+def limited(**limits: float) -> Settings:
+    return replace(SETTINGS, limits=replace(Limits(), **limits))
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00", 400),  # TLS on a plain port
+        (b"GET\r\n\r\n", 400),
+        (b"GET / HTTP/9.9\r\n\r\n", 400),
+        (b"GET /v1/models HTTP/1.1\r\n\r\n", 400),  # no Host
+        (b"GET /v1/models HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
+        (POST + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),  # request smuggling
+        (POST + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd", 400),
+        (POST + b"Content-Length: -1\r\n\r\n", 400),
+        (POST + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (POST + b"Transfer-Encoding: gzip\r\n\r\n", 400),
+        (POST + b"Folded: a\r\n b\r\n\r\n", 400),
+        (POST + b"Bad Name: a\r\n\r\n", 400),
+        (POST + b"Expect: a-miracle\r\nContent-Length: 2\r\n\r\n{}", 417),
+        (POST + b"Content-Length: 99999999\r\n\r\n", 413),
+        (POST + b"Content-Length: 99999999999999999999999\r\n\r\n", 400),
+    ],
+)
+async def test_what_is_not_valid_http_is_refused_in_openai_shape_and_closed(sent: bytes, status: int) -> None:
+    worker = FakeWorker(answers)
+    async with serving(worker) as gateway, raw(gateway.port) as client:
+        await client.send(sent)
+        got = await client.response()
+        assert (got.status, got.headers["connection"]) == (status, "close")
+        assert got.error["message"].endswith(".")
+        assert await client.at_end()
+    assert worker.asked == []
+
+
+async def test_a_body_over_the_limit_is_413_even_in_chunks_and_the_client_reads_it() -> None:
+    async with serving(FakeWorker(answers), settings=limited(body_bytes=10_000)) as gateway:
+        assert (await gateway.post({**ASK, "pad": "x" * 20_000})).status == 413
+        async with raw(gateway.port) as client:
+            await client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+            for _ in range(20):
+                await client.send(b"400\r\n" + b"x" * 1024 + b"\r\n")
+            assert (await client.response()).status == 413
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        POST + b"".join(b"x-%d: y\r\n" % number for number in range(150)) + b"\r\n",
+        POST + b"x: " + b"y" * 40_000 + b"\r\n\r\n",
+        b"GET /" + b"y" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+)
+async def test_too_many_or_too_long_headers_are_431(head: bytes) -> None:
+    async with serving(FakeWorker(answers)) as gateway, raw(gateway.port) as client:
+        await client.send(head)
+        assert (await client.response()).status == 431
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        POST + b"x: ",
+        b"GET /",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n1;",
+        POST + b"Transfer-Encoding: chunked\r\n\r\n0\r\nx: ",
+    ],
+)
+async def test_a_head_extension_or_trailer_that_never_ends_is_cut(begin: bytes) -> None:
+    async with serving(FakeWorker(answers)) as gateway, raw(gateway.port) as client:
+        await client.send(begin)
+        with pytest.raises((ConnectionError, TimeoutError)):  # noqa: PT012 - the cut comes at some write
+            for _ in range(500):
+                await client.send(b"y" * 10_000)
+                if client.reader.at_eof() or client.reader._buffer:  # type: ignore[attr-defined]
+                    raise ConnectionResetError
+                await asyncio.sleep(0)
+        assert (await client.response()).status == 431
+
+
+async def test_a_client_that_dribbles_its_headers_gets_408() -> None:
+    async with serving(FakeWorker(answers), settings=limited(head_timeout_s=0.5)) as gateway, raw(gateway.port) as slow:
+        asking = asyncio.create_task(slow.response())
+        for byte in POST:
+            if asking.done():
+                break
+            await slow.send(bytes([byte]))
+            await asyncio.sleep(0.02)
+        assert asking.done(), "the bytes that trickled in put the end off"
+        assert (await asking).status == 408
+
+
+async def test_a_body_that_stops_coming_gets_408() -> None:
+    async with serving(FakeWorker(answers), settings=limited(body_timeout_s=0.3)) as gateway, raw(gateway.port) as slow:
+        await slow.send(POST + b"Content-Length: 100\r\n\r\n{")
+        assert (await slow.response()).status == 408
+
+
+async def test_an_idle_connection_is_closed_without_a_word() -> None:
+    async with serving(FakeWorker(answers), settings=limited(idle_timeout_s=0.3)) as gateway, raw(gateway.port) as idle:
+        await idle.send(request_bytes(ASK))
+        assert (await idle.response()).status == 200
+        assert await idle.at_end()
+
+
+async def test_connections_beyond_the_limit_are_told_so() -> None:
+    async with serving(FakeWorker(answers), settings=limited(connections=2)) as gateway:
+        async with raw(gateway.port) as first, raw(gateway.port), raw(gateway.port) as third:
+            assert (await third.response()).status == 503
+            await first.send(request_bytes(ASK))
+            assert (await first.response()).status == 200
+        await eventually(lambda: gateway.gateway._listener.open_connections == 0, "the connections have ended")
+        assert (await gateway.post(ASK)).status == 200
+
+
+async def test_requests_beyond_the_limit_are_503_with_retry_after() -> None:
+    async def hangs(exchange: Exchange) -> None:
+        await exchange.hang()
+
+    worker = FakeWorker(hangs)
+    few = replace(SETTINGS, requests=RequestLimits(in_flight=1))
+    async with serving(worker, settings=few) as gateway, raw(gateway.port) as first:
+        await first.send(request_bytes(ASK))
+        await eventually(lambda: worker.asked, "the first request is on its way")
+        got = await gateway.post(ASK)
+        assert (got.status, got.error["code"], got.headers["retry-after"]) == (503, "overloaded", "1")
+
+
+async def test_bodies_of_all_connections_together_are_bounded_and_given_back() -> None:
+    async with serving(FakeWorker(answers), settings=limited(buffered_bytes=5_000)) as gateway:
+        async with raw(gateway.port) as hoarder:
+            await hoarder.send(POST + b"Content-Length: 4900\r\n\r\n" + b"x" * 4_800)
+            await eventually(lambda: gateway.gateway._listener.buffered_bytes == 4_800, "the gateway holds the part")
+            got = await gateway.post({**ASK, "pad": "x" * 1_000})
+            assert (got.status, got.headers["retry-after"]) == (503, "1")
+        await eventually(lambda: gateway.gateway._listener.buffered_bytes == 0, "the memory was given back")
+        assert (await gateway.post({**ASK, "pad": "x" * 1_000})).status == 200
+        assert gateway.gateway._listener.buffered_bytes == 0
+
+
+async def test_a_wrong_key_is_refused_before_its_body_is_read() -> None:
+    async with serving(FakeWorker(answers)) as gateway, raw(gateway.port) as client:
+        await client.send(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer no\r\nContent-Length: 5000\r\n\r\n"
+        )
+        got = await client.response()
+        assert (got.status, got.headers["connection"]) == (401, "close")
+
+
+# --- HTTP/1.1 in full -------------------------------------------------------------------------------------------------
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    async with serving(FakeWorker(answers)) as gateway, raw(gateway.port) as client:
+        models = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n" + AUTH + b"\r\n"
+        wrong = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
+        await client.send(request_bytes(ASK) + models + wrong + request_bytes({**ASK, "stream": True}) + models)
+        got = [await client.response() for _ in range(5)]
+        assert [one.status for one in got] == [200, 200, 404, 200, 200]
+        assert got[3].body.endswith(b"data: [DONE]\n\n")
+
+
+async def test_thousands_of_requests_in_one_write_are_answered_one_by_one() -> None:
+    async with serving(FakeWorker(answers)) as gateway, raw(gateway.port) as client:
+        wrong = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
+        sending = asyncio.create_task(client.send(wrong * 5_000))
+        for _ in range(5_000):
+            assert (await client.response()).status == 404
+        await sending
+
+
+async def test_a_request_in_single_bytes_is_understood() -> None:
+    async with serving(FakeWorker(answers)) as gateway, raw(gateway.port) as client:
+        for byte in request_bytes(ASK):
+            await client.send(bytes([byte]))
+        assert (await client.response()).status == 200
+
+
+async def test_a_chunked_body_with_trailers_reaches_the_worker_whole() -> None:
+    worker = FakeWorker(answers)
+    async with serving(worker) as gateway, raw(gateway.port) as client:
+        body = b'{"model":"chat"}'
+        chunks = b"".join(b"%x;ext=1\r\n%b\r\n" % (1, body[i : i + 1]) for i in range(len(body)))
+        await client.send(POST + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\nAuthorization: evil\r\n\r\n")
+        assert (await client.response()).status == 200
+    assert worker.asked[0].body == body
+
+
+async def test_a_client_that_asks_before_sending_is_told_to_continue() -> None:
+    async with serving(FakeWorker(answers)) as gateway, raw(gateway.port) as client:
+        head, mark, body = request_bytes(ASK, extra="Expect: 100-continue\r\n").partition(b"\r\n\r\n")
+        await client.send(head + mark)
+        assert (await client.response()).status == 100
+        await client.send(body)
+        assert (await client.response()).status == 200
+
+
+async def test_an_upgrade_is_ignored_and_the_next_request_is_read() -> None:
+    async with serving(FakeWorker(answers)) as gateway, raw(gateway.port) as client:
+        upgrade = request_bytes(
+            ASK, extra="Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"
+        )
+        await client.send(upgrade + request_bytes(ASK))
+        assert [(await client.response()).status for _ in range(2)] == [200, 200]
+        for byte in upgrade:
+            await client.send(bytes([byte]))
+        assert (await client.response()).status == 200
+
+
+async def test_a_tunnel_is_refused() -> None:
+    async with serving(FakeWorker(answers)) as gateway, raw(gateway.port) as client:
+        await client.send(b"CONNECT 10.0.0.1:443 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await client.response()).status == 400
+        assert await client.at_end()
+
+
+async def test_http_1_0_gets_a_stream_that_ends_with_its_connection() -> None:
+    async with serving(FakeWorker(answers)) as gateway, raw(gateway.port) as client:
+        await client.send(request_bytes({**ASK, "stream": True}).replace(b"HTTP/1.1", b"HTTP/1.0"))
+        got = await client.response()
+        assert got.status == 200
+        assert "transfer-encoding" not in got.headers
+        assert got.body.endswith(b"data: [DONE]\n\n")
+
+
+async def test_connection_close_is_honoured() -> None:
+    async with serving(FakeWorker(answers)) as gateway, raw(gateway.port) as client:
+        await client.send(request_bytes(ASK, extra="Connection: close\r\n"))
+        got = await client.response()
+        assert (got.status, got.headers["connection"]) == (200, "close")
+        assert await client.at_end()

@@ -1,0 +1,214 @@
+"""Where the catalog comes from: the API server's watches, and a file; and the flags that choose."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.catalog import Catalog, ServiceKey
+from gateway.errors import SettingsError
+from gateway.identity import Keyring
+from gateway.settings import parse
+from gateway.static import load
+from gateway.watch import WatchSource
+from kube.errors import Unreachable
+from kube.resources import ENDPOINT_SLICES, INFERENCE_SERVICES, SECRETS, SLAS, TENANTS
+from tests.fakes import FakeClient
+from tests.waiting import eventually
+
+CHAT = ServiceKey("demo", "chat")
+PEPPER = b"q" * 32
+
+
+def meta(name: str, namespace: str | None = "demo", **labels: str) -> dict[str, Any]:
+    placed = {"namespace": namespace} if namespace else {}
+    return {**placed, "name": name, "creationTimestamp": "2026-01-02T03:04:05Z", "labels": labels}
+
+
+def service(name: str = "chat", sla: str | None = None) -> dict[str, Any]:
+    return {"metadata": meta(name), "spec": {"model": "m", **({"sla": sla} if sla else {})}}
+
+
+def sla(ttft: str | None) -> dict[str, Any]:
+    return {"metadata": meta("fast"), "spec": {"priority": "P1", **({"targets": {"ttft": ttft}} if ttft else {})}}
+
+
+def tenant(*namespaces: str) -> dict[str, Any]:
+    return {"metadata": meta("acme", None), "spec": {"namespaces": list(namespaces)}}
+
+
+def slice_(*pods: str, name: str = "chat-worker-1", ready: bool = True) -> dict[str, Any]:
+    endpoints = [
+        {"addresses": [f"10.0.0.{number}"], "conditions": {"ready": ready}, "targetRef": {"kind": "Pod", "name": pod}}
+        for number, pod in enumerate(pods)
+    ]
+    labels = {"foretide.dev/inference-service": "chat"}
+    return {"metadata": {**meta(name), "labels": labels}, "ports": [{"port": 8000}], "endpoints": endpoints}
+
+
+def keyring(*keys: str, name: str = "foretide-keyring") -> dict[str, Any]:
+    ring = Keyring(PEPPER)
+    hashes = json.dumps({"acme": [ring.digest(key.encode()).hex() for key in keys]}).encode()
+    data = {"pepper": base64.b64encode(PEPPER).decode(), "keyring.json": base64.b64encode(hashes).decode()}
+    return {"metadata": meta(name, "foretide-system"), "data": data}
+
+
+def cluster() -> FakeClient:
+    return FakeClient(
+        (INFERENCE_SERVICES, service(sla="fast")),
+        (SLAS, sla("250ms")),
+        (TENANTS, tenant("demo")),
+        (ENDPOINT_SLICES, slice_("chat-aa1-5-x")),
+        (SECRETS, keyring("sk-1")),
+    )
+
+
+@contextlib.asynccontextmanager
+async def following(client: FakeClient) -> AsyncIterator[list[Catalog]]:
+    views: list[Catalog] = []
+    running = asyncio.create_task(WatchSource(client, "foretide-system").run(views.append))
+    try:
+        await eventually(lambda: views, "the first view was published")
+        yield views
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_the_first_view_is_complete() -> None:
+    async with following(cluster()) as views:
+        view = views[0]
+        chat = view.services[CHAT]
+        assert (chat.ttft_target_s, chat.created_s) == (0.25, 1767323045)
+        assert [(one.where, one.revision, one.ready) for one in chat.endpoints] == [("10.0.0.0:8000", "aa1", True)]
+        assert view.tenants["acme"].namespaces == {"demo"}
+        assert view.keyring.tenants == {Keyring(PEPPER).digest(b"sk-1"): "acme"}
+
+
+async def test_every_kind_of_change_makes_a_new_view() -> None:
+    client = cluster()
+    async with following(client) as views:
+
+        def endpoints() -> list[str]:
+            return [one.pod for one in views[-1].services[CHAT].endpoints]
+
+        client.put(ENDPOINT_SLICES, slice_("chat-bb2-5-x", "chat-bb2-5-y"))
+        await eventually(lambda: endpoints() == ["chat-bb2-5-x", "chat-bb2-5-y"], "the endpoints changed")
+        client.put(SLAS, sla("2s"))
+        await eventually(lambda: views[-1].services[CHAT].ttft_target_s == 2.0, "the target changed")
+        client.put(SLAS, sla(None))
+        await eventually(lambda: views[-1].services[CHAT].ttft_target_s is None, "the target went")
+        client.put(TENANTS, tenant("demo", "lab"))
+        await eventually(lambda: "lab" in views[-1].tenants["acme"].namespaces, "the tenant grew")
+        client.put(SECRETS, keyring("sk-2"))
+        await eventually(lambda: Keyring(PEPPER).digest(b"sk-2") in views[-1].keyring.tenants, "the key rotated")
+        assert Keyring(PEPPER).digest(b"sk-1") not in views[-1].keyring.tenants
+        client.put(INFERENCE_SERVICES, service("other"))
+        await eventually(lambda: len(views[-1].services) == 2, "a service came")
+        client.remove(INFERENCE_SERVICES, "demo", "chat")
+        await eventually(lambda: CHAT not in views[-1].services, "a service went")
+
+
+async def test_a_service_that_did_not_change_is_the_same_object_in_the_next_view() -> None:
+    client = cluster()
+    client.put(INFERENCE_SERVICES, service("other"))
+    async with following(client) as views:
+        other = ServiceKey("demo", "other")
+        client.put(ENDPOINT_SLICES, slice_("chat-cc3-5-x"))
+        await eventually(lambda: views[-1].services[CHAT].endpoints[0].revision == "cc3", "chat changed")
+        assert views[-1].services[other] is views[0].services[other]
+
+
+async def test_slices_that_come_before_their_service_wait_for_it() -> None:
+    client = cluster()
+    client.remove(INFERENCE_SERVICES, "demo", "chat")
+    async with following(client) as views:
+        assert views[-1].services == {}
+        client.put(INFERENCE_SERVICES, service())
+        await eventually(lambda: CHAT in views[-1].services, "the service came")
+        assert len(views[-1].services[CHAT].endpoints) == 1
+
+
+async def test_another_secret_is_not_a_keyring_and_no_keyring_lets_nobody_in() -> None:
+    client = cluster()
+    client.remove(SECRETS, "foretide-system", "foretide-keyring")
+    client.put(SECRETS, keyring("sk-1", name="something-else"))
+    async with following(client) as views:
+        assert views[-1].keyring.tenants == {}
+
+
+async def test_the_view_stands_while_the_api_server_is_away() -> None:
+    client = cluster()
+    async with following(client) as views:
+        for resource in (INFERENCE_SERVICES, SLAS, TENANTS, ENDPOINT_SLICES, SECRETS):
+            client.fail_next("watch", resource, *[Unreachable("away")] * 3)
+        client.break_streams()
+        client.put(ENDPOINT_SLICES, slice_("chat-dd4-5-x"))
+        assert views[-1].services[CHAT].endpoints[0].revision == "aa1"
+        await eventually(lambda: views[-1].services[CHAT].endpoints[0].revision == "dd4", "it caught up")
+        assert all(view.services for view in views), "no view in between was empty"
+
+
+# --- the file and the flags -------------------------------------------------------------------------------------------
+
+
+GOOD = """
+tenants: [{name: acme, namespaces: [demo], keys: [sk-a, sk-b]}]
+services: [{namespace: demo, name: chat, ttft: 500ms, revision: r1, endpoints: ["127.0.0.1:1", "[::1]:2"]}]
+"""
+
+
+def test_a_static_file_is_a_catalog(tmp_path: Path) -> None:
+    file = tmp_path / "static.yaml"
+    file.write_text(GOOD)
+    catalog = load(file)
+    assert [one.where for one in catalog.services[CHAT].endpoints] == ["127.0.0.1:1", "[::1]:2"]
+    assert catalog.services[CHAT].ttft_target_s == 0.5
+    assert catalog.keyring.tenants[catalog.keyring.digest(b"sk-b")] == "acme"
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ("tenants: []", "services"),
+        (GOOD.replace("127.0.0.1:1", "nowhere"), "'nowhere' is not host:port"),
+        (GOOD.replace("revision", "revisions"), "Extra inputs"),
+        (GOOD.replace("500ms", "soon"), "ttft"),
+        ("{", "static.yaml"),
+    ],
+)
+def test_a_bad_static_file_is_refused_at_the_start_with_its_name(tmp_path: Path, bad: str, said: str) -> None:
+    file = tmp_path / "static.yaml"
+    file.write_text(bad)
+    with pytest.raises(SettingsError, match=r"static\.yaml") as refused:
+        load(file)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--deadline", "0"], "--deadline is 0.0; it must be greater than 0"),
+        (["--port", "70000"], "--port is 70000"),
+        (["--port", "8081"], "--port and --admin-port are both 8081"),
+        (["--access-log", "2"], "--access-log is 2.0"),
+        (["--static", "/nonexistent"], "there is no such file"),
+    ],
+)
+def test_bad_flags_are_refused_with_a_sentence(flags: list[str], said: str) -> None:
+    with pytest.raises(SettingsError, match="--") as refused:
+        parse(flags)
+    assert said in str(refused.value)
+
+
+def test_the_defaults_are_valid() -> None:
+    settings = parse([])
+    assert (settings.port, settings.admin_port, settings.system_namespace) == (8080, 8081, "foretide-system")
+    assert settings.limits.body_bytes == 8 * 1024 * 1024
