@@ -9,9 +9,9 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
+from controllers.model_cache import entries, patience
 from controllers.model_cache.errors import FetchError, Interrupted
 from controllers.model_cache.job import Job
 from controllers.model_cache.report import Reporter
@@ -23,11 +23,9 @@ from controllers.plans.model_cache import (
     Copy,
     Evict,
     Fetch,
-    Hold,
     ModelRef,
     Refuse,
     Remove,
-    Wait,
     Wanted,
     plan,
 )
@@ -41,15 +39,6 @@ LOOK_WHILE_FETCHING_S: Final = 0.5
 TOUCH_EVERY_S: Final = 60.0
 DISK_MARGIN_BYTES: Final = 64 << 20
 """Never taken of the disk: logs and pods of the node need some room, too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why the last try failed, and when the next may be."""
-
-    message: str
-    attempts: int
-    not_before_s: float
 
 
 class Counts:
@@ -81,7 +70,7 @@ class Agent:
         self._copies: dict[ModelRef, Record] = {}
         self._sizes: dict[ModelRef, int] = {}
         self._jobs: dict[ModelRef, tuple[Job, asyncio.Task[None]]] = {}
-        self._failures: dict[ModelRef, Failure] = {}
+        self._failures: dict[ModelRef, patience.Failure] = {}
         self.counts = Counts()
         self.last_step_s = clock()
 
@@ -216,15 +205,17 @@ class Agent:
             self._wake.set()
 
     def _failed(self, job: Job, error: FetchError) -> None:
-        """Patience doubles with each failure in a row; a try that brought bytes starts the row anew."""
-        ref = job.model.ref
+        ref, now_s = job.model.ref, self._clock()
         self.counts.failed += 1
-        before = self._failures.get(ref)
-        moved = isinstance(error, Interrupted) and job.progress.received_bytes > 0
-        attempts = 1 if before is None or moved else before.attempts + 1
-        wait_s = min(error.patience_s * 2 ** min(attempts - 1, 20), error.most_s) * self._rng.uniform(0.8, 1.2)
-        self._failures[ref] = Failure(str(error), attempts, self._clock() + wait_s)
-        log.warning("Model '%s' is not cached, next try in %.0f s: %s", ref, wait_s, error)
+        failure = patience.after(
+            self._failures.get(ref),
+            error,
+            received_bytes=job.progress.received_bytes,
+            now_s=now_s,
+            chance=self._rng.random(),
+        )
+        self._failures[ref] = failure
+        log.warning("Model '%s' is not cached, next try in %.0f s: %s", ref, failure.not_before_s - now_s, error)
 
     async def _end_jobs(self, refs: list[ModelRef]) -> None:
         tasks = [self._jobs[ref][1] for ref in refs]
@@ -237,49 +228,18 @@ class Agent:
         ref, name = model.ref, self._views.node_name
         record = self._copies.get(ref)
         if record is not None and _fits(record, model):
-            size = record.size_bytes
-            return NodeCopy(
-                name=name,
-                state=CopyState.CACHED,
-                bytes=size,
-                total_bytes=size,
-                digest=record.digest,
-                format=record.format,
-            )
-        for action in actions:
-            if action.model == ref and isinstance(action, Refuse):
-                return NodeCopy(name=name, state=CopyState.FAILED, message=action.message)
-            if action.model == ref and isinstance(action, Hold | Evict):
-                text = action.message if isinstance(action, Hold) else f"Evicted: {action.reason}"
-                return NodeCopy(name=name, state=CopyState.EVICTED, message=text)
-            if action.model == ref and isinstance(action, Wait):
-                return NodeCopy(name=name, state=CopyState.PENDING, message=action.message)
-        return self._fetching(ref)
+            return entries.of_copy(name, record)
+        planned = [entries.of_action(name, action) for action in actions if action.model == ref]
+        return next((one for one in planned if one is not None), None) or self._fetching(ref)
 
     def _fetching(self, ref: ModelRef) -> NodeCopy:
-        name, failure = self._views.node_name, self._failures.get(ref)
-        under_way = self._jobs.get(ref)
+        """A failure stays in view until the next try brings bytes, so that the entry does not flicker."""
+        name, failure, under_way = self._views.node_name, self._failures.get(ref), self._jobs.get(ref)
         if under_way is not None and (failure is None or under_way[0].progress.received_bytes > 0):
-            job = under_way[0]
-            rate = job.rate.at(self._clock(), job.progress.received_bytes)
-            fetching = job.state is CopyState.DOWNLOADING
-            return NodeCopy(
-                name=name,
-                state=job.state,
-                bytes=job.progress.done_bytes,
-                total_bytes=job.progress.total_bytes or job.total_bytes,
-                bytes_per_second=rate if fetching else None,
-            )
+            return entries.of_job(name, under_way[0], self._clock())
         if failure is None:
             return NodeCopy(name=name, state=CopyState.PENDING)
-        kept = self._store.partial_bytes(ref)
-        return NodeCopy(
-            name=name,
-            state=CopyState.FAILED,
-            bytes=kept,
-            total_bytes=self._sizes.get(ref),
-            message=failure.message[:1024],
-        )
+        return entries.of_failure(name, failure, self._store.partial_bytes(ref), self._sizes.get(ref))
 
     # --- waiting ---------------------------------------------------------------------------------------------
     def _next_look_s(self, report_in_s: float | None) -> float:

@@ -103,7 +103,7 @@ Action = Remove | Evict | Fetch | Hold | Wait | Refuse
 def plan(
     copies: Sequence[Copy], wanted: Sequence[Wanted], used_by_pods: AbstractSet[ModelRef], budget_bytes: int
 ) -> list[Action]:
-    """All actions, deletions first. Planning again after they were done gives no Remove and no Evict."""
+    """All actions, deletions first. Repeated, it comes to rest: each Model is evicted at most once for others' sake."""
     asked = {one.model for one in wanted}
     removed = [_removal(copy, asked) for copy in copies if _is_waste(copy, asked, used_by_pods)]
     gone = {action.model for action in removed}
