@@ -75,6 +75,9 @@ class Writes(Counter[str]):
     def without_leases(self) -> int:
         return self.total() - self.leases
 
+    def __str__(self) -> str:
+        return ", ".join(f"{count} {resource}" for resource, count in self.most_common()) or "none"
+
 
 async def writes_so_far(connection: Connection) -> Writes:
     """Writing requests that the API server has answered, by resource. Its own are among them."""
@@ -82,7 +85,8 @@ async def writes_so_far(connection: Connection) -> Writes:
     found = Writes()
     for labels, value in parse(text, "apiserver_request_total").get("apiserver_request_total", ()):
         if labels.get("verb") in WRITING_VERBS and not _is_servers_own(labels):
-            found[labels["resource"]] += int(value)
+            part = f"/{labels['subresource']}" if labels.get("subresource") else ""
+            found[labels["resource"] + part] += int(value)
     return found
 
 

@@ -72,6 +72,7 @@ def _questions(scale: Scale) -> Sequence[_Question]:
         *_edit_questions(busy, lambda f: f.edits_in_churn, p99_goal=100.0),
         _Question(churn, "CPU share of one core", "%", lambda f: _churn(f).cpu_percent),
         _Question(churn, "CPU time for each pod change", "ms", lambda f: 1000 * _churn(f).cpu_s / _churn(f).changes),
+        _Question("all of the above", "exits of the process by itself", "exits", lambda f: f.exits, goal=0.0),
         _Question("all of the above", "peak memory of any life", "MB", lambda f: f.peak_mb, goal=300.0),
     )
 

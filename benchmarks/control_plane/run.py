@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
@@ -22,6 +22,7 @@ from benchmarks.control_plane.scale import Scale
 from benchmarks.control_plane.stand_in import StandIn
 from benchmarks.control_plane.subject import Recipe, Subject
 from e2e.cluster.controlplane import ControlPlane
+from e2e.cluster.errors import StartFailed
 from e2e.cluster.progress import Progress
 from kube.client import Client
 from kube.connection import Connection
@@ -32,6 +33,7 @@ START_S: Final = 240.0
 QUIET_S: Final = 2.0
 """No write for so long means that a subject has done all it wants."""
 LOOK_S: Final = 0.4
+EXITS_ALLOWED: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,11 @@ class Findings:
     churn: Window | None = None
     peak_mb: float = 0.0
     """Over all its lives."""
+    exits: int = 0
+    """Lives that ended by themselves. Kubernetes would start it again; so does the run, and repeats the part."""
+
+
+Part = Callable[[Subject, Findings], Awaitable[None]]
 
 
 class Bench:
@@ -135,13 +142,14 @@ class Bench:
                     await self.stand_in.settle()
                 with self._say.step(f"{recipe.name}: start with new pods"):
                     found.catch_up = await self._start(subject, until_quiet=True)
-            await self._at_rest(subject, found)
+            await self._surviving(subject, found, self._rest)
             for at in range(self._scale.restarts):
                 with self._say.step(f"{recipe.name}: restart {at + 1} of {self._scale.restarts}"):
                     found.peak_mb = max(found.peak_mb, subject.peak_rss_mb())
                     subject.stop()
                     found.restarts.append(await self._start(subject, until_quiet=False))
-            await self._under_load(subject, found)
+            for part in (self._quiet_edits, self._pod_changes, self._busy_edits):
+                await self._surviving(subject, found, part)
             found.peak_mb = max(found.peak_mb, subject.peak_rss_mb())
         finally:
             subject.stop()
@@ -157,13 +165,13 @@ class Bench:
         cpu_s = subject.cpu_s()
         if not until_quiet:
             await self._quiet_since(subject)  # A late write would be the next window's.
-        return Start(
-            took_s=ended_s - began_s,
-            cpu_s=cpu_s,
-            peak_mb=subject.peak_rss_mb(),
-            writes=since(before, await writes_so_far(self._connection)),
-            handled=await self._handled(subject),
+        writes = since(before, await writes_so_far(self._connection))
+        began = Start(ended_s - began_s, cpu_s, subject.peak_rss_mb(), writes, await self._handled(subject))
+        self._say.say(
+            f"  {began.took_s:.1f} s, {began.cpu_s:.1f} s of CPU, {began.peak_mb:.0f} MB,"
+            f" {began.handled:.0f} services handled; writes: {writes}"
         )
+        return began
 
     def _all_handled(self, subject: Subject, samples: Samples) -> bool:
         recipe, counts = subject.recipe, self._scale.counts
@@ -186,23 +194,42 @@ class Bench:
                 seen, last_s = now, time.monotonic()
         return last_s
 
-    async def _at_rest(self, subject: Subject, found: Findings) -> None:
+    async def _surviving(self, subject: Subject, found: Findings, part: Part) -> None:
+        while True:
+            try:
+                return await part(subject, found)
+            except StartFailed as error:
+                if found.exits >= EXITS_ALLOWED:
+                    raise
+                found.exits += 1
+                self._say.say(f"{subject.recipe.name} has ended by itself and is started again. {error}")
+                await self._start(subject, until_quiet=True)
+
+    async def _rest(self, subject: Subject, found: Findings) -> None:
         with self._say.step(f"{subject.recipe.name}: idle for {self._scale.window_s:.0f} s"):
             async with self._window(subject) as window:
                 await asyncio.sleep(self._scale.window_s)
             found.idle, found.idle_rss_mb = window.closed(), subject.rss_mb()
 
-    async def _under_load(self, subject: Subject, found: Findings) -> None:
-        scale, name = self._scale, subject.recipe.name
-        with self._say.step(f"{name}: {scale.edits} spec edits at {scale.edits_per_s:.0f}/s"):
+    async def _quiet_edits(self, subject: Subject, found: Findings) -> None:
+        scale = self._scale
+        with self._say.step(f"{subject.recipe.name}: {scale.edits} spec edits at {scale.edits_per_s:.0f}/s"):
             found.edits = await self._edit(subject, churning=False)
-        with self._say.step(f"{name}: {scale.changes_per_s:.0f} pod changes/s"):
+
+    async def _pod_changes(self, subject: Subject, found: Findings) -> None:
+        scale = self._scale
+        with self._say.step(f"{subject.recipe.name}: {scale.changes_per_s:.0f} pod changes/s"):
             churn = Churn(self._client, self.stand_in.pods, scale.changes_per_s)
             async with churn.running(), self._window(subject) as window:
                 await asyncio.sleep(scale.window_s)
                 window.changes = churn.made
             found.churn = window.closed()
-        with self._say.step(f"{name}: {scale.edits} spec edits among {scale.changes_per_s:.0f} pod changes/s"):
+
+    async def _busy_edits(self, subject: Subject, found: Findings) -> None:
+        scale = self._scale
+        with self._say.step(
+            f"{subject.recipe.name}: {scale.edits} spec edits among {scale.changes_per_s:.0f} pod changes/s"
+        ):
             found.edits_in_churn = await self._edit(subject, churning=True)
 
     async def _edit(self, subject: Subject, *, churning: bool) -> Window:

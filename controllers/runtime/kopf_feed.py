@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 ATTEMPTS: Final = 150
 """About five minutes: longer than any restart of an API server, but a 403 that stays must end in a visible exit."""
 
+NO_PEER: Final[Any] = "foretide"
+"""A name for Kopf's peering, which is off. Left out, Kopf asks for the user's name, and a numeric user has none."""
+
 
 class Feed:
     """Runs Kopf from `start` until `stop`. `mark(key, resource_version)` and `on_end(why)` are called in its thread."""
@@ -71,6 +74,7 @@ class Feed:
             settings=make_settings(),
             clusterwide=True,
             standalone=True,
+            identity=NO_PEER,
             stop_flag=self._stop_flag,
         )
 
