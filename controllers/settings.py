@@ -29,8 +29,7 @@ class Images(Section):
     worker_gpu: str | None = Field(
         None, min_length=1, description="Worker for `accelerator: gpu` and `accelerator: mig`; none when left out."
     )
-    operator: str = Field("foretide/operator:dev", min_length=1, description="Runs the node agent that fetches Models.")
-    pull_policy: str = Field("IfNotPresent", pattern="^(Always|IfNotPresent|Never)$", description="For both images.")
+    pull_policy: str = Field("IfNotPresent", pattern="^(Always|IfNotPresent|Never)$", description="For every worker.")
 
 
 class ModelCache(Section):

@@ -1,0 +1,146 @@
+"""The chart as an administrator meets it: senseless values are refused, rights are few, pods are restricted."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from controllers.model_cache import settings as agent_settings
+from controllers.settings import load_settings
+from e2e.cluster import tools
+from gateway import settings as gateway_settings
+
+CHART = Path(__file__).parent.parent.parent / "charts/foretide"
+Object = dict[str, Any]
+
+
+def template(*flags: str) -> subprocess.CompletedProcess[str]:
+    command = [
+        str(tools.helm()),
+        "template",
+        "foretide",
+        str(CHART),
+        "-n",
+        "foretide-system",
+        "--kube-version",
+        "1.35.0",
+    ]
+    return subprocess.run([*command, *flags], capture_output=True, text=True, timeout=60, check=False)
+
+
+def objects(*flags: str) -> list[Object]:
+    done = template(*flags)
+    assert done.returncode == 0, done.stderr
+    return [obj for obj in yaml.safe_load_all(done.stdout) if obj]
+
+
+def pods(found: list[Object]) -> Iterator[tuple[str, Object]]:
+    for obj in found:
+        if obj["kind"] in ("Deployment", "DaemonSet"):
+            yield obj["metadata"]["name"], obj["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "says"),
+    [
+        ("gateway.replcas=2", "additional properties 'replcas' not allowed"),
+        ("operator.replicas=0", "/operator/replicas"),
+        ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
+        ("gateway.url=example.com", "/gateway/url"),
+        ("modelCache.path=models", "/modelCache/path"),
+        ("modelCache.allowPrivateNetworks[0]=10.0.0.1", "/modelCache/allowPrivateNetworks/0"),
+        ("gateway.logLevel=loud", "/gateway/logLevel"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_by_its_path(flag: str, says: str) -> None:
+    done = template("--set", flag)
+    assert done.returncode != 0
+    assert says in done.stderr
+
+
+def test_every_default_value_is_described_by_the_schema() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = yaml.safe_load((CHART / "values.schema.json").read_text())
+
+    def undescribed(value: Any, node: Object, path: str) -> Iterator[str]:
+        node = schema["$defs"][node["$ref"].rpartition("/")[2]] if "$ref" in node else node
+        for name, inner in value.items() if isinstance(value, dict) else ():
+            known = node.get("properties", {})
+            if name in known:
+                yield from undescribed(inner, known[name], f"{path}.{name}")
+            elif node.get("additionalProperties", True) is False:
+                yield f"{path}.{name}"
+
+    assert list(undescribed(values, schema, "")) == []
+
+
+def test_no_right_is_a_wildcard_and_none_reaches_beyond_its_need() -> None:
+    rules = [(obj, rule) for obj in objects() if obj["kind"] in ("ClusterRole", "Role") for rule in obj["rules"]]
+    assert rules
+    for obj, rule in rules:
+        words = {*rule["apiGroups"], *rule["resources"], *rule["verbs"]}
+        assert "*" not in words
+        assert words.isdisjoint({"escalate", "bind", "impersonate", "pods/exec", "nodes/proxy"})
+        assert obj["kind"] == "Role" or "secrets" not in rule["resources"], "no cluster-wide secrets"
+
+
+def test_operator_and_gateway_are_restricted_pods() -> None:
+    for name, pod in pods(objects()):
+        container = pod["containers"][0]
+        security = container["securityContext"]
+        assert security["readOnlyRootFilesystem"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["capabilities"] == {"drop": ["ALL"]}
+        if name != "foretide-model-cache":
+            assert pod["securityContext"]["runAsNonRoot"]
+            assert not any("hostPath" in volume for volume in pod["volumes"])
+
+
+def test_the_operator_accepts_the_configuration_that_the_chart_writes(tmp_path: Path) -> None:
+    flags = [
+        "--set",
+        "operator.monitoringNamespace=monitoring",
+        "--set",
+        "workers.gpu.image=registry.example.com/gpu:1",
+    ]
+    config = next(obj for obj in objects(*flags) if obj["kind"] == "ConfigMap")
+    file = tmp_path / "operator.yaml"
+    file.write_text(config["data"]["operator.yaml"])
+    settings = load_settings(file)
+    assert settings.images.worker_gpu == "registry.example.com/gpu:1"
+    assert settings.monitoring_namespace == "monitoring"
+    assert settings.gateway_url == "http://foretide-gateway.foretide-system.svc:8080/v1"
+
+
+def test_pod_monitors_stand_only_where_their_kind_is_known() -> None:
+    assert not any(obj["kind"] == "PodMonitor" for obj in objects())
+    known = objects("--api-versions", "monitoring.coreos.com/v1/PodMonitor")
+    assert sum(obj["kind"] == "PodMonitor" for obj in known) == 4
+
+
+def test_file_roots_are_mounted_read_only_and_named_to_the_agent() -> None:
+    found = dict(pods(objects("--set", "modelCache.fileRoots={/srv/models}")))
+    agent = found["foretide-model-cache"]["containers"][0]
+    assert "--file-root=/srv/models" in agent["args"]
+    mount = next(m for m in agent["volumeMounts"] if m["mountPath"] == "/srv/models")
+    assert mount["readOnly"]
+
+
+def test_every_process_accepts_the_arguments_that_the_chart_gives_it() -> None:
+    found = {name: pod["containers"][0]["args"] for name, pod in pods(objects("--set", "gateway.accessLog=false"))}
+    gateway = gateway_settings.parse(found["foretide-gateway"])
+    assert (gateway.system_namespace, gateway.access_log_share) == ("foretide-system", 0.0)
+    agent = agent_settings.parse([one.replace("$(NODE_NAME)", "node-1") for one in found["foretide-model-cache"]])
+    assert agent.node_name == "node-1"
+    assert agent.cache_bytes == 200 * 2**30
+
+
+def test_a_stopping_gateway_gets_the_time_that_its_drain_may_take() -> None:
+    pod = dict(pods(objects()))["foretide-gateway"]
+    gateway = gateway_settings.parse(pod["containers"][0]["args"])
+    assert pod["terminationGracePeriodSeconds"] > gateway.drain_grace_s + gateway.drain_timeout_s
