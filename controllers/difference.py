@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final
 
+import orjson
+
 from crds.contract import ANNOTATION_APPLIED
 from kube.resources import Object
 
@@ -55,8 +57,7 @@ def applied_hash(wanted: Mapping[str, Any]) -> str:
     if isinstance(meta, Mapping) and ANNOTATION_APPLIED in (meta.get("annotations") or {}):
         others = {key: value for key, value in meta["annotations"].items() if key != ANNOTATION_APPLIED}
         wanted = {**wanted, "metadata": {**meta, "annotations": others}}
-    text = json.dumps(wanted, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
 def with_hash(wanted: Mapping[str, Any]) -> Object:

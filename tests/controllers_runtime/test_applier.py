@@ -76,6 +76,19 @@ async def test_drift_that_comes_back_is_corrected_every_time() -> None:
         assert seen(client)["data"]["x"] == "1"
 
 
+async def test_what_was_found_standing_is_looked_at_again_when_either_side_changes() -> None:
+    client = FakeClient()
+    await Applier(client).ensure(WANTED, None)
+    applier, standing = Applier(client), seen(client)
+    assert await applier.ensure(WANTED, standing) is None
+    newer = {**WANTED, "data": {"x": "2"}}
+    assert await applier.ensure(newer, standing) == "what we want changed"
+    drifted = seen(client)
+    drifted["data"]["x"] = "drifted"
+    client.put(CONFIG_MAPS, drifted)
+    assert await applier.ensure(newer, seen(client)) == 'data.x: wanted "2", found "drifted"'
+
+
 async def test_a_field_that_the_server_spells_its_own_way_is_written_once_and_named(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

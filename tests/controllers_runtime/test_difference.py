@@ -114,7 +114,7 @@ def test_equal_quantities_and_absent_emptiness_are_equal_and_nothing_else(
 
 
 _json = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=4),
     max_leaves=12,
 )
