@@ -30,8 +30,6 @@ from kube.resources import MODELS
 
 START_S: Final = 240.0
 """The longest that a start may take, first or not."""
-QUIET_S: Final = 2.0
-"""No write for so long means that a subject has done all it wants."""
 LOOK_S: Final = 0.4
 EXITS_ALLOWED: Final = 3
 
@@ -181,10 +179,10 @@ class Bench:
         return subject.recipe.handled(await subject.samples(), "InferenceService")
 
     async def _quiet_since(self, subject: Subject) -> float:
-        """When the last write was seen; returns after QUIET_S without one."""
+        """When the last write was seen; returns after a while without one."""
         deadline_s, last_s = time.monotonic() + START_S, time.monotonic()
         seen = await writes_so_far(self._connection)
-        while time.monotonic() - last_s < QUIET_S:
+        while time.monotonic() - last_s < self._scale.quiet_s:
             subject.check()
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"{subject.recipe.name} still writes after {START_S:.0f} s.")

@@ -25,6 +25,11 @@ class Scale:
             )
 
     @property
+    def quiet_s(self) -> float:
+        """No write for so long means that a subject has done all it wants."""
+        return 2.0 if self.objects >= 100 else 0.8
+
+    @property
     def namespaces(self) -> int:
         return max(1, min(20, self.objects // 10))
 
