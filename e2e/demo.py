@@ -18,7 +18,7 @@ from openai import OpenAI
 from e2e import checkpoint
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.progress import Progress
-from e2e.install import Kubectl, Release, install, namespace, resource, tenant_key
+from e2e.install import Kubectl, install, namespace, resource, tenant_key
 from e2e.target import Target, choose
 
 QUESTION = "What is the capital of France?"
@@ -46,7 +46,7 @@ def main() -> int:
     try:
         target = choose(nodes=1, progress=progress)
         with progress.step("Install Foretide with its Helm charts"):
-            install(target.kubectl, Release(values=target.chart_values))
+            install(target.kubectl, target.chart_values)
         key = tenant_key(target.kubectl, "acme")
         _prepare(target, progress)
         stages = _serve(target.kubectl)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,45 +41,20 @@ class Kubectl:
         return json.loads(out) if out.strip() else None
 
 
-@dataclass(frozen=True)
-class Release:
-    """What is installed: image tag and changes to the chart's values."""
-
-    tag: str = "dev"
-    values: dict[str, Any] = field(default_factory=dict)
-
-
-def install(kubectl: Kubectl, release: Release) -> None:
-    """CRDs first, then the rest; returns when operator, gateways and node agents are available."""
+def install(kubectl: Kubectl, values: dict[str, Any]) -> None:
+    """CRDs first, then the chart with `values`; returns when operator, gateways and node agents are available."""
     _helm(kubectl, "foretide-crds", {})
-    base = {"image": {"tag": release.tag}}
-    _helm(kubectl, "foretide", _merged(base, release.values))
+    _helm(kubectl, "foretide", values)
 
 
 def _helm(kubectl: Kubectl, chart: str, values: dict[str, Any]) -> None:
-    command: list[str | Path] = [
-        "upgrade",
-        "--install",
-        chart,
-        CHARTS / chart,
-        "--namespace",
-        SYSTEM,
-        "--create-namespace",
-    ]
-    flags: list[str | Path] = ["--values", "-", "--wait", "--timeout", "3m"]
+    command: list[str | Path] = ["upgrade", "--install", chart, CHARTS / chart, "--values", "-"]
+    flags = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "3m"]
     try:
         run([tools.helm(), "--kubeconfig", kubectl.kubeconfig, *command, *flags], stdin=json.dumps(values))
     except CommandFailed as failed:
         pods = kubectl("-n", SYSTEM, "get", "pods", "-o", "wide")
         raise ClusterError(f"{failed}\nPods of {SYSTEM}:\n{pods}") from failed
-
-
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    out = dict(base)
-    for name, value in over.items():
-        both = isinstance(value, dict) and isinstance(out.get(name), dict)
-        out[name] = _merged(out[name], value) if both else value
-    return out
 
 
 def tenant_key(kubectl: Kubectl, tenant: str) -> str:

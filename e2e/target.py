@@ -20,6 +20,7 @@ from typing import Any
 from e2e import checkpoint
 from e2e.cluster import layout, paths, tools
 from e2e.cluster.cluster import Cluster
+from e2e.cluster.images import content_tag
 from e2e.cluster.progress import Progress
 from e2e.cluster.shell import run, wait_until
 from e2e.install import SYSTEM, Kubectl
@@ -74,11 +75,12 @@ def _given(kubeconfig: Path) -> Target:
 
 def _own(nodes: int, progress: Progress) -> Target:
     _as_root("up", "--nodes", str(nodes))
-    _as_root("images", "--tag", TAG)
+    tag = content_tag()
+    _as_root("images", "--tag", tag)
     cluster = Cluster(progress)
     model = checkpoint.path()
     values = {
-        "image": {"tag": TAG},
+        "image": {"tag": tag},
         "gateway": {"service": {"type": "NodePort"}},
         "modelCache": {
             "fileRoots": [str(model.parent)],

@@ -60,6 +60,12 @@ def product_images(tag: str) -> list[Image]:
     return images
 
 
+def content_tag() -> str:
+    """A tag that changes with any source of the product's images, so that a cluster starts what was built last."""
+    keys = "".join(image.key() for image in product_images("any"))
+    return f"dev-{hashlib.sha256(keys.encode()).hexdigest()[:12]}"
+
+
 def copied_paths(dockerfile: str) -> list[str]:
     """What the COPY and ADD lines of a Dockerfile take from the context."""
     sources: list[str] = []

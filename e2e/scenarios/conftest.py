@@ -12,7 +12,7 @@ import pytest
 from e2e import checkpoint as checkpoints
 from e2e.cluster.cluster import Cluster
 from e2e.cluster.progress import Progress
-from e2e.install import Release, install, namespace, resource, tenant_key
+from e2e.install import install, namespace, resource, tenant_key
 from e2e.scenarios.world import MODEL, World
 from e2e.target import Target, choose
 
@@ -52,7 +52,7 @@ def model_source(target: Target) -> str:
 @pytest.fixture(scope="session")
 def world(target: Target, digest: str) -> Iterator[World]:
     kubectl = target.kubectl
-    install(kubectl, Release(values=target.chart_values))
+    install(kubectl, target.chart_values)
     keys = {tenant: tenant_key(kubectl, tenant) for tenant in ("acme", "rival")}
     kubectl.apply(
         namespace("demo"),
