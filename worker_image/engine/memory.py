@@ -11,6 +11,14 @@ from worker_image.errors import SettingsError
 SHARE_OF_FREE_MEMORY = 0.5
 """The rest stays for activations, the server process and the page cache."""
 
+CGROUPS = Path("/sys/fs/cgroup")
+CGROUP_FILES = (
+    ("memory.max", "memory.current"),
+    # Version 1, where no limit is a number larger than any machine.
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
+"""Limit and use, in bytes, as the container sees its own group."""
+
 
 @dataclass(frozen=True)
 class KvPlan:
@@ -18,13 +26,13 @@ class KvPlan:
     max_model_len: int
 
 
-def free_memory_bytes() -> int:
+def free_memory_bytes(cgroups: Path = CGROUPS) -> int:
     """What this process may still allocate: the machine's available memory, or what its cgroup leaves if less."""
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(fields["MemAvailable"].split()[0]) * 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and (text := limit.read_text().strip()) != "max":
-        available = min(available, int(text) - int(used.read_text()))
+    for limit, used in CGROUP_FILES:
+        if (cgroups / limit).exists() and (text := (cgroups / limit).read_text().strip()) != "max":
+            available = min(available, int(text) - int((cgroups / used).read_text()))
     return max(available, 0)
 
 

@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+
+from worker_image.engine.memory import free_memory_bytes
+
+GIB = 2**30
+
+
+def _write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("limit", "used"),
+    [
+        ("memory.max", "memory.current"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ],
+)
+def test_a_containers_limit_counts_in_both_versions_of_cgroups(tmp_path: Path, limit: str, used: str) -> None:
+    assert free_memory_bytes(_write(tmp_path, {limit: f"{GIB // 4}\n", used: f"{GIB // 16}\n"})) == GIB * 3 // 16
+
+
+def test_more_use_than_the_limit_leaves_nothing_rather_than_less(tmp_path: Path) -> None:
+    assert free_memory_bytes(_write(tmp_path, {"memory.max": "100", "memory.current": "101"})) == 0
+
+
+@pytest.mark.parametrize("limit", [{"memory.max": "max\n"}, {"memory/memory.limit_in_bytes": str(2**62)}, {}])
+def test_without_a_limit_the_machine_decides(tmp_path: Path, limit: dict[str, str]) -> None:
+    files = limit | ({"memory/memory.usage_in_bytes": "0"} if limit else {})
+    assert free_memory_bytes(_write(tmp_path, files)) > GIB // 4
