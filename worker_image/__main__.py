@@ -9,7 +9,13 @@ from typing import Any
 
 from worker_image.errors import CheckpointError, SettingsError
 from worker_image.logs import configure, report_fatal
-from worker_image.settings import add_serve_arguments, serve_settings
+from worker_image.settings import (
+    add_bench_arguments,
+    add_model_arguments,
+    add_serve_arguments,
+    model_settings,
+    serve_settings,
+)
 
 EXIT_REFUSED = 2
 
@@ -34,6 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="worker_image", description="Serve a language model.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _command(commands, "serve", "answer the OpenAI API over HTTP", add_serve_arguments, _serve)
+    _command(commands, "chat", "talk with the model in the terminal", add_model_arguments, _chat)
+    _command(commands, "bench", "measure this machine's speed with the model", add_bench_arguments, _bench)
     return parser
 
 
@@ -53,6 +61,18 @@ def _serve(arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:
     from worker_image.server.serve import serve
 
     return serve(serve_settings(arguments))
+
+
+def _chat(arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:
+    from worker_image.terminal.chat import chat
+
+    return chat(model_settings(arguments))
+
+
+def _bench(arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:
+    from worker_image.terminal.bench import bench
+
+    return bench(model_settings(arguments), arguments.requests, arguments.prompt_tokens, arguments.output_tokens)
 
 
 if __name__ == "__main__":

@@ -76,6 +76,13 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drain-notice-s", type=float, default=1.0, help="least time of answering 503 before exit")
 
 
+def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser)
+    parser.add_argument("--requests", type=_positive, default=8, help="requests at once (default: 8)")
+    parser.add_argument("--prompt-tokens", type=_positive, default=128, help="tokens of each prompt (default: 128)")
+    parser.add_argument("--output-tokens", type=_positive, default=64, help="tokens of each answer (default: 64)")
+
+
 def model_settings(arguments: argparse.Namespace) -> ModelSettings:
     """Raises SettingsError."""
     step_tokens, max_num_seqs = arguments.max_num_batched_tokens, arguments.max_num_seqs

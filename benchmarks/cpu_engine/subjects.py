@@ -1,0 +1,79 @@
+"""Our engine and transformers' `generate`, made to do the same work: greedy, float32, a fixed number of tokens."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers.utils import logging as transformers_logging
+
+from worker_image.checkpoint.gguf import GgufFile
+from worker_image.checkpoint.quant import TensorReader
+from worker_image.engine.core import Engine
+from worker_image.engine.messages import Add, EngineSettings, Sampling
+
+NO_TOKEN = 10**9
+"""An end-of-sequence id that no model has, so that both sides generate to the full length."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    tokens: list[list[int]]
+    seconds: float
+
+
+class Subject(Protocol):
+    def generate(self, prompts: list[list[int]], n_tokens: int) -> Answer:
+        """`n_tokens` for every prompt, all prompts at once."""
+
+
+class Ours:
+    """The engine in this process; the server around it is not measured here."""
+
+    def __init__(self, checkpoint: Path, n_threads: int) -> None:
+        settings = EngineSettings(
+            model_path=str(checkpoint), n_threads=n_threads, max_num_seqs=32, step_tokens=256, block_tokens=16,
+            max_model_len=2048, kv_cache_bytes=None,
+        )  # fmt: skip
+        reader = TensorReader(GgufFile(checkpoint), n_threads)
+        self._engine = Engine(reader, settings, lambda _: None)
+        reader.close()
+
+    def generate(self, prompts: list[list[int]], n_tokens: int) -> Answer:
+        started_at = time.perf_counter()
+        for request_id, prompt in enumerate(prompts):
+            self._engine.add(Add(request_id, list(prompt), Sampling(n_tokens, temperature=0.0)))
+        tokens: list[list[int]] = [[] for _ in prompts]
+        while self._engine.has_work:
+            for token in self._engine.step().tokens:
+                tokens[token.request_id].append(token.token)
+        return Answer(tokens, time.perf_counter() - started_at)
+
+
+class Transformers:
+    """`AutoModelForCausalLM.generate` with left padding, as its documentation batches decoder-only models."""
+
+    def __init__(self, checkpoint: Path, n_threads: int) -> None:
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        logging.getLogger("transformers").setLevel(logging.ERROR)
+        torch.set_num_threads(n_threads)
+        self._model: Any = AutoModelForCausalLM.from_pretrained(
+            checkpoint.parent, gguf_file=checkpoint.name, dtype=torch.float32
+        )
+
+    def generate(self, prompts: list[list[int]], n_tokens: int) -> Answer:
+        longest = max(map(len, prompts))
+        ids = torch.tensor([[0] * (longest - len(prompt)) + prompt for prompt in prompts])
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        config = GenerationConfig(  # type: ignore[no-untyped-call]
+            max_new_tokens=n_tokens, do_sample=False, eos_token_id=NO_TOKEN, pad_token_id=0
+        )
+        started_at = time.perf_counter()
+        with torch.inference_mode():
+            generated = self._model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        return Answer(generated[:, longest:].tolist(), time.perf_counter() - started_at)
