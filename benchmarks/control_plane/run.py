@@ -93,7 +93,7 @@ class Bench:
         self, client: Client, connection: Connection, plane: ControlPlane, scale: Scale, say: Progress
     ) -> None:
         self._client, self._connection, self._plane, self._scale, self._say = client, connection, plane, scale, say
-        self.stand_in = StandIn(client, scale)
+        self.stand_in = StandIn(client, f"http://127.0.0.1:{plane.ports.etcd}", scale)
         self._editor = Editor(client, self.stand_in)
         self._services = fleet.service_names(scale)
         self._round = 0

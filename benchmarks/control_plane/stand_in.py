@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from benchmarks.control_plane.api import each
+from benchmarks.control_plane.etcd import put_pods
 from benchmarks.control_plane.fleet import node_of
 from benchmarks.control_plane.scale import Scale
 from crds.contract import LABEL_SERVICE
 from kube.api import Api
 from kube.errors import KubeError
 from kube.informer import Change, Informer
-from kube.resources import DEPLOYMENTS, PODS, Object
+from kube.resources import DEPLOYMENTS, Object
 
 PEER_LABEL: Final = "peer.example.com/inference-service"
 STARTED: Final = "2026-01-01T00:00:00Z"
@@ -64,8 +65,8 @@ class Seen:
 class StandIn:
     """Watches all Deployments. `pods` are those that `settle` made."""
 
-    def __init__(self, client: Api, scale: Scale) -> None:
-        self._client, self._scale = client, scale
+    def __init__(self, client: Api, etcd_url: str, scale: Scale) -> None:
+        self._client, self._etcd_url, self._scale = client, etcd_url, scale
         self.deployments: Informer[Seen] = Informer(client, DEPLOYMENTS, keep=Seen.of)
         self.pods: list[tuple[str, str]] = []
         self.problems: list[str] = []
@@ -75,19 +76,18 @@ class StandIn:
 
     async def settle(self) -> None:
         """Make all pods that Deployments want, ready, and say so in their statuses."""
-        await each(await self._client.list(DEPLOYMENTS, label_selector=LABEL_SERVICE), self._settle_one)
+        deployments = await self._client.list(DEPLOYMENTS, label_selector=LABEL_SERVICE)
+        pods: list[Object] = []
+        for one in deployments:
+            for at in range(one["spec"]["replicas"]):
+                pods.append({**pod_of(one, at, len(pods), self._scale), **ready_status(len(pods))})
+        self.pods = [(pod["metadata"]["namespace"], pod["metadata"]["name"]) for pod in pods]
+        await put_pods(self._etcd_url, pods)
+        await each(deployments, self._all_ready)
         self._is_settled = True
 
-    async def _settle_one(self, deployment: Object) -> None:
+    async def _all_ready(self, deployment: Object) -> None:
         meta, wanted = deployment["metadata"], deployment["spec"]["replicas"]
-        for at in range(wanted):
-            number = len(self.pods)
-            pod = pod_of(deployment, at, number, self._scale)
-            self.pods.append((meta["namespace"], pod["metadata"]["name"]))
-            created = await self._client.create(PODS, pod)
-            await self._client.merge_patch(
-                PODS, meta["namespace"], created["metadata"]["name"], ready_status(number), subresource="status"
-            )
         await self._write_status(meta["namespace"], meta["name"], meta["generation"], wanted, wanted)
 
     def _on_change(self, change: Change[Seen]) -> None:
@@ -153,8 +153,8 @@ def pod_of(deployment: Object, at: int, number: int, scale: Scale) -> Object:
 
 
 def _size_as_stored(pod: Object) -> int:
-    """Roughly: the server adds defaults, managed fields and a status."""
-    return len(str(pod)) + 2400
+    """Roughly: the status and defaults come on top."""
+    return len(str(pod)) + 2300
 
 
 def ready_status(number: int, *, ready: bool = True, beat: str = STARTED) -> dict[str, Any]:
