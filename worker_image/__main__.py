@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from worker_image.errors import CheckpointError, SettingsError
+from worker_image.errors import CheckpointError, EngineError, SettingsError
 from worker_image.logs import configure, report_fatal
 from worker_image.settings import (
     add_bench_arguments,
@@ -17,6 +17,7 @@ from worker_image.settings import (
     serve_settings,
 )
 
+EXIT_ENGINE_ENDED = 1
 EXIT_REFUSED = 2
 
 
@@ -28,6 +29,9 @@ def main(argv: list[str] | None = None) -> int:
     except (CheckpointError, SettingsError) as error:
         report_fatal(str(error))
         return EXIT_REFUSED
+    except EngineError as error:
+        report_fatal(str(error))
+        return EXIT_ENGINE_ENDED
 
 
 def _run(main_coroutine: Coroutine[Any, Any, int]) -> int:
