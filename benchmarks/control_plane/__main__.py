@@ -29,7 +29,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         default=plain.window_s,
         help="seconds of the idle and pod windows (default: %(default)s)",
     )
-    parser.add_argument("--restarts", type=int, default=plain.restarts, help="restarts (default: %(default)s)")
+    parser.add_argument(
+        "--restarts", type=int, default=plain.restarts, help="restarts of the operator (default: %(default)s)"
+    )
     parser.add_argument("--no-peer", action="store_true", help="measure the operator only")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results (default: docs/benchmarks)")
     parser.add_argument(
@@ -44,8 +46,8 @@ async def measure(options: argparse.Namespace, scale: Scale, say: Progress) -> t
         with ControlPlane(progress=say) as plane:
             async with Bench.on(plane, scale, say) as bench:
                 await bench.declare()
-                our_findings = await bench.measure(ours(options.profile))
-                peer_findings = None if options.no_peer else await bench.measure(peer())
+                our_findings = await bench.measure(ours(options.profile), scale.restarts)
+                peer_findings = None if options.no_peer else await bench.measure(peer(), restarts=1)
                 for problem in bench.stand_in.problems:
                     say.say(f"Doubtful: {problem}")
                 return our_findings, peer_findings

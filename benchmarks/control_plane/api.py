@@ -75,6 +75,11 @@ class Writes(Counter[str]):
     def without_leases(self) -> int:
         return self.total() - self.leases
 
+    @property
+    def objects(self) -> int:
+        """Without leases and Events: what is done, not what is told."""
+        return self.without_leases - self["events"]
+
     def __str__(self) -> str:
         return ", ".join(f"{count} {resource}" for resource, count in self.most_common()) or "none"
 

@@ -55,7 +55,7 @@ def _questions(scale: Scale) -> Sequence[_Question]:
     restart, churn = f"restart, {fleet}", f"{changes}, {fleet}"
     quiet, busy = f"spec edits, {scale.edits_per_s:.0f}/s, {fleet}", f"spec edits among {changes}, {fleet}"
     return (
-        _Question(first, "until every child is there and nothing is written any more", "s", lambda f: _first(f)[0]),
+        _Question(first, "until every child and status is written", "s", lambda f: _first(f)[0]),
         _Question(first, "API writes for each InferenceService", "writes", lambda f: _first(f)[1] / scale.objects),
         _Question(first, "CPU time", "s", lambda f: _first(f)[2]),
         _Question(restart, "start of the process until all is synced and reconciled", "s", _restart_s, goal=10.0),
@@ -175,6 +175,6 @@ WORDS: Final = Words(
         "The gateway does not run, so no probe is sent; services are ready but not servable.",
         "Without its resume handler the peer would write nothing at a restart, and notice nothing that happened to its"
         " children while it was away.",
-        "Restarts: time and CPU are medians, writes and memory the worst.",
+        "Restarts: of three of ours, time and CPU are medians, writes and memory the worst; the peer restarts once.",
     ),
 )

@@ -39,7 +39,7 @@ class Start:
     """One life's beginning."""
 
     took_s: float
-    """From the process's start until every object was handled; at a first start until nothing was written any more."""
+    """From the process's start until every object was handled; at a first start until all but Events was written."""
     cpu_s: float
     peak_mb: float
     writes: Writes
@@ -128,7 +128,7 @@ class Bench:
             )
             await create_all(self._client, fleet.services(scale))
 
-    async def measure(self, recipe: Recipe) -> Findings:
+    async def measure(self, recipe: Recipe, restarts: int) -> Findings:
         """All of it for one subject. The first one finds no pods; those that follow find what it left."""
         found, subject = Findings(), Subject(recipe, self._plane.kubeconfig, self._plane.directory)
         try:
@@ -141,8 +141,8 @@ class Bench:
                 with self._say.step(f"{recipe.name}: start with new pods"):
                     found.catch_up = await self._start(subject, until_quiet=True)
             await self._surviving(subject, found, self._rest)
-            for at in range(self._scale.restarts):
-                with self._say.step(f"{recipe.name}: restart {at + 1} of {self._scale.restarts}"):
+            for at in range(restarts):
+                with self._say.step(f"{recipe.name}: restart {at + 1} of {restarts}"):
                     found.peak_mb = max(found.peak_mb, subject.peak_rss_mb())
                     subject.stop()
                     found.restarts.append(await self._start(subject, until_quiet=False))
@@ -179,17 +179,23 @@ class Bench:
         return subject.recipe.handled(await subject.samples(), "InferenceService")
 
     async def _quiet_since(self, subject: Subject) -> float:
-        """When the last write was seen; returns after a while without one."""
-        deadline_s, last_s = time.monotonic() + START_S, time.monotonic()
+        """When the last write but Events was seen; returns after a while without any, Events too.
+
+        Events follow at a rate that their writer limits, long after what they tell of.
+        """
+        deadline_s, quiet_s = time.monotonic() + START_S, self._scale.quiet_s
+        last_s = last_of_all_s = time.monotonic()
         seen = await writes_so_far(self._connection)
-        while time.monotonic() - last_s < self._scale.quiet_s:
+        while time.monotonic() - last_of_all_s < quiet_s:
             subject.check()
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"{subject.recipe.name} still writes after {START_S:.0f} s.")
             await asyncio.sleep(LOOK_S)
-            now = await writes_so_far(self._connection)
+            now, at_s = await writes_so_far(self._connection), time.monotonic()
             if now.without_leases != seen.without_leases:
-                seen, last_s = now, time.monotonic()
+                last_of_all_s = at_s
+                last_s = at_s if now.objects != seen.objects else last_s
+            seen = now
         return last_s
 
     async def _surviving(self, subject: Subject, found: Findings, part: Part) -> None:
