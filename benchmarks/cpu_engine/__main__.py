@@ -86,7 +86,7 @@ def _fastest_step(workload: Workload, pairs: list[tuple[Answer, Answer]]) -> lis
         return []
     mine, theirs = (min(pair[side].fastest_step_s for pair in pairs) * 1e3 for side in (0, 1))
     print(f"{workload.name}: fastest step {mine:.1f} ms against {theirs:.1f} ms")
-    return [Row(workload.name, "fastest decode step", "ms", round(mine, 2), round(theirs, 2), PEER_NAME)]
+    return [Row(workload.name, "fastest 8 decode steps, each", "ms", round(mine, 2), round(theirs, 2), PEER_NAME)]
 
 
 def start_rows(checkpoint: Path, n_threads: int, repeats: int) -> list[Row]:
@@ -104,13 +104,14 @@ def words(n_threads: int, repeats: int, load: float) -> Words:
         command="python -m benchmarks.cpu_engine",
         about=[
             "SmolLM2-135M-Instruct (Q4_1) computed in float32: our engine beside `transformers.generate` on the same "
-            f"file, prompts and token counts, {n_threads} threads each, in the same process and in turns.",
+            f"file, prompts and token counts, {n_threads} threads each, in turns. Ours is the engine process with its "
+            "messages, as `serve` runs it; HTTP and text are left out on both sides.",
         ],
         notes=[
             f"Numbers are medians of {repeats} turns; the ratio is the median of the turns' ratios.",
             f"The load average at the end was {load:.1f}: beyond {n_threads} the machine had other work, which slows "
             "both sides and the wait of one thread for another most of all.",
-            "The fastest decode step is the one that nothing else on the machine disturbed; throughput includes all.",
+            "The fastest steps are those that nothing else on the machine disturbed; throughput includes all.",
             "Prompts of a batch are left-padded for the peer; ours has none. Its key-value cache is its default.",
             "At batch 8 three quarters of our step is matrix products at the speed of memory: 0.54 GB of float32 "
             "weights a step. oneDNN's packed weights take half the time of `torch.nn.functional.linear` there.",
@@ -138,6 +139,7 @@ def main(arguments: list[str]) -> int:
     peer, ours = Transformers(checkpoint, options.threads), Ours(checkpoint, options.threads)
     for workload in workloads(lambda text: vocabulary.encode(text, add_bos=False)):
         rows += compare(workload, ours, peer, options.repeats)
+    ours.close()
     report = Report.of_now(rows)
     about = words(options.threads, options.repeats, os.getloadavg()[0])
     for path in publish(report, about, "cpu_engine", options.out):
