@@ -190,7 +190,8 @@ def _tensor(reader: TensorReader, name: str) -> torch.Tensor:
 
 def _layer(reader: TensorReader, prefix: str) -> Layer:
     def stacked(*names: str) -> Linear:
-        return pack_linear(torch.cat([_tensor(reader, f"{prefix}.{name}.weight") for name in names]))
+        parts = [_tensor(reader, f"{prefix}.{name}.weight") for name in names]
+        return pack_linear(parts[0] if len(parts) == 1 else torch.cat(parts))
 
     return Layer(
         attention_norm=_tensor(reader, f"{prefix}.attn_norm.weight"),
