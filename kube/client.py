@@ -6,6 +6,7 @@ the fence first, so that a process that lost its leadership sends nothing.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
@@ -88,6 +89,9 @@ class Client:
         if self._session is not None:
             await self._session.close()
             self._session = None
+            # A connection given up in its TLS handshake is closed by the loop, in its next rounds.
+            for _ in range(3):
+                await asyncio.sleep(0)
 
     # --- reading ---------------------------------------------------------------------------------------------
     async def get(self, resource: Resource, namespace: str | None, name: str) -> Object:

@@ -105,7 +105,7 @@ async def test_an_answer_that_makes_no_sense_ends_in_a_new_list(caplog: pytest.L
         client.put(PODS, {"metadata": {"namespace": "demo", "name": "b"}})
         client._shelf(PODS).history[-1].obj["metadata"].pop("name")
         await eventually(lambda: ("added", "b") in story(seen), "b, from the list")
-        assert informer.lists == 2
+        await eventually(lambda: informer.lists == 2, "the end of the second list")
     assert "an answer made no sense" in caplog.text
 
 
