@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from benchmarks.control_plane import fleet
@@ -58,6 +59,12 @@ class Window:
     latencies: Latencies | None = None
     changes: int = 0
     """Pods changed."""
+    contended_s: float = 0.0
+    """Time in which some process of the machine waited for a CPU."""
+
+    @property
+    def contended_percent(self) -> float:
+        return 100 * self.contended_s / self.length_s
 
     @property
     def cpu_percent(self) -> float:
@@ -249,10 +256,11 @@ class Bench:
     @asynccontextmanager
     async def _window(self, subject: Subject) -> AsyncIterator[_OpenWindow]:
         writes, handled = await writes_so_far(self._connection), await self._handled(subject)
-        began_s, cpu_s = time.monotonic(), subject.cpu_s()
+        began_s, cpu_s, contended_s = time.monotonic(), subject.cpu_s(), _contended_s()
         window = _OpenWindow()
         yield window
         window.length_s, window.cpu_s = time.monotonic() - began_s, subject.cpu_s() - cpu_s
+        window.contended_s = _contended_s() - contended_s
         window.handled = await self._handled(subject) - handled
         window.writes = since(writes, await writes_so_far(self._connection))
 
@@ -265,6 +273,18 @@ class _OpenWindow:
     writes: Writes = field(default_factory=Writes)
     latencies: Latencies | None = None
     changes: int = 0
+    contended_s: float = 0.0
 
     def closed(self) -> Window:
-        return Window(self.length_s, self.cpu_s, self.handled, self.writes, self.latencies, self.changes)
+        return Window(
+            self.length_s, self.cpu_s, self.handled, self.writes, self.latencies, self.changes, self.contended_s
+        )
+
+
+def _contended_s(pressure: Path = Path("/proc/pressure/cpu")) -> float:
+    """By the kernel's pressure accounting; 0 where it is switched off."""
+    try:
+        first = pressure.read_text(encoding="utf-8").splitlines()[0]
+    except OSError:
+        return 0.0
+    return int(first.rpartition("total=")[2]) / 1e6
