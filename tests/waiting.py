@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 
-async def eventually(condition: Callable[[], object], what: str, within_s: float = 10.0) -> None:
+async def eventually(condition: Callable[[], object], what: str, within_s: float = 60.0) -> None:
     """Returns as soon as `condition()` is true; fails with `what` when it is not in time."""
     deadline_s = time.monotonic() + within_s
     while not condition():
@@ -16,7 +16,7 @@ async def eventually(condition: Callable[[], object], what: str, within_s: float
         await asyncio.sleep(0.005)
 
 
-def eventually_blocking(condition: Callable[[], object], what: str, within_s: float = 10.0) -> None:
+def eventually_blocking(condition: Callable[[], object], what: str, within_s: float = 60.0) -> None:
     """The same outside of an event loop."""
     deadline_s = time.monotonic() + within_s
     while not condition():

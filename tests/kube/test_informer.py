@@ -126,7 +126,7 @@ async def test_a_resume_point_that_is_refused_again_and_again_is_given_up() -> N
     async with following(client) as (informer, _):
         client.fail_next("watch", PODS, *[answer(504)] * 6)
         client.break_streams()
-        await eventually(lambda: informer.lists == 2, "a new list", within_s=20)
+        await eventually(lambda: informer.lists == 2, "a new list", within_s=60)
 
 
 async def test_an_object_that_cannot_be_read_is_left_out_and_the_others_are_held(
