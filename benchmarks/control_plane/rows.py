@@ -178,8 +178,8 @@ WORDS: Final = Words(
         " the API server's own time for both writes is inside. Half of the edits change the number of workers, half an"
         " engine setting, which makes a new revision. They are sent at fixed times, whatever the operator does.",
         "On a machine that does other work besides, latencies are those of the machine: the PATCH alone, in which the"
-        " operator has no part, and the time in which some process waited for a CPU say how much. CPU times grow a little"
-        " with it; writes and memory do not.",
+        " operator has no part, and the time in which some process waited for a CPU say how much. CPU times grow"
+        " a little with it; writes and memory do not.",
         "The data of etcd lie in memory where the machine has `/dev/shm`: the disk is not what is measured.",
         "Writes are counted by the API server (`apiserver_request_total`), not by the operator, after the benchmark's"
         " own have ended. Renewing the Lease is the one write of an idle operator and has a row of its own; the peer"
