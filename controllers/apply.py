@@ -98,7 +98,7 @@ class Applier:
         `obj` names the object (namespace, name, uid) and the version the status was computed from; fields left out of
         `status` are removed. Raises NotFound or Conflict when the object is no longer the one observed.
         """
-        if first_difference(status, observed_status) is None and first_difference(observed_status, status) is None:
+        if _same(status, observed_status):
             return False
         meta = obj["metadata"]
         where: _Where = (resource.kind, meta.get("namespace"), meta["name"], "status")
@@ -138,6 +138,13 @@ class Applier:
         if last is None or last.hash != digest or not version:
             return False
         return last.over_version == version or (reason is not None and last.accepted_reason == reason)
+
+
+def _same(status: Mapping[str, Any], observed: Mapping[str, Any] | None) -> bool:
+    """Nothing missing on either side. Mostly they are plainly equal, which is found out at a tenth of the cost."""
+    if status == observed:
+        return True
+    return first_difference(status, observed) is None and first_difference(observed, status) is None
 
 
 def _where(obj: Mapping[str, Any]) -> _Where:
