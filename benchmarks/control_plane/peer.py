@@ -19,7 +19,7 @@ LABEL: Final = "peer.example.com/inference-service"
 POD_LABEL: Final = "foretide.dev/inference-service"
 WHERE: Final = ("foretide.dev", "v1alpha1", "inferenceservices")
 
-STATUS_EVERY_S: Final = 10.0
+STATUS_EVERY_S: Final = float(os.environ.get("PEER_STATUS_EVERY_S", "10"))
 
 handled = Counter("peer_handled", "Calls of the handler that applies children.")
 ready_pods: dict[tuple[str | None, str | None], set[str]] = {}

@@ -190,7 +190,8 @@ class Bench:
 
         Events follow at a rate that their writer limits, long after what they tell of.
         """
-        deadline_s, quiet_s = time.monotonic() + START_S, self._scale.quiet_s
+        deadline_s = time.monotonic() + START_S
+        quiet_s = max(self._scale.quiet_s, subject.recipe.settles_s)
         last_s = last_of_all_s = time.monotonic()
         seen = await writes_so_far(self._connection)
         while time.monotonic() - last_of_all_s < quiet_s:

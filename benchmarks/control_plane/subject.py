@@ -19,6 +19,7 @@ from e2e.cluster.process import Process
 
 POLL_S: Final = 0.2
 """Rendering its metrics costs a subject some milliseconds, which must not become what is measured."""
+PEER_STATUS_EVERY_S: Final = 10.0
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -34,6 +35,8 @@ class Recipe:
     kinds: tuple[str, ...]
     """What it handles."""
     of_peer: bool
+    settles_s: float
+    """No write for so long after a start means that it has done all it wants, by the slowest of its timers."""
 
 
 def ours(profile: Path | None = None) -> Recipe:
@@ -48,7 +51,9 @@ def ours(profile: Path | None = None) -> Recipe:
     def handled(samples: Samples, kind: str) -> float:
         return total(samples, "foretide_reconciles_total", kind=kind)
 
-    return Recipe("Foretide", command, handled, ("InferenceService", "Model", "SLA", "Tenant"), of_peer=False)
+    return Recipe(
+        "Foretide", command, handled, ("InferenceService", "Model", "SLA", "Tenant"), of_peer=False, settles_s=0.0
+    )
 
 
 def peer() -> Recipe:
@@ -61,7 +66,9 @@ def peer() -> Recipe:
     def handled(samples: Samples, kind: str) -> float:
         return total(samples, "peer_handled_total")
 
-    return Recipe("plain Kopf", command, handled, ("InferenceService",), of_peer=True)
+    return Recipe(
+        "plain Kopf", command, handled, ("InferenceService",), of_peer=True, settles_s=PEER_STATUS_EVERY_S + 2.0
+    )
 
 
 class Subject:
@@ -80,6 +87,7 @@ class Subject:
             "PYTHONPATH": str(REPOSITORY),
             "KUBECONFIG": str(self._kubeconfig),
             "PEER_METRICS_PORT": str(self._port),
+            "PEER_STATUS_EVERY_S": str(PEER_STATUS_EVERY_S),
         }
         started_s = time.monotonic()
         self._process.start(self.recipe.command(self._kubeconfig, self._port), environment)
