@@ -56,7 +56,9 @@ async def measure(options: argparse.Namespace, scale: Scale, say: Progress) -> t
             async with Bench.on(plane, scale, say) as bench:
                 await bench.declare()
                 our_findings = await bench.measure(ours(options.profile), scale.restarts)
-                peer_findings = None if options.no_peer else await bench.measure(peer(), restarts=1)
+                peer_findings = (
+                    None if options.no_peer else await bench.measure(peer(scale.peer_status_every_s), restarts=1)
+                )
                 for problem in bench.stand_in.problems:
                     say.say(f"Doubtful: {problem}")
                 return our_findings, peer_findings

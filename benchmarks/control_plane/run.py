@@ -166,10 +166,10 @@ class Bench:
         began_s = subject.start()
         ended_s = await subject.until(lambda samples: self._all_handled(subject, samples), START_S)
         if until_quiet:
-            ended_s = max(ended_s, await self._quiet_since(subject))
+            ended_s = max(ended_s, await self._quiet_since(subject, subject.recipe.settles_s))
         cpu_s = subject.cpu_s()
         if not until_quiet:
-            await self._quiet_since(subject)  # A late write would be the next window's.
+            await self._quiet_since(subject, subject.recipe.settles_s)  # A late write would be the next window's.
         writes = since(before, await writes_so_far(self._connection))
         began = Start(ended_s - began_s, cpu_s, subject.peak_rss_mb(), writes, await self._handled(subject))
         self._say.say(
@@ -185,13 +185,13 @@ class Bench:
     async def _handled(self, subject: Subject) -> float:
         return subject.recipe.handled(await subject.samples(), "InferenceService")
 
-    async def _quiet_since(self, subject: Subject) -> float:
+    async def _quiet_since(self, subject: Subject, settles_s: float = 0.0) -> float:
         """When the last write but Events was seen; returns after a while without any, Events too.
 
         Events follow at a rate that their writer limits, long after what they tell of.
         """
         deadline_s = time.monotonic() + START_S
-        quiet_s = max(self._scale.quiet_s, subject.recipe.settles_s)
+        quiet_s = max(self._scale.quiet_s, settles_s)
         last_s = last_of_all_s = time.monotonic()
         seen = await writes_so_far(self._connection)
         while time.monotonic() - last_of_all_s < quiet_s:

@@ -30,6 +30,11 @@ class Scale:
         return 2.0 if self.objects >= 100 else 0.8
 
     @property
+    def peer_status_every_s(self) -> float:
+        """Period of the peer's timers."""
+        return 10.0 if self.objects >= 100 else 1.0
+
+    @property
     def namespaces(self) -> int:
         return max(1, min(20, self.objects // 10))
 

@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,6 @@ from e2e.cluster.process import Process
 
 POLL_S: Final = 0.2
 """Rendering its metrics costs a subject some milliseconds, which must not become what is measured."""
-PEER_STATUS_EVERY_S: Final = 10.0
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -35,6 +34,7 @@ class Recipe:
     kinds: tuple[str, ...]
     """What it handles."""
     of_peer: bool
+    environment: Mapping[str, str]
     settles_s: float
     """No write for so long after a start means that it has done all it wants, by the slowest of its timers."""
 
@@ -52,11 +52,17 @@ def ours(profile: Path | None = None) -> Recipe:
         return total(samples, "foretide_reconciles_total", kind=kind)
 
     return Recipe(
-        "Foretide", command, handled, ("InferenceService", "Model", "SLA", "Tenant"), of_peer=False, settles_s=0.0
+        "Foretide",
+        command,
+        handled,
+        ("InferenceService", "Model", "SLA", "Tenant"),
+        of_peer=False,
+        environment={},
+        settles_s=0.0,
     )
 
 
-def peer() -> Recipe:
+def peer(status_every_s: float) -> Recipe:
     """The same work in plain Kopf handlers; it knows InferenceServices only."""
     handlers = str(Path(__file__).with_name("peer.py"))
 
@@ -67,7 +73,13 @@ def peer() -> Recipe:
         return total(samples, "peer_handled_total")
 
     return Recipe(
-        "plain Kopf", command, handled, ("InferenceService",), of_peer=True, settles_s=PEER_STATUS_EVERY_S + 2.0
+        "plain Kopf",
+        command,
+        handled,
+        ("InferenceService",),
+        of_peer=True,
+        environment={"PEER_STATUS_EVERY_S": str(status_every_s)},
+        settles_s=status_every_s + 2.0,
     )
 
 
@@ -87,7 +99,7 @@ class Subject:
             "PYTHONPATH": str(REPOSITORY),
             "KUBECONFIG": str(self._kubeconfig),
             "PEER_METRICS_PORT": str(self._port),
-            "PEER_STATUS_EVERY_S": str(PEER_STATUS_EVERY_S),
+            **self.recipe.environment,
         }
         started_s = time.monotonic()
         self._process.start(self.recipe.command(self._kubeconfig, self._port), environment)

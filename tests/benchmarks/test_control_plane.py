@@ -10,9 +10,10 @@ from benchmarks.control_plane import fleet
 from benchmarks.control_plane.api import Writes, since
 from benchmarks.control_plane.edits import Latencies, quantile, round_of
 from benchmarks.control_plane.exposition import parse, total
+from benchmarks.control_plane.rows import WORDS
 from benchmarks.control_plane.scale import Scale
 from benchmarks.control_plane.stand_in import POD_BYTES, Seen, pod_of
-from benchmarks.report import Report
+from benchmarks.report import RESULTS, Report, render
 
 SMALL = Scale(objects=20, pods=200, edits=10)
 
@@ -101,3 +102,8 @@ def test_a_small_run_measures_both_and_writes_its_results(tmp_path: Path) -> Non
     quiet = [row for row in found if row.metric.startswith("API writes") and row.goal == 0]
     assert [row.ours for row in quiet] == [0.0, 0.0]
     assert "## " in (tmp_path / "control_plane.md").read_text(encoding="utf-8")
+
+
+def test_the_published_page_is_made_from_the_published_numbers() -> None:
+    numbers = Report.read(RESULTS / "control_plane.json")
+    assert (RESULTS / "control_plane.md").read_text(encoding="utf-8") == render(numbers, WORDS)
