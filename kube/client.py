@@ -261,7 +261,10 @@ class Client:
                 call.method, url, params=call.params, data=call.body, headers=headers, timeout=timeout
             ) as response:
                 code = response.status
-                yield response
+                try:
+                    yield response
+                finally:
+                    _drop_unread(response)
         except (aiohttp.ClientError, OSError) as error:
             code = None
             raise call.unreachable(f"no answer ({str(error) or type(error).__name__})") from error
@@ -273,6 +276,13 @@ class Client:
 def _selectors(label_selector: str | None, field_selector: str | None) -> dict[str, str]:
     found = {"labelSelector": label_selector, "fieldSelector": field_selector}
     return {key: value for key, value in found.items() if value}
+
+
+def _drop_unread(response: aiohttp.ClientResponse) -> None:
+    """A watch is never read to its end; a polite TLS goodbye would wait for a server that is in no hurry."""
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
 
 
 async def _raise_for_status(call: _Call, response: aiohttp.ClientResponse) -> None:

@@ -203,7 +203,8 @@ def is_cached(model: Object | None, copies: int) -> bool:
 
 
 def nodes(model: Object | None) -> list[str]:
-    return [str(one["name"]) for one in ((model or {}).get("status") or {}).get("nodes") or []]
+    """Sorted: each node's agent owns its own entry, so they stand in the order of their first writes."""
+    return sorted(str(one["name"]) for one in ((model or {}).get("status") or {}).get("nodes") or [])
 
 
 def uid(obj: Object | None) -> str | None:

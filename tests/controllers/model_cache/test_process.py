@@ -86,6 +86,7 @@ def _run_agent(server: ControlPlane, folder: Path) -> None:
                 lambda: "foretide_model_cache_copies 1.0" in _get(port, "/metrics"), "the copy is counted", 30
             )
             assert _get(port, "/healthz") == "ok\n"
+            eventually_blocking(lambda: sha256(gguf()) in _digest(server), "the copy is in the Model's status", 30)
         finally:
             process.send_signal(signal.SIGTERM)
             _, said = process.communicate(timeout=10)
@@ -93,6 +94,12 @@ def _run_agent(server: ControlPlane, folder: Path) -> None:
     lines = [json.loads(line) for line in said.splitlines()]
     assert any("Model 'agent/m' is cached" in line["message"] for line in lines)
     assert (folder / "root" / "agent" / "m" / "m.gguf").read_bytes() == gguf()
+
+
+def _digest(server: ControlPlane) -> str:
+    kubectl = [str(tools.kubectl()), "--kubeconfig", str(server.kubeconfig), "--namespace", "agent"]
+    found = [*kubectl, "get", "models.foretide.dev", "m", "-o", "jsonpath={.status.nodes[*].digest}"]
+    return subprocess.run(found, check=True, capture_output=True, text=True, timeout=30).stdout
 
 
 def _get(port: int, path: str) -> str:
