@@ -9,9 +9,9 @@ BIN    := $(VENV)/bin
 TAG    ?= dev
 export PYTHONPATH := $(CURDIR)
 
-PACKAGES := crds kube controllers gateway worker_image e2e benchmarks
+PACKAGES := crds kube forecasting controllers gateway worker_image e2e benchmarks
 
-.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images generate lock bench-control-plane bench-cpu-engine clean
+.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images generate lock bench-control-plane bench-cpu-engine bench-forecasting clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,10 @@ bench-control-plane: $(VENV)/.dev ## 1,000 InferenceServices and 10,000 pods aga
 
 bench-cpu-engine: $(VENV)/.dev ## The CPU engine beside transformers (writes docs/benchmarks/).
 	@$(BIN)/python -m benchmarks.cpu_engine
+
+# FORETIDE_DATA names the folder of the data sets; without it only the speed and self-made data are measured.
+bench-forecasting: $(VENV)/.dev ## Forecasts, intervals and anomaly scores on public data (writes docs/benchmarks/).
+	@$(BIN)/python -m benchmarks.forecasting $(ARGS)
 
 clean: ## Remove the virtual environment and tool caches; built Kubernetes and images stay in the user's cache folder.
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Scores of how unusual a value is, and the detector that combines them. Never acts on what it finds."""

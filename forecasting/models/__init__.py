@@ -1,0 +1,1 @@
+"""Forecasters, one a module: fit(Series) gives a Fitted, predict(steps) gives the load ahead."""
