@@ -21,6 +21,10 @@ RECONCILING = "Reconciling"
 """Present while work is under way that will end by itself."""
 STALLED = "Stalled"
 """Present while a person has to change something; the message says what."""
+SCALING_HELD = "ScalingHeld"
+"""InferenceService only: present while the operator keeps off the number of workers; the message says why."""
+FORECAST_TRUSTED = "ForecastTrusted"
+"""InferenceService with a predictive or advisory policy: whether its forecast decides, or why it does not."""
 
 
 class ConditionStatus(StrEnum):

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from crds.conditions import Condition
 from crds.fields import Duration, ListMap, ObjectName, Part, Quantity, Rule
+from crds.scaling import Scaling, ScalingStatus
 
 
 class CPU(Part):
@@ -73,20 +74,6 @@ class Engine(Part):
     ] = None
 
 
-class Scaling(Part):
-    """The operator chooses the number of workers from the requests they hold."""
-
-    rules: ClassVar = (Rule("self.min <= self.max", "min must not be greater than max"),)
-    min: Annotated[int, Field(description="Fewest workers.", ge=1, le=1000)] = 1
-    max: Annotated[int, Field(description="Most workers.", ge=1, le=1000)]
-    target_concurrency: Annotated[
-        int, Field(description="Requests, running and waiting, that one worker should hold.", ge=1, le=4096)
-    ] = 8
-    scale_down_delay: Annotated[
-        Duration, Field(description="How long the load must have been lower before workers are taken away.")
-    ] = "5m"
-
-
 class Rollout(Part):
     """How a new revision replaces the old one."""
 
@@ -125,7 +112,12 @@ class Toleration(Part):
 class InferenceServiceSpec(Part):
     """What should be served, on what, by how many."""
 
-    rules: ClassVar = (Rule("!(has(self.replicas) && has(self.scaling))", "set either replicas or scaling, not both"),)
+    rules: ClassVar = (
+        Rule(
+            "!(has(self.replicas) && has(self.scaling)) || self.scaling.policy == 'advisory'",
+            "set either replicas or scaling, not both; only scaling with policy advisory leaves replicas to others",
+        ),
+    )
     model: Annotated[ObjectName, Field(description="Name of the Model, in the same namespace.")]
     sla: Annotated[
         ObjectName | None,
@@ -133,7 +125,7 @@ class InferenceServiceSpec(Part):
     ] = None
     accelerator: Annotated[Accelerator, Field(description="What one worker runs on.")]
     replicas: Annotated[
-        int | None, Field(description="Workers; 1 when neither replicas nor scaling is set.", ge=0, le=1000)
+        int | None, Field(description="Workers; 1 when left out, unless scaling chooses their number.", ge=0, le=1000)
     ] = None
     scaling: Annotated[Scaling | None, Field(description="Let the operator choose the number of workers.")] = None
     engine: Annotated[Engine, Field(description="Settings of the inference engine.")] = Engine()
@@ -163,7 +155,10 @@ class InferenceServiceStatus(Part):
     conditions: Annotated[
         list[Condition] | None,
         ListMap(("type",)),
-        Field(description="Ready, Servable and, while they apply, Reconciling and Stalled.", max_length=16),
+        Field(
+            description="Ready, Servable and, while they apply, Reconciling, Stalled, ScalingHeld and ForecastTrusted.",
+            max_length=16,
+        ),
     ] = None
     url: Annotated[str | None, Field(description="Base URL for OpenAI clients inside the cluster.", max_length=512)] = (
         None
@@ -187,3 +182,4 @@ class InferenceServiceStatus(Part):
     selector: Annotated[
         str | None, Field(description="Label selector of the workers, for autoscalers.", max_length=512)
     ] = None
+    scaling: Annotated[ScalingStatus | None, Field(description="What the operator makes of spec.scaling.")] = None

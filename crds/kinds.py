@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from crds.capacity_forecast import CapacityForecastSpec, CapacityForecastStatus
 from crds.fields import Part, Rule
 from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
 from crds.model import ModelSpec, ModelStatus
@@ -152,4 +153,33 @@ TENANT = Kind(
         _MESSAGE,
     ),
 )
-KINDS = (INFERENCE_SERVICE, MODEL, SLA, TENANT)
+CAPACITY_FORECAST = Kind(
+    kind="CapacityForecast",
+    plural="capacityforecasts",
+    singular="capacityforecast",
+    short_names=("cfc",),
+    namespaced=True,
+    description="The load expected of one InferenceService and the workers that it takes. The operator writes it.",
+    spec=CapacityForecastSpec,
+    status=CapacityForecastStatus,
+    name_rules=(
+        Rule("self.metadata.name == self.spec.service", "metadata.name must be the name of the InferenceService"),
+    ),
+    columns=(
+        Column("Load", ".status.load", description="Tokens each second, measured"),
+        Column("Replicas", ".status.replicas", "integer", description="Workers wanted now"),
+        Column(
+            "Planned", ".status.plannedReplicas", "integer", description="Workers needed when a new one would be ready"
+        ),
+        Column("Peak", ".status.peak", description="Most workers within sight, and when"),
+        Column("Coverage", ".status.coverageText", description="How often the truth lay within the 95% interval"),
+        _condition("Ready", "Ready"),
+        _condition("Reason", "Ready", "reason"),
+        _AGE,
+        Column("Lead", ".status.leadTime", description="How long a new worker takes", wide=True),
+        Column("Cost", ".status.cost.perHour", description="Of an hour at the peak", wide=True),
+        Column("Source", ".status.source", wide=True),
+        _MESSAGE,
+    ),
+)
+KINDS = (INFERENCE_SERVICE, MODEL, SLA, TENANT, CAPACITY_FORECAST)

@@ -127,6 +127,8 @@ def _default(info: FieldInfo) -> Schema:
         return {}
     if isinstance(info.default, Part):
         return {"default": info.default.dump()}
+    if isinstance(info.default, enum.Enum):
+        return {"default": info.default.value}
     return {"default": info.default}
 
 

@@ -57,6 +57,7 @@ INFERENCE_SERVICES: Final = Resource(*_FORETIDE, "inferenceservices", "Inference
 MODELS: Final = Resource(*_FORETIDE, "models", "Model")
 SLAS: Final = Resource(*_FORETIDE, "slas", "SLA")
 TENANTS: Final = Resource(*_FORETIDE, "tenants", "Tenant", namespaced=False)
+CAPACITY_FORECASTS: Final = Resource(*_FORETIDE, "capacityforecasts", "CapacityForecast")
 
 PODS: Final = Resource("", "v1", "pods", "Pod")
 SERVICES: Final = Resource("", "v1", "services", "Service")
@@ -72,6 +73,7 @@ DEPLOYMENTS: Final = Resource("apps", "v1", "deployments", "Deployment")
 POD_DISRUPTION_BUDGETS: Final = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget")
 NETWORK_POLICIES: Final = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
+HORIZONTAL_POD_AUTOSCALERS: Final = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 EVENTS: Final = Resource("events.k8s.io", "v1", "events", "Event")
 
@@ -80,6 +82,7 @@ ALL: Final[tuple[Resource, ...]] = (
     MODELS,
     SLAS,
     TENANTS,
+    CAPACITY_FORECASTS,
     PODS,
     SERVICES,
     SERVICE_ACCOUNTS,
@@ -94,6 +97,7 @@ ALL: Final[tuple[Resource, ...]] = (
     POD_DISRUPTION_BUDGETS,
     NETWORK_POLICIES,
     ENDPOINT_SLICES,
+    HORIZONTAL_POD_AUTOSCALERS,
     LEASES,
     EVENTS,
 )

@@ -15,7 +15,8 @@ from typing import Final
 
 from controllers.plans.snapshot import Load
 from crds.fields import seconds
-from crds.inference_service import InferenceServiceSpec, Scaling
+from crds.inference_service import InferenceServiceSpec
+from crds.scaling import Scaling
 
 STALE_AFTER_S: Final = 20.0
 """Four scrapes: a number older than this says nothing about now."""

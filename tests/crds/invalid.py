@@ -19,6 +19,7 @@ VALID_SPEC: dict[str, Object] = {
     "Model": {"source": "https://models.example.com/a.gguf"},
     "SLA": {"priority": "P1"},
     "Tenant": {"namespaces": ["demo"]},
+    "CapacityForecast": {"service": "valid"},
 }
 
 
@@ -47,9 +48,25 @@ def _written(kind: str, says: str, **spec: Any) -> Case:
 
 
 CPU = {"cpu": {}}
+WINDOW = {"name": "day", "start": "08:00", "end": "18:00"}
 WRITTEN = [
     _written("InferenceService", "set either replicas or scaling, not both", replicas=1, scaling={"max": 2}),
     _written("InferenceService", "min must not be greater than max", scaling={"min": 3, "max": 2}),
+    _written("InferenceService", "a window sets min, max or both", scaling={"max": 2, "schedule": [WINDOW]}),
+    _written(
+        "InferenceService",
+        "min must not be greater than max",
+        scaling={"max": 2, "schedule": [WINDOW | {"min": 2, "max": 1}]},
+    ),
+    _written(
+        "InferenceService",
+        "start and end must differ",
+        scaling={"max": 2, "schedule": [WINDOW | {"min": 2, "end": "08:00"}]},
+    ),
+    _written(
+        "InferenceService", "Mars", scaling={"max": 2, "schedule": [WINDOW | {"min": 2, "timeZone": "Mars/Base"}]}
+    ),
+    _written("CapacityForecast", "metadata.name must be the name of the InferenceService", service="another"),
     _written("InferenceService", "set exactly one of cpu, gpu and mig", accelerator={}),
     _written("InferenceService", "set exactly one of cpu, gpu and mig", accelerator=CPU | {"gpu": {}}),
     _written(
