@@ -54,9 +54,15 @@ HEADER_REQUEST_ID: Final = "x-request-id"
 HEADER_REVISION: Final = "x-foretide-revision"
 """On every answer of the gateway that a worker produced."""
 
+HEADER_PROMPT_TOKENS: Final = "x-foretide-prompt-tokens"
+"""On a worker's answers: tokens of the prompt, which a stream tells nowhere else."""
+
 METRIC_RUNNING: Final = "vllm:num_requests_running"
 METRIC_WAITING: Final = "vllm:num_requests_waiting"
 METRIC_KV_USAGE: Final = "vllm:kv_cache_usage_perc"
+METRIC_PROMPT_TOKENS: Final = "vllm:prompt_tokens_total"
+METRIC_GENERATION_TOKENS: Final = "vllm:generation_tokens_total"
+METRIC_REQUESTS_ENDED: Final = "vllm:request_success_total"
 
 # --- gateway ----------------------------------------------------------------------------------------------------
 GATEWAY_HTTP_PORT: Final = 8080
@@ -69,6 +75,14 @@ GATEWAY_PATH_DRAIN: Final = "/drain"
 GATEWAY_PATH_PROBE: Final = "/probe/{namespace}/{service}"
 """POST: sends one one-token request along the path a client's would take. 200 `{"revision": …, "endpoint": …,
 "latency_s": …}` or 503 `{"reason": CamelCase, "message": sentence}`."""
+GATEWAY_PATH_WAITING: Final = "/waiting"
+"""GET: `{"demo/chat": 3, …}`, requests that wait for a worker of a service; services without any are left out."""
+METRIC_GATEWAY_ARRIVALS: Final = "foretide_gateway_arrivals_total"
+"""Requests that named a service, by namespace and service, counted when they come."""
+METRIC_GATEWAY_COMPLETED: Final = "foretide_gateway_completed_total"
+"""Those of them that a worker answered in full, counted when they end; the two below count tokens of these."""
+METRIC_GATEWAY_INPUT_TOKENS: Final = "foretide_gateway_input_tokens_total"
+METRIC_GATEWAY_OUTPUT_TOKENS: Final = "foretide_gateway_output_tokens_total"
 
 # --- API keys: operator → gateway -------------------------------------------------------------------------------
 SECRET_KEYRING: Final = "foretide-keyring"

@@ -51,6 +51,8 @@ class Service:
     """Unix time."""
     ttft_target_s: float | None = None
     endpoints: tuple[Endpoint, ...] = ()
+    may_sleep: bool = False
+    """It may have no worker at all; a request then waits for one to start."""
 
 
 @dataclass(frozen=True, slots=True)

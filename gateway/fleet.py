@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 WAITING_MOST = 1000
 """Requests per service that wait for an endpoint at the same time."""
+RETRY_AFTER_S = 5
+RETRY_AFTER_COLD_S = 15
+"""Told to clients of a service that may sleep: a worker is being started."""
 SWEEP_S = 2.0
 """Between searches for idle upstream connections to close."""
 
@@ -75,6 +78,11 @@ class ServiceState:
             return usable[0] if usable else None
         self._turn += 1
         return usable[least_loaded([one.in_flight for one in usable], shares, self._turn)]
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for an endpoint now."""
+        return len(self._waiting)
 
     async def wait(self, timeout_s: float) -> None:
         """Returns when an endpoint may have become usable, or the service is gone.
@@ -185,7 +193,7 @@ class ServiceState:
     def _no_endpoint(self) -> NoEndpoint:
         return NoEndpoint(
             f"The model '{self.service.key}' has no worker that is ready ({self._selection.message}). Try again soon.",
-            retry_after_s=5,
+            retry_after_s=RETRY_AFTER_COLD_S if self.service.may_sleep else RETRY_AFTER_S,
         )
 
 
@@ -249,13 +257,15 @@ class Fleet:
         now_s = self.now_s()
         endpoints = gauge("endpoints", "Endpoints by state.", ("namespace", "service", "state"))
         in_flight = gauge("in_flight", "Requests that have not been answered in full.", ("namespace", "service"))
+        waiting = gauge("waiting", "Requests that wait for a worker.", ("namespace", "service"))
         streams = gauge("open_streams", "Streams that have begun and not ended.", ("namespace", "service"))
         for key, state in self._states.items():
             in_flight.add_metric(key, state.in_flight)
             streams.add_metric(key, state.open_streams)
+            waiting.add_metric(key, state.waiting)
             for name, count in state.states(now_s).items():
                 endpoints.add_metric((*key, name), count)
-        return (endpoints, in_flight, streams)
+        return (endpoints, in_flight, streams, waiting)
 
 
 def _identity(endpoint: Endpoint) -> tuple[str, int, str]:

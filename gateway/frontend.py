@@ -42,6 +42,8 @@ class RequestLimits:
     deadline_s: float = 600.0
     wait_s: float = 10.0
     """For an endpoint of a service that has none ready."""
+    cold_wait_s: float = 300.0
+    """The same for a service that may sleep at no worker at all: a new one takes minutes."""
 
 
 class Frontend:
@@ -115,6 +117,7 @@ class Frontend:
         state = self._fleet.get(service.key)
         if state is None:
             raise UnknownModel(f"The model '{wanted.model}' was just deleted.", param="model")
+        state.metrics.arrivals.inc()
         flight = Flight(
             state,
             path,
@@ -124,7 +127,7 @@ class Frontend:
             request_id=request_id_of(request),
             started_s=started_s,
             deadline_s=self._loop.time() + self._limits.deadline_s,
-            wait_s=self._limits.wait_s,
+            wait_s=self._limits.cold_wait_s if service.may_sleep else self._limits.wait_s,
             extra=forwarded_headers(request),
         )
         try:
@@ -170,6 +173,8 @@ class Frontend:
         state = flight.state
         if not state.gone:
             state.metrics.answered(flight.tenant, flight.status, duration_s)
+            if flight.usage is not None:
+                state.metrics.completed(flight.usage)
         if self._access_log.wants(flight.status):
             self._access_log.write(_record_of(flight, duration_s))
 

@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from gateway.catalog import ServiceKey
 from gateway.retries import Failure
+from gateway.usage import Usage
 
 _LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 20.0, 60.0)
@@ -37,6 +38,10 @@ class Metrics:
         for standard in (ProcessCollector, PlatformCollector, GCCollector):
             standard(registry=self.registry)
         self.requests = self._counter("requests", "Requests answered.", ("tenant", *_BY_SERVICE, "code"))
+        self.arrivals = self._counter("arrivals", "Requests that named this service, as they come.", _BY_SERVICE)
+        self.completed = self._counter("completed", "Requests that a worker answered in full.", _BY_SERVICE)
+        self.input_tokens = self._counter("input_tokens", "Prompt tokens of completed requests.", _BY_SERVICE)
+        self.output_tokens = self._counter("output_tokens", "Generated tokens of completed requests.", _BY_SERVICE)
         self.retries = self._counter("retries", "Attempts that were repeated.", (*_BY_SERVICE, "reason"))
         self.ejections = self._counter("ejections", "Endpoints ejected for failing.", _BY_SERVICE)
         self.connect_errors = self._counter("upstream_connect_errors", "Connections refused or late.", _BY_SERVICE)
@@ -80,6 +85,10 @@ class ServiceMetrics:
         self._labels = (key.namespace, key.name)
         self._latency = metrics.latency.labels(*self._labels)
         self._ttft = metrics.ttft.labels(*self._labels)
+        self.arrivals = metrics.arrivals.labels(*self._labels)
+        self._completed = metrics.completed.labels(*self._labels)
+        self._input_tokens = metrics.input_tokens.labels(*self._labels)
+        self._output_tokens = metrics.output_tokens.labels(*self._labels)
         self._requests: dict[tuple[str, int], Counter] = {}
         self._retries: dict[Failure, Counter] = {}
         self._sla: dict[bool, Counter] = {}
@@ -93,6 +102,12 @@ class ServiceMetrics:
             child = self._requests[tenant, code] = self._metrics.requests.labels(tenant, *self._labels, str(code))
         child.inc()
         self._latency.observe(duration_s)
+
+    def completed(self, usage: Usage) -> None:
+        """A worker's whole answer, and the tokens it took."""
+        self._completed.inc()
+        self._input_tokens.inc(usage.prompt)
+        self._output_tokens.inc(usage.completion)
 
     def first_token(self, ttft_s: float, target_s: float | None) -> None:
         """The first event of a stream, and whether it came within the SLA's target, if there is one."""
@@ -115,7 +130,8 @@ class ServiceMetrics:
     def forget(self) -> None:
         metrics = self._metrics
         plain = (metrics.latency, metrics.ttft, metrics.ejections, metrics.connect_errors, metrics.broken_streams)
-        for metric in plain:
+        work = (metrics.arrivals, metrics.completed, metrics.input_tokens, metrics.output_tokens)
+        for metric in (*plain, *work):
             metric.remove(*self._labels)
         for tenant, code in self._requests:
             metrics.requests.remove(tenant, *self._labels, str(code))

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-from crds.contract import HEADER_DRAINING, HEADER_REQUEST_ID, HEADER_REVISION
+from crds.contract import HEADER_DRAINING, HEADER_PROMPT_TOKENS, HEADER_REQUEST_ID, HEADER_REVISION
 from gateway.fleet import Backend, ServiceState
 from gateway.http1.client import Lost, UpstreamConnection
 from gateway.http1.messages import HOP_BY_HOP, Headers, Reply, render
 from gateway.retries import Failure
+from gateway.usage import Usage, estimated, events_in, usage_in
 
 BUFFER_BYTES = 8 * 1024 * 1024
 """An answer that is no stream is held back up to this size, and so can be retried until its last byte."""
@@ -22,7 +23,9 @@ EVENT_BYTES = 1024 * 1024
 """A longer event is passed on in parts."""
 
 _DRAINING = HEADER_DRAINING.encode()
-_DROPPED = HOP_BY_HOP | {b"content-length", b"server", HEADER_REQUEST_ID.encode(), HEADER_REVISION.encode(), _DRAINING}
+_PROMPT_TOKENS = HEADER_PROMPT_TOKENS.encode()
+_OURS = {HEADER_REQUEST_ID.encode(), HEADER_REVISION.encode(), _DRAINING, _PROMPT_TOKENS}
+_DROPPED = HOP_BY_HOP | {b"content-length", b"server"} | _OURS
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
 _FAILURES = {lost: Failure(lost.value) for lost in Lost}
 
@@ -48,6 +51,7 @@ class Flight:
         "tenant",
         "tried",
         "ttft_s",
+        "usage",
         "wait_s",
     )
 
@@ -78,6 +82,8 @@ class Flight:
         self.retries = 0
         self.ttft_s: float | None = None
         self.failure: Failure | None = None
+        self.usage: Usage | None = None
+        """Tokens of an answer that came to its end."""
 
 
 class Relay:
@@ -87,6 +93,7 @@ class Relay:
         "_backend",
         "_connection",
         "_draining",
+        "_events",
         "_flight",
         "_headers",
         "_held",
@@ -95,6 +102,7 @@ class Relay:
         "_reply",
         "_status",
         "_tail",
+        "_usage",
         "done",
         "heard",
     )
@@ -121,6 +129,8 @@ class Relay:
         self._held: list[bytes] = []
         self._held_bytes = 0
         self._tail = b""
+        self._events = 0
+        self._usage: Usage | None = None
 
     @property
     def status(self) -> int:
@@ -156,6 +166,7 @@ class Relay:
             data = self._whole_events(data)
             if not data:
                 return
+            self._measure(data)
         flight = self._flight
         if flight.begun:
             flight.bytes_out += len(data)
@@ -182,6 +193,8 @@ class Relay:
             if self._live and rest:
                 self._reply.write(rest)
             self._reply.end()
+        if self._status == 200:
+            flight.usage = self._usage or usage_in(rest) or self._estimate()
         self._finish(None)
 
     def on_lost(self, lost: Lost) -> None:
@@ -220,6 +233,16 @@ class Relay:
             return data
         self._tail = data[end:]
         return data[:end]
+
+    def _measure(self, data: bytes) -> None:
+        self._events += events_in(data)
+        if b'"usage"' in data:
+            self._usage = usage_in(data) or self._usage
+
+    def _estimate(self) -> Usage:
+        said = next((value for name, value in self._headers if name == _PROMPT_TOKENS), b"")
+        prompt_tokens = int(said) if said.isdigit() and len(said) < 10 else None
+        return estimated(prompt_tokens, len(self._flight.body), self._events)
 
     def _block(self) -> bytes:
         kept = render([header for header in self._headers if header[0] not in _DROPPED])

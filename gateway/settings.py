@@ -68,7 +68,7 @@ def _settings(flags: argparse.Namespace) -> Settings:
             head_timeout_s=flags.header_timeout,
             idle_timeout_s=flags.idle_timeout,
         ),
-        requests=RequestLimits(flags.max_in_flight, flags.deadline, flags.endpoint_wait),
+        requests=RequestLimits(flags.max_in_flight, flags.deadline, flags.endpoint_wait, flags.cold_wait),
         drain_grace_s=flags.drain_grace,
         drain_timeout_s=flags.drain_timeout,
         access_log_share=flags.access_log,
@@ -105,6 +105,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--idle-timeout", type=float, default=limits.idle_timeout_s, metavar="SECONDS", help="of a client connection")
     add("--deadline", type=float, default=requests.deadline_s, metavar="SECONDS", help="of a request, retries included")
     add("--endpoint-wait", type=float, default=requests.wait_s, metavar="SECONDS", help="for a worker to become ready")
+    add(
+        "--cold-wait",
+        type=float,
+        default=requests.cold_wait_s,
+        metavar="SECONDS",
+        help="the same, where scaled to zero",
+    )
     add("--drain-grace", type=float, default=3.0, metavar="SECONDS", help="after SIGTERM, still accepting")
     add("--drain-timeout", type=float, default=120.0, metavar="SECONDS", help="after the grace, for open responses")
     add("--access-log", type=float, default=1.0, metavar="SHARE", help="of requests that are logged; 0 is off")

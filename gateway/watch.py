@@ -35,6 +35,7 @@ class ServiceSpec:
     key: ServiceKey
     created_s: int
     sla: str | None
+    may_sleep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,9 @@ class WatchSource:
     def _build(self, spec: ServiceSpec) -> Service:
         target_s = self._slas.get(spec.key.namespace, spec.sla) if spec.sla else None
         slices = self._slices.by("by_service", str(spec.key))
-        return Service(spec.key, spec.created_s, target_s, merge(one.endpoints for one in slices))
+        return Service(
+            spec.key, spec.created_s, target_s, merge(one.endpoints for one in slices), may_sleep=spec.may_sleep
+        )
 
     # --- listening ----------------------------------------------------------------------------------------------
 
@@ -140,7 +143,17 @@ def _sla_keys(spec: ServiceSpec) -> tuple[str, ...]:
 def keep_service(obj: Object) -> ServiceSpec:
     meta = obj["metadata"]
     created = datetime.fromisoformat(meta["creationTimestamp"])
-    return ServiceSpec(ServiceKey(meta["namespace"], meta["name"]), int(created.timestamp()), obj["spec"].get("sla"))
+    key = ServiceKey(meta["namespace"], meta["name"])
+    return ServiceSpec(key, int(created.timestamp()), obj["spec"].get("sla"), _may_sleep(obj["spec"]))
+
+
+def _may_sleep(spec: dict[str, Any]) -> bool:
+    """Its limits allow no worker at all, now or in a window of its schedule."""
+    scaling = spec.get("scaling")
+    if scaling is None or scaling.get("policy") == "advisory":
+        return False
+    fewest = [window["min"] for window in scaling.get("schedule") or () if "min" in window]
+    return 0 in (scaling.get("min", 1), *fewest)
 
 
 def keep_ttft_target(obj: Object) -> float | None:
