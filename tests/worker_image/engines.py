@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from worker_image.checkpoint.gguf import GgufFile
-from worker_image.checkpoint.quant import TensorReader
+from worker_image.checkpoint.open import open_checkpoint
 from worker_image.engine.core import Engine
 from worker_image.engine.messages import Add, EngineSettings, Sampling, TokenOut
 
@@ -24,11 +23,12 @@ SMALL: Final = EngineSettings(
 
 
 def an_engine(path: Path, settings: EngineSettings = SMALL) -> Engine:
-    reader = TensorReader(GgufFile(path), 2)
+    checkpoint = open_checkpoint(path)
+    checkpoint.prefetch(2)
     try:
-        return Engine(reader, replace(settings, model_path=str(path)), lambda _: None)
+        return Engine(checkpoint, replace(settings, model_path=str(path)), lambda _: None)
     finally:
-        reader.close()
+        checkpoint.close()
 
 
 def outputs(

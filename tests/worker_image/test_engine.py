@@ -141,7 +141,7 @@ def test_a_frequency_penalty_drives_repetition_out(path: Path) -> None:
     ("change", "sentence"),
     [
         ({"general.architecture": "mamba"}, "architecture 'mamba' is not supported; this worker has llama"),
-        ({"llama.rope.scaling.type": "yarn"}, "rope scaling 'yarn' is not supported"),
+        ({"llama.rope.scaling.type": "longrope", "llama.rope.scaling.factor": 2.0}, "rope scaling 'longrope' is not"),
         ({"llama.attention.head_count_kv": 3}, "query heads must be a multiple of KV heads"),
         ({"llama.block_count": 3}, "tensor 'blk.2.attn_norm.weight' is missing"),
         ({"llama.block_count": 1}, "tensor 'blk.1.attn_q.weight' is none that architecture 'llama' has"),

@@ -11,7 +11,7 @@ from gguf.quants import dequantize
 
 from tests.worker_image.tiny_gguf import tiny_llama, write_gguf
 from worker_image.checkpoint.gguf import GgufFile
-from worker_image.checkpoint.quant import TensorReader, decode_tensor
+from worker_image.checkpoint.quant import decode_tensor
 from worker_image.checkpoint.source import find_gguf, verify_digest
 from worker_image.checkpoint.tokenizer import load_vocabulary
 from worker_image.errors import CheckpointError
@@ -26,11 +26,11 @@ def path(tmp_path: Path) -> Path:
 def test_every_encoding_is_read_bit_for_bit_as_the_gguf_package_reads_it(path: Path, encoding: str) -> None:
     write_gguf(path, tiny_llama(), encoding)
     file = GgufFile(path)
-    reader = TensorReader(file, 2)
     for tensor in gguf.GGUFReader(path).tensors:
         expected = dequantize(tensor.data, tensor.tensor_type)
-        np.testing.assert_array_equal(reader.take(tensor.name), expected.reshape(file.tensors[tensor.name].shape))
-    reader.close()
+        np.testing.assert_array_equal(
+            decode_tensor(file, tensor.name), expected.reshape(file.tensors[tensor.name].shape)
+        )
 
 
 def test_metadata_comes_back_as_it_was_written(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Turns the bytes of a GGUF tensor into float32 with numpy, and does so for a whole file in background threads.
+"""Turns the bytes of a GGUF tensor into float32 with numpy.
 
 The arithmetic (and its order) is the format's definition, so the result is bit-equal to any other correct reader.
 No torch here: a file is decoded while the interpreter is still importing it.
@@ -7,7 +7,6 @@ No torch here: a file is decoded while the interpreter is still importing it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -24,27 +23,6 @@ def decode_tensor(file: GgufFile, name: str) -> Floats:
     info = file.tensors[name]
     raw = np.frombuffer(file.data(name), np.uint8)
     return _DECODERS[info.encoding.name](raw).reshape(info.shape)
-
-
-class TensorReader:
-    """Decodes every tensor of a file in the background; `take` hands each out once."""
-
-    def __init__(self, file: GgufFile, n_threads: int) -> None:
-        self.file = file
-        self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix="decode")
-        self._pending: dict[str, Future[Floats]] = {
-            name: self._pool.submit(decode_tensor, file, name) for name in file.tensors
-        }
-
-    def __contains__(self, name: str) -> bool:
-        return name in self._pending
-
-    def take(self, name: str) -> Floats:
-        """Waits for the tensor; it is then the caller's alone. Raises KeyError for a name that is not there."""
-        return self._pending.pop(name).result()
-
-    def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
 
 
 def _f32(raw: Bytes) -> Floats:

@@ -7,25 +7,30 @@ from collections.abc import Callable
 
 import torch
 
-from worker_image.checkpoint.quant import TensorReader
+from worker_image.checkpoint.base import Checkpoint
 from worker_image.engine.block_pool import BlockPool
 from worker_image.engine.memory import free_memory_bytes, plan_kv
 from worker_image.engine.messages import Add, EngineLoad, EngineSettings, Progress, Ready, StepDone, TokenOut
 from worker_image.engine.runner import Runner
 from worker_image.engine.sampler import Sampler
 from worker_image.engine.scheduler import Limits, Scheduler, Sequence
+from worker_image.models.assembly import load_model
 from worker_image.models.kv_cache import KvCache
-from worker_image.models.registry import load_model
+from worker_image.models.reference_ops import ReferenceOps
 
 
 class Engine:
     """A loaded model with its scheduler. One thread calls it."""
 
-    def __init__(self, reader: TensorReader, settings: EngineSettings, on_progress: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, settings: EngineSettings, on_progress: Callable[[Progress], None]
+    ) -> None:
         """Loads the model. Raises CheckpointError or SettingsError."""
         started_at = time.monotonic()
         torch.set_num_threads(settings.n_threads)
-        model = load_model(reader, lambda done, total: on_progress(Progress("weights", done, total)))
+        model = load_model(
+            checkpoint, ReferenceOps(), lambda done, total: on_progress(Progress("weights", done, total))
+        )
         shape = model.config.kv_shape
         plan = plan_kv(settings, model.config.context, shape.bytes_per_token, free_memory_bytes())
         limits = Limits(settings.max_num_seqs, settings.step_tokens, settings.block_tokens, plan.max_model_len)

@@ -15,8 +15,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from worker_image.checkpoint.gguf import GgufFile
-from worker_image.checkpoint.quant import TensorReader
+from worker_image.checkpoint.open import open_checkpoint
 from worker_image.engine.messages import (
     Add,
     Cancel,
@@ -87,14 +86,15 @@ def serve(channel: Channel) -> NoReturn:
 
 def load(channel: Channel, settings: EngineSettings) -> Engine:
     """Raises CheckpointError or SettingsError."""
-    reader = TensorReader(GgufFile(Path(settings.model_path)), settings.n_threads)
+    checkpoint = open_checkpoint(Path(settings.model_path))
+    checkpoint.prefetch(settings.n_threads)
     # Importing torch takes seconds: the weights are decoded meanwhile, and without the garbage collector, which
     # would walk a million objects that stay, it takes a quarter less.
     gc.disable()
     from worker_image.engine.core import Engine
 
-    engine = Engine(reader, settings, channel.send)
-    reader.close()
+    engine = Engine(checkpoint, settings, channel.send)
+    checkpoint.close()
     gc.freeze()
     gc.enable()
     return engine

@@ -10,29 +10,32 @@ from itertools import chain
 import torch
 
 from worker_image.engine.scheduler import Batch, Chunk
+from worker_image.models.decoder import Decoder
 from worker_image.models.kv_cache import AttentionGroup, DecodeGroup, KvCache, PrefillGroup
-from worker_image.models.llama import LlamaModel, StepTensors
+from worker_image.models.linear import Linear
+from worker_image.models.reference_ops import ReferenceStep
 
 
 class Runner:
-    def __init__(self, model: LlamaModel, cache: KvCache) -> None:
+    def __init__(self, model: Decoder[Linear, ReferenceStep], cache: KvCache) -> None:
         self._model = model
         self._cache = cache
 
     def run(self, batch: Batch) -> torch.Tensor:
         """Logits (sampling chunks, vocab) float32, in the order of `batch.sampling_chunks`."""
-        return self._model.forward(self._tensors(batch), self._cache)
+        return self._model.forward(self._tensors(batch))
 
-    def _tensors(self, batch: Batch) -> StepTensors:
+    def _tensors(self, batch: Batch) -> ReferenceStep:
         chunks = batch.chunks
         tokens = chain.from_iterable(c.sequence.tokens[c.start : c.start + c.length] for c in chunks)
         positions = chain.from_iterable(range(c.start, c.start + c.length) for c in chunks)
         ends = torch.tensor([chunk.length for chunk in chunks]).cumsum(0)
-        return StepTensors(
+        return ReferenceStep(
             token_ids=torch.tensor(list(tokens)),
             positions=torch.tensor(list(positions)),
             slots=torch.tensor(list(chain.from_iterable(self._slots(chunk) for chunk in chunks))),
-            groups=self._groups(chunks),
+            groups=tuple(self._groups(chunks)),
+            cache=self._cache,
             sample_rows=ends[[i for i, chunk in enumerate(chunks) if chunk.samples]] - 1,
         )
 

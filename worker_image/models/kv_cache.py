@@ -6,42 +6,33 @@ the rotary embedding. Which block belongs to whom is `engine.block_pool`'s busin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from worker_image.models.config import KvShape
 
-@dataclass(frozen=True)
-class KvShape:
-    n_layers: int
-    n_kv_heads: int
-    head_dim: int
-
-    @property
-    def row_elements(self) -> int:
-        return self.n_kv_heads * self.head_dim
-
-    @property
-    def bytes_per_token(self) -> int:
-        """Keys and values of all layers, float32."""
-        return 2 * self.n_layers * self.row_elements * 4
+CPU = torch.device("cpu")
 
 
 class KvCache:
-    """`keys`, `values`: (layers, blocks, block_tokens, kv_heads · head_dim) float32, contiguous."""
+    """`keys`, `values`: (layers, blocks, block_tokens, kv_heads · head_dim), contiguous."""
 
-    def __init__(self, shape: KvShape, n_blocks: int, block_tokens: int) -> None:
+    def __init__(
+        self,
+        shape: KvShape,
+        n_blocks: int,
+        block_tokens: int,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device = CPU,
+    ) -> None:
         self.shape = shape
         self.n_blocks = n_blocks
         self.block_tokens = block_tokens
         size = (shape.n_layers, n_blocks, block_tokens, shape.row_elements)
-        # numpy's zeros are untouched pages, which cost no memory until a block is used. Zeros, because a masked
-        # score must not be NaN.
-        self.keys = torch.from_numpy(np.zeros(size, np.float32))
-        self.values = torch.from_numpy(np.zeros(size, np.float32))
+        self.keys, self.values = _zeros(size, dtype, device), _zeros(size, dtype, device)
 
     def write(self, layer: int, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
         """k, v: (tokens, kv_heads · head_dim) go where `slots` (block · block_tokens + offset) says. Mutates us."""
@@ -50,14 +41,25 @@ class KvCache:
         self.values[layer].view(-1, rows).index_copy_(0, slots, v)
 
 
+def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Zeros, because a masked score must not be NaN."""
+    if device.type == "cpu" and dtype is torch.float32:
+        # numpy's zeros are untouched pages, which cost no memory until a block is used.
+        return torch.from_numpy(np.zeros(size, np.float32))
+    return torch.zeros(size, dtype=dtype, device=device)
+
+
 class AttentionGroup(Protocol):
     """Some of the step's tokens, attended together."""
 
     rows: slice
     """Which of the step's tokens."""
 
-    def attend(self, cache: KvCache, layer: int, q: torch.Tensor, out: torch.Tensor) -> None:
-        """q: (tokens of the group, q_heads, head_dim) → written to `out`, same shape."""
+    def attend(self, cache: KvCache, layer: int, q: torch.Tensor, out: torch.Tensor, window: int | None) -> None:
+        """q: (tokens of the group, q_heads, head_dim) → written to `out`, same shape.
+
+        A token sees itself and the `window - 1` tokens before it, or all before it.
+        """
 
 
 class DecodeGroup:
@@ -69,16 +71,15 @@ class DecodeGroup:
     def __init__(self, rows: slice, block_tables: torch.Tensor, lengths: torch.Tensor, cache: KvCache) -> None:
         """block_tables: (sequences, most blocks) int64, padded with any block; lengths: (sequences,), tokens to see."""
         self.rows = rows
-        n_seqs, n_table = block_tables.shape
-        n_tokens = n_table * cache.block_tokens
+        self._lengths = lengths[:, None]
+        self._n_tokens = block_tables.shape[1] * cache.block_tokens
         self._index = block_tables.reshape(-1)
-        kept = torch.arange(n_tokens)[None, :] < lengths[:, None]
-        self._mask = torch.zeros(n_seqs, 1, 1, n_tokens).masked_fill_(~kept[:, None, None, :], float("-inf"))
-        shape = (n_seqs * n_table, cache.block_tokens * cache.shape.row_elements)
+        self._masks: dict[int | None, torch.Tensor] = {}
+        shape = (block_tables.numel(), cache.block_tokens * cache.shape.row_elements)
         # One buffer for all layers: it stays in the CPU's cache.
-        self._k, self._v = torch.empty(shape), torch.empty(shape)
+        self._k, self._v = cache.keys.new_empty(shape), cache.values.new_empty(shape)
 
-    def attend(self, cache: KvCache, layer: int, q: torch.Tensor, out: torch.Tensor) -> None:
+    def attend(self, cache: KvCache, layer: int, q: torch.Tensor, out: torch.Tensor, window: int | None) -> None:
         n_seqs, n_q_heads, head_dim = q.shape
         n_kv_heads = cache.shape.n_kv_heads
         k, v = (
@@ -88,7 +89,17 @@ class DecodeGroup:
             for pool, buffer in ((cache.keys, self._k), (cache.values, self._v))
         )
         grouped = q.view(n_seqs, n_kv_heads, n_q_heads // n_kv_heads, head_dim)
-        out.copy_(scaled_dot_product_attention(grouped, k, v, attn_mask=self._mask).reshape(q.shape))
+        out.copy_(scaled_dot_product_attention(grouped, k, v, attn_mask=self._mask(q, window)).reshape(q.shape))
+
+    def _mask(self, q: torch.Tensor, window: int | None) -> torch.Tensor:
+        """(sequences, 1, 1, tokens) to add to the scores; made once for all layers of that window."""
+        if window not in self._masks:
+            position = torch.arange(self._n_tokens, device=q.device)[None, :]
+            seen = position < self._lengths
+            if window is not None:
+                seen &= position >= self._lengths - window
+            self._masks[window] = _additive(seen[:, None, None, :], q.dtype)
+        return self._masks[window]
 
 
 class PrefillGroup:
@@ -98,12 +109,11 @@ class PrefillGroup:
         """block_table: (blocks,) int64, covering start + length tokens."""
         self.rows = rows
         self._index = block_table
+        self._start = start
         self._n_tokens = start + length
-        self._whole = start == 0
-        visible = torch.ones(length, self._n_tokens, dtype=torch.bool).tril_(start)
-        self._mask = None if self._whole else torch.zeros(visible.shape).masked_fill_(~visible, float("-inf"))
+        self._masks: dict[int | None, torch.Tensor] = {}
 
-    def attend(self, cache: KvCache, layer: int, q: torch.Tensor, out: torch.Tensor) -> None:
+    def attend(self, cache: KvCache, layer: int, q: torch.Tensor, out: torch.Tensor, window: int | None) -> None:
         n_queries, n_q_heads, head_dim = q.shape
         n_kv_heads = cache.shape.n_kv_heads
         repeats = n_q_heads // n_kv_heads
@@ -116,5 +126,23 @@ class PrefillGroup:
             for pool in (cache.keys, cache.values)
         )
         grouped = q.view(n_queries, n_kv_heads, repeats, head_dim).permute(1, 2, 0, 3)
-        result = scaled_dot_product_attention(grouped, k, v, attn_mask=self._mask, is_causal=self._whole)
+        plain = self._start == 0 and (window is None or window >= self._n_tokens)
+        mask = None if plain else self._mask(q, window)
+        result = scaled_dot_product_attention(grouped, k, v, attn_mask=mask, is_causal=plain)
         out.copy_(result.permute(2, 0, 1, 3).reshape(q.shape))
+
+    def _mask(self, q: torch.Tensor, window: int | None) -> torch.Tensor:
+        """(queries, tokens) to add to the scores; made once for all layers of that window."""
+        if window not in self._masks:
+            own = torch.arange(self._start, self._n_tokens, device=q.device)[:, None]
+            position = torch.arange(self._n_tokens, device=q.device)[None, :]
+            seen = position <= own
+            if window is not None:
+                seen &= position > own - window
+            self._masks[window] = _additive(seen, q.dtype)
+        return self._masks[window]
+
+
+def _additive(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """0 where `seen`, minus infinity elsewhere."""
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))

@@ -16,13 +16,13 @@ ROWS_HINT: Final = 8
 
 
 class Linear(Protocol):
-    """x: (tokens, in) float32 → (tokens, out)."""
+    """x: (tokens, in) → (tokens, out)."""
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor: ...
 
 
 class PlainLinear:
-    """weight: (out, in) float32, contiguous."""
+    """weight: (out, in), contiguous; any dtype and device."""
 
     def __init__(self, weight: torch.Tensor) -> None:
         self._weight = weight

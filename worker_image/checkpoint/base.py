@@ -1,0 +1,90 @@
+"""What every checkpoint format looks like to the rest of the worker: a config, tensors under Hugging Face's names.
+
+No torch here or anywhere in this package: the server process never imports it, and the engine decodes files while
+its interpreter is still importing it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from worker_image.errors import CheckpointError
+from worker_image.models.config import ModelConfig
+
+Shape: TypeAlias = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor's elements. numpy has no bfloat16: those are the uint16 of their bits, and `bfloat16` says so."""
+
+    values: npt.NDArray[Any]
+    """float32, float16 or uint16, C order; may be a read-only view of the file."""
+    bfloat16: bool = False
+
+
+class Checkpoint(Protocol):
+    """Opened and checked: the config can be served, and every tensor it needs is there in the right shape."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    def read(self, name: str) -> StoredTensor:
+        """The tensor of that Hugging Face name. Raises CheckpointError where its bytes cannot be read."""
+
+    def prefetch(self, n_threads: int) -> None:
+        """Begins to bring the tensors into memory in the background. Optional; a second call does nothing."""
+
+    def close(self) -> None:
+        """Ends the background work. Tensors already read stay valid."""
+
+
+class Prefetcher:
+    """Runs `read` for every name in background threads; `take` hands each result out once."""
+
+    def __init__(self, read: Callable[[str], StoredTensor], names: Collection[str], n_threads: int) -> None:
+        self._read = read
+        self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix="decode")
+        self._pending: dict[str, Future[StoredTensor]] = {name: self._pool.submit(read, name) for name in names}
+
+    def take(self, name: str) -> StoredTensor:
+        """Waits for the tensor; one that was taken before is read again."""
+        future = self._pending.pop(name, None)
+        return self._read(name) if future is None else future.result()
+
+    def close(self) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+
+def check_shapes(
+    place: Callable[[str], str], expected: Mapping[str, Shape], found: Mapping[str, Shape], architecture: str
+) -> None:
+    """Both by the file's own names; `place` names the file a tensor is (or should be) in.
+
+    Raises CheckpointError for a tensor that is missing, of another shape, or that nothing would read.
+    """
+    for name, shape in expected.items():
+        if name not in found:
+            raise CheckpointError(f"{place(name)}: tensor '{name}' is missing; it must be {list(shape)}.")
+    for name, shape in found.items():
+        wanted = expected.get(name)
+        if wanted is None:
+            raise CheckpointError(f"{place(name)}: tensor '{name}' is none that architecture '{architecture}' has.")
+        if shape != wanted:
+            raise CheckpointError(f"{place(name)}: tensor '{name}' is {list(shape)}; it must be {list(wanted)}.")
+
+
+def unpermuted(values: npt.NDArray[np.float32], head_dim: int) -> npt.NDArray[np.float32]:
+    """Rows of rotary pairs from neighbours (2i, 2i + 1) to halves (i, i + head_dim/2). values: (rows, in)."""
+    rows, width = values.shape
+    return values.reshape(rows // head_dim, head_dim // 2, 2, width).swapaxes(1, 2).reshape(rows, width)

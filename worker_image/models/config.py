@@ -1,0 +1,145 @@
+"""What a forward pass must know about a model, in one vocabulary whatever the file format called it.
+
+Plain values: no tensor, no file, no torch, so that the server process can read it too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True)
+class LinearScaling:
+    """Positions are divided by `factor` (arXiv:2306.15595)."""
+
+    factor: float
+
+
+@dataclass(frozen=True)
+class DynamicScaling:
+    """Past `trained_context` tokens the base grows with the position ("dynamic NTK")."""
+
+    factor: float
+    trained_context: int
+
+
+@dataclass(frozen=True)
+class Llama3Scaling:
+    """Low frequencies are divided by `factor`, high ones kept, those between blended (Llama 3.1)."""
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    trained_context: int
+
+
+@dataclass(frozen=True)
+class YarnScaling:
+    """Interpolation by parts with an attention temperature (arXiv:2309.00071)."""
+
+    factor: float
+    trained_context: int
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    attention_factor: float | None = None
+    """What cosines and sines are multiplied with; None: the paper's 0.1 · ln(factor) + 1, or what mscale gives."""
+    mscale: float | None = None
+    mscale_all_dim: float | None = None
+    truncate: bool = True
+    """Whether the borders of the blend are rounded to whole dimensions."""
+
+
+@dataclass(frozen=True)
+class FrequencyFactors:
+    """Each pair's frequency is divided by its own factor: how GGUF files carry Llama 3's scaling."""
+
+    factors: tuple[float, ...]
+
+
+RopeScaling: TypeAlias = LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling | FrequencyFactors
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary embedding of pairs `i` and `i + head_dim/2` (arXiv:2104.09864)."""
+
+    theta: float
+    scaling: RopeScaling | None = None
+
+
+@dataclass(frozen=True)
+class KvShape:
+    """What the KV cache holds for a token."""
+
+    n_layers: int
+    n_kv_heads: int
+    head_dim: int
+    element_bytes: int = 4
+
+    @property
+    def row_elements(self) -> int:
+        return self.n_kv_heads * self.head_dim
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Keys and values of all layers."""
+        return 2 * self.n_layers * self.row_elements * self.element_bytes
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A decoder of the Llama family: RMSNorm, rotary grouped-query attention, SwiGLU."""
+
+    architecture: str
+    """The checkpoint's `model_type` in Hugging Face's words: llama, mistral, qwen2, qwen3."""
+    n_layers: int
+    hidden: int
+    ffn: int
+    n_q_heads: int
+    n_kv_heads: int
+    head_dim: int
+    vocab: int
+    context: int
+    """The most tokens a request may have, rope scaling included."""
+    rope: RopeConfig
+    norm_eps: float
+    tied: bool = False
+    """The output matrix is the embedding."""
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    """RMSNorm over each head of queries and keys, before the rotation."""
+    windows: tuple[int | None, ...] = ()
+    """Layer → how many tokens back it sees, its own included; empty: every layer sees all."""
+
+    def window(self, layer: int) -> int | None:
+        return self.windows[layer] if self.windows else None
+
+    @property
+    def q_rows(self) -> int:
+        return self.n_q_heads * self.head_dim
+
+    @property
+    def kv_rows(self) -> int:
+        return self.n_kv_heads * self.head_dim
+
+    @property
+    def kv_shape(self) -> KvShape:
+        """In float32; `dataclasses.replace` its `element_bytes` for another type."""
+        return KvShape(self.n_layers, self.n_kv_heads, self.head_dim)
+
+    def problem(self) -> str | None:
+        """Why no forward pass can have these numbers, as a sentence's end; None where it can."""
+        for name in ("n_layers", "hidden", "ffn", "n_q_heads", "n_kv_heads", "head_dim", "vocab", "context"):
+            if getattr(self, name) <= 0:
+                return f"{name} is {getattr(self, name)}; it must be positive"
+        if self.n_q_heads % self.n_kv_heads or self.head_dim % 2:
+            return (
+                f"{self.n_q_heads} query heads, {self.n_kv_heads} KV heads of {self.head_dim} elements; "
+                "query heads must be a multiple of KV heads and the head size even"
+            )
+        if not self.norm_eps > 0 or not self.rope.theta > 0:
+            return f"norm_eps is {self.norm_eps} and rope theta {self.rope.theta}; both must be positive"
+        if any(window is not None and window <= 0 for window in self.windows):
+            return f"the sliding window is {min(w for w in self.windows if w is not None)}; it must be positive"
+        return None
