@@ -26,8 +26,10 @@ class StoredTensor:
     """A tensor's elements. numpy has no bfloat16: those are the uint16 of their bits, and `bfloat16` says so."""
 
     values: npt.NDArray[Any]
-    """float32, float16 or uint16, C order; may be a read-only view of the file."""
+    """float32, float16 or uint16, C order."""
     bfloat16: bool = False
+    in_file: bool = False
+    """A view of the mapped file, to be copied by who keeps it."""
 
 
 class Checkpoint(Protocol):

@@ -11,10 +11,11 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from typing import Final, NoReturn, TypeAlias
 
+from worker_image.checkpoint.files import map_file
 from worker_image.errors import CheckpointError
 
 MAGIC: Final = b"GGUF"
@@ -99,7 +100,7 @@ class GgufFile:
     def __init__(self, path: Path) -> None:
         """Raises CheckpointError naming the file, and the tensor where there is one."""
         self.path = path
-        self._map = _map_file(path)
+        self._map = map_file(path)
         header = _Header(path, self._map)
         self.metadata: Mapping[str, Value] = header.metadata
         self.tensors: Mapping[str, TensorInfo] = header.tensors
@@ -116,7 +117,7 @@ class GgufFile:
 
     def number(self, key: str, default: float | None = None) -> float:
         value = self.metadata.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
             self._refuse_key(key, value, "a number")
         return float(value)
 
@@ -153,18 +154,6 @@ class GgufFile:
     def _refuse_key(self, key: str, found: object, wanted: str) -> NoReturn:
         what = "is absent" if found is None else f"is {str(found)[:40]!r}"
         raise CheckpointError(f"{self.path}: metadata key '{key}' {what}; it must be {wanted}.")
-
-
-def _map_file(path: Path) -> mmap.mmap:
-    try:
-        with path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file.") from None
-    except ValueError:
-        raise CheckpointError(f"{path}: the file is empty.") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}.") from None
 
 
 class _Header:

@@ -13,24 +13,36 @@ from worker_image.models.decoder import Decoder
 from worker_image.models.ops import AttentionLayer, DecoderWeights, LayerWeights, Ops, StepT_contra, WeightT
 from worker_image.models.rope import rope_table
 from worker_image.models.tensors import EMBEDDING, FINAL_NORM, OUTPUT, QKV, layer_prefix
-from worker_image.models.weights import HostWeights, Weights
+from worker_image.models.weights import Weights, weights_of
 
 OnProgress: TypeAlias = Callable[[int, int], None]
 
 
 def load_model(
-    checkpoint: Checkpoint, ops: Ops[WeightT, StepT_contra], on_progress: OnProgress
+    checkpoint: Checkpoint,
+    ops: Ops[WeightT, StepT_contra],
+    on_progress: OnProgress,
+    max_positions: int | None = None,
 ) -> Decoder[WeightT, StepT_contra]:
-    """Every weight on the ops' device, in the ops' type. Raises CheckpointError."""
-    return assemble(checkpoint.config, ops, HostWeights(checkpoint, ops.dtype), on_progress)
+    """Every weight on the ops' device, in the ops' type. Raises CheckpointError.
+
+    `max_positions`: the most tokens a request will have, where that is less than the model's context.
+    """
+    weights = weights_of(checkpoint, ops.dtype, ops.device)
+    return assemble(checkpoint.config, ops, weights, on_progress, max_positions)
 
 
 def assemble(
-    config: ModelConfig, ops: Ops[WeightT, StepT_contra], weights: Weights, on_progress: OnProgress
+    config: ModelConfig,
+    ops: Ops[WeightT, StepT_contra],
+    weights: Weights,
+    on_progress: OnProgress,
+    max_positions: int | None = None,
 ) -> Decoder[WeightT, StepT_contra]:
     """`on_progress` hears (layers done, layers)."""
     embedding = weights.take(EMBEDDING)
-    rope = rope_table(config.rope, config.head_dim, config.context).to(ops.device)
+    n_positions = min(config.context, max_positions or config.context)
+    rope = rope_table(config.rope, config.head_dim, n_positions).to(ops.device)
     layers: list[LayerWeights[WeightT]] = []
     for index in range(config.n_layers):
         layers.append(_layer(config, ops, weights, rope, index))

@@ -6,7 +6,7 @@ Plain values: no tensor, no file, no torch, so that the server process can read 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,18 @@ class FrequencyFactors:
 
     factors: tuple[float, ...]
 
+
+LARGEST: Final = {
+    "n_layers": 1 << 12,
+    "hidden": 1 << 20,
+    "ffn": 1 << 22,
+    "n_q_heads": 1 << 14,
+    "n_kv_heads": 1 << 14,
+    "head_dim": 1 << 10,
+    "vocab": 1 << 24,
+    "context": 1 << 24,
+}
+"""Far beyond any model: a damaged number must not become an allocation."""
 
 RopeScaling: TypeAlias = LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling | FrequencyFactors
 
@@ -130,9 +142,12 @@ class ModelConfig:
 
     def problem(self) -> str | None:
         """Why no forward pass can have these numbers, as a sentence's end; None where it can."""
-        for name in ("n_layers", "hidden", "ffn", "n_q_heads", "n_kv_heads", "head_dim", "vocab", "context"):
-            if getattr(self, name) <= 0:
-                return f"{name} is {getattr(self, name)}; it must be positive"
+        for name, most in LARGEST.items():
+            value = getattr(self, name)
+            if value <= 0:
+                return f"{name} is {value}; it must be positive"
+            if value > most:
+                return f"{name} is {value}; at most {most} can be served"
         if self.n_q_heads % self.n_kv_heads or self.head_dim % 2:
             return (
                 f"{self.n_q_heads} query heads, {self.n_kv_heads} KV heads of {self.head_dim} elements; "

@@ -6,6 +6,7 @@ the rotary embedding. Which block belongs to whom is `engine.block_pool`'s busin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -39,6 +40,12 @@ class KvCache:
         rows = self.shape.row_elements
         self.keys[layer].view(-1, rows).index_copy_(0, slots, k)
         self.values[layer].view(-1, rows).index_copy_(0, slots, v)
+
+    def copy(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Block to block (from, to), in all layers. No block is both a `from` and a `to`. Mutates us."""
+        sources, targets = torch.tensor(pairs, device=self.keys.device).unbind(1)
+        for pool in (self.keys, self.values):
+            pool.index_copy_(1, targets, pool.index_select(1, sources))
 
 
 def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
