@@ -1,0 +1,48 @@
+"""How the engine is set for each kind of stage, and the settings as a file for a process that starts from nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import orjson
+
+from benchmarks.engine.stages import Kind
+from benchmarks.engine.workloads import Rules
+from worker_image.engine.messages import Device, EngineSettings, LoadFormat
+
+MAX_MODEL_LEN = 4096
+"""As the peer was set: the longest request of the workloads fits."""
+
+
+def engine_settings(rules: Rules, kind: Kind, *, quick: bool) -> EngineSettings:
+    """`quick`: the tiny shape on a CPU."""
+    settings = EngineSettings(
+        model_path=str(rules.model_folder(rules.model_of("w1" if kind is Kind.NANO else "w2"))),
+        n_threads=8,
+        max_num_seqs=256 if kind is Kind.NANO else 512,
+        step_tokens=16384 if kind is Kind.NANO else 4096,
+        block_tokens=16,
+        max_model_len=MAX_MODEL_LEN,
+        kv_cache_bytes=None,
+        device=Device.CUDA,
+        load_format=LoadFormat.DUMMY,
+        deterministic=kind is Kind.DETERMINISTIC,
+    )
+    if not quick:
+        return settings
+    return replace(
+        settings, device=Device.CPU, n_threads=1, max_num_seqs=8, step_tokens=64, max_model_len=128,
+        kv_cache_bytes=1 << 20, deterministic=False,
+    )  # fmt: skip
+
+
+def write(path: Path, settings: EngineSettings) -> Path:
+    path.write_text(json.dumps(asdict(settings)), encoding="utf-8")
+    return path
+
+
+def read(path: Path) -> EngineSettings:
+    raw = orjson.loads(path.read_bytes())
+    return EngineSettings(**raw | {"device": Device(raw["device"]), "load_format": LoadFormat(raw["load_format"])})

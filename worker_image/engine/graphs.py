@@ -1,0 +1,95 @@
+"""Decode steps as CUDA graphs: one for each batch size in a list, captured between steps, so that no start waits.
+
+A graph replays a whole step with no Python and no launch gaps; what changes from step to step lies in static buffers.
+Until a size has its graph, steps of that size run as they are. Decides nothing about what a step is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
+
+import torch
+
+FINE_UP_TO: Final = 256
+FINE: Final = 8
+COARSE: Final = 32
+"""Rows between neighbouring sizes: padding costs a step at most this many rows."""
+
+
+class Replayable(Protocol):
+    def replay(self) -> None:
+        """Enqueues the step on the current stream."""
+
+
+def bucket_sizes(max_rows: int) -> tuple[int, ...]:
+    """1, 2, 4, every 8th to 256, every 32nd beyond; the last holds all rows."""
+    fine = range(FINE, min(max_rows, FINE_UP_TO) + 1, FINE)
+    coarse = range(FINE_UP_TO + COARSE, max_rows + 1, COARSE)
+    return tuple(sorted({size for size in (1, 2, 4, *fine, *coarse) if size < max_rows} | {max_rows}))
+
+
+class DecodeGraphs:
+    """`step` runs the decode of a given size on the static buffers; whatever they hold must be safe to run."""
+
+    def __init__(
+        self, sizes: tuple[int, ...], step: Callable[[int], None], capture: Callable[[Callable[[], None]], Replayable]
+    ) -> None:
+        self._sizes = sizes
+        self._step = step
+        self._capture = capture
+        self._graphs: dict[int, Replayable] = {}
+        self._missed: int | None = None
+
+    def size_for(self, n_rows: int) -> int:
+        """The least size that holds them."""
+        return next(size for size in self._sizes if size >= n_rows)
+
+    def run(self, size: int) -> bool:
+        """Enqueues the step of that size; False (and nothing done) where its graph is not there yet."""
+        graph = self._graphs.get(size)
+        if graph is None:
+            self._missed = size
+            return False
+        graph.replay()
+        return True
+
+    @property
+    def complete(self) -> bool:
+        return len(self._graphs) == len(self._sizes)
+
+    def capture_next(self) -> None:
+        """Makes one more graph, of the size that was last missed if there is one, else of the largest without one."""
+        size = self._missed if self._missed is not None else next(self._left(), None)
+        self._missed = None
+        if size is not None and size not in self._graphs:
+            self._graphs[size] = self._capture(lambda: self._step(size))
+
+    def _left(self) -> Iterator[int]:
+        return (size for size in reversed(self._sizes) if size not in self._graphs)
+
+
+class GraphMaker:
+    """Captures on a stream of its own into one memory pool, beside steps that run on the main stream."""
+
+    def __init__(self) -> None:
+        self._stream = torch.cuda.Stream()
+        self._pool = torch.cuda.graph_pool_handle()
+
+    def __call__(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        """Runs `work` once, so that nothing is loaded or compiled while capturing, then captures it.
+
+        `torch.cuda.graph` would wait for the device and collect garbage first, which a running engine cannot afford.
+        """
+        main = torch.cuda.current_stream()
+        self._stream.wait_stream(main)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.stream(self._stream):
+            work()
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+            try:
+                work()
+            finally:
+                graph.capture_end()
+        main.wait_stream(self._stream)
+        return graph
