@@ -18,9 +18,10 @@ def carried(values: Array) -> Array:
 
 
 def filled(values: Array, period: int | None = None, short: int = 2) -> Array:
-    """A gap takes the value of one period before, itself filled; a run of at most `short`, and a first period, is carried.
+    """A gap takes the value of one period before, itself filled; the first `short` of a run are carried.
 
-    Reads the past only. Gaps before the first observation take that one, for there is nothing else to say.
+    Reads the past only. The first period is carried too. Gaps before the first observation take that one, for there is
+    nothing else to say.
     """
     gaps = np.isnan(values)
     if not gaps.any() or gaps.all():

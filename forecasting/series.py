@@ -94,6 +94,10 @@ class Series:
         """The part of the steps that is missing, from 0 to 1; 0 of an empty series."""
         return 1 - self.n_observed / len(self) if len(self) else 0.0
 
+    def times_ahead_s(self, steps: int) -> Array:
+        """(steps,) the beginnings of the steps after the end."""
+        return self.end_s + self.step_s * np.arange(steps, dtype=np.float64)
+
     def steps_in(self, length_s: float) -> int | None:
         """How many steps make `length_s`; None where the steps do not divide it."""
         steps = round(length_s / self.step_s)

@@ -43,7 +43,8 @@ def predict(model: Model, series: Series, steps: int) -> Array:
     """(steps,) the loads after the end of `series`. Raises: HistoryTooShort, BadSetting."""
     if steps < 1:
         raise BadSetting(f"{model.name} of '{series.name}': {steps} steps were asked; at least 1 is allowed.")
-    return model.fit(series).forecast(series.values, np.array([len(series)]), steps)[0]
+    ahead = model.fit(series).forecast(series.values, np.array([len(series)]), steps)
+    return np.asarray(ahead[0], dtype=np.float64)
 
 
 def require(model: Model, series: Series, n: int) -> None:

@@ -18,20 +18,26 @@ from forecasting.models.scale import Logarithm, Measured, Scale
 from forecasting.series import DAY_S, WEEK_S, Array, Series
 
 RECENT: Final = 6
+CAUTIOUS: Final = 1e-2
+"""From this penalty on, a model is named so."""
 ROWS_A_LAG: Final = 6
 """Fewer observations than this for each coefficient, and the longest lags are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaggedRegression:
-    """penalty: of the squared coefficients, per row, on loads of unit variance."""
+    """penalty: of the squared distance from persistence (a weight of 1 on the last step), per row, at unit variance.
+
+    A small one suits a smooth load that repeats itself, a large one a load of bursts; an ensemble can hold both.
+    """
 
     logarithm: bool = True
     penalty: float = 1e-4
 
     @property
     def name(self) -> str:
-        return "lags of the logarithm" if self.logarithm else "lags"
+        strength = "" if self.penalty < CAUTIOUS else "cautious "
+        return f"{strength}lags of the logarithm" if self.logarithm else f"{strength}lags"
 
     def fit(self, series: Series) -> FittedLags:
         require(self, series, 4 * ROWS_A_LAG)
@@ -63,7 +69,9 @@ def _solved(values: Array, lags: npt.NDArray[np.int64], penalty: float, scale: S
     rows = rows[~np.isnan(rows).any(axis=1)]
     past, target = rows[:, :-1], rows[:, -1]
     gram = past.T @ past + penalty * max(len(rows), 1) * np.eye(len(lags))
-    return FittedLags(lags, np.linalg.solve(gram, past.T @ target), mean, spread, scale, day)
+    towards = np.where(lags == 1, 1.0, 0.0)
+    weights = towards + np.linalg.solve(gram, past.T @ (target - past @ towards))
+    return FittedLags(lags, weights, mean, spread, scale, day)
 
 
 @dataclass(frozen=True, slots=True)

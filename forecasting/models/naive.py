@@ -44,7 +44,7 @@ class Drift:
         last = where[upto]
         slope = (values[last] - values[first]) / np.maximum(last - first, 1)
         ahead = origins[:, None] + np.arange(steps)[None, :] - last[:, None]
-        return values[last][:, None] + slope[:, None] * ahead
+        return np.asarray(values[last][:, None] + slope[:, None] * ahead, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,10 @@ class FittedSeasonalNaive:
 def _carried_by_phase(values: Array, period: int) -> Array:
     """Each gap holds the observation of the nearest earlier period at its phase."""
     padded = np.concatenate([values, np.full(-len(values) % period, np.nan)]).reshape(-1, period)
-    return np.apply_along_axis(carried, 0, padded).ravel()[: len(values)] if np.isnan(values).any() else values
+    seen = ~np.isnan(padded)
+    source = np.maximum.accumulate(np.where(seen, np.arange(len(padded))[:, None], -1), axis=0)
+    found = np.where(source >= 0, padded[np.maximum(source, 0), np.arange(period)[None, :]], np.nan)
+    return found.ravel()[: len(values)]
 
 
 def _last(values: Array, origins: Origins) -> Array:

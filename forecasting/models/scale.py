@@ -45,9 +45,9 @@ class Logarithm:
     """The largest value on this scale that is taken back, so that no exponential runs away."""
 
     @classmethod
-    def of(cls, values: Array) -> Logarithm:
+    def of(cls, values: Array, unit_share: float = UNIT_SHARE) -> Logarithm:
         seen = values[~np.isnan(values)]
-        unit = UNIT_SHARE * float(seen.mean()) if len(seen) else 0.0
+        unit = unit_share * float(seen.mean()) if len(seen) else 0.0
         unit = unit if unit > 0 else 1.0
         largest = float(seen.max()) if len(seen) else 0.0
         return cls(unit, float(np.log1p(largest / unit)) + ROOM)

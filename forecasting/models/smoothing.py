@@ -28,6 +28,9 @@ BETAS: Final = (0.0, 0.05, 0.2)
 PHIS: Final = (0.9, 0.98)
 GAMMAS: Final = (0.05, 0.2, 0.4)
 PERIODS_NEEDED: Final = 2
+FIT_STEPS: Final = 600
+FIT_PERIODS: Final = 4
+"""Parameters are chosen on the latest FIT_STEPS steps or FIT_PERIODS periods, whichever is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Smoothing:
         scale: Scale = Logarithm.of(series.values) if self.logarithm else Measured()
         values = scale.into(series.values)
         grid = parameters(seasonal=period > 0)
-        run = smooth(values, grid, period)
+        run = smooth(values[-max(FIT_STEPS, FIT_PERIODS * period) :], grid, period)
         return FittedSmoothing(grid[:, [int(np.argmin(run.squared_error))]], period, scale)
 
 
@@ -88,6 +91,8 @@ def smooth(values: Array, grid: Array, period: int) -> Run:
     season = np.zeros((n + max(period, 1), width))
     season[:period] = pattern[:, None]
     squared = np.zeros(width)
+    if width == 1:
+        return _smooth_one(values, grid[:, 0], period, level, trend, season)
     trend_gain, season_gain = alpha * beta, gamma * (1 - alpha)
     for t, value in enumerate(values.tolist()):
         slope = phi * trend[t]
@@ -104,6 +109,25 @@ def smooth(values: Array, grid: Array, period: int) -> Run:
             season[t + period] = season[t] + season_gain * error
         squared += error * error
     return Run(level, trend, season, squared)
+
+
+def _smooth_one(values: Array, chosen: Array, period: int, level: Array, trend: Array, season: Array) -> Run:
+    """As the loop of `smooth`, with plain numbers: for one candidate an array's overhead is most of the time."""
+    alpha, beta, phi, gamma = chosen.tolist()
+    lately, slope, squared = float(level[0, 0]), 0.0, 0.0
+    levels, slopes, pattern = [lately], [slope], season[: max(period, 1), 0].tolist()
+    for t, value in enumerate(values.tolist()):
+        slope *= phi
+        expected = lately + slope
+        error = 0.0 if value != value else value - expected - pattern[t]
+        lately = expected + alpha * error
+        slope += alpha * beta * error
+        levels.append(lately)
+        slopes.append(slope)
+        pattern.append(pattern[t] + gamma * (1 - alpha) * error if period else 0.0)
+        squared += error * error
+    level[:, 0], trend[:, 0], season[:, 0] = levels, slopes, pattern[: len(season)]
+    return Run(level, trend, season, np.array([squared]))
 
 
 def _start(values: Array, period: int) -> tuple[float, Array]:

@@ -40,7 +40,7 @@ def seasonal_means(values: Array, period: int) -> Array:
     centre = np.nansum(whole, axis=1, keepdims=True) / np.maximum(counts, 1)
     away = np.where(np.isnan(whole), 0.0, whole - centre)
     found = away.sum(axis=0) / np.maximum((~np.isnan(whole)).sum(axis=0), 1)
-    return np.roll(found - found.mean(), len(values) % period)
+    return np.asarray(np.roll(found - found.mean(), len(values) % period), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,4 +57,4 @@ class FittedTheta:
         ahead = np.arange(1, steps + 1)
         level = run.level[origins, 0][:, None] + 0.5 * self.slope * ahead[None, :]
         phase = (origins[:, None] + ahead[None, :] - 1) % len(self.season)
-        return level + self.season[phase]
+        return np.asarray(level + self.season[phase], dtype=np.float64)
