@@ -1,0 +1,144 @@
+/** The operator's JSON API: its types, and one function a question. Nothing here draws. */
+
+export type Condition = { type: string; status: string; reason: string; message: string; lastTransitionTime: string };
+
+export type ServiceRow = {
+  namespace: string;
+  name: string;
+  tenant: string | null;
+  model: string;
+  ready: string;
+  servable: string;
+  message: string;
+  policy: string;
+  replicas: number;
+  readyReplicas: number;
+  desiredReplicas: number | null;
+  plannedReplicas: number | null;
+  loadTokensPerS: number | null;
+};
+
+export type ServicePage = { total: number; page: number; size: number; items: ServiceRow[] };
+
+export type Sla = {
+  name: string;
+  priority: string;
+  targets: { name: string; value: string }[];
+  availability: string | null;
+  window: string | null;
+};
+
+export type ErrorBudget = { requests: number; failed: number; allowed: number; left: number; message: string };
+
+export type Cost = { reserved: number; onDemand: number; spot: number; perHour: string; message: string };
+
+export type Forecast = {
+  trusted: boolean;
+  message: string;
+  forecaster: string | null;
+  source: string | null;
+  history: string | null;
+  leadTime: string | null;
+  coverage: { level: string; achieved: string; samples: number }[];
+  cost: Cost | null;
+};
+
+export type Service = ServiceRow & {
+  conditions: Condition[];
+  revisions: { name: string; replicas: number; readyReplicas: number }[];
+  sla: Sla | null;
+  errorBudget: ErrorBudget | null;
+  forecast: Forecast | null;
+};
+
+/** Even steps from `startS`; null is a gap. Tokens each second. */
+export type Curve = { startS: number; stepS: number; values: (number | null)[] };
+export type Band = { startS: number; stepS: number; p10: number[]; p50: number[]; p80: number[]; p95: number[]; p99: number[] };
+export type Step = { atS: number; replicas: number };
+export type Decision = {
+  atS: number;
+  before: number;
+  replicas: number;
+  direction: string;
+  reason: string;
+  message: string;
+};
+
+export type Chart = {
+  nowS: number;
+  load: Curve | null;
+  forecast: Band | null;
+  planned: Step[];
+  actual: Step[];
+  decisions: Decision[];
+};
+
+export type Tenant = {
+  name: string;
+  namespaces: string[];
+  services: number;
+  replicas: number;
+  desiredReplicas: number;
+  replicaQuota: number | null;
+  ready: string;
+  message: string;
+};
+
+export type Session = { user: string | null; readOnly: boolean };
+
+export class ApiError extends Error {
+  constructor(
+    readonly status: number,
+    message: string,
+  ) {
+    super(message);
+  }
+}
+
+const TOKEN = "foretide.token";
+
+/** The token lives as long as the tab: closing it signs out. */
+export const token = {
+  get: (): string | null => sessionStorage.getItem(TOKEN),
+  set: (value: string): void => sessionStorage.setItem(TOKEN, value),
+  clear: (): void => sessionStorage.removeItem(TOKEN),
+};
+
+async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
+  const held = token.get();
+  const headers: Record<string, string> = { Accept: "application/json" };
+  if (held !== null) headers.Authorization = `Bearer ${held}`;
+  let answer: Response;
+  try {
+    answer = await fetch(`api/v1/${path}`, { headers, ...(signal ? { signal } : {}) });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new ApiError(0, "The operator does not answer. The page tries again by itself.");
+  }
+  const body: unknown = await answer.json().catch(() => null);
+  if (answer.ok) return body as T;
+  throw new ApiError(answer.status, messageOf(body) ?? `The operator answered ${answer.status}.`);
+}
+
+function messageOf(body: unknown): string | null {
+  if (typeof body !== "object" || body === null || !("message" in body)) return null;
+  return typeof body.message === "string" ? body.message : null;
+}
+
+const one = (namespace: string, name: string): string =>
+  `services/${encodeURIComponent(namespace)}/${encodeURIComponent(name)}`;
+
+export type Query = { search: string; sort: string; descending: boolean; page: number };
+
+export const api = {
+  session: (signal?: AbortSignal) => get<Session>("session", signal),
+  services: (query: Query, signal?: AbortSignal) => {
+    const words = new URLSearchParams({ search: query.search, sort: query.sort, page: String(query.page) });
+    if (query.descending) words.set("descending", "true");
+    return get<ServicePage>(`services?${words}`, signal);
+  },
+  service: (namespace: string, name: string, signal?: AbortSignal) => get<Service>(one(namespace, name), signal),
+  chart: (namespace: string, name: string, hours: number, signal?: AbortSignal) =>
+    get<Chart>(`${one(namespace, name)}/chart?hours=${hours}`, signal),
+  tenants: (signal?: AbortSignal) => get<{ items: Tenant[] }>("tenants", signal),
+};
