@@ -1,0 +1,102 @@
+"""The seam between those who know the past and those who need it.
+
+HistoryError
+├── HistoryUnavailable    the source does not answer; what was read before still holds
+└── StoreUnusable         the file cannot be opened, even anew
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+class HistoryError(Exception):
+    """The root of this package's errors."""
+
+
+class HistoryUnavailable(HistoryError):
+    """The source does not answer now."""
+
+
+class StoreUnusable(HistoryError):
+    """The file of the embedded store cannot be opened."""
+
+
+class ServiceId(NamedTuple):
+    """An InferenceService."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counts:
+    """What happened in each step: `column[i]` counts the step that begins at `start_s + i * step_s`. NaN is a gap.
+
+    Each column is (n,) float64. `arrivals` are requests as they came; `completed` those that were answered in full,
+    when they were, and the tokens are theirs.
+    """
+
+    start_s: float
+    step_s: float
+    arrivals: Array
+    completed: Array
+    input_tokens: Array
+    output_tokens: Array
+
+    @property
+    def end_s(self) -> float:
+        return self.start_s + len(self.arrivals) * self.step_s
+
+    @property
+    def columns(self) -> tuple[Array, Array, Array, Array]:
+        return self.arrivals, self.completed, self.input_tokens, self.output_tokens
+
+    def observed_until_s(self) -> float | None:
+        """Where the last step ends that is no gap; None when all are."""
+        where = np.flatnonzero(~np.isnan(self.arrivals))
+        return None if not len(where) else self.start_s + (int(where[-1]) + 1) * self.step_s
+
+
+class HistorySource(Protocol):
+    """Somebody who knows the past."""
+
+    @property
+    def name(self) -> str:
+        """`Prometheus` or `Store`, as a CapacityForecast shows it."""
+        ...
+
+    async def read(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Counts:
+        """The steps from `start_s` to `end_s`, both multiples of `step_s`. Never blocks the loop.
+
+        Raises:
+            HistoryUnavailable: with what is wrong and what to do.
+        """
+        ...
+
+
+def empty(start_s: float, end_s: float, step_s: float) -> Counts:
+    """Nothing known."""
+    n = max(0, round((end_s - start_s) / step_s))
+    gaps = [np.full(n, np.nan) for _ in range(4)]
+    return Counts(start_s, step_s, *gaps)
+
+
+def joined(old: Counts | None, new: Counts, keep_from_s: float) -> Counts:
+    """`new` after what `old` has before it, from `keep_from_s` on. Where both know a step, `new` is right."""
+    if old is None or old.step_s != new.step_s or not old.start_s <= new.start_s <= old.end_s:
+        return new
+    first = max(0, round((keep_from_s - old.start_s) / old.step_s))
+    last = round((new.start_s - old.start_s) / old.step_s)
+    pairs = zip(old.columns, new.columns, strict=True)
+    columns = [np.concatenate((before[first:last], after)) for before, after in pairs]
+    return Counts(old.start_s + min(first, last) * old.step_s, old.step_s, *columns)

@@ -1,0 +1,235 @@
+"""What the operator remembers over its own restarts, in one SQLite file: counts, cold starts, capacities, decisions.
+
+Bounded by age and by size, whatever happens. Every method blocks for as long as the disk takes: callers go through
+`controllers.history.thread`. A file that is damaged is put aside and a new one begun: history is worth a warning, never
+an outage.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from controllers.history.counters import Row
+from controllers.history.interface import Counts, ServiceId, StoreUnusable, empty
+
+log = logging.getLogger(__name__)
+
+FINE_S: Final = 60
+FINE_KEPT_S: Final = 2 * 86_400
+COARSE_S: Final = 600
+COLD_STARTS_KEPT: Final = 200
+"""For each profile: enough for a 95th percentile, few enough to follow a new driver or a new disk."""
+DECISIONS_KEPT: Final = 2_000
+"""For each service."""
+_LEAST_OBSERVED: Final = 0.5
+"""Of a step; a step that was watched for less is a gap."""
+_SHRINK: Final = 0.8
+"""Of the allowed size; what is above goes, oldest first, so that pruning does not run all the time."""
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS services (id INTEGER PRIMARY KEY, namespace TEXT, name TEXT, UNIQUE (namespace, name));
+CREATE TABLE IF NOT EXISTS counts (
+  step_s INTEGER, service INTEGER, at_s INTEGER, seconds REAL, arrivals REAL, completed REAL, input_tokens REAL,
+  output_tokens REAL, PRIMARY KEY (step_s, service, at_s)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS counts_by_time ON counts (step_s, at_s);
+CREATE TABLE IF NOT EXISTS cold_starts (id INTEGER PRIMARY KEY, profile TEXT, at_s REAL, duration_s REAL);
+CREATE INDEX IF NOT EXISTS cold_starts_by_profile ON cold_starts (profile, at_s);
+CREATE TABLE IF NOT EXISTS capacities (profile TEXT PRIMARY KEY, at_s REAL, work_per_s REAL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS decisions (id INTEGER PRIMARY KEY, service INTEGER, at_s REAL, line TEXT);
+CREATE INDEX IF NOT EXISTS decisions_by_service ON decisions (service, at_s);
+"""
+_ADD: Final = """
+INSERT INTO counts VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
+  seconds = seconds + excluded.seconds, arrivals = arrivals + excluded.arrivals,
+  completed = completed + excluded.completed, input_tokens = input_tokens + excluded.input_tokens,
+  output_tokens = output_tokens + excluded.output_tokens
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much is kept. Fine steps are kept for two days at most."""
+
+    retention_s: float = 35 * 86_400
+    max_bytes: int = 512 * 2**20
+
+
+class Store:
+    """One open file; `None` keeps all in memory. Used by one thread at a time.
+
+    Raises:
+        StoreUnusable: the folder cannot be written.
+    """
+
+    def __init__(self, path: Path | None, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._path = path
+        self._db = _open(path)
+        self._ids = {ServiceId(ns, name): id_ for id_, ns, name in self._db.execute("SELECT * FROM services")}
+
+    def close(self) -> None:
+        self._db.close()
+
+    # --- counts -----------------------------------------------------------------------------------------------------
+    def add(self, rows: Mapping[ServiceId, Row], seconds: float, at_s: float) -> None:
+        """What happened in the `seconds` before `at_s`, to the step in which they began."""
+        began_s = at_s - seconds
+        with self._db:
+            values = [
+                (step_s, self._id(service), int(began_s // step_s * step_s), seconds, *row)
+                for service, row in rows.items()
+                for step_s in (FINE_S, COARSE_S)
+            ]
+            self._db.executemany(_ADD, values)
+
+    def counts(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Counts:
+        """Steps of `step_s`, a multiple of 60 s; of steps watched only in part, what they would come to as a whole."""
+        base_s = COARSE_S if step_s % COARSE_S == 0 else FINE_S
+        out = empty(start_s, end_s, step_s)
+        n, id_ = len(out.arrivals), self._ids.get(service)
+        if id_ is None or not n:
+            return out
+        query = "SELECT at_s, seconds, arrivals, completed, input_tokens, output_tokens FROM counts"
+        where = " WHERE step_s = ? AND service = ? AND at_s >= ? AND at_s < ?"
+        found = self._db.execute(query + where, (base_s, id_, start_s, end_s)).fetchall()
+        if not found:
+            return out
+        table = np.array(found, dtype=np.float64)
+        step = ((table[:, 0] - start_s) // step_s).astype(np.int64)
+        watched_s = np.bincount(step, weights=table[:, 1], minlength=n)
+        known = watched_s >= _LEAST_OBSERVED * step_s
+        for column, values in zip(out.columns, table[:, 2:].T, strict=True):
+            total = np.bincount(step, weights=values, minlength=n)
+            column[known] = total[known] * np.maximum(1.0, step_s / watched_s[known])
+        return out
+
+    # --- cold starts and capacities -----------------------------------------------------------------------------------
+    def add_cold_start(self, profile: str, duration_s: float, at_s: float) -> None:
+        """One worker took this long from its creation until it was ready."""
+        with self._db:
+            self._db.execute("INSERT INTO cold_starts VALUES (NULL, ?, ?, ?)", (profile, at_s, duration_s))
+            self._db.execute(
+                "DELETE FROM cold_starts WHERE profile = ? AND id NOT IN "
+                "(SELECT id FROM cold_starts WHERE profile = ? ORDER BY at_s DESC LIMIT ?)",
+                (profile, profile, COLD_STARTS_KEPT),
+            )
+
+    def cold_starts(self) -> dict[str, list[float]]:
+        """Durations by profile, oldest first."""
+        found: dict[str, list[float]] = {}
+        for profile, duration_s in self._db.execute("SELECT profile, duration_s FROM cold_starts ORDER BY at_s"):
+            found.setdefault(profile, []).append(duration_s)
+        return found
+
+    def set_capacity(self, profile: str, work_per_s: float, at_s: float) -> None:
+        """What one worker was seen to carry."""
+        with self._db:
+            self._db.execute("INSERT OR REPLACE INTO capacities VALUES (?, ?, ?)", (profile, at_s, work_per_s))
+
+    def capacities(self) -> dict[str, float]:
+        return dict(self._db.execute("SELECT profile, work_per_s FROM capacities").fetchall())
+
+    # --- decisions ----------------------------------------------------------------------------------------------------
+    def add_decisions(self, lines: Sequence[tuple[ServiceId, float, str]]) -> None:
+        """(service, when, one JSON line)."""
+        with self._db:
+            values = [(self._id(service), at_s, line) for service, at_s, line in lines]
+            self._db.executemany("INSERT INTO decisions VALUES (NULL, ?, ?, ?)", values)
+            for service in {service for service, _, _ in lines}:
+                self._db.execute(
+                    "DELETE FROM decisions WHERE service = ? AND id <= (SELECT id FROM decisions WHERE service = ? "
+                    "ORDER BY id DESC LIMIT 1 OFFSET ?)",
+                    (self._id(service), self._id(service), DECISIONS_KEPT),
+                )
+
+    def decisions(self, service: ServiceId, since_s: float, most: int) -> list[str]:
+        """The last `most` lines from `since_s` on, oldest first."""
+        query = "SELECT line FROM decisions WHERE service = ? AND at_s >= ? ORDER BY id DESC LIMIT ?"
+        found = self._db.execute(query, (self._ids.get(service, -1), since_s, most)).fetchall()
+        return [line for (line,) in reversed(found)]
+
+    # --- bounds -------------------------------------------------------------------------------------------------------
+    def prune(self, now_s: float) -> None:
+        """Drops what is too old, then, while the file is too large, the oldest of everything."""
+        oldest_s = now_s - self._limits.retention_s
+        with self._db:
+            fine_s = max(oldest_s, now_s - FINE_KEPT_S)
+            self._db.execute("DELETE FROM counts WHERE step_s = ? AND at_s < ?", (FINE_S, fine_s))
+            self._db.execute("DELETE FROM counts WHERE at_s < ?", (oldest_s,))
+            self._db.execute("DELETE FROM decisions WHERE at_s < ?", (oldest_s,))
+        self._shrink(now_s, oldest_s)
+        self._db.executescript("PRAGMA incremental_vacuum")  # Of `execute`, Python takes the first step only.
+        self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    @property
+    def used_bytes(self) -> int:
+        """Pages that hold something."""
+        pages, free, size = (self._pragma(name) for name in ("page_count", "freelist_count", "page_size"))
+        return (pages - free) * size
+
+    def _shrink(self, now_s: float, oldest_s: float) -> None:
+        if self.used_bytes <= self._limits.max_bytes:
+            return
+        span_s, goal = now_s - oldest_s, _SHRINK * self._limits.max_bytes
+        while span_s > FINE_S and self.used_bytes > goal:
+            span_s *= 0.7
+            with self._db:
+                for table in ("counts", "decisions", "cold_starts"):
+                    self._db.execute(f"DELETE FROM {table} WHERE at_s < ?", (now_s - span_s,))
+        log.warning(
+            "The history was larger than %d bytes: it now goes back %.1f h.", self._limits.max_bytes, span_s / 3600
+        )
+
+    def _pragma(self, name: str) -> int:
+        return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+
+    def _id(self, service: ServiceId) -> int:
+        known = self._ids.get(service)
+        if known is None:
+            cursor = self._db.execute("INSERT INTO services VALUES (NULL, ?, ?)", service)
+            assert cursor.lastrowid is not None, "an insert gives a row id"
+            known = self._ids[service] = cursor.lastrowid
+        return known
+
+
+def _open(path: Path | None) -> sqlite3.Connection:
+    try:
+        return _connected(path)
+    except sqlite3.DatabaseError as error:
+        if path is None or not path.exists():
+            raise StoreUnusable(f"The history '{path}' cannot be opened: {error}. Check its folder.") from error
+        aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
+        log.warning("The history '%s' is damaged (%s); it is kept as '%s' and begun anew.", path, error, aside.name)
+        for old in path.parent.glob(f"{path.name}.damaged-*"):
+            old.unlink()
+        path.rename(aside)
+        for suffix in ("-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    try:
+        return _connected(path)
+    except sqlite3.DatabaseError as error:
+        raise StoreUnusable(f"The history '{path}' cannot be begun anew: {error}. Check its folder.") from error
+
+
+def _connected(path: Path | None) -> sqlite3.Connection:
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    db = sqlite3.connect(path or ":memory:", check_same_thread=False)
+    try:
+        for pragma in ("auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = NORMAL"):
+            db.execute(f"PRAGMA {pragma}").fetchall()
+        if db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise sqlite3.DatabaseError("its pages do not fit together")
+        db.executescript(_SCHEMA)
+    except sqlite3.DatabaseError:
+        db.close()
+        raise
+    return db

@@ -1,0 +1,219 @@
+"""The embedded store: counts with gaps, over restarts, within its bounds."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from controllers.history.counters import Row
+from controllers.history.interface import Counts, ServiceId, StoreUnusable, empty, joined
+from controllers.history.scraper import Scraper
+from controllers.history.store import COLD_STARTS_KEPT, DECISIONS_KEPT, Limits, Store
+from controllers.history.thread import StoreThread
+from crds import contract
+from tests.waiting import eventually
+
+CHAT, OTHER = ServiceId("demo", "chat"), ServiceId("demo", "other")
+DAY_S = 86_400.0
+T0 = 1_800_000_000.0 // 600 * 600
+
+
+def fill(
+    store: Store, service: ServiceId, from_s: float, to_s: float, per_round: float, period_s: float = 15.0
+) -> None:
+    at_s = from_s
+    while at_s < to_s:
+        at_s += period_s
+        store.add({service: (per_round, per_round, 2 * per_round, 3 * per_round)}, period_s, at_s)
+
+
+def test_counts_come_back_in_steps_and_what_was_not_watched_is_a_gap() -> None:
+    store = Store(None)
+    fill(store, CHAT, T0, T0 + 600, 1.0)
+    fill(store, CHAT, T0 + 1200, T0 + 1800, 2.0)
+    got = store.counts(CHAT, T0, T0 + 2400, 600)
+    np.testing.assert_allclose(got.arrivals, [40, np.nan, 80, np.nan])
+    np.testing.assert_allclose(got.output_tokens, [120, np.nan, 240, np.nan])
+    assert got.observed_until_s() == T0 + 1800
+    np.testing.assert_allclose(store.counts(CHAT, T0, T0 + 180, 60).arrivals, [4, 4, 4])
+
+
+def test_a_step_watched_in_part_counts_as_a_whole_and_one_hardly_watched_is_a_gap() -> None:
+    store = Store(None)
+    fill(store, CHAT, T0, T0 + 300, 1.0)
+    fill(store, CHAT, T0 + 600, T0 + 800, 1.0)
+    np.testing.assert_allclose(store.counts(CHAT, T0, T0 + 1200, 600).arrivals, [40, np.nan])
+
+
+def test_a_quiet_service_has_zeros_and_an_unknown_one_has_gaps() -> None:
+    store = Store(None)
+    fill(store, CHAT, T0, T0 + 600, 0.0)
+    assert store.counts(CHAT, T0, T0 + 600, 600).arrivals.tolist() == [0.0]
+    assert np.isnan(store.counts(OTHER, T0, T0 + 600, 600).arrivals).all()
+    assert store.counts(OTHER, T0, T0 + 600, 600).observed_until_s() is None
+
+
+def test_all_of_it_survives_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    store = Store(path)
+    fill(store, CHAT, T0, T0 + 600, 1.0)
+    store.add_cold_start("m on cpu", 12.5, T0)
+    store.set_capacity("m on cpu", 90.0, T0)
+    store.add_decisions([(CHAT, T0, "{}")])
+    store.close()
+    again = Store(path)
+    assert again.counts(CHAT, T0, T0 + 600, 600).arrivals.tolist() == [40]
+    assert (again.cold_starts(), again.capacities()) == ({"m on cpu": [12.5]}, {"m on cpu": 90.0})
+    assert again.decisions(CHAT, 0, 10) == ["{}"]
+    again.close()
+
+
+def test_a_damaged_file_is_put_aside_and_begun_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "history.sqlite"
+    path.write_bytes(b"this is no database, whatever its name says" * 100)
+    store = Store(path)
+    fill(store, CHAT, T0, T0 + 600, 1.0)
+    store.close()
+    assert [one.name for one in tmp_path.glob("*.damaged-*")]
+    assert "is damaged" in caplog.text
+
+
+def test_a_folder_that_cannot_be_written_is_refused_at_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises((StoreUnusable, OSError)):
+        Store(tmp_path / "file" / "history.sqlite")
+
+
+def test_old_counts_go_and_fine_ones_sooner() -> None:
+    store = Store(None, Limits(retention_s=10 * DAY_S))
+    for day in range(12):
+        fill(store, CHAT, T0 + day * DAY_S, T0 + day * DAY_S + 600, 1.0, period_s=60)
+    now_s = T0 + 12 * DAY_S
+    store.prune(now_s)
+    coarse = store.counts(CHAT, T0, now_s, 600).arrivals
+    assert np.count_nonzero(~np.isnan(coarse)) == 10
+    fine = store.counts(CHAT, T0, now_s, 60).arrivals
+    assert np.count_nonzero(~np.isnan(fine)) == 20
+
+
+def test_a_file_that_grew_too_large_loses_its_oldest(tmp_path: Path) -> None:
+    limits = Limits(max_bytes=400_000)
+    store = Store(tmp_path / "history.sqlite", limits)
+    services = {ServiceId("demo", f"s{number}"): (1.0, 1.0, 1.0, 1.0) for number in range(100)}
+    for step in range(200):
+        store.add(services, 600, T0 + (step + 1) * 600)
+    assert store.used_bytes > limits.max_bytes
+    store.prune(T0 + 200 * 600)
+    assert store.used_bytes <= limits.max_bytes
+    newest = store.counts(ServiceId("demo", "s7"), T0 + 199 * 600, T0 + 200 * 600, 600)
+    assert newest.arrivals.tolist() == [1.0]
+    store.close()
+    assert (tmp_path / "history.sqlite").stat().st_size <= 1.2 * limits.max_bytes
+
+
+def test_cold_starts_and_decisions_are_kept_up_to_a_number() -> None:
+    store = Store(None)
+    for number in range(COLD_STARTS_KEPT + 5):
+        store.add_cold_start("p", float(number), T0 + number)
+    assert store.cold_starts()["p"] == [float(number) for number in range(5, COLD_STARTS_KEPT + 5)]
+    store.add_decisions([(CHAT, T0 + number, str(number)) for number in range(DECISIONS_KEPT + 3)])
+    store.add_decisions([(OTHER, T0, "other")])
+    assert len(store.decisions(CHAT, 0, 10_000)) == DECISIONS_KEPT
+    assert store.decisions(CHAT, 0, 2) == [str(DECISIONS_KEPT + 1), str(DECISIONS_KEPT + 2)]
+    assert store.decisions(OTHER, T0, 10) == ["other"]
+    assert store.decisions(OTHER, T0 + 1, 10) == []
+
+
+# --- joining ----------------------------------------------------------------------------------------------------------
+
+
+def counted(start_s: float, *values: float) -> Counts:
+    column = np.array(values)
+    return Counts(start_s, 600, column, column, column, column)
+
+
+def test_newer_steps_replace_and_extend_what_was_known() -> None:
+    both = joined(counted(0, 1, 2, 3), counted(1200, 30, 40), 600)
+    assert (both.start_s, both.arrivals.tolist()) == (600, [2, 30, 40])
+
+
+def test_what_does_not_touch_is_not_joined() -> None:
+    new = counted(6000, 1)
+    assert joined(counted(0, 1), new, 0) is new
+    assert joined(None, new, 0) is new
+    assert len(empty(0, 1200, 600).arrivals) == 2
+
+
+# --- the scraper ------------------------------------------------------------------------------------------------------
+
+
+class Gateways:
+    """Two gateways that count; one of them may be silent."""
+
+    def __init__(self) -> None:
+        self.count = {"g1": 0, "g2": 0}
+        self.silent: set[str] = set()
+
+    def addresses(self) -> frozenset[str]:
+        return frozenset(self.count)
+
+    async def metrics(self, gateway: str) -> str | None:
+        labels = '{namespace="demo",service="chat"}'
+        value = self.count[gateway]
+        names = (contract.METRIC_GATEWAY_ARRIVALS, contract.METRIC_GATEWAY_OUTPUT_TOKENS)
+        return None if gateway in self.silent else "\n".join(f"{name}{labels} {value}" for name in names)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = T0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+async def test_rounds_of_the_scraper_become_counts_and_a_silent_gateways_are_late() -> None:
+    gateways, clock, store = Gateways(), Clock(), StoreThread(Store(None))
+    scraper = Scraper(gateways, store, 15.0, clock=clock)
+    await scraper.round()
+    for number in range(40):
+        clock.now_s += 15
+        gateways.count = {name: value + 1 for name, value in gateways.count.items()}
+        gateways.silent = {"g2"} if number == 7 else set()
+        await scraper.round()
+    got = await store.read(CHAT, T0, T0 + 600, 600)
+    assert got.arrivals.tolist() == [80]
+    assert got.output_tokens.tolist() == [80]
+    await store.close()
+
+
+async def test_a_disk_that_refuses_does_not_end_the_scraper(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateways, clock, thread = Gateways(), Clock(), StoreThread(Store(None))
+    written: list[Mapping[ServiceId, Row]] = []
+
+    def refuses(_: Store, rows: Mapping[ServiceId, Row], seconds: float, at_s: float) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    def takes(_: Store, rows: Mapping[ServiceId, Row], seconds: float, at_s: float) -> None:
+        written.append(rows)
+
+    monkeypatch.setattr(Store, "add", refuses)
+
+    def ticking() -> float:
+        clock.now_s += 0.01
+        return clock.now_s
+
+    task = asyncio.ensure_future(Scraper(gateways, thread, 0.01, clock=ticking).run())
+    await eventually(lambda: "disk is full" in caplog.text, "the refusal is logged", 20)
+    monkeypatch.setattr(Store, "add", takes)
+    await eventually(lambda: written, "the scraper writes again", 20)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await thread.close()
