@@ -94,8 +94,8 @@ def test_a_file_that_is_no_gguf_is_refused(path: Path) -> None:
 
 def test_a_pre_tokenizer_we_do_not_know_is_refused(path: Path) -> None:
     contents = tiny_llama()
-    contents.metadata["tokenizer.ggml.pre"] = "llama-bpe"
-    with pytest.raises(CheckpointError, match="pre-tokenizer 'llama-bpe' is unknown"):
+    contents.metadata["tokenizer.ggml.pre"] = "tekken"
+    with pytest.raises(CheckpointError, match="pre-tokenizer 'tekken' is unknown"):
         load_vocabulary(GgufFile(write_gguf(path, contents)))
 
 

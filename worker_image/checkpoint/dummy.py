@@ -7,7 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from worker_image.checkpoint.base import StoredTensor
-from worker_image.checkpoint.hf_config import CONFIG_FILE, read_hf_config
+from worker_image.checkpoint.hf_config import read_hf_config
+from worker_image.checkpoint.source import CONFIG_FILE
 from worker_image.errors import CheckpointError
 from worker_image.models.config import ModelConfig
 

@@ -151,6 +151,15 @@ class GgufFile:
             self._refuse_key(key, value[0], "a list of integers")
         return integers
 
+    def numbers(self, key: str) -> list[float]:
+        value = self.metadata.get(key)
+        if not isinstance(value, list):
+            self._refuse_key(key, value, "a list of numbers")
+        numbers = [float(item) for item in value if isinstance(item, int | float)]
+        if len(numbers) != len(value):
+            self._refuse_key(key, value[0], "a list of numbers")
+        return numbers
+
     def _refuse_key(self, key: str, found: object, wanted: str) -> NoReturn:
         what = "is absent" if found is None else f"is {str(found)[:40]!r}"
         raise CheckpointError(f"{self.path}: metadata key '{key}' {what}; it must be {wanted}.")

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final
 
 from worker_image.checkpoint.base import Prefetcher, StoredTensor, check_shapes
-from worker_image.checkpoint.hf_config import CONFIG_FILE, read_hf_config
+from worker_image.checkpoint.hf_config import read_hf_config
 from worker_image.checkpoint.json_fields import read_json
 from worker_image.checkpoint.safetensors_file import SafetensorsFile
+from worker_image.checkpoint.source import CONFIG_FILE
 from worker_image.errors import CheckpointError
 from worker_image.models.config import ModelConfig
 from worker_image.models.tensors import OUTPUT, expected_tensors

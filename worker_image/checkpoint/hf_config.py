@@ -19,7 +19,6 @@ from worker_image.models.config import (
     YarnScaling,
 )
 
-CONFIG_FILE: Final = "config.json"
 ARCHITECTURES: Final[Mapping[str, str]] = {
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "mistral",

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 
 from worker_image.checkpoint.base import Checkpoint
 from worker_image.checkpoint.dummy import DummyCheckpoint
+from worker_image.checkpoint.gguf import GgufFile
 from worker_image.checkpoint.gguf_checkpoint import GgufCheckpoint
 from worker_image.checkpoint.hf_checkpoint import HfCheckpoint
-from worker_image.checkpoint.hf_config import CONFIG_FILE
-from worker_image.checkpoint.source import find_gguf
-from worker_image.errors import CheckpointError
-
-
-class LoadFormat(StrEnum):
-    """`--load-format`."""
-
-    AUTO = "auto"
-    """What the path holds: a GGUF file, or a Hugging Face directory."""
-    DUMMY = "dummy"
-    """Random weights for the shape in config.json."""
+from worker_image.checkpoint.hf_config import read_hf_config
+from worker_image.checkpoint.hf_tokenizer import TOKENIZER_FILE, load_hf_vocabulary, token_ids_only
+from worker_image.checkpoint.source import CONFIG_FILE, LoadFormat, find_gguf, is_hf_directory
+from worker_image.checkpoint.tokenizer import Vocabulary, load_vocabulary
 
 
 def open_checkpoint(path: Path, load_format: LoadFormat = LoadFormat.AUTO) -> Checkpoint:
@@ -30,8 +22,10 @@ def open_checkpoint(path: Path, load_format: LoadFormat = LoadFormat.AUTO) -> Ch
     return HfCheckpoint(path) if is_hf_directory(path) else GgufCheckpoint(find_gguf(path))
 
 
-def is_hf_directory(path: Path) -> bool:
-    """A directory with config.json, and no GGUF file instead of safetensors."""
-    if path.suffix == ".safetensors":
-        raise CheckpointError(f"{path}: name the directory that holds it and its {CONFIG_FILE}.")
-    return (path / CONFIG_FILE).is_file() and (any(path.glob("*.safetensors*")) or not any(path.rglob("*.gguf")))
+def open_vocabulary(path: Path, load_format: LoadFormat = LoadFormat.AUTO) -> Vocabulary:
+    """The tokenizer of the same checkpoint; its weights are not looked at. Raises CheckpointError."""
+    if load_format is LoadFormat.DUMMY and not (path / TOKENIZER_FILE).is_file():
+        return token_ids_only(DummyCheckpoint(path).config.vocab)
+    if load_format is LoadFormat.DUMMY or is_hf_directory(path):
+        return load_hf_vocabulary(path, read_hf_config(path / CONFIG_FILE).vocab)
+    return load_vocabulary(GgufFile(find_gguf(path)))

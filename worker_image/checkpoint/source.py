@@ -6,12 +6,24 @@ Never fetches anything: the node agent, or a person, has put the file there.
 from __future__ import annotations
 
 import hashlib
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from worker_image.errors import CheckpointError
 
+
+class LoadFormat(StrEnum):
+    """Where weights come from."""
+
+    AUTO = "auto"
+    """The checkpoint's files: a GGUF file, or a Hugging Face directory."""
+    DUMMY = "dummy"
+    """Random numbers in the shapes of its config.json, for measuring."""
+
+
 ALGORITHM: Final = "sha256"
+CONFIG_FILE: Final = "config.json"
 
 
 def find_gguf(path: Path) -> Path:
@@ -30,6 +42,21 @@ def find_gguf(path: Path) -> Path:
     raise CheckpointError(f"{path}: the directory holds {what}; it must hold exactly one, or name the file itself.")
 
 
+def find_checkpoint(path: Path, load_format: LoadFormat) -> Path:
+    """What the engine is told to open: the directory of a Hugging Face or dummy model, else the GGUF file.
+
+    Raises CheckpointError where there is nothing to open.
+    """
+    return path if load_format is LoadFormat.DUMMY or is_hf_directory(path) else find_gguf(path)
+
+
+def is_hf_directory(path: Path) -> bool:
+    """A directory with config.json, and no GGUF file instead of safetensors."""
+    if path.suffix == ".safetensors":
+        raise CheckpointError(f"{path}: name the directory that holds it and its {CONFIG_FILE}.")
+    return (path / CONFIG_FILE).is_file() and (any(path.glob("*.safetensors*")) or not any(path.rglob("*.gguf")))
+
+
 def parse_digest(digest: str) -> str:
     """The hexadecimal part of `sha256:<64 hex>`. Raises CheckpointError."""
     algorithm, _, value = digest.partition(":")
@@ -39,9 +66,26 @@ def parse_digest(digest: str) -> str:
 
 
 def verify_digest(path: Path, digest: str) -> None:
-    """Raises CheckpointError where the file's digest is another."""
+    """Raises CheckpointError where the file's or directory's digest is another."""
     wanted = parse_digest(digest)
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, ALGORITHM).hexdigest()
+    found = _folder_digest(path) if path.is_dir() else _file_digest(path)
     if found != wanted:
         raise CheckpointError(f"{path}: has digest sha256:{found}, sha256:{wanted} was asked for. Fetch it again.")
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, ALGORITHM).hexdigest()
+
+
+def _folder_digest(path: Path) -> str:
+    """Of the only file, or of the list `<hex>  <path>` of several, sorted by path; hidden files do not count.
+
+    The same as the operator's model cache computes for what it has fetched.
+    """
+    names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
+    digests = {name: _file_digest(path / name) for name in names if not name.startswith(".")}
+    if len(digests) == 1:
+        return next(iter(digests.values()))
+    listing = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+    return hashlib.sha256(listing.encode()).hexdigest()

@@ -1,22 +1,27 @@
-"""Builds the checkpoint's tokenizer from the vocabulary and merges inside the GGUF.
+"""The checkpoint's tokenizer with what the server must know about its tokens, and how a GGUF file gives it.
 
-Byte-level BPE (`tokenizer.ggml.model = gpt2`) only; the pre-tokenizer the model was trained with is named by
-`tokenizer.ggml.pre`, and one we do not know is refused, because a wrong split changes what the model reads.
+Byte-level BPE (`tokenizer.ggml.model = gpt2`) and SentencePiece (`llama`). Hugging Face's is in `hf_tokenizer`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models
 
+from worker_image.checkpoint import sentencepiece
 from worker_image.checkpoint.gguf import GgufFile
+from worker_image.checkpoint.pre_tokenizers import CUTTINGS, Cutting
 from worker_image.errors import CheckpointError
+from worker_image.text.detokenizer import byte_alphabet
 
+UNKNOWN_TOKEN: Final = 2
 CONTROL_TOKEN: Final = 3
 USER_DEFINED_TOKEN: Final = 4
+BYTE_LEVEL: Final = "gpt2"
+SENTENCEPIECE: Final = "llama"
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class Vocabulary:
 
     tokenizer: Tokenizer
     tokens: tuple[str, ...]
-    """Token id → its spelling in the byte-level alphabet (special tokens: as written)."""
+    """Token id → its spelling in the byte-level alphabet (special tokens: as written); "" for ids that are none."""
     special_ids: frozenset[int]
     bos_id: int | None
     bos_token: str
@@ -41,39 +46,81 @@ class Vocabulary:
         return [self.bos_id, *ids] if add_bos and self.bos_id is not None else ids
 
 
+class Speller:
+    """Writes bytes in the printable alphabet of byte-level BPE."""
+
+    def __init__(self) -> None:
+        self._character = {byte: character for character, byte in byte_alphabet().items()}
+
+    def spell(self, raw: bytes) -> str:
+        return "".join(self._character[byte] for byte in raw)
+
+
 def load_vocabulary(file: GgufFile) -> Vocabulary:
     """Raises CheckpointError where the file lacks a tokenizer or has one of a kind this worker does not know."""
     tokens = file.texts("tokenizer.ggml.tokens")
     ids = _ids(file, tokens)
-    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=_merges(file, ids)))
-    tokenizer.pre_tokenizer = _pre_tokenizer(file)
-    tokenizer.decoder = decoders.ByteLevel()
-    special_ids = _add_special_tokens(file, tokenizer, tokens)
+    types = _types(file, tokens)
+    byte_level = file.text("tokenizer.ggml.model") == BYTE_LEVEL
+    cutting = _cutting(file) if byte_level else Cutting(add_bos=True)
+    tokenizer = _byte_level(file, ids, cutting) if byte_level else _sentencepiece(file, ids, types)
+    control = [i for i, kind in enumerate(types) if kind in (CONTROL_TOKEN, UNKNOWN_TOKEN)]
+    user = [i for i, kind in enumerate(types) if kind == USER_DEFINED_TOKEN]
+    tokenizer.add_special_tokens([AddedToken(tokens[i], special=True, normalized=False) for i in control])
+    tokenizer.add_tokens([AddedToken(tokens[i], special=False, normalized=False) for i in user])
     eos_id, bos_id = _token_id(file, "eos", tokens), _token_id(file, "bos", tokens)
     stop_ids = {eos_id, _token_id(file, "eot", tokens)} - {None}
     if not stop_ids:
         raise CheckpointError(f"{file.path}: metadata key 'tokenizer.ggml.eos_token_id' is absent; nothing would end.")
     return Vocabulary(
         tokenizer=tokenizer,
-        tokens=tuple(tokens),
-        special_ids=special_ids,
+        tokens=_spellings(tokens, frozenset(control), frozenset(user), byte_level=byte_level),
+        special_ids=frozenset(control),
         bos_id=bos_id,
         bos_token="" if bos_id is None else tokens[bos_id],
         eos_token="" if eos_id is None else tokens[eos_id],
         stop_ids=frozenset(i for i in stop_ids if i is not None),
-        add_bos=file.flag("tokenizer.ggml.add_bos_token", False),
+        add_bos=file.flag("tokenizer.ggml.add_bos_token", cutting.add_bos),
         chat_template=file.text("tokenizer.chat_template") if "tokenizer.chat_template" in file.metadata else None,
     )
 
 
 def _ids(file: GgufFile, tokens: list[str]) -> dict[str, int]:
     kind = file.text("tokenizer.ggml.model")
-    if kind != "gpt2":
-        raise CheckpointError(f"{file.path}: tokenizer model is '{kind}'; this worker reads 'gpt2' (byte-level BPE).")
+    if kind not in (BYTE_LEVEL, SENTENCEPIECE):
+        raise CheckpointError(
+            f"{file.path}: tokenizer model is '{kind}'; this worker reads '{BYTE_LEVEL}' (byte-level BPE) "
+            f"and '{SENTENCEPIECE}' (SentencePiece)."
+        )
     ids = {token: i for i, token in enumerate(tokens)}
     if len(ids) != len(tokens):
         raise CheckpointError(f"{file.path}: the vocabulary has {len(tokens) - len(ids)} tokens twice.")
     return ids
+
+
+def _types(file: GgufFile, tokens: list[str]) -> list[int]:
+    types = file.integers("tokenizer.ggml.token_type")
+    if len(types) != len(tokens):
+        raise CheckpointError(f"{file.path}: {len(tokens)} tokens but {len(types)} token types.")
+    return types
+
+
+def _cutting(file: GgufFile) -> Cutting:
+    name = file.text("tokenizer.ggml.pre", "gpt-2")
+    cutting = CUTTINGS.get(name)
+    if cutting is None:
+        allowed = ", ".join(CUTTINGS)
+        raise CheckpointError(f"{file.path}: pre-tokenizer '{name}' is unknown to this worker; it has {allowed}.")
+    return cutting
+
+
+def _byte_level(file: GgufFile, ids: dict[str, int], cutting: Cutting) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE(vocab=ids, merges=_merges(file, ids), ignore_merges=cutting.ignore_merges))
+    if (normalizer := cutting.normalizer()) is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = cutting.pre_tokenizer()
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
 
 
 def _merges(file: GgufFile, ids: Mapping[str, int]) -> list[tuple[str, str]]:
@@ -86,40 +133,29 @@ def _merges(file: GgufFile, ids: Mapping[str, int]) -> list[tuple[str, str]]:
     return merges
 
 
-def _digits_alone() -> pre_tokenizers.PreTokenizer:
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    return pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), byte_level])
+def _sentencepiece(file: GgufFile, ids: dict[str, int], types: list[int]) -> Tokenizer:
+    scores = file.numbers("tokenizer.ggml.scores")
+    if len(scores) != len(ids):
+        raise CheckpointError(f"{file.path}: {len(ids)} tokens but {len(scores)} scores.")
+    unknown = next((token for token, i in ids.items() if types[i] == UNKNOWN_TOKEN), None)
+    if unknown is None:
+        raise CheckpointError(f"{file.path}: the vocabulary has no token for unknown characters (type 2).")
+    prefix = file.flag("tokenizer.ggml.add_space_prefix", True)
+    return sentencepiece.build_tokenizer(ids, scores, unknown, space_prefix=prefix)
 
 
-def _byte_level() -> pre_tokenizers.PreTokenizer:
-    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+def _spellings(
+    tokens: list[str], special: frozenset[int], added: frozenset[int], *, byte_level: bool
+) -> tuple[str, ...]:
+    """Special tokens as written, all others in the byte-level alphabet; added ones are plain text in either file."""
+    speller = Speller()
 
+    def spelling(i: int, token: str) -> str:
+        if i in special or (byte_level and i not in added):
+            return token
+        return speller.spell(token.encode() if i in added else sentencepiece.spelled(token))
 
-_PRE_TOKENIZERS: Final[Mapping[str, Callable[[], pre_tokenizers.PreTokenizer]]] = {
-    "gpt-2": _byte_level,
-    "default": _byte_level,
-    "smollm": _digits_alone,
-}
-
-
-def _pre_tokenizer(file: GgufFile) -> pre_tokenizers.PreTokenizer:
-    name = file.text("tokenizer.ggml.pre", "gpt-2")
-    build = _PRE_TOKENIZERS.get(name)
-    if build is None:
-        allowed = ", ".join(_PRE_TOKENIZERS)
-        raise CheckpointError(f"{file.path}: pre-tokenizer '{name}' is unknown to this worker; it has {allowed}.")
-    return build()
-
-
-def _add_special_tokens(file: GgufFile, tokenizer: Tokenizer, tokens: list[str]) -> frozenset[int]:
-    types = file.integers("tokenizer.ggml.token_type")
-    if len(types) != len(tokens):
-        raise CheckpointError(f"{file.path}: {len(tokens)} tokens but {len(types)} token types.")
-    control = [i for i, kind in enumerate(types) if kind == CONTROL_TOKEN]
-    user = [i for i, kind in enumerate(types) if kind == USER_DEFINED_TOKEN]
-    tokenizer.add_special_tokens([AddedToken(tokens[i], special=True, normalized=False) for i in control])
-    tokenizer.add_tokens([AddedToken(tokens[i], special=False, normalized=False) for i in user])
-    return frozenset(control)
+    return tuple(spelling(i, token) for i, token in enumerate(tokens))
 
 
 def _token_id(file: GgufFile, name: str, tokens: list[str]) -> int | None:
