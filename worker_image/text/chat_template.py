@@ -29,10 +29,14 @@ class ChatTemplate:
             raise CheckpointError(f"the checkpoint's chat template does not compile: {error}.") from None
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
 
-    def render(self, messages: Sequence[Mapping[str, object]]) -> str:
-        """The prompt, with the assistant's turn begun. Raises RequestError where the template refuses the messages."""
+    def render(self, messages: Sequence[Mapping[str, object]], variables: Mapping[str, object] | None = None) -> str:
+        """The prompt, with the assistant's turn begun. `variables`: what else the template may look at, e.g. tools.
+
+        Raises RequestError where the template refuses the messages.
+        """
+        given = {"add_generation_prompt": True} | dict(variables or {}) | self._tokens | {"messages": messages}
         try:
-            return self._template.render(messages=messages, add_generation_prompt=True, **self._tokens)
+            return self._template.render(given)
         except (TemplateError, TypeError, ValueError) as error:
             kind = "broke the sandbox's rules" if isinstance(error, SecurityError) else "refuses these messages"
             raise RequestError(f"the model's chat template {kind}: {error}.", param="messages") from None

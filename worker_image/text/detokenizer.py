@@ -28,6 +28,14 @@ class TokenBytes:
             known = self._known[token_id] = self._spell(token_id)
         return known
 
+    def spelling(self, token_id: int) -> bytes:
+        """As `of`, but a special token is what it looks like in a prompt."""
+        return self.of(token_id) or self._tokens[token_id].encode()
+
+    def text(self, token_ids: Sequence[int]) -> str:
+        """Of a prompt: special tokens are written out, broken characters shown as U+FFFD."""
+        return b"".join(map(self.spelling, token_ids)).decode("utf-8", "replace")
+
     def _spell(self, token_id: int) -> bytes:
         if token_id in self._special_ids:
             return b""
@@ -40,13 +48,15 @@ class TokenBytes:
 class Detokenizer:
     """One request's decoder: bytes that are not whole characters yet wait for the next token."""
 
+    __slots__ = ("_bytes_of", "_decode")
+
     def __init__(self, token_bytes: TokenBytes) -> None:
-        self._token_bytes = token_bytes
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._bytes_of = token_bytes.of
+        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
 
     def push(self, token_id: int) -> str:
-        return self._decoder.decode(self._token_bytes.of(token_id))
+        return self._decode(self._bytes_of(token_id))
 
     def flush(self) -> str:
         """What is left when no token follows: a broken character is shown as U+FFFD."""
-        return self._decoder.decode(b"", final=True)
+        return self._decode(b"", final=True)

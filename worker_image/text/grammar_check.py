@@ -1,0 +1,123 @@
+"""Whether a grammar can be compiled, asked of a child that is killed when it takes too long or too much.
+
+One child at a time, started when the first grammar comes and again after it was killed. Verdicts are remembered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+import orjson
+
+from worker_image.checkpoint.tokenizer import Vocabulary
+from worker_image.errors import EngineError, RequestError
+from worker_image.text.grammar_child import HEADER
+
+N_REMEMBERED: Final = 1000
+MAX_GRAMMAR_CHARS: Final = 1 << 20
+START_LIMIT_S: Final = 30.0
+"""For the interpreter and the tokenizer of a fresh child; not part of a grammar's own time."""
+
+
+@dataclass(frozen=True)
+class GrammarLimits:
+    timeout_s: float = 5.0
+    memory_bytes: int = 2 << 30
+    """Address space of the child, interpreter and tokenizer included."""
+
+
+class GrammarCheck:
+    """Of one vocabulary. `stop` ends the child."""
+
+    def __init__(self, vocabulary: Vocabulary, limits: GrammarLimits) -> None:
+        self._vocabulary = vocabulary
+        self._limits = limits
+        self._child: asyncio.subprocess.Process | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._verdicts: OrderedDict[bytes, str] = OrderedDict()
+        self.n_killed = 0
+        """Children that were ended amid a grammar."""
+
+    @property
+    def pid(self) -> int | None:
+        """The child's; None while there is none."""
+        return None if self._child is None else self._child.pid
+
+    async def check(self, grammar: str, param: str) -> None:
+        """Raises RequestError for a grammar that cannot be compiled, or not within the limits."""
+        if len(grammar) > MAX_GRAMMAR_CHARS:
+            raise RequestError(f"'{param}' is larger than the {MAX_GRAMMAR_CHARS >> 20} MiB allowed.", param=param)
+        key = sha256(grammar.encode()).digest()
+        if key not in self._verdicts:
+            async with self._one_at_a_time:
+                if key not in self._verdicts:
+                    self._remember(key, await self._ask(grammar))
+        if verdict := self._verdicts[key]:
+            raise RequestError(f"'{param}' cannot be compiled: {verdict.rstrip('.')}.", param=param)
+
+    def _remember(self, key: bytes, verdict: str) -> None:
+        self._verdicts[key] = verdict
+        if len(self._verdicts) > N_REMEMBERED:
+            self._verdicts.popitem(last=False)
+
+    async def _ask(self, grammar: str) -> str:
+        """What is wrong with the grammar; empty if nothing."""
+        child = self._child or await self._start()
+        answered = False
+        try:
+            async with asyncio.timeout(self._limits.timeout_s):
+                verdict = await _exchange(child, grammar)
+            answered = True
+            return verdict
+        except TimeoutError:
+            return f"it takes longer than {self._limits.timeout_s:g} s; make it simpler"
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return f"it needs more than the {self._limits.memory_bytes >> 20} MiB of memory allowed; make it simpler"
+        finally:
+            # A child left amid a grammar, be it that the client went away, is of no more use.
+            if not answered:
+                self.n_killed += 1
+                await self.stop()
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        arguments = (str(self._limits.memory_bytes), str(self._limits.timeout_s))
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "worker_image.text.grammar_child", *arguments,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=MAX_GRAMMAR_CHARS,
+        )  # fmt: skip
+        self._child = child
+        vocabulary = self._vocabulary
+        tokenizer = [vocabulary.tokenizer.to_str(), len(vocabulary.tokens), sorted(vocabulary.stop_ids)]
+        try:
+            async with asyncio.timeout(START_LIMIT_S):
+                problem = await _exchange(child, orjson.dumps(tokenizer).decode())
+        except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
+            problem = f"no answer within {START_LIMIT_S:g} s and {self._limits.memory_bytes >> 20} MiB of memory"
+        if problem:
+            await self.stop()
+            raise EngineError(f"the process that checks schemas cannot start: {problem}.")
+        return child
+
+    async def stop(self) -> None:
+        """Kills the child. Safe to call twice."""
+        child, self._child = self._child, None
+        if child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+
+
+async def _exchange(child: asyncio.subprocess.Process, text: str) -> str:
+    assert child.stdin is not None
+    assert child.stdout is not None
+    body = text.encode()
+    child.stdin.write(HEADER.pack(len(body)) + body)
+    await child.stdin.drain()
+    (length,) = HEADER.unpack(await child.stdout.readexactly(HEADER.size))
+    return (await child.stdout.readexactly(length)).decode()

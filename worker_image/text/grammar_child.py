@@ -1,0 +1,68 @@
+"""`python -m worker_image.text.grammar_child MEMORY_BYTES TIMEOUT_S`: compiles grammars that may be hostile.
+
+A process of its own, because a compiler cannot be interrupted and a process can: it has its memory limited, ends
+itself by alarm when its parent is no longer there to do so, and is killed by `grammar_check` when it takes too long.
+Frames on standard input and output are four bytes of length and that much text: the tokenizer first, then grammars,
+each answered with what is wrong with it, or nothing.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+import struct
+import sys
+from typing import BinaryIO, Final
+
+import orjson
+from llguidance import LLMatcher, LLTokenizer
+
+HEADER: Final = struct.Struct("!I")
+ALARM_GRACE_S: Final = 1.0
+
+
+def check(tokenizer: LLTokenizer, grammar: str) -> str:
+    """What is wrong with the grammar; empty if nothing. The first mask is where a lexer shows its size."""
+    matcher = LLMatcher(tokenizer, grammar, log_level=0)
+    if not matcher.is_error():
+        matcher.compute_bitmask()
+    return matcher.get_error()
+
+
+def read_frame(stream: BinaryIO) -> bytes | None:
+    """None at the end of the stream."""
+    header = stream.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    (length,) = HEADER.unpack(header)
+    return stream.read(length)
+
+
+def serve(source: BinaryIO, sink: BinaryIO, timeout_s: float) -> None:
+    """Returns at the end of `source`."""
+    tokenizer: LLTokenizer | None = None
+    while (frame := read_frame(source)) is not None:
+        if tokenizer is None:
+            tokenizer, verdict = LLTokenizer(*orjson.loads(frame)), ""
+        else:
+            # The default action of the alarm ends the process, whatever it is busy with.
+            signal.setitimer(signal.ITIMER_REAL, timeout_s + ALARM_GRACE_S)
+            verdict = check(tokenizer, frame.decode())
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        body = verdict.encode()
+        sink.write(HEADER.pack(len(body)) + body)
+        sink.flush()
+
+
+def main() -> int:
+    memory_bytes, timeout_s = int(sys.argv[1]), float(sys.argv[2])
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    # Ctrl-C reaches the whole process group; the parent decides when its child ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serve(sys.stdin.buffer, sys.stdout.buffer, timeout_s)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
