@@ -9,6 +9,7 @@ from typing import Final
 
 from worker_image.checkpoint.open import open_checkpoint
 from worker_image.engine.core import Engine
+from worker_image.engine.loading import load_engine
 from worker_image.engine.messages import Add, EngineSettings, Sampling, TokenOut
 
 SMALL: Final = EngineSettings(
@@ -26,7 +27,7 @@ def an_engine(path: Path, settings: EngineSettings = SMALL) -> Engine:
     checkpoint = open_checkpoint(path)
     checkpoint.prefetch(2)
     try:
-        return Engine(checkpoint, replace(settings, model_path=str(path)), lambda _: None)
+        return load_engine(checkpoint, replace(settings, model_path=str(path)), lambda _: None)
     finally:
         checkpoint.close()
 

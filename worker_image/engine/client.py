@@ -11,17 +11,19 @@ import os
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import count
 from typing import Final
 
 from worker_image.engine.messages import (
     HEADER,
     Add,
+    Admitted,
     Cancel,
     EngineLoad,
     EngineSettings,
     Failed,
+    Finish,
     Message,
     Progress,
     Ready,
@@ -40,37 +42,62 @@ HUGE_PAGES: Final = "glibc.malloc.hugetlb=1"
 
 
 class TokenStream:
-    """One request's tokens as the engine makes them. Leaving the `async with` early cancels the work."""
+    """Tokens of one or more choices as the engine makes them. Leaving the `async with` early cancels the work."""
 
-    def __init__(self, client: EngineClient, request_id: int) -> None:
+    def __init__(self, client: EngineClient, choice_ids: Sequence[int]) -> None:
+        self.choice_ids = tuple(choice_ids)
+        """`request_id` of the tokens: choices in their order, of one request after another."""
+        self.admitted: dict[int, Admitted] = {}
+        """By choice, once the engine has taken it up."""
         self._client = client
-        self.request_id = request_id
-        self._queue: asyncio.Queue[TokenOut | EngineError] = asyncio.Queue()
-        self._finished = False
+        self._open = set(choice_ids)
+        self._tokens: list[TokenOut] = []
+        self._error: EngineError | None = None
+        self._waiter: asyncio.Future[None] | None = None
 
-    def put(self, item: TokenOut | EngineError) -> None:
-        self._queue.put_nowait(item)
+    def put(self, token: TokenOut) -> None:
+        self._tokens.append(token)
+        if token.finish is not None:
+            self._open.discard(token.request_id)
+        if (waiter := self._waiter) is not None:
+            self._wake(waiter)
+
+    def fail(self, error: EngineError) -> None:
+        self._error = error
+        if (waiter := self._waiter) is not None:
+            self._wake(waiter)
+
+    def _wake(self, waiter: asyncio.Future[None]) -> None:
+        self._waiter = None
+        if not waiter.done():
+            waiter.set_result(None)
+
+    def cancel(self, choice_id: int) -> None:
+        """Ends one choice; nothing where it has ended already."""
+        if choice_id in self._open:
+            self._open.discard(choice_id)
+            self._client.cancel(choice_id)
 
     async def __aenter__(self) -> TokenStream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._client.close(self.request_id, finished=self._finished)
+        for choice_id in tuple(self._open):
+            self.cancel(choice_id)
 
     async def __aiter__(self) -> AsyncIterator[list[TokenOut]]:
         """Lists of all the tokens that are there, so a slow reader catches up in one go. Raises EngineError."""
-        while not self._finished:
-            items = [await self._queue.get()]
-            while not self._queue.empty():
-                items.append(self._queue.get_nowait())
-            tokens = []
-            for item in items:
-                if isinstance(item, EngineError):
-                    self._finished = True
-                    raise item
-                tokens.append(item)
-            self._finished = tokens[-1].finish is not None
-            yield tokens
+        loop = asyncio.get_running_loop()
+        while self._error is None:
+            if self._tokens:
+                tokens, self._tokens = self._tokens, []
+                yield tokens
+            elif self._open:
+                self._waiter = loop.create_future()
+                await self._waiter
+            else:
+                return
+        raise self._error
 
 
 class EngineClient:
@@ -89,7 +116,8 @@ class EngineClient:
         self._streams: dict[int, TokenStream] = {}
         self._ids = count(1)
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
-        self.load = EngineLoad(steps=0, running=0, waiting=0, kv_usage=0.0, preemptions=0)
+        self._watch: Callable[[EngineLoad, StepDone], None] = lambda before, step: None
+        self.load = EngineLoad()
         self.last_progress_at = time.monotonic()
         """When the engine last sent anything, or was last given work while idle."""
         self.gone = asyncio.create_task(self._receive(), name="engine-receive")
@@ -126,19 +154,28 @@ class EngineClient:
         return now - self.last_progress_at if owes else 0.0
 
     def submit(self, prompt: list[int], sampling: Sampling) -> TokenStream:
-        """Raises EngineError where the engine is gone."""
+        """`sampling.n` choices. Raises EngineError where the engine is gone."""
+        return self.submit_all([prompt], sampling)
+
+    def submit_all(self, prompts: Sequence[list[int]], sampling: Sampling, cache_salt: str = "") -> TokenStream:
+        """One stream for `sampling.n` choices of each prompt. Raises EngineError where the engine is gone."""
         if self.gone.done():
             raise EngineError("the engine process has ended; this worker is being restarted.")
         if not self._streams:
             self.last_progress_at = time.monotonic()
-        stream = TokenStream(self, next(self._ids))
-        self._streams[stream.request_id] = stream
-        self._send(Add(stream.request_id, prompt, sampling))
+        stream = TokenStream(self, [next(self._ids) for _ in range(len(prompts) * sampling.n)])
+        self._streams |= dict.fromkeys(stream.choice_ids, stream)
+        for first_id, prompt in zip(stream.choice_ids[:: sampling.n], prompts, strict=True):
+            self._send(Add(first_id, prompt, sampling, cache_salt=cache_salt))
         return stream
 
-    def close(self, request_id: int, *, finished: bool) -> None:
-        if self._streams.pop(request_id, None) is not None and not finished and not self.gone.done():
-            self._send(Cancel(request_id))
+    def cancel(self, choice_id: int) -> None:
+        if self._streams.pop(choice_id, None) is not None and not self.gone.done():
+            self._send(Cancel(choice_id))
+
+    def on_step(self, watch: Callable[[EngineLoad, StepDone], None]) -> None:
+        """From now on, `watch` is given every step of the engine, and the load before it."""
+        self._watch = watch
 
     def _send(self, message: Message) -> None:
         self._writer.write(encode(message))
@@ -153,7 +190,7 @@ class EngineClient:
         if not self._ready.done():
             self._ready.set_exception(error)
         for stream in self._streams.values():
-            stream.put(error)
+            stream.fail(error)
 
     def _take(self, message: Message) -> None:
         self.last_progress_at = time.monotonic()
@@ -164,12 +201,24 @@ class EngineClient:
                 self._ready.set_result(message)
             case Failed(sentence):
                 self._ready.set_exception(CheckpointError(sentence))
-            case StepDone(load, tokens):
-                self.load = load
-                for token in tokens:
-                    # A cancelled request may have been in the step that was running.
-                    if (stream := self._streams.get(token.request_id)) is not None:
-                        stream.put(token)
+            case StepDone():
+                self._watch(self.load, message)
+                self.load = message.load
+                self._spread(message)
+
+    def _spread(self, step: StepDone) -> None:
+        """Gives each stream its part. What is on its way of a cancelled choice is dropped here."""
+        streams = self._streams
+        for admitted in step.admitted:
+            if (stream := streams.get(admitted.request_id)) is not None:
+                stream.admitted[admitted.request_id] = admitted
+        for token in step.tokens:
+            if (stream := streams.get(token.request_id)) is not None:
+                stream.put(token)
+        for end in step.ended:
+            # The stream knows of the end by its last token, unless an error left it without one.
+            if (stream := streams.pop(end.request_id, None)) is not None and end.finish is Finish.ERROR:
+                stream.fail(EngineError(end.message or "the engine could not go on with this request."))
 
     async def stop(self) -> None:
         """Closes the socket, at which the engine ends; kills it if it does not. Safe to call twice."""

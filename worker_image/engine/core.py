@@ -1,71 +1,178 @@
-"""The engine's step, schedule → run → commit, on one screen. No socket, no process: those are in `process`."""
+"""The engine's step, schedule → launch → commit, on one screen. No socket, no process, no torch: those are elsewhere.
+
+A runner that computes by itself gets its next step before the last one is committed, so it never waits for Python.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import secrets
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
 
-import torch
+from worker_image.engine.batch import Batch, Sampled
+from worker_image.engine.grammar import Grammars
+from worker_image.engine.messages import Add, Admitted, Ended, EngineLoad, Finish, Ready, StepDone
+from worker_image.engine.noise import MASK_64
+from worker_image.engine.runner import InFlight, Runner
+from worker_image.engine.scheduler import Outcome, Scheduler
+from worker_image.engine.sequence import Sequence
 
-from worker_image.checkpoint.base import Checkpoint
-from worker_image.engine.block_pool import BlockPool
-from worker_image.engine.memory import free_memory_bytes, plan_kv
-from worker_image.engine.messages import Add, EngineLoad, EngineSettings, Progress, Ready, StepDone, TokenOut
-from worker_image.engine.runner import Runner
-from worker_image.engine.sampler import Sampler
-from worker_image.engine.scheduler import Limits, Scheduler, Sequence
-from worker_image.models.assembly import load_model
-from worker_image.models.kv_cache import KvCache
-from worker_image.models.reference_ops import ReferenceOps
+log = logging.getLogger(__name__)
+
+SEED_BITS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _NotLaunched:
+    """A step whose launch failed: it fails when its turn comes."""
+
+    error: RuntimeError
+
+    def wait(self) -> Sampled:
+        raise self.error
+
+
+@dataclass(slots=True)
+class _Report:
+    """What one call of `step` has to say."""
+
+    outcome: Outcome = field(default_factory=Outcome)
+    admitted: list[Admitted] = field(default_factory=list)
+    waited_s: float = 0.0
 
 
 class Engine:
-    """A loaded model with its scheduler. One thread calls it."""
+    """A runner with its scheduler. One thread calls it."""
 
-    def __init__(
-        self, checkpoint: Checkpoint, settings: EngineSettings, on_progress: Callable[[Progress], None]
-    ) -> None:
-        """Loads the model. Raises CheckpointError or SettingsError."""
-        started_at = time.monotonic()
-        torch.set_num_threads(settings.n_threads)
-        model = load_model(
-            checkpoint, ReferenceOps(), lambda done, total: on_progress(Progress("weights", done, total))
-        )
-        shape = model.config.kv_shape
-        plan = plan_kv(settings, model.config.context, shape.bytes_per_token, free_memory_bytes())
-        limits = Limits(settings.max_num_seqs, settings.step_tokens, settings.block_tokens, plan.max_model_len)
-        self._scheduler = Scheduler(limits, BlockPool(plan.n_blocks))
-        self._runner = Runner(model, KvCache(shape, plan.n_blocks, settings.block_tokens))
-        self._sampler = Sampler()
-        kv_tokens = plan.n_blocks * settings.block_tokens
-        self.ready = Ready(plan.max_model_len, kv_tokens, time.monotonic() - started_at)
+    def __init__(self, runner: Runner, scheduler: Scheduler, ready: Ready, grammars: Callable[[], Grammars]) -> None:
+        """grammars: called at the first request that has one."""
+        self.ready = ready
+        self._runner = runner
+        self._scheduler = scheduler
+        self._load_grammars = grammars
+        self._grammars: Grammars | None = None
+        self._flights: deque[tuple[Batch, InFlight]] = deque()
+        self._refused: list[Ended] = []
+        self._steps = self._prefill_tokens = self._decode_tokens = self._failed_steps = 0
+        self._step_s = self._host_s = 0.0
 
     @property
     def has_work(self) -> bool:
-        return self._scheduler.has_work
-
-    @property
-    def load(self) -> EngineLoad:
-        return self._scheduler.load()
+        return bool(self._scheduler.has_work or self._flights or self._refused)
 
     def add(self, request: Add) -> None:
-        self._scheduler.add(Sequence(request.request_id, request.prompt, request.sampling))
+        assert request.n_generated == 0 or request.sampling.n == 1, "choices go on elsewhere one by one"
+        seed = secrets.randbits(SEED_BITS) if request.sampling.seed is None else request.sampling.seed
+        parent: Sequence | None = None
+        for index in range(request.sampling.n):
+            sequence = self._sequence(request, index, (seed + index) & MASK_64)
+            sequence.parent, parent = parent, parent or sequence
+            error = None if sequence.matcher is None else sequence.matcher.error
+            if error is not None:
+                self._refused.append(Ended(sequence.request_id, Finish.ERROR, f"the grammar failed: {error}"))
+            elif len(sequence.tokens) >= sequence.limit:
+                message = f"the request has {len(sequence.tokens)} tokens already; it may have {sequence.limit}."
+                self._refused.append(Ended(sequence.request_id, Finish.ERROR, message))
+            else:
+                self._scheduler.add(sequence)
+
+    def _sequence(self, request: Add, index: int, seed: int) -> Sequence:
+        n_prompt = len(request.prompt) - request.n_generated
+        matcher = None
+        if request.sampling.grammar is not None:
+            self._grammars = self._grammars or self._load_grammars()
+            matcher = self._grammars.matcher(request.sampling.grammar, request.prompt[n_prompt:])
+        return Sequence(
+            request.request_id + index, list(request.prompt), request.sampling, n_prompt=n_prompt, seed=seed,
+            limit=min(n_prompt + request.sampling.max_tokens, self._scheduler.limits.max_model_len),
+            salt=request.cache_salt.encode(), matcher=matcher, arrived_at=time.monotonic(),
+        )  # fmt: skip
 
     def cancel(self, request_id: int) -> None:
         self._scheduler.cancel(request_id)
-        self._sampler.forget(request_id)
 
-    @torch.inference_mode()
     def step(self) -> StepDone:
+        """Launches the next step, if there is one, and commits those that the runner may not keep in flight."""
+        started_at, report = time.monotonic(), _Report()
         batch = self._scheduler.schedule()
-        logits = self._runner.run(batch)
-        sampled = self._sampler.sample(logits, [chunk.sequence for chunk in batch.sampling_chunks])
-        results = self._scheduler.commit(batch, [choice.token for choice in sampled])
-        tokens = [
-            TokenOut(sequence.request_id, choice.token, finish, choice.logprobs)
-            for (sequence, finish), choice in zip(results, sampled, strict=True)
-        ]
-        for token in tokens:
-            if token.finish is not None:
-                self._sampler.forget(token.request_id)
-        return StepDone(self._scheduler.load(), tokens)
+        # Without a batch, whoever is left waits for a step in flight.
+        n_keep = len(self._flights) - 1 if batch is None else self._launch(batch, report, started_at)
+        while len(self._flights) > max(n_keep, 0):
+            self._land(report)
+        self._step_s = time.monotonic() - started_at
+        self._host_s = self._step_s - report.waited_s
+        return self._done(report)
+
+    def _launch(self, batch: Batch, report: _Report, now: float) -> int:
+        """Returns how many steps may stay in flight."""
+        for sequence in batch.joined:
+            if not sequence.admitted:
+                sequence.admitted = True
+                admitted = Admitted(sequence.request_id, now - sequence.arrived_at, sequence.n_cached)
+                report.admitted.append(admitted)
+        self._decode_tokens += len(batch.decodes)
+        self._prefill_tokens += batch.n_tokens - len(batch.decodes)
+        try:
+            self._flights.append((batch, self._runner.launch(batch)))
+        except RuntimeError as error:
+            self._flights.append((batch, _NotLaunched(error)))
+            return 0
+        return self._runner.depth
+
+    def _land(self, report: _Report) -> None:
+        """Commits the oldest step in flight, or undoes all of them where it failed."""
+        batch, flight = self._flights.popleft()
+        started_at = time.monotonic()
+        try:
+            sampled = flight.wait()
+        except RuntimeError as error:
+            self._undo(batch, error, report.outcome)
+            return
+        report.waited_s += time.monotonic() - started_at
+        self._steps += 1
+        self._scheduler.commit(batch, sampled, report.outcome)
+
+    def _undo(self, failed: Batch, error: RuntimeError, outcome: Outcome) -> None:
+        reason = str(error).partition("\n")[0]
+        log.warning("step %d with %d tokens failed: %s", failed.step, failed.n_tokens, reason)
+        self._failed_steps += 1
+        dropped = [batch for batch, _ in self._flights]
+        for _, flight in self._flights:
+            # They started from what the failed one left, so whatever they say is of no use.
+            with contextlib.suppress(RuntimeError):
+                flight.wait()
+        self._flights.clear()
+        self._scheduler.fail(failed, dropped, f"the engine failed twice to compute this request: {reason}", outcome)
+        self._runner.recover()
+
+    def _done(self, report: _Report) -> StepDone:
+        outcome, refused = report.outcome, self._refused
+        self._refused = []
+        ended = [Ended(sequence.request_id, finish, message) for sequence, finish, message in outcome.ended]
+        return StepDone(self.load, outcome.ids, outcome.tokens, outcome.logprobs, [*ended, *refused], report.admitted)
+
+    @property
+    def load(self) -> EngineLoad:
+        scheduler = self._scheduler
+        oldest = scheduler.waiting[0].arrived_at if scheduler.waiting else None
+        return EngineLoad(
+            steps=self._steps,
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            kv_usage=scheduler.kv.pool.usage,
+            preemptions=scheduler.n_preemptions,
+            kv_waste=scheduler.kv_waste,
+            prefix_queried_tokens=scheduler.kv.queried_tokens,
+            prefix_hit_tokens=scheduler.kv.hit_tokens,
+            prefill_tokens=self._prefill_tokens,
+            decode_tokens=self._decode_tokens,
+            failed_steps=self._failed_steps,
+            oldest_waiting_s=0.0 if oldest is None else time.monotonic() - oldest,
+            step_s=self._step_s,
+            host_s=self._host_s,
+        )

@@ -9,19 +9,29 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import orjson
+
+from worker_image.checkpoint.source import LoadFormat
 
 HEADER: Final = struct.Struct("!I")
 MAX_FRAME_BYTES: Final = 256 << 20
 
 
 class Finish(StrEnum):
-    """Why a generation ended, in OpenAI's words."""
+    """Why a generation ended: OpenAI's words, and one for what went wrong on our side."""
 
     STOP = "stop"
     LENGTH = "length"
+    ERROR = "error"
+
+
+class Device(StrEnum):
+    """What the engine computes on."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 @dataclass(frozen=True)
@@ -29,6 +39,7 @@ class Sampling:
     """How the next token is chosen, and when to end. `seed` None draws a fresh one."""
 
     max_tokens: int
+    """Generated ones, those that an `Add` brings along included."""
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
@@ -41,10 +52,27 @@ class Sampling:
     stop_ids: tuple[int, ...] = ()
     top_logprobs: int | None = None
     """None: no log probabilities; 0: of the chosen token; n: also of the n most likely."""
+    min_tokens: int = 0
+    """Before these are generated, no stop id is chosen."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """(token, what is added to its logit)."""
+    n: int = 1
+    """Choices; each has its own noise."""
+    grammar: str | None = None
+    """llguidance's text, which the server has validated; the answer is a sentence of it."""
 
     @property
     def greedy(self) -> bool:
         return self.temperature == 0.0
+
+    @property
+    def penalises(self) -> bool:
+        return bool(self.presence_penalty or self.frequency_penalty) or self.repetition_penalty != 1.0
+
+    @property
+    def needs_history(self) -> bool:
+        """The next token can be chosen only when every earlier one is known on the host."""
+        return self.penalises or self.grammar is not None
 
 
 @dataclass(frozen=True)
@@ -58,6 +86,12 @@ class EngineSettings:
     block_tokens: int
     max_model_len: int | None
     kv_cache_bytes: int | None
+    device: Device = Device.CPU
+    load_format: LoadFormat = LoadFormat.AUTO
+    gpu_memory_utilization: float = 0.9
+    """Share of the card's memory for weights, activations and the KV cache together; where `kv_cache_bytes` is None."""
+    deterministic: bool = False
+    """The order of every sum is fixed, so a request gives the same bits in any batch."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +103,22 @@ class Start:
 
 @dataclass(frozen=True)
 class Add:
-    """Server → engine: a new request."""
+    """Server → engine: a new request. Its choices have the ids `request_id` to `request_id + sampling.n - 1`.
+
+    The last `n_generated` tokens of `prompt` are its answer so far: a request goes on elsewhere exactly as it would
+    have here if it brings them and its seed. Only requests of one `cache_salt` share cached prefixes.
+    """
 
     request_id: int
     prompt: list[int]
     sampling: Sampling
+    n_generated: int = 0
+    cache_salt: str = ""
 
 
 @dataclass(frozen=True)
 class Cancel:
-    """Server → engine: nobody waits for this request any more."""
+    """Server → engine: nobody waits for this choice any more."""
 
     request_id: int
 
@@ -118,31 +158,77 @@ class Logprobs:
 
 @dataclass(frozen=True)
 class TokenOut:
-    """One request's result of one step."""
+    """One choice's result of one step."""
 
     request_id: int
     token: int
     finish: Finish | None = None
     logprobs: Logprobs | None = None
+    index: int = 0
+    """Which of the request's choices; `request_id` is the request's own in a TokenStream."""
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A choice got its place: after how long, and how much of its prompt was in the cache."""
+
+    request_id: int
+    queued_s: float
+    cached_tokens: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A choice's last word, in the same frame as its last token. `message`: a sentence where `finish` is ERROR."""
+
+    request_id: int
+    finish: Finish
+    message: str | None = None
 
 
 @dataclass(frozen=True)
 class EngineLoad:
-    """What the scheduler holds, for metrics and liveness."""
+    """What the engine holds and has done, for metrics and liveness. Counters count from its start."""
 
-    steps: int
-    running: int
-    waiting: int
-    kv_usage: float
-    preemptions: int
+    steps: int = 0
+    running: int = 0
+    waiting: int = 0
+    kv_usage: float = 0.0
+    preemptions: int = 0
+    kv_waste: float = 0.0
+    """Share of the held slots of the KV cache that no token uses."""
+    prefix_queried_tokens: int = 0
+    prefix_hit_tokens: int = 0
+    prefill_tokens: int = 0
+    """Prompt tokens computed (again, after a preemption)."""
+    decode_tokens: int = 0
+    failed_steps: int = 0
+    oldest_waiting_s: float = 0.0
+    step_s: float = 0.0
+    """The last step, from one commit to the next or from its launch."""
+    host_s: float = 0.0
+    """Of that, what scheduling, launching and committing took."""
 
 
 @dataclass(frozen=True)
 class StepDone:
-    """Engine → server after every step, and after a cancel that found nothing to do."""
+    """Engine → server after every step, and after a cancel that found nothing to do. Columns, as steps are large:
+    `ids[i]` got `new_tokens[i]`."""
 
     load: EngineLoad
-    tokens: list[TokenOut]
+    ids: list[int] = field(default_factory=list)
+    new_tokens: list[int] = field(default_factory=list)
+    logprobs: list[tuple[int, Logprobs]] = field(default_factory=list)
+    """By id."""
+    ended: list[Ended] = field(default_factory=list)
+    admitted: list[Admitted] = field(default_factory=list)
+
+    @property
+    def tokens(self) -> list[TokenOut]:
+        """Row by row. The end of a choice that got no token any more (an error) is in `ended` only."""
+        logprobs, ends = dict(self.logprobs), {end.request_id: end.finish for end in self.ended}
+        rows = zip(self.ids, self.new_tokens, strict=True)
+        return [TokenOut(i, token, ends.get(i), logprobs.get(i)) for i, token in rows]
 
 
 Message: TypeAlias = Start | Add | Cancel | Progress | Ready | Failed | StepDone
@@ -157,10 +243,14 @@ def decode(body: bytes) -> Message:
     kind, value = orjson.loads(body)
     match kind:
         case "Start":
-            return Start(EngineSettings(**value["settings"]))
+            settings = value["settings"]
+            enums = {"device": Device(settings["device"]), "load_format": LoadFormat(settings["load_format"])}
+            return Start(EngineSettings(**settings | enums))
         case "Add":
-            sampling = value["sampling"] | {"stop_ids": tuple(value["sampling"]["stop_ids"])}
-            return Add(value["request_id"], value["prompt"], Sampling(**sampling))
+            sampling = value["sampling"]
+            bias = tuple((token, amount) for token, amount in sampling["logit_bias"])
+            tuples = {"stop_ids": tuple(sampling["stop_ids"]), "logit_bias": bias}
+            return Add(**value | {"sampling": Sampling(**sampling | tuples)})
         case "Cancel":
             return Cancel(**value)
         case "Progress":
@@ -170,19 +260,19 @@ def decode(body: bytes) -> Message:
         case "Failed":
             return Failed(**value)
         case "StepDone":
-            return StepDone(EngineLoad(**value["load"]), [_token_out(item) for item in value["tokens"]])
+            return _step_done(value)
     raise ValueError(f"unknown engine message {kind!r}")
 
 
-def _token_out(item: dict[str, object]) -> TokenOut:
-    finish, logprobs = item["finish"], item["logprobs"]
-    request_id, token = item["request_id"], item["token"]
-    assert isinstance(request_id, int)
-    assert isinstance(token, int)
-    scores = None
-    if isinstance(logprobs, dict):
-        scores = Logprobs(logprobs["chosen"], [(i, p) for i, p in logprobs["top"]])
-    return TokenOut(request_id, token, Finish(str(finish)) if finish is not None else None, scores)
+def _step_done(value: dict[str, Any]) -> StepDone:
+    return StepDone(
+        EngineLoad(**value["load"]),
+        value["ids"],
+        value["new_tokens"],
+        [(i, Logprobs(p["chosen"], [(t, q) for t, q in p["top"]])) for i, p in value["logprobs"]],
+        [Ended(end["request_id"], Finish(end["finish"]), end["message"]) for end in value["ended"]],
+        [Admitted(**each) for each in value["admitted"]],
+    )
 
 
 class FrameBuffer:

@@ -80,20 +80,20 @@ def serve(channel: Channel) -> NoReturn:
                     engine.add(message)
                 case Cancel(request_id):
                     engine.cancel(request_id)
-        channel.send(engine.step() if engine.has_work else StepDone(engine.load, []))
+        channel.send(engine.step() if engine.has_work else StepDone(engine.load))
         messages = channel.receive(wait=not engine.has_work)
 
 
 def load(channel: Channel, settings: EngineSettings) -> Engine:
     """Raises CheckpointError or SettingsError."""
-    checkpoint = open_checkpoint(Path(settings.model_path))
+    checkpoint = open_checkpoint(Path(settings.model_path), settings.load_format)
     checkpoint.prefetch(settings.n_threads)
     # Importing torch takes seconds: the weights are decoded meanwhile, and without the garbage collector, which
     # would walk a million objects that stay, it takes a quarter less.
     gc.disable()
-    from worker_image.engine.core import Engine
+    from worker_image.engine.loading import load_engine
 
-    engine = Engine(checkpoint, settings, channel.send)
+    engine = load_engine(checkpoint, settings, channel.send)
     checkpoint.close()
     gc.freeze()
     gc.enable()

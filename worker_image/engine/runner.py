@@ -1,64 +1,48 @@
-"""Turns a scheduled batch into tensors, runs the model on them and gives back logits.
+"""The seam between scheduling and computing: what a device must do with a step. No implementation lives here.
 
-Holds the KV cache's tensors; which blocks a sequence has is the scheduler's word.
+The contract, by which the scheduler may plan the next step before it knows the last one's tokens:
+
+1. Steps run in the order of `launch`, each to its end before the next begins (one stream). So a block that was given
+   back by an earlier step may be written by a later one.
+2. Within a step: `copies`, then in every layer all keys and values of the step are written before any token attends.
+   So a chunk may read blocks that another chunk of the same batch fills (a shared prefix).
+3. Everything is read from `batch` and its sequences inside `launch`. Afterwards the scheduler changes them.
+4. The runner keeps by `row`: the block table (`Batch.tables`), the newest token (which the next step of that row starts
+   from), its index, and the sampling parameters (`Batch.joined`). A row's first step is always a chunk, whose tokens
+   are known on the host; a row that is not in a batch keeps what it has; a row that joins anew starts from nothing.
+5. A sequence with `needs_history` is launched only when all its tokens are on the host (`n_in_flight` was 0): penalties
+   count `tokens`, and `matcher` stands after the last of them and gives the mask. All others need nothing from `tokens`
+   but the chunk's slice. While `sampling.min_tokens` are not reached, stop ids are excluded; the length is
+   `computed + 1 - n_prompt` at launch, with this step's token.
+6. The noise of a token is `noise.py`'s for (sequence.seed, computed): its index is `computed` at launch.
 """
 
 from __future__ import annotations
 
-from itertools import chain
+from typing import Protocol
 
-import torch
-
-from worker_image.engine.scheduler import Batch, Chunk
-from worker_image.models.decoder import Decoder
-from worker_image.models.kv_cache import AttentionGroup, DecodeGroup, KvCache, PrefillGroup
-from worker_image.models.linear import Linear
-from worker_image.models.reference_ops import ReferenceStep
+from worker_image.engine.batch import Batch, Sampled
 
 
-class Runner:
-    def __init__(self, model: Decoder[Linear, ReferenceStep], cache: KvCache) -> None:
-        self._model = model
-        self._cache = cache
+class InFlight(Protocol):
+    """A launched step."""
 
-    def run(self, batch: Batch) -> torch.Tensor:
-        """Logits (sampling chunks, vocab) float32, in the order of `batch.sampling_chunks`."""
-        return self._model.forward(self._tensors(batch))
+    def wait(self) -> Sampled:
+        """Blocks until the step has run. Raises RuntimeError (torch's out of memory is one) where it failed."""
 
-    def _tensors(self, batch: Batch) -> ReferenceStep:
-        chunks = batch.chunks
-        tokens = chain.from_iterable(c.sequence.tokens[c.start : c.start + c.length] for c in chunks)
-        positions = chain.from_iterable(range(c.start, c.start + c.length) for c in chunks)
-        ends = torch.tensor([chunk.length for chunk in chunks]).cumsum(0)
-        return ReferenceStep(
-            token_ids=torch.tensor(list(tokens)),
-            positions=torch.tensor(list(positions)),
-            slots=torch.tensor(list(chain.from_iterable(self._slots(chunk) for chunk in chunks))),
-            groups=tuple(self._groups(chunks)),
-            cache=self._cache,
-            sample_rows=ends[[i for i, chunk in enumerate(chunks) if chunk.samples]] - 1,
-        )
 
-    def _slots(self, chunk: Chunk) -> list[int]:
-        size = self._cache.block_tokens
-        blocks = chunk.sequence.blocks
-        return [blocks[p // size] * size + p % size for p in range(chunk.start, chunk.start + chunk.length)]
+class Runner(Protocol):
+    """Computes steps. One thread calls it."""
 
-    def _groups(self, chunks: tuple[Chunk, ...]) -> list[AttentionGroup]:
-        single = [chunk for chunk in chunks if chunk.length == 1]
-        # Chunks of one token come first, whether they decode or end a prefill.
-        groups: list[AttentionGroup] = [self._decode_group(single)] if single else []
-        row = len(single)
-        for chunk in chunks[len(single) :]:
-            end = chunk.start + chunk.length
-            table = torch.tensor(chunk.sequence.blocks[: -(-end // self._cache.block_tokens)])
-            groups.append(PrefillGroup(slice(row, row + chunk.length), table, chunk.start, chunk.length))
-            row += chunk.length
-        return groups
+    @property
+    def depth(self) -> int:
+        """Steps that may stay in flight while the next is scheduled: 0 where `launch` computes, 1 where it starts."""
 
-    def _decode_group(self, chunks: list[Chunk]) -> DecodeGroup:
-        lengths = [chunk.start + 1 for chunk in chunks]
-        n_table = -(-max(lengths) // self._cache.block_tokens)
-        # Padding repeats block 0; the mask hides it.
-        tables = [(chunk.sequence.blocks + [0] * n_table)[:n_table] for chunk in chunks]
-        return DecodeGroup(slice(0, len(chunks)), torch.tensor(tables), torch.tensor(lengths), self._cache)
+    def launch(self, batch: Batch) -> InFlight:
+        """Starts a step that is not empty. Raises RuntimeError where it could not; nothing of it is in flight then."""
+
+    def recover(self) -> None:
+        """After a failed step, with nothing in flight: forgets all rows and gives unused memory back to the device.
+
+        Raises RuntimeError where the device can compute no more; the engine's process ends then.
+        """

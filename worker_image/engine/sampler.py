@@ -1,68 +1,58 @@
 """Chooses each row's next token from its logits. The torch reference; order of the steps as in vLLM:
-penalties → temperature → min-p, top-k, top-p → draw.
+bias, penalties, what may not be chosen → temperature → min-p, top-k, top-p → draw.
 
-A request's seed gives its own generator, so what shares the batch does not change its draws.
+The draw's noise is counted (`noise`), so a token depends on its own sequence and nothing else.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence as Rows
 
+import numpy as np
 import torch
 
-from worker_image.engine.messages import Logprobs
-from worker_image.engine.scheduler import Sequence
+from worker_image.engine.batch import Sampled
+from worker_image.engine.grammar import Matcher
+from worker_image.engine.messages import Logprobs, Sampling
+from worker_image.engine.noise import exponential
+from worker_image.engine.sequence import Sequence
 
 
-@dataclass(frozen=True)
-class Sampled:
-    token: int
-    logprobs: Logprobs | None
+def sample(logits: torch.Tensor, sequences: Rows[Sequence]) -> Sampled:
+    """logits: (sequences, vocab) float32 on the CPU, one row for each; mutated. All tokens so far must be known."""
+    # Reported probabilities are the model's own, before any of the request's adjustments.
+    scores = {
+        i: torch.log_softmax(logits[i], dim=-1)
+        for i, sequence in enumerate(sequences)
+        if sequence.sampling.top_logprobs is not None
+    }
+    for row, sequence in zip(logits, sequences, strict=True):
+        _adjust(row, sequence)
+    tokens: list[int] = logits.argmax(dim=-1).tolist()
+    for i, sequence in enumerate(sequences):
+        if not sequence.sampling.greedy:
+            tokens[i] = _draw(logits[i], sequence)
+    return Sampled(
+        tokens, {i: _logprobs(row, tokens[i], sequences[i].sampling.top_logprobs or 0) for i, row in scores.items()}
+    )
 
 
-class Sampler:
-    """Keeps one random generator per seeded request that is alive."""
-
-    def __init__(self) -> None:
-        self._generators: dict[int, torch.Generator] = {}
-
-    def forget(self, request_id: int) -> None:
-        self._generators.pop(request_id, None)
-
-    def sample(self, logits: torch.Tensor, sequences: list[Sequence]) -> list[Sampled]:
-        """logits: (sequences, vocab) float32; rows may be overwritten."""
-        greedy: list[int] = logits.argmax(dim=-1).tolist()
-        return [self._one(row, token, seq) for row, token, seq in zip(logits, greedy, sequences, strict=True)]
-
-    def _one(self, logits: torch.Tensor, likeliest: int, sequence: Sequence) -> Sampled:
-        sampling = sequence.sampling
-        # Reported probabilities are the model's own, before any of the request's adjustments.
-        scores = torch.log_softmax(logits, dim=-1) if sampling.top_logprobs is not None else None
-        if _penalise(logits, sequence):
-            likeliest = int(logits.argmax())
-        token = likeliest if sampling.greedy else self._draw(logits, sequence)
-        return Sampled(token, None if scores is None else _logprobs(scores, token, sampling.top_logprobs or 0))
-
-    def _draw(self, logits: torch.Tensor, sequence: Sequence) -> int:
-        kept, ids = _candidates(logits / sequence.sampling.temperature, sequence)
-        probabilities = torch.softmax(kept, dim=-1)
-        # Exponential race: argmax of p / e draws from p (one pass, no cumulative sum).
-        noise = torch.empty_like(probabilities).exponential_(generator=self._generator(sequence))
-        return int(ids[(probabilities / noise).argmax()])
-
-    def _generator(self, sequence: Sequence) -> torch.Generator | None:
-        seed = sequence.sampling.seed
-        if seed is None:
-            return None
-        generator = self._generators.get(sequence.request_id)
-        if generator is None:
-            generator = torch.Generator().manual_seed(seed)
-            self._generators[sequence.request_id] = generator
-        return generator
+def _adjust(logits: torch.Tensor, sequence: Sequence) -> None:
+    """What the request adds to its logits, or forbids. Mutates."""
+    sampling = sequence.sampling
+    if sampling.logit_bias:
+        ids, amounts = zip(*sampling.logit_bias, strict=True)
+        logits[list(ids)] += torch.tensor(amounts)
+    if sampling.penalises:
+        _penalise(logits, sequence)
+    if sequence.n_generated < sampling.min_tokens:
+        logits[list(sequence.stop_ids)] = float("-inf")
+    if sequence.matcher is not None:
+        _forbid(logits, sequence.matcher)
 
 
-def _penalise(logits: torch.Tensor, sequence: Sequence) -> bool:
-    """Mutates `logits`; False where the request asks for no penalty."""
+def _penalise(logits: torch.Tensor, sequence: Sequence) -> None:
+    """Presence and frequency as OpenAI defines them, over the answer; repetition (arXiv:1909.05858), over all."""
     sampling = sequence.sampling
     if sampling.presence_penalty or sampling.frequency_penalty:
         generated = torch.tensor(sequence.tokens[sequence.n_prompt :], dtype=torch.int64)
@@ -73,12 +63,26 @@ def _penalise(logits: torch.Tensor, sequence: Sequence) -> bool:
         seen = logits[ids]
         factor = sampling.repetition_penalty
         logits[ids] = torch.where(seen > 0, seen / factor, seen * factor)
-    return bool(sampling.presence_penalty or sampling.frequency_penalty or sampling.repetition_penalty != 1.0)
 
 
-def _candidates(logits: torch.Tensor, sequence: Sequence) -> tuple[torch.Tensor, torch.Tensor]:
+def _forbid(logits: torch.Tensor, matcher: Matcher) -> None:
+    """Whatever the grammar does not allow next. Ids past the tokenizer's vocabulary are padding of the matrix."""
+    mask = np.empty(-(-logits.numel() // 32), np.int32)
+    matcher.fill(mask)
+    allowed = np.unpackbits(mask.view(np.uint8), bitorder="little")[: logits.numel()]
+    logits.masked_fill_(torch.from_numpy(allowed == 0), float("-inf"))
+
+
+def _draw(logits: torch.Tensor, sequence: Sequence) -> int:
+    kept, ids = _candidates(logits / sequence.sampling.temperature, sequence.sampling)
+    probabilities = torch.softmax(kept, dim=-1)
+    # Exponential race: argmax of p / e draws from p (one pass, no cumulative sum).
+    noise = exponential(sequence.seed, len(sequence.tokens), ids)
+    return int(ids[(probabilities / noise).argmax()])
+
+
+def _candidates(logits: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
     """The logits that may be drawn and their token ids, likeliest first where any filter is set."""
-    sampling = sequence.sampling
     if sampling.top_k == 0 and sampling.top_p >= 1.0 and sampling.min_p == 0.0:
         return logits, torch.arange(logits.numel())
     kept, ids = logits.topk(sampling.top_k) if 0 < sampling.top_k < logits.numel() else logits.sort(descending=True)

@@ -1,8 +1,9 @@
 """Decides what the next step computes: one token budget, decodes first, then prefill chunks, oldest first.
 
-A request's life: waiting → running (its prompt's blocks are taken at admission) → finished, or back to waiting when
-an older request needs its blocks (preemption by recompute: it keeps its tokens and loses its cache). The oldest
+A request's life: waiting → running (a row and its prompt's blocks are taken at admission) → ended, or back to waiting
+when an older request needs its blocks (preemption by recompute: it keeps its tokens and loses its cache). The oldest
 running request is never preempted, and it always fits in the pool, so every request ends.
+Steps are planned while earlier ones are in flight; rows and blocks go back only when no launched step uses them.
 Pure bookkeeping: no tensor, no clock, no I/O.
 """
 
@@ -11,8 +12,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from worker_image.engine.block_pool import BlockPool
-from worker_image.engine.messages import EngineLoad, Finish, Sampling
+from worker_image.engine.batch import Batch, Chunk, Sampled, TableUpdate
+from worker_image.engine.kv_blocks import KvBlocks
+from worker_image.engine.messages import Finish, Logprobs
+from worker_image.engine.sequence import Sequence
 
 
 @dataclass(frozen=True)
@@ -28,185 +31,304 @@ class Limits:
         assert self.step_tokens > self.max_num_seqs, "prefill needs room in the step beside every decode"
 
 
-@dataclass(eq=False)
-class Sequence:
-    """One request inside the engine. `computed` of its `tokens` are in the KV cache."""
+@dataclass(slots=True)
+class Outcome:
+    """What commits brought: new tokens by request, and who ended and why."""
 
-    request_id: int
-    tokens: list[int]
-    sampling: Sampling
-    n_prompt: int = field(init=False)
-    computed: int = 0
-    blocks: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.n_prompt = len(self.tokens)
-
-    @property
-    def n_pending(self) -> int:
-        """Tokens whose keys and values are not in the cache yet."""
-        return len(self.tokens) - self.computed
-
-    @property
-    def decoding(self) -> bool:
-        return self.n_pending == 1 and self.computed > 0
+    ids: list[int] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[tuple[int, Logprobs]] = field(default_factory=list)
+    """By request id, of its last token here."""
+    ended: list[tuple[Sequence, Finish, str | None]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Chunk:
-    """`length` tokens of `sequence` from position `start`. `samples`: the last one's logits choose the next token."""
+@dataclass(slots=True)
+class _Changes:
+    """What the next batch tells the runner beside its tokens."""
 
-    sequence: Sequence
-    start: int
-    length: int
-    samples: bool
+    tables: list[TableUpdate] = field(default_factory=list)
+    joined: list[Sequence] = field(default_factory=list)
+    copies: list[tuple[int, int]] = field(default_factory=list)
 
-    @classmethod
-    def next_of(cls, sequence: Sequence, budget: int) -> Chunk:
-        length = min(sequence.n_pending, budget)
-        return cls(sequence, sequence.computed, length, samples=length == sequence.n_pending)
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's work: chunks of one token first, then the longer ones."""
-
-    chunks: tuple[Chunk, ...]
-
-    @property
-    def n_tokens(self) -> int:
-        return sum(chunk.length for chunk in self.chunks)
-
-    @property
-    def sampling_chunks(self) -> list[Chunk]:
-        return [chunk for chunk in self.chunks if chunk.samples]
+    def forget(self, sequence: Sequence) -> None:
+        """It left before any batch could say that it came."""
+        self.joined = [each for each in self.joined if each is not sequence]
+        self.tables = [update for update in self.tables if update.row != sequence.row]
 
 
 class Scheduler:
-    """Holds every request of the engine and the block pool they share."""
+    """Holds every request of the engine and the blocks they share."""
 
-    def __init__(self, limits: Limits, pool: BlockPool) -> None:
-        assert self._blocks(limits.block_tokens, limits.max_model_len) <= pool.n_blocks, "one request must always fit"
+    def __init__(self, limits: Limits, kv: KvBlocks) -> None:
+        assert kv.blocks_for(limits.max_model_len) <= kv.pool.n_blocks, "one request must always fit"
         self.limits = limits
-        self.pool = pool
+        self.kv = kv
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         """Oldest first."""
-        self._steps = 0
-        self._preemptions = 0
-
-    @staticmethod
-    def _blocks(block_tokens: int, n_tokens: int) -> int:
-        return -(-n_tokens // block_tokens)
+        self.n_preemptions = 0
+        self.n_launched = 0
+        self._alive: dict[int, Sequence] = {}
+        self._leaving: list[Sequence] = []
+        """They hold blocks that a step in flight still uses."""
+        self._rows = list(range(limits.max_num_seqs - 1, -1, -1))
+        self._changes = _Changes()
+        self._pins: dict[int, list[int]] = {}
+        """Blocks that a step in flight copies from."""
+        self._decodes: tuple[Sequence, ...] = ()
 
     @property
     def has_work(self) -> bool:
-        return bool(self.running or self.waiting)
+        return bool(self._alive)
 
-    def load(self) -> EngineLoad:
-        return EngineLoad(self._steps, len(self.running), len(self.waiting), self.pool.usage, self._preemptions)
+    @property
+    def kv_waste(self) -> float:
+        """Share of the held slots that no token has or is about to have, 0 to 1."""
+        held = (self.kv.pool.n_blocks - self.kv.pool.n_free) * self.limits.block_tokens
+        wasted = sum(s.room - len(s.tokens) - s.n_in_flight for s in self.running)
+        return max(wasted, 0) / held if held else 0.0
 
     def add(self, sequence: Sequence) -> None:
-        assert 0 < len(sequence.tokens) < self.limits.max_model_len, "the server refuses such a prompt"
+        assert 0 < len(sequence.tokens) < sequence.limit <= self.limits.max_model_len, (
+            "the server refuses such a prompt"
+        )
+        self._alive[sequence.request_id] = sequence
         self.waiting.append(sequence)
 
     def cancel(self, request_id: int) -> bool:
         """Forgets the request wherever it is; False where it is not here (any more)."""
-        for sequence in self.running:
-            if sequence.request_id == request_id:
-                self._release(sequence)
-                self.running.remove(sequence)
-                return True
-        for sequence in self.waiting:
-            if sequence.request_id == request_id:
-                self.waiting.remove(sequence)
-                return True
-        return False
+        sequence = self._alive.get(request_id)
+        if sequence is not None:
+            self._end(sequence)
+        return sequence is not None
 
-    def schedule(self) -> Batch:
-        """The next step. Empty only when there is no work."""
-        decodes = self._schedule_decodes()
-        self._admit()
-        prefills = self._schedule_prefills(self.limits.step_tokens - len(decodes))
-        return Batch(tuple(sorted((*decodes, *prefills), key=lambda chunk: chunk.length > 1)))
-
-    def _schedule_decodes(self) -> list[Chunk]:
+    def schedule(self) -> Batch | None:
+        """The next step, to be launched at once; None where nothing can be computed before a commit."""
+        self.kv.begin_step()
+        decodes, prefilling = self._plan_decodes(self._turns())
+        budget = self.limits.step_tokens - len(decodes)
         chunks: list[Chunk] = []
-        for sequence in list(self.running):
-            # One that lost its blocks to an older one earlier in this loop is not decoding any more.
-            if sequence.decoding and self._grow(sequence):
-                chunks.append(Chunk.next_of(sequence, 1))
-        return chunks
+        for sequence in prefilling:
+            if budget:
+                chunks.append(self._chunk(sequence, budget))
+                budget -= chunks[-1].length
+        self._admit(chunks, budget)
+        if not decodes and not chunks:
+            return None
+        return self._batch(tuple(decodes), tuple(chunks))
+
+    def _batch(self, decodes: tuple[Sequence, ...], chunks: tuple[Chunk, ...]) -> Batch:
+        if decodes != self._decodes:
+            self._decodes = decodes
+        self.n_launched += 1
+        changes, self._changes = self._changes, _Changes()
+        if changes.copies:
+            self._pins[self.n_launched] = [source for source, _ in changes.copies]
+        return Batch(
+            self.n_launched, self._decodes, chunks,
+            tuple(changes.copies), tuple(changes.tables), tuple(changes.joined),
+        )  # fmt: skip
+
+    def _turns(self) -> list[Sequence]:
+        """Who takes part: one under suspicion by itself, else everybody that runs."""
+        return next(([s] for s in self.running if s.alone), list(self.running))
+
+    def _plan_decodes(self, turns: list[Sequence]) -> tuple[list[Sequence], list[Sequence]]:
+        """The sequences that decode now, and those whose prompt is not through. The loop that must cost little."""
+        decodes: list[Sequence] = []
+        prefilling: list[Sequence] = []
+        for sequence in turns:
+            if not sequence.decoding:
+                # One that lost its blocks to an older one earlier in this loop is neither.
+                if sequence.row is not None and not sequence.leaving:
+                    prefilling.append(sequence)
+                continue
+            computed = sequence.computed + 1
+            # The token in flight is its last, or must be known first.
+            if computed >= sequence.limit or (sequence.n_in_flight and sequence.needs_history):
+                continue
+            if computed > sequence.room and not self._grow(sequence):
+                continue
+            sequence.computed = computed
+            sequence.n_in_flight += 1
+            sequence.n_steps += 1
+            decodes.append(sequence)
+        return decodes, prefilling
 
     def _grow(self, sequence: Sequence) -> bool:
-        """Takes the block its next token needs, from the youngest if need be; False when it is the youngest itself."""
-        missing = self._blocks(self.limits.block_tokens, len(sequence.tokens)) - len(sequence.blocks)
-        while missing > self.pool.n_free:
+        """Takes the block its next token needs, from the youngest if need be; False when it must sit out."""
+        while (new := self.kv.grow(sequence)) is None:
+            # Room is on its way: the next step will have it.
+            if self._leaving:
+                return False
             youngest = self.running[-1]
             self._preempt(youngest)
             if youngest is sequence:
                 return False
-        sequence.blocks += self.pool.allocate(missing) or []
+        assert sequence.row is not None
+        self._changes.tables.append(TableUpdate(sequence.row, len(sequence.blocks) - 1, new))
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
-        self._release(sequence)
         self.running.remove(sequence)
         self.waiting.appendleft(sequence)
-        self._preemptions += 1
+        self._leave(sequence)
+        self.n_preemptions += 1
 
-    def _release(self, sequence: Sequence) -> None:
-        self.pool.release(sequence.blocks)
-        sequence.blocks = []
-        sequence.computed = 0
-
-    def _admit(self) -> None:
-        """First come, first served, while a slot and the blocks for all its tokens (and one more) are free."""
-        while self.waiting and len(self.running) < self.limits.max_num_seqs:
+    def _admit(self, chunks: list[Chunk], budget: int) -> None:
+        """First come, first served, while the budget, a row and the blocks for all its tokens (and one more) last."""
+        while budget and self.waiting and self._rows:
             sequence = self.waiting[0]
-            needed = self._blocks(self.limits.block_tokens, len(sequence.tokens) + 1)
-            # Without a block left for each running request, the newcomer would be preempted at once.
-            if self.running and needed + len(self.running) > self.pool.n_free:
+            if sequence.leaving or self._awaits_parent(sequence) or (self.running and self.running[-1].alone):
                 return
-            blocks = self.pool.allocate(needed)
-            assert blocks is not None, "an empty engine has room for any request"
-            sequence.blocks = blocks
-            self.running.append(self.waiting.popleft())
+            # Without a block left for each running request, the newcomer would be preempted at once.
+            grant = self.kv.admit(sequence, self.n_launched + 1, len(self.running))
+            if grant is None:
+                return
+            self._join(self.waiting.popleft(), grant.copy)
+            if sequence.alone:
+                return
+            chunks.append(self._chunk(sequence, budget))
+            budget -= chunks[-1].length
 
-    def _schedule_prefills(self, budget: int) -> list[Chunk]:
-        chunks: list[Chunk] = []
-        for sequence in self.running:
-            if budget == 0:
-                break
-            if not sequence.decoding:
-                chunks.append(Chunk.next_of(sequence, budget))
-                budget -= chunks[-1].length
-        return chunks
+    def _awaits_parent(self, sequence: Sequence) -> bool:
+        """Its prompt is being computed for its first choice, whose blocks it will share."""
+        parent = sequence.parent
+        if parent is None or parent.row is None or parent.leaving:
+            return False
+        return not 0 < parent.prefilled_at <= self.n_launched
 
-    def commit(self, batch: Batch, sampled: list[int]) -> list[tuple[Sequence, Finish | None]]:
-        """Books the step's result; `sampled` has one token for each of `batch.sampling_chunks`.
+    def _join(self, sequence: Sequence, copy: tuple[int, int] | None) -> None:
+        row = sequence.row = self._rows.pop()
+        sequence.parent = None
+        self.running.append(sequence)
+        self._changes.joined.append(sequence)
+        self._changes.tables.append(TableUpdate(row, 0, list(sequence.blocks)))
+        if copy is not None:
+            self._changes.copies.append(copy)
 
-        Returns the sequences that got a token, with why they ended, if they did; those are freed.
+    def _chunk(self, sequence: Sequence, budget: int) -> Chunk:
+        start, length = sequence.computed, min(sequence.n_pending, budget)
+        sequence.computed += length
+        sequence.n_steps += 1
+        samples = sequence.n_pending == 0
+        if samples:
+            sequence.n_in_flight += 1
+            sequence.decoding = True
+            sequence.prefilled_at = self.n_launched + 1
+        self.kv.publish(sequence, sequence.computed, fresh=True)
+        return Chunk(sequence, start, length, samples)
+
+    def commit(self, batch: Batch, sampled: Sampled, outcome: Outcome) -> None:
+        """Books a step's result into `outcome`. Steps are committed in the order of their launch."""
+        for i, logprobs in sampled.logprobs.items():
+            if not batch.sampling[i].ended:
+                outcome.logprobs.append((batch.sampling[i].request_id, logprobs))
+        for sequence, token in zip(batch.sampling, sampled.tokens, strict=True):
+            sequence.n_steps -= 1
+            sequence.n_in_flight -= 1
+            if sequence.ended:
+                continue
+            tokens = sequence.tokens
+            tokens.append(token)
+            outcome.ids.append(sequence.request_id)
+            outcome.tokens.append(token)
+            n_tokens = len(tokens)
+            # The newest one's keys are a later step's work.
+            if n_tokens > sequence.next_key_at and not sequence.leaving:
+                self.kv.publish(sequence, n_tokens - 1, fresh=False)
+            if n_tokens >= sequence.limit or token in sequence.stop_ids or sequence.watched:
+                self._conclude(sequence, token, outcome)
+        self._settle(batch)
+
+    def _conclude(self, sequence: Sequence, token: int, outcome: Outcome) -> None:
+        """What a new token may mean: the proof that its sequence can be computed, a grammar's next state, an end."""
+        sequence.alone = False
+        finish, message = None, None
+        if sequence.matcher is not None:
+            sequence.matcher.advance(token)
+            message = sequence.matcher.error
+        if message is not None:
+            finish = Finish.ERROR
+        elif token in sequence.stop_ids:
+            finish = Finish.STOP
+        elif len(sequence.tokens) >= sequence.limit:
+            finish = Finish.LENGTH
+        if finish is not None:
+            self._end(sequence)
+            outcome.ended.append((sequence, finish, message))
+
+    def fail(self, failed: Batch, dropped: list[Batch], reason: str, outcome: Outcome) -> None:
+        """A step failed: nothing that was in flight counts, and the cache's content is lost.
+
+        Everybody computes again from their tokens; those of the failed step each in a step of their own. A sequence
+        that fails there is ended. dropped: the batches launched after it. The runner must `recover`.
         """
-        self._steps += 1
-        tokens = iter(sampled)
-        results: list[tuple[Sequence, Finish | None]] = []
-        for chunk in batch.chunks:
-            sequence = chunk.sequence
-            sequence.computed += chunk.length
-            if chunk.samples:
-                sequence.tokens.append(next(tokens))
-                results.append((sequence, self._finish(sequence)))
-        for sequence, finish in results:
-            if finish is not None:
-                self._release(sequence)
-                self.running.remove(sequence)
-        return results
+        suspects = dict.fromkeys([*failed.decodes, *(chunk.sequence for chunk in failed.prefills)])
+        for batch in (failed, *dropped):
+            for sequence in batch.sampling:
+                sequence.n_steps -= 1
+                sequence.n_in_flight -= 1
+            self._settle(batch)
+        self._start_over()
+        for sequence in suspects:
+            if sequence.alone and not sequence.ended:
+                self._end(sequence)
+                outcome.ended.append((sequence, Finish.ERROR, reason))
+            sequence.alone = True
 
-    def _finish(self, sequence: Sequence) -> Finish | None:
-        if sequence.tokens[-1] in sequence.sampling.stop_ids:
-            return Finish.STOP
-        n_generated = len(sequence.tokens) - sequence.n_prompt
-        if n_generated >= sequence.sampling.max_tokens or len(sequence.tokens) >= self.limits.max_model_len:
-            return Finish.LENGTH
-        return None
+    def _start_over(self) -> None:
+        for sequence in reversed(self.running):
+            self.waiting.appendleft(sequence)
+            self._leave(sequence)
+        self.running.clear()
+        self.kv.pool.forget_contents()
+        self._changes = _Changes()
+        self._decodes = ()
+
+    def _settle(self, batch: Batch) -> None:
+        """The step runs no more: what only it still used goes back."""
+        for chunk in batch.prefills:
+            if not chunk.samples:
+                chunk.sequence.n_steps -= 1
+        self.kv.pool.release(self._pins.pop(batch.step, []))
+        if self._leaving:
+            done = [sequence for sequence in self._leaving if sequence.n_steps == 0]
+            self._leaving = [sequence for sequence in self._leaving if sequence.n_steps]
+            for sequence in done:
+                self._free(sequence)
+
+    def _end(self, sequence: Sequence) -> None:
+        sequence.ended = True
+        del self._alive[sequence.request_id]
+        if sequence.row is None or sequence.leaving:
+            self.waiting.remove(sequence)
+        else:
+            self.running.remove(sequence)
+            self._leave(sequence)
+
+    def _leave(self, sequence: Sequence) -> None:
+        """Its row and blocks go back, now or when the last step that uses them is committed."""
+        sequence.decoding = False
+        if sequence.n_steps:
+            sequence.leaving = True
+            self._leaving.append(sequence)
+        else:
+            self._free(sequence)
+
+    def _free(self, sequence: Sequence) -> None:
+        assert sequence.row is not None
+        if self._changes.joined:
+            self._changes.forget(sequence)
+        self.kv.free(sequence)
+        self._rows.append(sequence.row)
+        sequence.row = None
+        sequence.leaving = False
+
+    def check(self) -> None:
+        """Raises AssertionError where a block or a row is lost or has two owners."""
+        seated = [*self.running, *self._leaving]
+        self.kv.pool.check([*(s.blocks for s in seated), *self._pins.values()])
+        rows = sorted([*self._rows, *(s.row for s in seated if s.row is not None)])
+        assert rows == list(range(self.limits.max_num_seqs)), f"rows {rows} are not each in one place"
+        assert {*self.running, *self.waiting} == set(self._alive.values()), "a request is in no list, or in two"

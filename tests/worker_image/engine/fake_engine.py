@@ -1,0 +1,65 @@
+"""An engine on the fake device, and what it must answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.worker_image.engine.fake_runner import FakeRunner, sequential
+from worker_image.engine.core import Engine
+from worker_image.engine.grammar import Grammars
+from worker_image.engine.kv_blocks import KvBlocks
+from worker_image.engine.messages import Add, Ended, Finish, Ready
+from worker_image.engine.prefix_cache import LeastRecentlyUsed
+from worker_image.engine.scheduler import Limits, Scheduler
+
+BLOCK_TOKENS = 4
+MODEL_LEN = 40
+STOP = 7
+
+
+def no_grammars() -> Grammars:
+    raise AssertionError("no request here has a grammar")
+
+
+@dataclass
+class Fake:
+    """The parts of one engine, for tests that look inside."""
+
+    engine: Engine
+    scheduler: Scheduler
+    runner: FakeRunner
+
+    @classmethod
+    def build(cls, *, n_blocks: int = 40, max_num_seqs: int = 4, step_tokens: int = 16, depth: int = 1) -> Fake:
+        limits = Limits(max_num_seqs, step_tokens, BLOCK_TOKENS, MODEL_LEN)
+        scheduler = Scheduler(limits, KvBlocks(n_blocks, BLOCK_TOKENS, b"secret", LeastRecentlyUsed()))
+        runner = FakeRunner(depth, BLOCK_TOKENS, step_tokens)
+        return cls(Engine(runner, scheduler, Ready(MODEL_LEN, 0, 0.0), no_grammars), scheduler, runner)
+
+    def run(self, *, most: int = 5000) -> tuple[dict[int, list[int]], dict[int, Ended]]:
+        """To the end of all work: tokens and ends by request id."""
+        answers: dict[int, list[int]] = {}
+        ends: dict[int, Ended] = {}
+        while self.engine.has_work:
+            assert (most := most - 1), "the engine does not come to an end"
+            done = self.engine.step()
+            self.scheduler.check()
+            for i, token in zip(done.ids, done.new_tokens, strict=True):
+                answers.setdefault(i, []).append(token)
+            ends |= {end.request_id: end for end in done.ended}
+        return answers, ends
+
+
+def expected(request: Add) -> dict[int, list[int]]:
+    """Tokens of each choice, by id."""
+    sampling = request.sampling
+    assert sampling.seed is not None
+    limit = min(len(request.prompt) - request.n_generated + sampling.max_tokens, MODEL_LEN)
+    return {
+        request.request_id + i: sequential(request.prompt, limit, sampling.seed + i, sampling.stop_ids)
+        for i in range(sampling.n)
+    }
+
+
+def expected_finish(tokens: list[int]) -> Finish:
+    return Finish.STOP if tokens[-1] == STOP else Finish.LENGTH

@@ -1,0 +1,118 @@
+"""Random lives of an engine on a fake device: arrivals, cancels, choices, shared prefixes, preemptions, failures."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tests.worker_image.engine.fake_engine import MODEL_LEN, STOP, Fake, expected, expected_finish
+from worker_image.engine.messages import Add, Finish, Sampling, StepDone
+
+MOST_STEPS_WITHOUT_PROGRESS = 3
+"""One that waits for room from a step in flight, one for its own token, one to be admitted."""
+
+
+class EngineMachine(RuleBasedStateMachine):
+    @initialize(
+        n_blocks=st.integers(10, 30), max_num_seqs=st.integers(1, 6), step_tokens=st.integers(7, 24),
+        depth=st.integers(0, 1),
+    )  # fmt: skip
+    def start(self, n_blocks: int, max_num_seqs: int, step_tokens: int, depth: int) -> None:
+        self.fake = Fake.build(n_blocks=n_blocks, max_num_seqs=max_num_seqs, step_tokens=step_tokens, depth=depth)
+        self.expected: dict[int, list[int]] = {}
+        self.answers: dict[int, list[int]] = {}
+        self.alive: set[int] = set()
+        self.next_id = 0
+        self.stuck_for = 0
+
+    @rule(
+        tail=st.lists(st.integers(0, 2), min_size=1, max_size=MODEL_LEN // 2), n_shared=st.integers(0, 16),
+        max_tokens=st.integers(1, MODEL_LEN), n=st.integers(1, 3), penalty=st.sampled_from([0.0, 0.0, 1.0]),
+        salt=st.sampled_from(["", "", "acme"]),
+    )  # fmt: skip
+    def arrive(self, tail: list[int], n_shared: int, max_tokens: int, n: int, penalty: float, salt: str) -> None:
+        sampling = Sampling(max_tokens, presence_penalty=penalty, seed=len(tail), stop_ids=(STOP,), n=n)
+        request = Add(self.next_id, [1] * n_shared + tail, sampling, cache_salt=salt)
+        self.fake.engine.add(request)
+        self.expected |= expected(request)
+        self.alive |= set(range(self.next_id, self.next_id + n))
+        self.next_id += n
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        request_id = data.draw(st.sampled_from(sorted(self.alive)))
+        self.fake.engine.cancel(request_id)
+        self.fake.engine.cancel(request_id)
+        self.alive.remove(request_id)
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data(), at_launch=st.booleans())
+    def fail(self, data: st.DataObject, at_launch: bool) -> None:
+        """One request fails whatever step it is in, for two steps of all: those it ruins once must go on."""
+        request_id = data.draw(st.sampled_from(sorted(self.alive)))
+        runner = self.fake.runner
+        poisoned = runner.unlaunchable if at_launch else runner.poison
+        poisoned.add(request_id)
+        self.run()
+        self.run()
+        poisoned.remove(request_id)
+
+    @rule()
+    def run(self) -> None:
+        runner, oldest = self.fake.runner, min(self.alive, default=None)
+        before, recovered = self.progress(oldest), runner.recovered
+        done = self.fake.engine.step()
+        self.take(done)
+        healthy = runner.recovered == recovered and not any(s.alone for s in self.fake.scheduler._alive.values())
+        moved = oldest not in self.alive or self.progress(oldest) != before
+        self.stuck_for = 0 if moved or not healthy else self.stuck_for + 1
+        assert self.stuck_for <= MOST_STEPS_WITHOUT_PROGRESS, "the oldest request moves"
+
+    def take(self, done: StepDone) -> None:
+        for request_id, token in zip(done.ids, done.new_tokens, strict=True):
+            assert request_id in self.alive, "nothing comes after an end or a cancel"
+            self.answers.setdefault(request_id, []).append(token)
+        for end in done.ended:
+            self.alive.remove(end.request_id)
+            if end.finish is Finish.ERROR:
+                assert end.message == "the engine failed twice to compute this request: " + (
+                    "out of memory at launch" if "launch" in (end.message or "") else "out of memory"
+                )
+            else:
+                assert self.answers[end.request_id] == self.expected[end.request_id]
+                assert end.finish is expected_finish(self.expected[end.request_id])
+
+    def progress(self, request_id: int | None) -> tuple[int, int] | None:
+        sequence = None if request_id is None else self.fake.scheduler._alive.get(request_id)
+        return None if sequence is None else (len(sequence.tokens), sequence.computed)
+
+    @invariant()
+    def no_block_or_row_is_lost_or_doubly_owned(self) -> None:
+        self.fake.scheduler.check()
+
+    @invariant()
+    def everybody_is_in_one_place_and_in_order(self) -> None:
+        scheduler = self.fake.scheduler
+        order = [s.request_id for s in (*scheduler.running, *scheduler.waiting)]
+        assert order == sorted(self.alive), "first come, first served"
+
+    @invariant()
+    def answers_so_far_are_those_of_a_sequential_run(self) -> None:
+        for request_id, tokens in self.answers.items():
+            assert tokens == self.expected[request_id][: len(tokens)]
+
+    def teardown(self) -> None:
+        steps = 0
+        while self.fake.engine.has_work:
+            self.take(self.fake.engine.step())
+            steps += 1
+            assert steps < 5000, "every request ends"
+        assert not self.alive
+        self.fake.scheduler.check()
+        assert self.fake.scheduler.kv.pool.usage == 0
+
+
+EngineMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestEngineMachine = EngineMachine.TestCase

@@ -1,0 +1,86 @@
+"""Runs steps on CPU cores, in torch: the reference that the GPU's runner is checked against.
+
+Turns a batch into tensors, runs the model and samples, all inside `launch`. Holds the KV cache's tensors; which blocks
+a sequence has is the scheduler's word.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+
+from worker_image.engine.batch import Batch, Chunk, Sampled
+from worker_image.engine.sampler import sample
+from worker_image.models.decoder import Decoder
+from worker_image.models.kv_cache import AttentionGroup, DecodeGroup, KvCache, PrefillGroup
+from worker_image.models.linear import Linear
+from worker_image.models.reference_ops import ReferenceStep
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A step that ran already."""
+
+    sampled: Sampled
+
+    def wait(self) -> Sampled:
+        return self.sampled
+
+
+class CpuRunner:
+    """Keeps nothing by row: its tables are the sequences' own, as all their tokens are known at launch."""
+
+    depth = 0
+
+    def __init__(self, model: Decoder[Linear, ReferenceStep], cache: KvCache) -> None:
+        self._model = model
+        self._cache = cache
+
+    @torch.inference_mode()
+    def launch(self, batch: Batch) -> Done:
+        for source, target in batch.copies:
+            for tensor in (self._cache.keys, self._cache.values):
+                tensor[:, target] = tensor[:, source]
+        chunks = [*(Chunk(s, s.computed - 1, 1, samples=True) for s in batch.decodes), *batch.prefills]
+        logits = self._model.forward(self._tensors(chunks, len(batch.decodes)))
+        return Done(sample(logits, batch.sampling))
+
+    def recover(self) -> None:
+        """Nothing to forget: memory went back to the allocator with the tensors."""
+
+    def _tensors(self, chunks: list[Chunk], n_decodes: int) -> ReferenceStep:
+        tokens = chain.from_iterable(c.sequence.tokens[c.start : c.start + c.length] for c in chunks)
+        positions = chain.from_iterable(range(c.start, c.start + c.length) for c in chunks)
+        ends = torch.tensor([chunk.length for chunk in chunks]).cumsum(0)
+        return ReferenceStep(
+            token_ids=torch.tensor(list(tokens)),
+            positions=torch.tensor(list(positions)),
+            slots=torch.tensor(list(chain.from_iterable(self._slots(chunk) for chunk in chunks))),
+            groups=tuple(self._groups(chunks, n_decodes)),
+            cache=self._cache,
+            sample_rows=ends[[i for i, chunk in enumerate(chunks) if chunk.samples]] - 1,
+        )
+
+    def _slots(self, chunk: Chunk) -> list[int]:
+        size = self._cache.block_tokens
+        blocks = chunk.sequence.blocks
+        return [blocks[p // size] * size + p % size for p in range(chunk.start, chunk.start + chunk.length)]
+
+    def _groups(self, chunks: list[Chunk], n_decodes: int) -> list[AttentionGroup]:
+        groups: list[AttentionGroup] = [self._decode_group(chunks[:n_decodes])] if n_decodes else []
+        row = n_decodes
+        for chunk in chunks[n_decodes:]:
+            end = chunk.start + chunk.length
+            table = torch.tensor(chunk.sequence.blocks[: -(-end // self._cache.block_tokens)])
+            groups.append(PrefillGroup(slice(row, row + chunk.length), table, chunk.start, chunk.length))
+            row += chunk.length
+        return groups
+
+    def _decode_group(self, chunks: list[Chunk]) -> DecodeGroup:
+        lengths = [chunk.start + 1 for chunk in chunks]
+        n_table = -(-max(lengths) // self._cache.block_tokens)
+        # Padding repeats block 0; the mask hides it.
+        tables = [(chunk.sequence.blocks + [0] * n_table)[:n_table] for chunk in chunks]
+        return DecodeGroup(slice(0, len(chunks)), torch.tensor(tables), torch.tensor(lengths), self._cache)

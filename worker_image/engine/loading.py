@@ -1,0 +1,73 @@
+"""From a checkpoint and settings to an engine that is ready. The one place that knows which device has which runner."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from worker_image.checkpoint.base import Checkpoint
+from worker_image.checkpoint.open import open_vocabulary
+from worker_image.engine.core import Engine
+from worker_image.engine.cpu_runner import CpuRunner
+from worker_image.engine.grammar import Grammars
+from worker_image.engine.kv_blocks import KvBlocks
+from worker_image.engine.memory import KvPlan, free_memory_bytes, plan_kv
+from worker_image.engine.messages import Device, EngineSettings, Progress, Ready
+from worker_image.engine.prefix_cache import SECRET_BYTES, LeastRecentlyUsed
+from worker_image.engine.runner import Runner
+from worker_image.engine.scheduler import Limits, Scheduler
+from worker_image.errors import SettingsError
+from worker_image.models.assembly import OnProgress, load_model
+from worker_image.models.kv_cache import KvCache
+from worker_image.models.reference_ops import ReferenceOps
+from worker_image.text.detokenizer import TokenBytes
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A device's runner with its weights in place, and the room its KV cache has."""
+
+    runner: Runner
+    plan: KvPlan
+
+
+def load_engine(checkpoint: Checkpoint, settings: EngineSettings, on_progress: Callable[[Progress], None]) -> Engine:
+    """Raises CheckpointError or SettingsError."""
+    started_at = time.monotonic()
+    loaded = _load_runner(checkpoint, settings, lambda done, total: on_progress(Progress("weights", done, total)))
+    plan = loaded.plan
+    limits = Limits(settings.max_num_seqs, settings.step_tokens, settings.block_tokens, plan.max_model_len)
+    secret = secrets.token_bytes(SECRET_BYTES)
+    kv = KvBlocks(plan.n_blocks, settings.block_tokens, secret, LeastRecentlyUsed())
+    kv_tokens = plan.n_blocks * settings.block_tokens
+    ready = Ready(plan.max_model_len, kv_tokens, time.monotonic() - started_at)
+    return Engine(loaded.runner, Scheduler(limits, kv), ready, lambda: _grammars(settings))
+
+
+def _load_runner(checkpoint: Checkpoint, settings: EngineSettings, on_layer: OnProgress) -> Loaded:
+    match settings.device:
+        case Device.CPU:
+            return _load_cpu(checkpoint, settings, on_layer)
+        case Device.CUDA:
+            raise SettingsError("--device cuda: this worker has no runner for it; use cpu.")
+
+
+def _load_cpu(checkpoint: Checkpoint, settings: EngineSettings, on_layer: OnProgress) -> Loaded:
+    torch.set_num_threads(settings.n_threads)
+    model = load_model(checkpoint, ReferenceOps(), on_layer, settings.max_model_len)
+    shape = model.config.kv_shape
+    plan = plan_kv(settings, model.config.context, shape.bytes_per_token, free_memory_bytes())
+    return Loaded(CpuRunner(model, KvCache(shape, plan.n_blocks, settings.block_tokens)), plan)
+
+
+def _grammars(settings: EngineSettings) -> Grammars:
+    """Spells the whole vocabulary: a second's work, at the first request with a grammar."""
+    vocabulary = open_vocabulary(Path(settings.model_path), settings.load_format)
+    spelling = TokenBytes(vocabulary.tokens, vocabulary.special_ids)
+    tokens = [spelling.of(i) for i in range(len(vocabulary.tokens))]
+    return Grammars(tokens, sorted(vocabulary.special_ids), sorted(vocabulary.stop_ids))
