@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import torch
 
@@ -12,8 +12,11 @@ from worker_image.models.config import ModelConfig
 from worker_image.models.decoder import Decoder
 from worker_image.models.ops import AttentionLayer, DecoderWeights, LayerWeights, Ops, StepT_contra, WeightT
 from worker_image.models.rope import rope_table
-from worker_image.models.tensors import EMBEDDING, FINAL_NORM, OUTPUT, QKV, layer_prefix
+from worker_image.models.tensors import EMBEDDING, FINAL_NORM, GATE_UP, OUTPUT, QKV_BIASES, QKV_WEIGHTS, layer_prefix
 from worker_image.models.weights import Weights, weights_of
+
+LOADING_THREADS: Final = 8
+"""Reading from the page cache into pinned memory: more do not fill the bus faster."""
 
 OnProgress: TypeAlias = Callable[[int, int], None]
 
@@ -23,13 +26,18 @@ def load_model(
     ops: Ops[WeightT, StepT_contra],
     on_progress: OnProgress,
     max_positions: int | None = None,
+    n_threads: int = LOADING_THREADS,
 ) -> Decoder[WeightT, StepT_contra]:
     """Every weight on the ops' device, in the ops' type. Raises CheckpointError.
 
-    `max_positions`: the most tokens a request will have, where that is less than the model's context.
+    `max_positions`: the most tokens a request will have, where that is less than the model's context;
+    `n_threads`: that read the files while weights go to a card.
     """
-    weights = weights_of(checkpoint, ops.dtype, ops.device)
-    return assemble(checkpoint.config, ops, weights, on_progress, max_positions)
+    weights = weights_of(checkpoint, ops.dtype, ops.device, n_threads)
+    try:
+        return assemble(checkpoint.config, ops, weights, on_progress, max_positions)
+    finally:
+        weights.close()
 
 
 def assemble(
@@ -55,24 +63,23 @@ def assemble(
 def _layer(
     config: ModelConfig, ops: Ops[WeightT, StepT_contra], weights: Weights, rope: torch.Tensor, index: int
 ) -> LayerWeights[WeightT]:
-    prefix = layer_prefix(index)
-
-    def matrix(*names: str) -> WeightT:
-        return ops.prepare(weights.take(*(f"{prefix}{name}.weight" for name in names)))
+    def take(*names: str) -> torch.Tensor:
+        return weights.take(*(layer_prefix(index) + name for name in names))
 
     return LayerWeights(
-        attention_norm=weights.take(f"{prefix}input_layernorm.weight"),
-        qkv=matrix(*(f"self_attn.{name}" for name in QKV)),
-        attention=_attention(config, weights, rope, index),
-        attention_out=matrix("self_attn.o_proj"),
-        ffn_norm=weights.take(f"{prefix}post_attention_layernorm.weight"),
-        gate_up=matrix("mlp.gate_proj", "mlp.up_proj"),
-        down=matrix("mlp.down_proj"),
+        attention_norm=take("input_layernorm.weight"),
+        qkv=ops.prepare(take(*QKV_WEIGHTS)),
+        attention=_attention(config, take, rope, index),
+        attention_out=ops.prepare(take("self_attn.o_proj.weight")),
+        ffn_norm=take("post_attention_layernorm.weight"),
+        gate_up=ops.prepare(take(*GATE_UP)),
+        down=ops.prepare(take("mlp.down_proj.weight")),
     )
 
 
-def _attention(config: ModelConfig, weights: Weights, rope: torch.Tensor, index: int) -> AttentionLayer:
-    prefix = f"{layer_prefix(index)}self_attn."
+def _attention(
+    config: ModelConfig, take: Callable[..., torch.Tensor], rope: torch.Tensor, index: int
+) -> AttentionLayer:
     return AttentionLayer(
         index=index,
         n_q_heads=config.n_q_heads,
@@ -80,8 +87,8 @@ def _attention(config: ModelConfig, weights: Weights, rope: torch.Tensor, index:
         head_dim=config.head_dim,
         rope=rope,
         norm_eps=config.norm_eps,
-        bias=weights.take(*(f"{prefix}{name}.bias" for name in QKV)) if config.qkv_bias else None,
-        q_norm=weights.take(f"{prefix}q_norm.weight") if config.qk_norm else None,
-        k_norm=weights.take(f"{prefix}k_norm.weight") if config.qk_norm else None,
+        bias=take(*QKV_BIASES) if config.qkv_bias else None,
+        q_norm=take("self_attn.q_norm.weight") if config.qk_norm else None,
+        k_norm=take("self_attn.k_norm.weight") if config.qk_norm else None,
         window=config.window(index),
     )

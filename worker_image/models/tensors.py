@@ -15,6 +15,9 @@ EMBEDDING: Final = "model.embed_tokens.weight"
 FINAL_NORM: Final = "model.norm.weight"
 OUTPUT: Final = "lm_head.weight"
 QKV: Final = ("q_proj", "k_proj", "v_proj")
+QKV_WEIGHTS: Final = tuple(f"self_attn.{name}.weight" for name in QKV)
+QKV_BIASES: Final = tuple(f"self_attn.{name}.bias" for name in QKV)
+GATE_UP: Final = ("mlp.gate_proj.weight", "mlp.up_proj.weight")
 
 
 def layer_prefix(layer: int) -> str:
@@ -29,6 +32,31 @@ def expected_tensors(config: ModelConfig) -> dict[str, Shape]:
     for layer in range(config.n_layers):
         shapes |= {layer_prefix(layer) + name: shape for name, shape in _layer_tensors(config)}
     return shapes
+
+
+def load_groups(config: ModelConfig) -> Iterator[tuple[str, ...]]:
+    """Every tensor once, those that are fused into one together, in the order in which a model is assembled."""
+    yield (EMBEDDING,)
+    for layer in range(config.n_layers):
+        for group in _layer_groups(config):
+            yield tuple(layer_prefix(layer) + name for name in group)
+    yield (FINAL_NORM,)
+    if not config.tied:
+        yield (OUTPUT,)
+
+
+def _layer_groups(config: ModelConfig) -> Iterator[tuple[str, ...]]:
+    yield ("input_layernorm.weight",)
+    yield QKV_WEIGHTS
+    if config.qkv_bias:
+        yield QKV_BIASES
+    if config.qk_norm:
+        yield ("self_attn.q_norm.weight",)
+        yield ("self_attn.k_norm.weight",)
+    yield ("self_attn.o_proj.weight",)
+    yield ("post_attention_layernorm.weight",)
+    yield GATE_UP
+    yield ("mlp.down_proj.weight",)
 
 
 def _layer_tensors(config: ModelConfig) -> Iterator[tuple[str, Shape]]:

@@ -7,9 +7,11 @@ from zlib import crc32
 
 import torch
 
-from worker_image.checkpoint.base import Checkpoint, StoredTensor
+from worker_image.checkpoint.base import Checkpoint
 from worker_image.checkpoint.dummy import DummyCheckpoint
 from worker_image.models.config import ModelConfig
+from worker_image.models.staged_weights import StagedWeights
+from worker_image.models.stored import as_tensor
 from worker_image.models.tensors import expected_tensors
 
 
@@ -17,14 +19,21 @@ class Weights(Protocol):
     def take(self, *names: str) -> torch.Tensor:
         """The tensors of these names one above the other, contiguous, of the right type and on the right device.
 
-        Each name is taken once. Raises CheckpointError.
+        Each name is taken once, in the groups of `tensors.load_groups`. Raises CheckpointError.
         """
 
 
-def weights_of(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> Weights:
+class OpenWeights(Weights, Protocol):
+    def close(self) -> None:
+        """Ends the background work of a load that is given up; nothing after the last `take`."""
+
+
+def weights_of(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, n_threads: int) -> OpenWeights:
     """The fastest way from that checkpoint to that device."""
     if isinstance(checkpoint, DummyCheckpoint):
         return DummyWeights(checkpoint.config, dtype, device)
+    if device.type == "cuda":
+        return StagedWeights(checkpoint, dtype, device, n_threads)
     return HostWeights(checkpoint, dtype, device)
 
 
@@ -39,6 +48,9 @@ class HostWeights:
     def take(self, *names: str) -> torch.Tensor:
         parts = [self._read(name) for name in names]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def close(self) -> None:
+        """There is nothing in the background."""
 
     def _read(self, name: str) -> torch.Tensor:
         stored = self._checkpoint.read(name)
@@ -67,9 +79,5 @@ class DummyWeights:
         name_seed = crc32(names[0].encode()) << 31 | self._seed
         return values.normal_(0.0, self.STD, generator=torch.Generator(self._device).manual_seed(name_seed))
 
-
-def as_tensor(stored: StoredTensor) -> torch.Tensor:
-    """A view of the same memory, in the stored type."""
-    if stored.bfloat16:
-        return torch.from_numpy(stored.values.view("int16")).view(torch.bfloat16)
-    return torch.from_numpy(stored.values)
+    def close(self) -> None:
+        """There is nothing in the background."""
