@@ -214,7 +214,7 @@ def _combine(
     tl.store(out + offs_m[:, None] * HEAD_DIM + offs_d[None, :], result.to(out.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["table_stride"])
 def _decode_kernel(
     q: tl.tensor,
     k_cache: tl.tensor,

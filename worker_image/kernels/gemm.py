@@ -1,0 +1,95 @@
+"""y = x · Wᵀ with one order of summation, whatever else is in the batch: the matmul of deterministic mode.
+
+Every output element is the sum over k in steps of one matrix instruction, in ascending order, in one float32
+accumulator: never split over programs. Tile shapes therefore may change with the number of rows (they come from the
+tuned table) and the bits do not. Tiles are loaded through tensor descriptors; each program walks several tiles.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from worker_image.kernels.checks import FLOATS, require, require_tensor
+from worker_image.kernels.tuning import MatmulTile
+
+
+def matmul(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, tile: MatmulTile, n_sms: int) -> None:
+    """x: (rows, in), weight: (out, in), both contiguous of one type; out: (rows, out), overwritten. KernelError."""
+    require_tensor("x", x, (None, None), FLOATS)
+    rows, depth = x.shape
+    require_tensor("weight", weight, (None, depth), (x.dtype,))
+    width = weight.shape[0]
+    require_tensor("out", out, (rows, width), (x.dtype,))
+    aligned = all(size * x.element_size() % 16 == 0 for size in (depth, width))
+    require(aligned, f"the weight is {width} × {depth}; rows of both sides must be multiples of 16 bytes")
+    if rows == 0:
+        return
+    n_tiles = triton.cdiv(rows, tile.block_m) * triton.cdiv(width, tile.block_n)
+    _matmul_kernel[(min(n_tiles, n_sms * tile.programs_per_sm),)](
+        TensorDescriptor.from_tensor(x, [tile.block_m, tile.block_k]),
+        TensorDescriptor.from_tensor(weight, [tile.block_n, tile.block_k]),
+        TensorDescriptor.from_tensor(out, [tile.block_m, tile.block_n // tile.out_parts]),
+        rows,
+        width,
+        depth,
+        BLOCK_M=tile.block_m,
+        BLOCK_N=tile.block_n,
+        BLOCK_K=tile.block_k,
+        GROUP_M=tile.group_m,
+        OUT_PARTS=tile.out_parts,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+def matmul_reference(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """(rows, out) float64."""
+    return x.double() @ weight.double().T
+
+
+@triton.jit
+def _tile_of(tile: tl.tensor, n_rows: tl.tensor, n_columns: tl.tensor, GROUP_M: tl.constexpr) -> tuple[
+    tl.tensor, tl.tensor
+]:
+    """Row and column of a tile; GROUP_M rows are walked together, so that the weight's tiles are met in the L2."""
+    in_group = GROUP_M * n_columns
+    first = tile // in_group * GROUP_M
+    height = tl.minimum(n_rows - first, GROUP_M)
+    return first + tile % in_group % height, tile % in_group // height
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _matmul_kernel(
+    x: tl.tensor,
+    weight: tl.tensor,
+    out: tl.tensor,
+    rows: tl.tensor,
+    width: tl.tensor,
+    depth: tl.tensor,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    GROUP_M: tl.constexpr,
+    OUT_PARTS: tl.constexpr,
+) -> None:
+    PART: tl.constexpr = BLOCK_N // OUT_PARTS
+    n_rows = tl.cdiv(rows, BLOCK_M)
+    n_columns = tl.cdiv(width, BLOCK_N)
+    for tile in tl.range(tl.program_id(0), n_rows * n_columns, tl.num_programs(0), flatten=True):
+        row, column = _tile_of(tile, n_rows, n_columns, GROUP_M)
+        acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+        for k in range(0, depth, BLOCK_K):
+            a = x.load([row * BLOCK_M, k])
+            b = weight.load([column * BLOCK_N, k])
+            acc = tl.dot(a, b.T, acc, input_precision="ieee")
+        if OUT_PARTS == 1:
+            out.store([row * BLOCK_M, column * BLOCK_N], acc.to(out.dtype))
+        else:
+            # Written in halves, so that the staging buffer leaves room for another stage of the loads.
+            halves = tl.permute(tl.reshape(acc, (BLOCK_M, 2, PART)), (0, 2, 1))
+            left, right = tl.split(halves)
+            out.store([row * BLOCK_M, column * BLOCK_N], left.to(out.dtype))
+            out.store([row * BLOCK_M, column * BLOCK_N + PART], right.to(out.dtype))
