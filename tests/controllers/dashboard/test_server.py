@@ -1,0 +1,197 @@
+"""The dashboard's port over HTTP: who may look, and what strange questions are answered with."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from controllers.dashboard.access import Access, Refused
+from controllers.dashboard.caches import Caches
+from controllers.dashboard.leader_label import OPERATOR, mark_leader
+from controllers.dashboard.server import DashboardServer
+from controllers.history.interface import Counts, HistoryUnavailable, ServiceId, empty
+from kube.errors import Unreachable
+from kube.informer import Informer, lean
+from kube.resources import (
+    CAPACITY_FORECASTS,
+    INFERENCE_SERVICES,
+    PODS,
+    SLAS,
+    TENANTS,
+    TOKEN_REVIEWS,
+    Object,
+    Resource,
+)
+from tests.fakes import FakeClient
+from tests.waiting import eventually
+
+CHAT = {
+    "metadata": {"namespace": "demo", "name": "chat"},
+    "spec": {"model": "smollm", "sla": "fast"},
+    "status": {"readyReplicas": 1},
+}
+SLA = {
+    "metadata": {"namespace": "demo", "name": "fast"},
+    "spec": {"priority": "P1", "availability": "99%", "window": "1d"},
+}
+
+
+@dataclass
+class Memories:
+    """A past of our own making."""
+
+    broken: bool = False
+
+    async def counts(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Counts:
+        if self.broken:
+            raise HistoryUnavailable("Prometheus does not answer.")
+        nothing = empty(start_s, end_s, step_s)
+        column = np.ones(len(nothing.arrivals))
+        return Counts(start_s, step_s, column, column, column, column)
+
+    async def decisions(self, service: ServiceId, since_s: float, most: int) -> list[str]:
+        return []
+
+
+@dataclass
+class Reviewer(FakeClient):
+    """Knows the token `good`, and `stranger` who may nothing."""
+
+    asked: list[str] = field(default_factory=list)
+    away: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__((INFERENCE_SERVICES, CHAT), (SLAS, SLA))
+
+    async def create(self, resource: Resource, obj: Any) -> Object:
+        self.asked.append(resource.kind)
+        if self.away:
+            raise Unreachable("create TokenReview: no answer. Look at the API server.")
+        if resource is TOKEN_REVIEWS:
+            token = obj["spec"]["token"]
+            known = token in ("good", "stranger")
+            return {"status": {"authenticated": known, "user": {"username": token, "groups": ["people"]}}}
+        return {"status": {"allowed": obj["spec"]["user"] == "good"}}
+
+
+@contextlib.asynccontextmanager
+async def dashboard(
+    client: Reviewer, static: Path, *, anonymous: bool = False, past: Memories | None = None
+) -> AsyncIterator[TestClient[Any, Any]]:
+    caches = Caches(
+        *(Informer(client, one, keep=lean) for one in (INFERENCE_SERVICES, CAPACITY_FORECASTS, SLAS, TENANTS))
+    )
+    informers = (caches.services, caches.forecasts, caches.slas, caches.tenants)
+    tasks = [asyncio.ensure_future(one.run()) for one in informers]
+    server = DashboardServer(caches, past or Memories(), Access(client, anonymous=anonymous), static)
+    try:
+        await eventually(lambda: all(one.synced.is_set() for one in informers), "caches")
+        async with TestClient(TestServer(server.app())) as http:
+            yield http
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_without_a_token_nothing_is_shown_and_the_sentence_says_what_to_do(tmp_path: Path) -> None:
+    async with dashboard(Reviewer(), tmp_path) as http:
+        for path in ("session", "services", "services/demo/chat", "tenants"):
+            answer = await http.get(f"/api/v1/{path}")
+            assert answer.status == 401
+            assert "Sign in with a Kubernetes token" in (await answer.json())["message"]
+
+
+@pytest.mark.parametrize(("token", "status"), [("good", 200), ("stranger", 403), ("wrong", 401)])
+async def test_the_api_server_judges_the_token_and_the_permission(tmp_path: Path, token: str, status: int) -> None:
+    async with dashboard(Reviewer(), tmp_path) as http:
+        answer = await http.get("/api/v1/session", headers={"Authorization": f"Bearer {token}"})
+        assert answer.status == status
+
+
+async def test_a_token_is_judged_once_a_minute_also_a_bad_one() -> None:
+    client, now_s = Reviewer(), 0.0
+    access = Access(client, anonymous=False, clock=lambda: now_s)
+    for _ in range(3):
+        assert (await access.viewer("Bearer good")).user == "good"
+        with pytest.raises(Refused):
+            await access.viewer("Bearer wrong")
+    assert client.asked == ["TokenReview", "SubjectAccessReview", "TokenReview"]
+    now_s = 61.0
+    await access.viewer("Bearer good")
+    assert len(client.asked) == 5
+
+
+async def test_an_api_server_that_is_away_lets_nobody_in(tmp_path: Path) -> None:
+    async with dashboard(Reviewer(away=True), tmp_path) as http:
+        answer = await http.get("/api/v1/session", headers={"Authorization": "Bearer good"})
+        assert answer.status == 503
+
+
+async def test_read_only_access_for_all_is_the_administrators_choice(tmp_path: Path) -> None:
+    async with dashboard(Reviewer(), tmp_path, anonymous=True) as http:
+        assert await (await http.get("/api/v1/session")).json() == {"user": None, "readOnly": True}
+        assert (await (await http.get("/api/v1/services")).json())["total"] == 1
+        assert (await http.post("/api/v1/services")).status == 405
+
+
+async def test_one_service_shows_its_error_budget_and_a_strange_one_is_named(tmp_path: Path) -> None:
+    async with dashboard(Reviewer(), tmp_path, anonymous=True) as http:
+        found = await (await http.get("/api/v1/services/demo/chat")).json()
+        assert (found["errorBudget"]["left"], found["sla"]["name"]) == (1.0, "fast")
+        missing = await http.get("/api/v1/services/demo/nope")
+        assert missing.status == 404
+        assert "'demo/nope'" in (await missing.json())["message"]
+
+
+@pytest.mark.parametrize(
+    "question", ["services?sort=colour", "services/demo/chat/chart?hours=0", "services/demo/chat/chart?hours=x"]
+)
+async def test_a_wrong_question_is_answered_with_what_is_allowed(tmp_path: Path, question: str) -> None:
+    async with dashboard(Reviewer(), tmp_path, anonymous=True) as http:
+        assert (await http.get(f"/api/v1/{question}")).status == 400
+
+
+async def test_a_history_that_is_away_is_said_and_the_rest_still_shows(tmp_path: Path) -> None:
+    async with dashboard(Reviewer(), tmp_path, anonymous=True, past=Memories(broken=True)) as http:
+        chart = await http.get("/api/v1/services/demo/chat/chart")
+        assert chart.status == 503
+        assert "Prometheus does not answer" in (await chart.json())["message"]
+        assert (await (await http.get("/api/v1/services/demo/chat")).json())["errorBudget"] is None
+
+
+async def test_the_page_is_served_with_headers_that_keep_strangers_out(tmp_path: Path) -> None:
+    async with dashboard(Reviewer(), tmp_path) as http:
+        assert "make dashboard" in await (await http.get("/")).text()
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "a.js").write_text("1")
+    (tmp_path / "index.html").write_text("<p>here</p>")
+    async with dashboard(Reviewer(), tmp_path) as http:
+        answer = await http.get("/")
+        assert await answer.text() == "<p>here</p>"
+        assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+        assert (await http.get("/assets/a.js")).status == 200
+        assert (await http.get("/assets/../../etc/passwd")).status == 404
+
+
+async def test_the_leaders_pod_alone_has_the_label_and_a_second_look_writes_nothing() -> None:
+    name, _, value = OPERATOR.partition("=")
+    client = FakeClient()
+    for pod, labels in (("op-1", {"foretide.dev/leader": "true"}), ("op-2", {})):
+        client.put(PODS, {"metadata": {"namespace": "sys", "name": pod, "labels": {name: value, **labels}}})
+    await mark_leader(client, "sys", "op-2")
+    leaders = [
+        one["metadata"]["name"] for one in client.all(PODS) if "foretide.dev/leader" in one["metadata"]["labels"]
+    ]
+    assert leaders == ["op-2"]
+    writes = client.writes
+    await mark_leader(client, "sys", "op-2")
+    assert client.writes == writes
