@@ -9,8 +9,10 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from tests.worker_image.gguf_models import contents_of
 from tests.worker_image.hf_models import CONFIGS, VOCAB, random_model, save
 from tests.worker_image.paged import Paged
+from tests.worker_image.tiny_gguf import write_gguf
 from worker_image.checkpoint.open import open_checkpoint
 from worker_image.models.assembly import load_model
 from worker_image.models.decoder import Decoder
@@ -70,3 +72,17 @@ def test_logits_in_bfloat16_are_within_its_rounding(saved: tuple[PreTrainedModel
     # The peer's own distance from float32 is what bfloat16 costs; ours may not be much more.
     error, peer_error = ((row - exact).norm() / exact.norm() for row in (logits[0, 0].float(), peer))
     assert error < max(1.5 * peer_error, 0.01)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["llama", "llama with one KV head of its own size", "llama, linear", "llama, llama3", "llama, yarn",
+     "qwen2", "qwen3", "qwen3 with tied output"],
+)  # fmt: skip
+def test_a_gguf_of_the_same_weights_gives_the_same_tokens(name: str, tmp_path: Path) -> None:
+    model = random_model(CONFIGS[name])
+    expected = [greedy_by_transformers(model, prompt) for prompt in prompts()]
+    path = write_gguf(tmp_path / "model.gguf", contents_of(model))
+    tokens, logits = Paged(a_decoder(path), len(LENGTHS), 32).greedy(prompts(), N_NEW, 5)
+    assert tokens == [own for own, _ in expected]
+    torch.testing.assert_close(logits, torch.stack([rows for _, rows in expected]), atol=2e-4, rtol=2e-4)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gguf.quants import dequantize
 
-from tests.worker_image.tiny_gguf import tiny_llama, write_gguf
+from tests.worker_image.tiny_gguf import Shape, tiny_llama, write_gguf
 from worker_image.checkpoint.gguf import GgufFile
 from worker_image.checkpoint.quant import decode_tensor
 from worker_image.checkpoint.source import find_gguf, verify_digest
@@ -22,9 +22,9 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "tiny.gguf"
 
 
-@pytest.mark.parametrize("encoding", ["F32", "F16", "Q4_0", "Q4_1", "Q8_0"])
+@pytest.mark.parametrize("encoding", ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K"])
 def test_every_encoding_is_read_bit_for_bit_as_the_gguf_package_reads_it(path: Path, encoding: str) -> None:
-    write_gguf(path, tiny_llama(), encoding)
+    write_gguf(path, tiny_llama(Shape(hidden=256, ffn=512)), encoding)
     file = GgufFile(path)
     for tensor in gguf.GGUFReader(path).tensors:
         expected = dequantize(tensor.data, tensor.tensor_type)
@@ -80,9 +80,9 @@ def read_everything(path: Path) -> None:
 
 def test_an_unknown_quantisation_is_refused_with_file_tensor_and_what_is_read(path: Path) -> None:
     contents = tiny_llama()
-    contents.encodings["blk.0.ffn_up.weight"] = 12
+    contents.encodings["blk.0.ffn_up.weight"] = 13
     write_gguf(path, contents)
-    with pytest.raises(CheckpointError, match=r"tensor 'blk.0.ffn_up.weight' is quantised as Q4_K; .* F32, F16, Q4_0"):
+    with pytest.raises(CheckpointError, match=r"tensor 'blk.0.ffn_up.weight' is quantised as Q5_K; .* F32, F16, Q4_0"):
         GgufFile(path)
 
 

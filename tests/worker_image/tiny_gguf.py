@@ -21,7 +21,9 @@ TEMPLATE: Final = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-ENCODING_NUMBERS: Final = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 8}
+ENCODING_NUMBERS: Final = {
+    "F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 8, "Q4_K": 12, "Q6_K": 14, "BF16": 30
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,10 @@ def _encode(tensor: npt.NDArray[np.float32], encoding: str) -> bytes:
         return tensor.tobytes()
     if encoding == "F16":
         return tensor.astype(np.float16).tobytes()
+    if encoding == "BF16":
+        return (tensor.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+    if encoding in _K_BLOCKS:
+        return _random_k_blocks(tensor.size // 256, encoding)
     blocks = tensor.reshape(-1, 32)
     return _BLOCK_ENCODERS[encoding](blocks)
 
@@ -167,6 +173,20 @@ def _q4_1(blocks: npt.NDArray[np.float32]) -> bytes:
     minimum = low.astype(np.float16)
     codes = (blocks - minimum.astype(np.float32)) / np.maximum(scale.astype(np.float32), 1e-9)
     return np.concatenate([scale.view(np.uint8), minimum.view(np.uint8), _packed(codes)], axis=1).tobytes()
+
+
+_K_BLOCKS: Final = {"Q4_K": (144, (0, 2)), "Q6_K": (210, (208,))}
+"""Bytes of a block, and where its float16 numbers are."""
+
+
+def _random_k_blocks(count: int, encoding: str) -> bytes:
+    """Any bits are valid codes and scales; what is tested is how they are read, not how they are chosen."""
+    size, numbers_at = _K_BLOCKS[encoding]
+    rng = np.random.default_rng(7)
+    blocks = rng.integers(0, 256, (count, size), np.uint8)
+    for at in numbers_at:
+        blocks[:, at : at + 2] = rng.standard_normal((count, 1)).astype(np.float16).view(np.uint8)
+    return blocks.tobytes()
 
 
 _BLOCK_ENCODERS: Mapping[str, Any] = {"Q8_0": _q8_0, "Q4_0": _q4_0, "Q4_1": _q4_1}

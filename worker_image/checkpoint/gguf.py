@@ -73,12 +73,17 @@ F16: Final = Encoding("F16", 1, 2)
 Q4_0: Final = Encoding("Q4_0", 32, 18)
 Q4_1: Final = Encoding("Q4_1", 32, 20)
 Q8_0: Final = Encoding("Q8_0", 32, 34)
-ENCODINGS: Final[Mapping[int, Encoding]] = {0: F32, 1: F16, 2: Q4_0, 3: Q4_1, 8: Q8_0}
+Q4_K: Final = Encoding("Q4_K", 256, 144)
+Q6_K: Final = Encoding("Q6_K", 256, 210)
+BF16: Final = Encoding("BF16", 1, 2)
+ENCODINGS: Final[Mapping[int, Encoding]] = {
+    0: F32, 1: F16, 2: Q4_0, 3: Q4_1, 8: Q8_0, 12: Q4_K, 14: Q6_K, 30: BF16
+}  # fmt: skip
 # Only for the sentence that refuses them.
 _KNOWN_BUT_UNSUPPORTED: Final = {
-    6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K", 14: "Q6_K", 15: "Q8_K",
+    6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 13: "Q5_K", 15: "Q8_K",
     16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS",
-    24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0",
+    24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 34: "TQ1_0", 35: "TQ2_0",
     39: "MXFP4",
 }  # fmt: skip
 

@@ -12,7 +12,8 @@ from typing import Final, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from worker_image.checkpoint.gguf import F16, F32, Q4_0, Q4_1, Q8_0, GgufFile
+from worker_image.checkpoint.gguf import BF16, F16, F32, Q4_0, Q4_1, Q4_K, Q6_K, Q8_0, GgufFile
+from worker_image.checkpoint.k_quants import q4_k, q6_k
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
@@ -31,6 +32,10 @@ def _f32(raw: Bytes) -> Floats:
 
 def _f16(raw: Bytes) -> Floats:
     return raw.view(np.float16).astype(np.float32)
+
+
+def _bf16(raw: Bytes) -> Floats:
+    return (raw.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
 
 
 def _scale(blocks: Bytes, at: int) -> Floats:
@@ -76,4 +81,7 @@ _DECODERS: Final[Mapping[str, Callable[[Bytes], Floats]]] = {
     Q4_0.name: _q4_0,
     Q4_1.name: _q4_1,
     Q8_0.name: _q8_0,
+    Q4_K.name: q4_k,
+    Q6_K.name: q6_k,
+    BF16.name: _bf16,
 }
