@@ -65,6 +65,10 @@ class Engine:
     def has_work(self) -> bool:
         return bool(self._scheduler.has_work or self._flights or self._refused)
 
+    def prepare(self) -> bool:
+        """For when there is no work: makes later steps faster; False where nothing is left to do."""
+        return self._runner.prepare()
+
     def add(self, request: Add) -> None:
         assert request.n_generated == 0 or request.sampling.n == 1, "choices go on elsewhere one by one"
         seed = secrets.randbits(SEED_BITS) if request.sampling.seed is None else request.sampling.seed

@@ -47,6 +47,9 @@ class CpuRunner:
         logits = self._model.forward(self._tensors(chunks, len(batch.decodes)))
         return Done(sample(logits, batch.sampling))
 
+    def prepare(self) -> bool:
+        return False
+
     def recover(self) -> None:
         """Nothing to forget: memory went back to the allocator with the tensors."""
 

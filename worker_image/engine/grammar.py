@@ -60,8 +60,8 @@ class Matcher:
 
     @property
     def error(self) -> str | None:
-        """A sentence of llguidance, for a log and the client."""
-        return self._matcher.get_error() if self._matcher.is_error() else None
+        """A sentence of llguidance, for a log and the client. What follows it there is the parser's state."""
+        return self._matcher.get_error().partition("\n")[0] if self._matcher.is_error() else None
 
     def advance(self, token: int) -> None:
         self._matcher.consume_token(token)

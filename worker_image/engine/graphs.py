@@ -6,8 +6,10 @@ Until a size has its graph, steps of that size run as they are. Decides nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final, Protocol
+from bisect import bisect_left
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol, TypeAlias
 
 import torch
 
@@ -29,12 +31,15 @@ def bucket_sizes(max_rows: int) -> tuple[int, ...]:
     return tuple(sorted({size for size in (1, 2, 4, *fine, *coarse) if size < max_rows} | {max_rows}))
 
 
-class DecodeGraphs:
-    """`step` runs the decode of a given size on the static buffers; whatever they hold must be safe to run."""
+Capture: TypeAlias = Callable[[Callable[[], None]], Replayable]
+"""Runs the work once, and gives back something that enqueues it again."""
 
-    def __init__(
-        self, sizes: tuple[int, ...], step: Callable[[int], None], capture: Callable[[Callable[[], None]], Replayable]
-    ) -> None:
+
+class DecodeGraphs:
+    """`step` runs the decode of a given size on the static buffers."""
+
+    def __init__(self, sizes: tuple[int, ...], step: Callable[[int], None], capture: Capture | None) -> None:
+        """capture: None, and there are never any graphs."""
         self._sizes = sizes
         self._step = step
         self._capture = capture
@@ -43,9 +48,9 @@ class DecodeGraphs:
 
     def size_for(self, n_rows: int) -> int:
         """The least size that holds them."""
-        return next(size for size in self._sizes if size >= n_rows)
+        return self._sizes[bisect_left(self._sizes, n_rows)]
 
-    def run(self, size: int) -> bool:
+    def replay(self, size: int) -> bool:
         """Enqueues the step of that size; False (and nothing done) where its graph is not there yet."""
         graph = self._graphs.get(size)
         if graph is None:
@@ -56,17 +61,18 @@ class DecodeGraphs:
 
     @property
     def complete(self) -> bool:
-        return len(self._graphs) == len(self._sizes)
+        return self._capture is None or len(self._graphs) == len(self._sizes)
 
     def capture_next(self) -> None:
-        """Makes one more graph, of the size that was last missed if there is one, else of the largest without one."""
-        size = self._missed if self._missed is not None else next(self._left(), None)
-        self._missed = None
-        if size is not None and size not in self._graphs:
-            self._graphs[size] = self._capture(lambda: self._step(size))
+        """Makes one more graph: of the size that was missed last, else of the largest without one.
 
-    def _left(self) -> Iterator[int]:
-        return (size for size in reversed(self._sizes) if size not in self._graphs)
+        Whatever the static buffers hold is run: it must touch nothing.
+        """
+        left = [size for size in self._sizes if size not in self._graphs]
+        missed, self._missed = self._missed, None
+        if self._capture is not None and left:
+            size = missed if missed in left else left[-1]
+            self._graphs[size] = self._capture(partial(self._step, size))
 
 
 class GraphMaker:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from worker_image.checkpoint.base import Checkpoint
-from worker_image.checkpoint.open import open_vocabulary
+from worker_image.checkpoint.vocabulary import open_vocabulary
 from worker_image.engine.core import Engine
 from worker_image.engine.cpu_runner import CpuRunner
 from worker_image.engine.grammar import Grammars

@@ -70,6 +70,11 @@ class Sampling:
         return bool(self.presence_penalty or self.frequency_penalty) or self.repetition_penalty != 1.0
 
     @property
+    def changes_logits(self) -> bool:
+        """The request adds to its logits or forbids some."""
+        return bool(self.logit_bias or self.min_tokens or self.needs_history)
+
+    @property
     def needs_history(self) -> bool:
         """The next token can be chosen only when every earlier one is known on the host."""
         return self.penalises or self.grammar is not None

@@ -81,7 +81,9 @@ def serve(channel: Channel) -> NoReturn:
                 case Cancel(request_id):
                     engine.cancel(request_id)
         channel.send(engine.step() if engine.has_work else StepDone(engine.load))
-        messages = channel.receive(wait=not engine.has_work)
+        messages = channel.receive(wait=False)
+        while not messages and not engine.has_work:
+            messages = channel.receive(wait=not engine.prepare())
 
 
 def load(channel: Channel, settings: EngineSettings) -> Engine:

@@ -41,6 +41,9 @@ class Runner(Protocol):
     def launch(self, batch: Batch) -> InFlight:
         """Starts a step that is not empty. Raises RuntimeError where it could not; nothing of it is in flight then."""
 
+    def prepare(self) -> bool:
+        """Uses a moment in which there is nothing to run, for some tens of milliseconds; False where all is prepared."""
+
     def recover(self) -> None:
         """After a failed step, with nothing in flight: forgets all rows and gives unused memory back to the device.
 

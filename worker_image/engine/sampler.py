@@ -27,7 +27,7 @@ def sample(logits: torch.Tensor, sequences: Rows[Sequence]) -> Sampled:
         if sequence.sampling.top_logprobs is not None
     }
     for row, sequence in zip(logits, sequences, strict=True):
-        _adjust(row, sequence)
+        adjust(row, sequence, sequence.n_generated)
     tokens: list[int] = logits.argmax(dim=-1).tolist()
     for i, sequence in enumerate(sequences):
         if not sequence.sampling.greedy:
@@ -37,15 +37,18 @@ def sample(logits: torch.Tensor, sequences: Rows[Sequence]) -> Sampled:
     )
 
 
-def _adjust(logits: torch.Tensor, sequence: Sequence) -> None:
-    """What the request adds to its logits, or forbids. Mutates."""
+def adjust(logits: torch.Tensor, sequence: Sequence, n_generated: int) -> None:
+    """What the request adds to its logits, or forbids. Mutates logits: (vocab,) float32 on any device.
+
+    n_generated: tokens of the answer before the one to choose, those on their way included.
+    """
     sampling = sequence.sampling
     if sampling.logit_bias:
         ids, amounts = zip(*sampling.logit_bias, strict=True)
-        logits[list(ids)] += torch.tensor(amounts)
+        logits[list(ids)] += torch.tensor(amounts, device=logits.device)
     if sampling.penalises:
         _penalise(logits, sequence)
-    if sequence.n_generated < sampling.min_tokens:
+    if n_generated < sampling.min_tokens:
         logits[list(sequence.stop_ids)] = float("-inf")
     if sequence.matcher is not None:
         _forbid(logits, sequence.matcher)
@@ -55,11 +58,11 @@ def _penalise(logits: torch.Tensor, sequence: Sequence) -> None:
     """Presence and frequency as OpenAI defines them, over the answer; repetition (arXiv:1909.05858), over all."""
     sampling = sequence.sampling
     if sampling.presence_penalty or sampling.frequency_penalty:
-        generated = torch.tensor(sequence.tokens[sequence.n_prompt :], dtype=torch.int64)
+        generated = torch.tensor(sequence.tokens[sequence.n_prompt :], dtype=torch.int64, device=logits.device)
         ids, counts = torch.unique(generated, return_counts=True)
         logits[ids] -= sampling.presence_penalty + sampling.frequency_penalty * counts
     if sampling.repetition_penalty != 1.0:
-        ids = torch.tensor(sorted(set(sequence.tokens)))
+        ids = torch.tensor(sorted(set(sequence.tokens)), device=logits.device)
         seen = logits[ids]
         factor = sampling.repetition_penalty
         logits[ids] = torch.where(seen > 0, seen / factor, seen * factor)
@@ -70,7 +73,7 @@ def _forbid(logits: torch.Tensor, matcher: Matcher) -> None:
     mask = np.empty(-(-logits.numel() // 32), np.int32)
     matcher.fill(mask)
     allowed = np.unpackbits(mask.view(np.uint8), bitorder="little")[: logits.numel()]
-    logits.masked_fill_(torch.from_numpy(allowed == 0), float("-inf"))
+    logits.masked_fill_(torch.from_numpy(allowed == 0).to(logits.device), float("-inf"))
 
 
 def _draw(logits: torch.Tensor, sequence: Sequence) -> int:

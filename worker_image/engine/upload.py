@@ -1,7 +1,7 @@
 """What a step sends to the device: small arrays laid end to end in pinned memory, one copy, no waiting.
 
-The host has as many buffers as steps may be in flight, so none is overwritten while its copy is under way. On the
-device there is one: the stream's order keeps steps apart, and a graph finds its inputs where they always are.
+The host has several buffers, and none is written again before its copy is done. On the device there is one: the
+stream's order keeps steps apart, and a graph finds its inputs where they always are.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ class Upload:
         self._host = [torch.zeros(n_words, dtype=torch.int32, pin_memory=pinned) for _ in range(n_buffers)]
         self._arrays: list[Words] = [buffer.numpy() for buffer in self._host]
         self._device = torch.zeros(n_words, dtype=torch.int32, device=device)
+        self._copied = [torch.cuda.Event() for _ in range(n_buffers)] if pinned else []
         self._turn = 0
         self._at = 0
 
     def begin(self) -> None:
-        """The next step's arrays; the step that used this buffer last must have run."""
+        """The next step's arrays. Waits for the copy that used this buffer last, which is long done."""
         self._turn = (self._turn + 1) % len(self._host)
         self._at = 0
+        if self._copied:
+            self._copied[self._turn].synchronize()
 
     def reserve(self, n_words: int) -> tuple[Words, torch.Tensor]:
         """(n_words,) int32 to write to now, and where it will be on the device."""
@@ -49,3 +52,5 @@ class Upload:
     def send(self) -> None:
         """Enqueues the copy on the current stream."""
         self._device[: self._at].copy_(self._host[self._turn][: self._at], non_blocking=True)
+        if self._copied:
+            self._copied[self._turn].record()

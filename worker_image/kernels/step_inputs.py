@@ -58,7 +58,7 @@ def token_inputs(described: torch.Tensor, tables: RowTables, block_tokens: int, 
 def gather_tables(
     rows: torch.Tensor, lengths: torch.Tensor, blocks: torch.Tensor, page: int, out: torch.Tensor
 ) -> None:
-    """rows, lengths: (sequences,) int32; out: (sequences, columns) int32 gets the columns that `lengths` tokens need."""
+    """rows, lengths: (sequences,) int32; out: (sequences, columns) int32 gets as many columns as `lengths` need."""
     n_sequences, n_columns = out.shape
     require_tensor("rows", rows, (n_sequences,), (torch.int32,))
     require_tensor("lengths", lengths, (n_sequences,), (torch.int32,))

@@ -111,6 +111,9 @@ class FakeRunner:
         assert len(self._pending) <= self.depth + 1
         return flight
 
+    def prepare(self) -> bool:
+        return False
+
     def recover(self) -> None:
         assert not self._pending, "a step was left in flight"
         self.recovered += 1

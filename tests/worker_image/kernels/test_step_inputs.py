@@ -1,4 +1,4 @@
-"""A step's inputs out of tables on the device: what each token, sequence and sample gets, and that padding gets none."""
+"""A step's inputs out of tables on the device: what each token, sequence and sample gets; padding gets none."""
 
 from __future__ import annotations
 
