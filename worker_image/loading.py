@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker_image.checkpoint.gguf import GgufFile
-from worker_image.checkpoint.source import find_gguf, parse_digest, verify_digest
-from worker_image.checkpoint.tokenizer import Vocabulary, load_vocabulary
+from worker_image.checkpoint.source import find_checkpoint, parse_digest, verify_digest
+from worker_image.checkpoint.tokenizer import Vocabulary
+from worker_image.checkpoint.vocabulary import open_vocabulary
 from worker_image.engine.client import EngineClient
 from worker_image.engine.messages import Progress, Ready
 from worker_image.settings import ModelSettings
@@ -40,7 +40,7 @@ class Loaded:
 
 async def start_engine(settings: ModelSettings, on_progress: Callable[[Progress], None]) -> tuple[Path, EngineClient]:
     """Starts the engine process, which begins to load. Raises CheckpointError where there is no file to load."""
-    path = find_gguf(settings.path)
+    path = find_checkpoint(settings.path, settings.load_format)
     if settings.digest is not None:
         parse_digest(settings.digest)
     return path, await EngineClient.start(settings.engine(path), on_progress)
@@ -48,15 +48,14 @@ async def start_engine(settings: ModelSettings, on_progress: Callable[[Progress]
 
 async def finish_loading(settings: ModelSettings, path: Path, engine: EngineClient) -> Loaded:
     """Waits for the engine and for our own half. Raises the first CheckpointError or EngineError of either."""
-    text, ready = await asyncio.gather(asyncio.to_thread(_load_text, path, settings.digest), engine.wait_ready())
+    text, ready = await asyncio.gather(asyncio.to_thread(_load_text, settings, path), engine.wait_ready())
     return Loaded(text, ready)
 
 
-def _load_text(path: Path, digest: str | None) -> Text:
-    file = GgufFile(path)
-    if digest is not None:
-        verify_digest(path, digest)
-    vocabulary = load_vocabulary(file)
+def _load_text(settings: ModelSettings, path: Path) -> Text:
+    if settings.digest is not None:
+        verify_digest(path, settings.digest)
+    vocabulary = open_vocabulary(path, settings.load_format)
     token_bytes = TokenBytes(vocabulary.tokens, vocabulary.special_ids)
     source, template = vocabulary.chat_template, None
     if source is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from crds.contract import WORKER_ADMIN_PORT, WORKER_HTTP_PORT
+from worker_image.checkpoint.source import LoadFormat
 from worker_image.engine.messages import EngineSettings
 from worker_image.errors import SettingsError
 
@@ -27,16 +28,18 @@ class ModelSettings:
     block_tokens: int
     max_model_len: int | None
     kv_cache_bytes: int | None
+    load_format: LoadFormat = LoadFormat.AUTO
 
-    def engine(self, gguf: Path) -> EngineSettings:
+    def engine(self, checkpoint: Path) -> EngineSettings:
         return EngineSettings(
-            model_path=str(gguf),
+            model_path=str(checkpoint),
             n_threads=self.n_threads,
             max_num_seqs=self.max_num_seqs,
             step_tokens=self.step_tokens,
             block_tokens=self.block_tokens,
             max_model_len=self.max_model_len,
             kv_cache_bytes=self.kv_cache_bytes,
+            load_format=self.load_format,
         )
 
 
@@ -53,7 +56,11 @@ class ServeSettings:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, help="a GGUF file, or a directory that holds one")
+    parser.add_argument("path", type=Path, help="a GGUF file, a directory that holds one, or a Hugging Face one")
+    parser.add_argument(
+        "--load-format", type=LoadFormat, choices=list(LoadFormat), default=LoadFormat.AUTO,
+        help="dummy: random weights for the shape in config.json (default: auto)",
+    )  # fmt: skip
     parser.add_argument("--device", choices=DEVICES, default="cpu", help="what to run on (default: cpu)")
     parser.add_argument("--digest", help="sha256:<hex> that the file must have")
     parser.add_argument("--threads", type=_positive, default=usable_cpus(), help="CPU threads (default: %(default)s)")
@@ -100,6 +107,7 @@ def model_settings(arguments: argparse.Namespace) -> ModelSettings:
         block_tokens=arguments.block_size,
         max_model_len=arguments.max_model_len,
         kv_cache_bytes=arguments.kv_cache_bytes,
+        load_format=arguments.load_format,
     )
 
 
