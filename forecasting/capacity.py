@@ -1,0 +1,134 @@
+"""How much load one replica carries while it holds its latency targets, and how many replicas a load needs.
+
+From a profile and the lengths of requests: the largest steady rate at which the share of requests that meet both
+targets is still the wanted one (by the fluid model of the simulator, so that what is planned is what is simulated). Or
+learned from a service at work. The unit of work is one output token; an input token counts as the part that it costs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from forecasting.errors import BadSetting
+from forecasting.policy.values import Capacity
+from forecasting.profile import Profile
+from forecasting.simulator.arrivals import Lengths
+from forecasting.simulator.fluid import Pools, step
+from forecasting.simulator.many import share_good
+from forecasting.simulator.world import Slo
+
+# A steady load is reached when the longest answers have come and gone.
+SETTLE_S = 60
+RATES = 96
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaCapacity:
+    """One replica at the most that holds the targets: requests/s, work/s (output tokens), requests and KV it holds."""
+
+    requests_per_s: float
+    work_per_s: float
+    input_weight: float
+    running: float
+    kv_use: float
+    message: str
+
+    def for_policy(self, headroom: float = 1.0) -> Capacity:
+        """As `policy.plan` takes it; `headroom` 1.25 keeps a fifth of the capacity free."""
+        return Capacity(
+            work_per_s=self.work_per_s / headroom,
+            running=self.running / headroom,
+            kv_use=min(self.kv_use / headroom, 0.9),
+            input_weight=self.input_weight,
+            output_weight=1.0,
+        )
+
+    def replicas_for(self, work_per_s: float, *, peak_factor: float = 1.0, reserve: int = 0) -> int:
+        """Replicas for a load: ⌈load × peak_factor ÷ capacity⌉ + reserve; peak × 1.5 plans for what was never seen."""
+        return math.ceil(work_per_s * peak_factor / self.work_per_s - 1e-9) + reserve
+
+
+def capacity_of(profile: Profile, lengths: Lengths, slo: Slo) -> ReplicaCapacity:
+    """The most that one replica holds.
+
+    Raises:
+        BadSetting: not even a single request at a time meets the targets.
+    """
+    best, running = _best_rate(profile, lengths, slo)
+    more_input = _best_rate(profile, _longer(lengths, inputs=1.1), slo)[0]
+    more_output = _best_rate(profile, _longer(lengths, outputs=1.1), slo)[0]
+    # Seconds of a replica that one more token costs: 1/rate is the time of a request, and these are its slopes.
+    input_s = max((1 / more_input - 1 / best) / (0.1 * lengths.mean_input), 0.0)
+    output_s = max((1 / more_output - 1 / best) / (0.1 * (lengths.decode + 1)), 1e-12)
+    weight = min(input_s / output_s, 1.0)
+    work = best * ((lengths.decode + 1) + weight * lengths.mean_input)
+    kv = running * lengths.resident / profile.kv_tokens
+    return ReplicaCapacity(
+        best,
+        work,
+        weight,
+        running,
+        kv,
+        f"{best:.3g} requests/s × ({lengths.decode + 1:.0f} output + {weight:.2f} × {lengths.mean_input:.0f} input"
+        f" tokens) = {work:.4g} tok/s each",
+    )
+
+
+def _longer(lengths: Lengths, *, inputs: float = 1.0, outputs: float = 1.0) -> Lengths:
+    return Lengths(
+        lengths.inputs * inputs,
+        lengths.outputs * outputs,
+        lengths.resident * inputs * 0.9 + lengths.resident * outputs * 0.1,
+        lengths.decode * outputs,
+        lengths.mean_input * inputs,
+    )
+
+
+def _best_rate(profile: Profile, lengths: Lengths, slo: Slo) -> tuple[float, float]:
+    """(requests/s, requests held) at the highest rate of a fine grid that meets the targets."""
+    ceiling = 1.0 / (profile.delta_s * lengths.mean_input + profile.request_s + profile.beta_s * lengths.decode)
+    rates = ceiling * np.linspace(1 / RATES, 1.0, RATES)
+    pools = Pools.empty(RATES, profile)
+    ready = np.ones(RATES)
+    for _ in range(SETTLE_S):
+        second = step(pools, ready, rates, rates * lengths.mean_input, profile, lengths)
+    good = share_good([second], slo, lengths, profile.request_s)[0] >= slo.attainment
+    if not good[0]:
+        raise BadSetting(
+            f"Capacity: {profile.model} on {profile.accelerator} cannot meet TTFT {slo.ttft_s:g} s and TPOT"
+            f" {slo.tpot_s * 1e3:g} ms for {slo.attainment:.1%} of its requests even without load."
+            " Loosen the targets or choose a faster accelerator."
+        )
+    best = int(np.argmin(good)) - 1 if not good.all() else RATES - 1
+    held = pools.early[best] + pools.late[best] + pools.queued_requests[best]
+    return float(rates[best]), float(max(held, 1.0))
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedCapacity:
+    """What a service has shown it can carry: the highest work rate a replica that still met the targets.
+
+    Grows at once when more is carried within the targets; when targets are missed at less, it shrinks by a tenth of the
+    difference a measurement, so that one bad minute is not taken for the truth.
+    """
+
+    work_per_s: float
+    samples: int = 0
+
+    def observed(self, work_per_s: float, replicas: int, met: bool) -> LearnedCapacity:
+        """After one more measurement of a whole service with `replicas` ready ones.
+
+        Raises:
+            BadSetting: the measurement is of no replica.
+        """
+        if replicas < 1:
+            raise BadSetting("Capacity: a measurement without a ready replica says nothing; leave it out.")
+        each = work_per_s / replicas
+        if met:
+            return LearnedCapacity(max(self.work_per_s, each), self.samples + 1)
+        if each < self.work_per_s:
+            return LearnedCapacity(self.work_per_s + 0.1 * (each - self.work_per_s), self.samples + 1)
+        return LearnedCapacity(self.work_per_s, self.samples + 1)

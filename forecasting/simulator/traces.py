@@ -1,0 +1,119 @@
+"""Readers of traces of single requests: the Azure, Mooncake and AIBrix formats and a plain CSV.
+
+They take lines, not files. A row that cannot be read is refused with file and line; nothing is skipped in silence.
+
+    Azure      TIMESTAMP,ContextTokens,GeneratedTokens      2023-11-16 18:15:46.6805900,374,44
+    Mooncake   {"timestamp": ms, "input_length": …, "output_length": …}
+    AIBrix     {"timestamp": ms, "requests": [{"Prompt Length": …, "Output Length": …}]}
+    plain      arrival_s,input_tokens,output_tokens         0.25,512,64
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from forecasting.errors import ForecastingError
+from forecasting.simulator.requests import Requests, of_lists
+
+Row = tuple[float, int, int]
+
+
+class TraceInvalid(ForecastingError):
+    """A trace that cannot be read; says file and line."""
+
+
+def read_requests(name: str, lines: Iterable[str]) -> Requests:
+    """Requests of a trace in any of the formats, told apart by the first line. Times begin at 0.
+
+    Raises:
+        TraceInvalid: a row cannot be read, or there is none.
+    """
+    numbered = ((number, line.strip()) for number, line in enumerate(lines, 1))
+    filled = ((number, line) for number, line in numbered if line)
+    first = next(filled, None)
+    if first is None:
+        raise TraceInvalid(f"{name}: empty; a trace needs at least one request.")
+    parse, is_header = _format_of(name, first[1])
+    rows = list(_rows(name, parse, filled if is_header else _again(first, filled)))
+    if not rows:
+        raise TraceInvalid(f"{name}: no request after the header; a trace needs at least one.")
+    start_s = min(row[0] for row in rows)
+    times = [row[0] - start_s for row in rows]
+    return of_lists(times, [row[1] for row in rows], [row[2] for row in rows], max(times) + 1.0)
+
+
+def _again(first: tuple[int, str], rest: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    yield first
+    yield from rest
+
+
+def _format_of(name: str, first: str) -> tuple[Callable[[str], list[Row]], bool]:
+    head = [column.strip().lower() for column in first.split(",")]
+    if head == ["timestamp", "contexttokens", "generatedtokens"]:
+        return _azure, True
+    if head == ["arrival_s", "input_tokens", "output_tokens"]:
+        return _plain, True
+    if first.startswith("{"):
+        return (_aibrix if '"requests"' in first else _mooncake), False
+    raise TraceInvalid(
+        f"{name}, line 1: {first[:60]!r} is no known format. A CSV begins with 'arrival_s,input_tokens,output_tokens'"
+        " or 'TIMESTAMP,ContextTokens,GeneratedTokens'; JSON lines have 'timestamp' and 'input_length' or 'requests'."
+    )
+
+
+def _rows(name: str, parse: Callable[[str], list[Row]], lines: Iterable[tuple[int, str]]) -> Iterator[Row]:
+    for number, line in lines:
+        try:
+            rows = parse(line)
+        except (ValueError, KeyError, TypeError) as error:
+            raise TraceInvalid(f"{name}, line {number}: cannot be read ({error}): {line[:80]!r}") from error
+        for arrival_s, inputs, outputs in rows:
+            # A request that asks for nothing still computes its prompt's last token and gives one.
+            if not arrival_s >= 0 or arrival_s == float("inf") or inputs < 0 or outputs < 0:
+                raise TraceInvalid(
+                    f"{name}, line {number}: arrival {arrival_s}, {inputs} input and {outputs} output tokens;"
+                    " none may be negative."
+                )
+            yield arrival_s, max(inputs, 1), max(outputs, 1)
+
+
+def _azure(line: str) -> list[Row]:
+    stamp, inputs, outputs = line.split(",")
+    whole, _, fraction = stamp.partition(".")
+    at = datetime.fromisoformat(whole).replace(tzinfo=UTC).timestamp()
+    return [(at + float(f"0.{fraction or 0}"), int(inputs), int(outputs))]
+
+
+def _plain(line: str) -> list[Row]:
+    arrival_s, inputs, outputs = line.split(",")
+    return [(float(arrival_s), int(inputs), int(outputs))]
+
+
+def _mooncake(line: str) -> list[Row]:
+    raw = _object(line)
+    return [(_number(raw, "timestamp") / 1000, int(_number(raw, "input_length")), int(_number(raw, "output_length")))]
+
+
+def _aibrix(line: str) -> list[Row]:
+    raw = _object(line)
+    at_s = _number(raw, "timestamp") / 1000
+    return [
+        (at_s, int(_number(each, "Prompt Length")), int(_number(each, "Output Length"))) for each in raw["requests"]
+    ]
+
+
+def _object(line: str) -> dict[str, Any]:
+    raw = json.loads(line)
+    if not isinstance(raw, dict):
+        raise ValueError("an object is needed")
+    return raw
+
+
+def _number(raw: dict[str, Any], key: str) -> float:
+    value = raw[key]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{key} is {value!r}; a number is needed")
+    return float(value)
