@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tests.worker_image.engine.fake_runner import FakeRunner, sequential
 from worker_image.engine.core import Engine
 from worker_image.engine.grammar import Grammars
 from worker_image.engine.kv_blocks import KvBlocks
-from worker_image.engine.messages import Add, Ended, Finish, Ready
+from worker_image.engine.messages import Add, Ended, Finish, Ready, StepDone
 from worker_image.engine.prefix_cache import LeastRecentlyUsed
 from worker_image.engine.scheduler import Limits, Scheduler
 
@@ -28,26 +28,33 @@ class Fake:
     engine: Engine
     scheduler: Scheduler
     runner: FakeRunner
+    answers: dict[int, list[int]] = field(default_factory=dict)
+    ends: dict[int, Ended] = field(default_factory=dict)
 
     @classmethod
-    def build(cls, *, n_blocks: int = 40, max_num_seqs: int = 4, step_tokens: int = 16, depth: int = 1) -> Fake:
-        limits = Limits(max_num_seqs, step_tokens, BLOCK_TOKENS, MODEL_LEN)
-        scheduler = Scheduler(limits, KvBlocks(n_blocks, BLOCK_TOKENS, b"secret", LeastRecentlyUsed()))
-        runner = FakeRunner(depth, BLOCK_TOKENS, step_tokens)
-        return cls(Engine(runner, scheduler, Ready(MODEL_LEN, 0, 0.0), no_grammars), scheduler, runner)
+    def build(
+        cls, *, n_blocks: int = 40, max_num_seqs: int = 4, step_tokens: int = 16, depth: int = 1,
+        block_tokens: int = BLOCK_TOKENS, model_len: int = MODEL_LEN,
+    ) -> Fake:  # fmt: skip
+        limits = Limits(max_num_seqs, step_tokens, block_tokens, model_len)
+        scheduler = Scheduler(limits, KvBlocks(n_blocks, block_tokens, b"secret", LeastRecentlyUsed()))
+        runner = FakeRunner(depth, block_tokens, step_tokens)
+        return cls(Engine(runner, scheduler, Ready(model_len, 0, 0.0), no_grammars), scheduler, runner)
+
+    def step(self) -> StepDone:
+        done = self.engine.step()
+        self.scheduler.check()
+        for i, token in zip(done.ids, done.new_tokens, strict=True):
+            self.answers.setdefault(i, []).append(token)
+        self.ends |= {end.request_id: end for end in done.ended}
+        return done
 
     def run(self, *, most: int = 5000) -> tuple[dict[int, list[int]], dict[int, Ended]]:
-        """To the end of all work: tokens and ends by request id."""
-        answers: dict[int, list[int]] = {}
-        ends: dict[int, Ended] = {}
+        """To the end of all work: tokens and ends by request id, of all steps so far."""
         while self.engine.has_work:
             assert (most := most - 1), "the engine does not come to an end"
-            done = self.engine.step()
-            self.scheduler.check()
-            for i, token in zip(done.ids, done.new_tokens, strict=True):
-                answers.setdefault(i, []).append(token)
-            ends |= {end.request_id: end for end in done.ended}
-        return answers, ends
+            self.step()
+        return self.answers, self.ends
 
 
 def expected(request: Add) -> dict[int, list[int]]:
