@@ -40,7 +40,7 @@ class RefreshSettings:
     refits: how often the models learn again on the way; stages: how often the weights do."""
 
     backtest_s: float = WEEK_S
-    origins: int = 168
+    origins: int = 336
     refits: int = 4
     stages: int = 12
     longest_season: int = 400
