@@ -9,9 +9,9 @@ BIN    := $(VENV)/bin
 TAG    ?= dev
 export PYTHONPATH := $(CURDIR)
 
-PACKAGES := crds kube forecasting controllers gateway worker_image e2e benchmarks
+PACKAGES := crds kube forecasting controllers gateway worker_image dashboard e2e benchmarks
 
-.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images generate lock bench-control-plane bench-cpu-engine bench-forecasting clean
+.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-forecasting clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,6 +32,7 @@ check: $(VENV)/.dev ## Lint, types, import contracts, generated files.
 	@$(BIN)/mypy operator/main.py
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.generated
+	@$(BIN)/python -m dashboard.build check
 
 format: $(VENV)/.dev ## Format the code.
 	@$(BIN)/ruff format .
@@ -48,6 +49,9 @@ cluster-down: $(VENV)/.e2e ## Remove the local cluster and all that it left.
 
 images: $(VENV)/.e2e ## Build the images and load them into the local cluster when it runs.
 	@$(BIN)/python -m e2e.cluster images
+
+dashboard: $(VENV)/.e2e ## Build the dashboard's page into dashboard/dist (not again from the same sources).
+	@$(BIN)/python -m dashboard.build
 
 generate: $(VENV)/.dev ## Write the CRDs beside their types and into the chart.
 	@$(BIN)/python -m crds.render crds/manifests charts/foretide-crds/templates

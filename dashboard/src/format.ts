@@ -4,7 +4,7 @@ export function rate(tokensPerS: number | null): string {
   if (tokensPerS === null) return "–";
   if (tokensPerS >= 10_000) return `${(tokensPerS / 1000).toFixed(0)}k tok/s`;
   if (tokensPerS >= 1000) return `${(tokensPerS / 1000).toFixed(1)}k tok/s`;
-  return `${tokensPerS >= 10 ? tokensPerS.toFixed(0) : tokensPerS.toFixed(1)} tok/s`;
+  return `${tokensPerS >= 10 || tokensPerS === 0 ? tokensPerS.toFixed(0) : tokensPerS.toFixed(1)} tok/s`;
 }
 
 export function percent(share: number): string {

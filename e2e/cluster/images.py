@@ -8,10 +8,13 @@ built again when its Dockerfile, a file that it copies, or its base has changed;
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dashboard.build import BuildFailed
+from dashboard.build import build as build_page
 from e2e.cluster import node_files, paths, tools
 from e2e.cluster.errors import UnsuitableHost
 from e2e.cluster.oci import Layout
@@ -48,9 +51,15 @@ class Image:
 def product_images(tag: str) -> list[Image]:
     """Operator, gateway and the worker for CPUs.
 
+    The operator's holds the dashboard's page, which is built first where its sources have changed.
+
     Raises:
-        UnsuitableHost: a Dockerfile is not where it should be.
+        UnsuitableHost: a Dockerfile is not where it should be, or the page cannot be built.
     """
+    try:
+        build_page(lambda line: print(line, file=sys.stderr))
+    except BuildFailed as error:
+        raise UnsuitableHost(str(error)) from error
     images = []
     for name, folder in PRODUCT.items():
         dockerfile = paths.REPOSITORY / folder / "Dockerfile"

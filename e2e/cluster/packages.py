@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from e2e.cluster.errors import UnsuitableHost
@@ -26,12 +26,15 @@ NEEDED = {
     "skopeo": "skopeo",
 }
 
+BROWSER = {"chromium": "chromium", "chromedriver": "chromium-driver"}
+"""What looks at pages."""
 
-def install_missing(progress: Progress) -> None:
+
+def install_missing(progress: Progress, needed: Mapping[str, str] = NEEDED) -> None:
     """Raises:
     UnsuitableHost: something is missing and there is no apt to install it with.
     """
-    wanted = missing()
+    wanted = missing(needed)
     if not wanted:
         return
     if shutil.which("apt-get") is None:
@@ -44,9 +47,9 @@ def install_missing(progress: Progress) -> None:
         run([*as_root(), "apt-get", "install", "-q", "-y", "--no-install-recommends", *wanted], env=environment)
 
 
-def missing() -> list[str]:
+def missing(needed: Mapping[str, str] = NEEDED) -> list[str]:
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-    return [package for name, package in NEEDED.items() if not _there(name, path)]
+    return [package for name, package in needed.items() if not _there(name, path)]
 
 
 def as_root() -> Sequence[str]:

@@ -1,0 +1,155 @@
+"""The dashboard's real server with a fleet, a past and decisions of our own making, for a browser to look at."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+
+from controllers.dashboard.access import Access
+from controllers.dashboard.caches import Caches
+from controllers.dashboard.server import DashboardServer
+from controllers.history.interface import Counts, HistoryUnavailable, ServiceId
+from dashboard.build import DIST
+from forecasting.policy.decide import plan
+from forecasting.policy.record import to_json
+from forecasting.policy.values import Bounds, Capacity, Load, LoadForecast, Memory, PolicySettings, ScalingInput
+from kube.informer import Informer, lean
+from kube.resources import CAPACITY_FORECASTS, INFERENCE_SERVICES, SLAS, TENANTS, Object, Resource
+from tests.fakes import FakeClient
+from tests.waiting import eventually
+
+NOW_S = 1_795_000_000.0
+DAY_S = 86_400.0
+LEVELS = (0.1, 0.5, 0.8, 0.95, 0.99)
+
+
+def load_at(at_s: float) -> float:
+    """Tokens each second: a day with a high noon."""
+    return 400.0 + 300.0 * math.sin(2 * math.pi * (at_s % DAY_S) / DAY_S)
+
+
+def service(namespace: str, name: str, at: int = 0, *, servable: str = "True") -> Object:
+    message = "A probe was answered through every gateway." if servable == "True" else "No worker is ready."
+    conditions = [
+        {
+            "type": kind,
+            "status": servable,
+            "reason": "Probed",
+            "message": message,
+            "lastTransitionTime": "2026-11-01T00:00:00Z",
+        }
+        for kind in ("Ready", "Servable")
+    ]
+    workers = at % 7 + 1
+    numbers = {"replicas": workers, "readyReplicas": workers, "desiredReplicas": workers}
+    scaling = {"min": 1, "max": 9, "policy": "predictive"}
+    return {
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"model": "smollm2", "sla": "fast", "scaling": scaling},
+        "status": {"conditions": conditions, "tenant": "acme", **numbers},
+    }
+
+
+def forecast() -> Object:
+    conditions = [
+        {
+            "type": "Ready",
+            "status": "True",
+            "reason": "Calibrated",
+            "message": "The 95 % interval held 95.1 % of 2016 loads.",
+        }
+    ]
+    coverage = [{"level": "95%", "achieved": "95.1%", "samples": 2016}]
+    cost = {
+        "reserved": 2,
+        "onDemand": 1,
+        "spot": 1,
+        "perHour": "2.95",
+        "message": "2 reserved carry the base, 1 spot the noon.",
+    }
+    history = {"history": "14d in steps of 10m, 0.3 % missing", "forecaster": "ensemble", "source": "Store"}
+    numbers = {"load": "412.4", "plannedReplicas": 7, "leadTime": "5m"}
+    status = {"conditions": conditions, "coverage": coverage, "cost": cost, **history, **numbers}
+    return {"metadata": {"namespace": "demo", "name": "chat"}, "spec": {"service": "chat"}, "status": status}
+
+
+def tenants() -> list[Object]:
+    return [{"metadata": {"name": "acme"}, "spec": {"namespaces": ["demo"], "quota": {"replicas": 12}}}]
+
+
+def sla() -> Object:
+    spec = {"priority": "P1", "targets": {"ttft": "500ms", "tpot": "50ms"}, "availability": "99%", "window": "1d"}
+    return {"metadata": {"namespace": "demo", "name": "fast"}, "spec": spec}
+
+
+@dataclass
+class Memories:
+    """A day of load, and a decision every ten minutes. `away` takes it from us."""
+
+    away: bool = False
+    lines: list[str] = field(default_factory=lambda: _decisions())
+
+    async def counts(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Counts:
+        if self.away:
+            raise HistoryUnavailable("Prometheus does not answer.")
+        at = np.arange(start_s, end_s, step_s)
+        tokens = np.array([load_at(one) * step_s for one in at])
+        tokens[len(tokens) // 3 : len(tokens) // 3 + 4] = np.nan
+        requests = np.where(np.isnan(tokens), np.nan, np.round(tokens / 1000))
+        return Counts(start_s, step_s, requests, requests, tokens / 2, tokens / 2)
+
+    async def decisions(self, service: ServiceId, since_s: float, most: int) -> list[str]:
+        return self.lines if service.name == "chat" else []
+
+
+def _decisions() -> list[str]:
+    lines, current, memory = [], 5, Memory()
+    for at_s in np.arange(NOW_S - DAY_S, NOW_S + 1, 600.0):
+        rows = tuple(tuple(load_at(at_s + 600 * i) * (0.6 + level * 0.6) for level in LEVELS) for i in range(100))
+        tokens = load_at(at_s) / 2
+        asked = ScalingInput(
+            float(at_s), Bounds(1, 9), current, current, Load(1.0, tokens, tokens, 4, 0, 0.2, 5.0),
+            LoadForecast(float(at_s), 600.0, LEVELS, rows), Capacity(100.0, 64), 300.0, PolicySettings(), memory,
+        )  # fmt: skip
+        decision = plan(asked)
+        lines.append(to_json(decision))
+        current, memory = decision.replicas, decision.memory
+    return lines
+
+
+class Judge(FakeClient):
+    """Accepts the token `let-me-in`."""
+
+    async def create(self, resource: Resource, obj: Any) -> Object:
+        known = obj["spec"].get("token") == "let-me-in"
+        return {"status": {"authenticated": known, "allowed": True, "user": {"username": "ada"}}}
+
+
+@contextlib.asynccontextmanager
+async def stage(fleet: list[Object], *, anonymous: bool = True, past: Memories | None = None) -> AsyncIterator[str]:
+    """The address of the page."""
+    objects = [(INFERENCE_SERVICES, one) for one in fleet] + [(TENANTS, one) for one in tenants()]
+    client = Judge(*objects, (SLAS, sla()), (CAPACITY_FORECASTS, forecast()))
+    kinds = (INFERENCE_SERVICES, CAPACITY_FORECASTS, SLAS, TENANTS)
+    services, forecasts, slas, owners = (Informer(client, one, keep=lean) for one in kinds)
+    caches = Caches(services, forecasts, slas, owners)
+    tasks = [asyncio.ensure_future(one.run()) for one in (services, forecasts, slas, owners)]
+    server = DashboardServer(caches, past or Memories(), Access(client, anonymous=anonymous), DIST, clock=lambda: NOW_S)
+    runner = web.AppRunner(server.app())
+    try:
+        await eventually(lambda: all(one.synced.is_set() for one in (services, forecasts, slas, owners)), "caches")
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/"
+    finally:
+        await runner.cleanup()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,180 @@
+"""The built page in a real browser: what a person sees, does with the keyboard, and reads when something is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from dashboard.build import build
+from e2e.cluster import packages
+from e2e.cluster.errors import UnsuitableHost
+from e2e.cluster.progress import Progress
+from tests.dashboard.stage import Memories, service, stage
+
+T = TypeVar("T")
+FLEET = [service("demo", "chat", 3), service("demo", "code", 1, servable="False")]
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="session")
+def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    try:
+        packages.install_missing(Progress(), packages.BROWSER)
+    except UnsuitableHost as error:
+        pytest.skip(str(error))
+    build()
+    options = ChromeOptions()
+    options.binary_location = "/usr/bin/chromium"
+    profile = tmp_path_factory.mktemp("chromium")
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1280,1700"):
+        options.add_argument(f"--{flag}")
+    options.add_argument(f"--user-data-dir={profile}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with Chrome(options, ChromeService("/usr/bin/chromedriver")) as driver:
+        yield driver
+
+
+class Eyes:
+    """What a person does: look, type, follow links. Waits until it is there, at most 15 s."""
+
+    def __init__(self, driver: Chrome) -> None:
+        self.driver = driver
+
+    def sees(self, *texts: str) -> str:
+        def page(driver: Chrome) -> str | None:
+            shown = driver.find_element(By.TAG_NAME, "body").text
+            return shown if all(text in shown for text in texts) else None
+
+        return self.until(page, f"{texts} on the page")
+
+    def until(self, look: Callable[[Chrome], T | None], what: str) -> T:
+        found = WebDriverWait(self.driver, 15, ignored_exceptions=()).until(look, f"Not seen: {what}.")
+        assert found is not None
+        return found
+
+    def click(self, text: str) -> None:
+        self.driver.find_element(By.LINK_TEXT, text).click()
+
+    def picture(self, name: str) -> None:
+        folder = os.environ.get("FORETIDE_SCREENSHOTS")
+        if folder:
+            self.driver.save_screenshot(str(Path(folder) / f"{name}.png"))
+
+    def complaints(self) -> list[str]:
+        return [str(one["message"]) for one in self.driver.get_log("browser") if one["level"] == "SEVERE"]
+
+
+async def looking(chrome: Chrome, address: str, look: Callable[[Eyes], None]) -> None:
+    """The browser's calls block, so they run beside the loop that serves the page."""
+
+    def visit() -> None:
+        chrome.get("about:blank")
+        with contextlib.suppress(IndexError):
+            chrome.get_log("browser")
+        chrome.get(address)
+        look(Eyes(chrome))
+
+    await asyncio.to_thread(visit)
+
+
+async def test_the_fleet_leads_to_a_service_with_its_forecast_plan_and_reasons(chrome: Chrome) -> None:
+    def look(eyes: Eyes) -> None:
+        eyes.sees("Fleet", "chat", "code", "412 tok/s", "predictive")
+        eyes.picture("fleet")
+        eyes.click("chat")
+        shown = eyes.sees("Load and forecast", "Decisions", "Error budget", "100 % left", "2.95 an hour", "95.1%")
+        assert " → " in shown, "a decision says from how many to how many"
+        assert "tok/s" in shown
+        plots = eyes.until(lambda driver: driver.find_elements(By.CSS_SELECTOR, ".plot canvas"), "charts")
+        assert len(plots) == 2
+        label = eyes.driver.find_element(By.CSS_SELECTOR, ".plot").get_attribute("aria-label") or ""
+        assert "Expected: at most" in label
+        eyes.picture("service")
+        assert eyes.complaints() == []
+
+    async with stage(FLEET) as address:
+        await looking(chrome, address, look)
+
+
+async def test_a_thousand_services_are_searched_and_paged(chrome: Chrome) -> None:
+    def look(eyes: Eyes) -> None:
+        eyes.sees("1–50 of 1000")
+        eyes.click("Next")
+        eyes.sees("51–100 of 1000", "s0050")
+        box = eyes.driver.find_element(By.CSS_SELECTOR, "input[type=search]")
+        box.send_keys("s0777")
+        eyes.sees("1–1 of 1", "s0777")
+        box.send_keys("x")
+        eyes.sees("No service matches “s0777x”")
+
+    async with stage([service("demo", f"s{at:04}", at) for at in range(1000)]) as address:
+        await looking(chrome, address, look)
+
+
+async def test_nobody_sees_anything_without_a_token_and_a_wrong_one_is_told_so(chrome: Chrome) -> None:
+    def look(eyes: Eyes) -> None:
+        shown = eyes.sees("Kubernetes token", "Sign in with a Kubernetes token")
+        assert "chat" not in shown
+        eyes.driver.find_element(By.ID, "token").send_keys("wrong", Keys.ENTER)
+        eyes.sees("does not accept this token")
+        eyes.picture("sign-in")
+        box = eyes.driver.find_element(By.ID, "token")
+        box.clear()
+        box.send_keys("let-me-in", Keys.ENTER)
+        eyes.sees("Fleet", "chat")
+        eyes.driver.find_element(By.XPATH, "//button[text()='Sign out']").click()
+        eyes.sees("Kubernetes token")
+
+    async with stage(FLEET, anonymous=False) as address:
+        await looking(chrome, address, look)
+
+
+async def test_an_empty_fleet_and_a_lost_service_say_what_to_do(chrome: Chrome) -> None:
+    def look(eyes: Eyes) -> None:
+        eyes.sees("No services yet", "kubectl apply")
+        eyes.driver.execute_script("location.hash = '#/services/demo/gone'")
+        eyes.sees("No service “demo/gone”", "Back to the fleet")
+        eyes.driver.execute_script("location.hash = '#/tenants'")
+        eyes.sees("acme", "0/12")
+
+    async with stage([]) as address:
+        await looking(chrome, address, look)
+
+
+async def test_a_history_that_is_away_is_said_beside_what_is_known(chrome: Chrome) -> None:
+    def look(eyes: Eyes) -> None:
+        eyes.sees("The history cannot be read now: Prometheus does not answer.", "Conditions", "predictive")
+
+    async with stage(FLEET, past=Memories(away=True)) as address:
+        await looking(chrome, f"{address}#/services/demo/chat", look)
+
+
+async def test_the_keyboard_reaches_everything_and_the_colours_change(chrome: Chrome) -> None:
+    def look(eyes: Eyes) -> None:
+        eyes.sees("Fleet", "chat")
+        reached = []
+        for _ in range(20):
+            eyes.driver.switch_to.active_element.send_keys(Keys.TAB)
+            reached.append(eyes.driver.switch_to.active_element.text)
+        assert {"To the content", "Tenants", "Dark", "chat", "code"} <= set(reached)
+        before = eyes.driver.find_element(By.TAG_NAME, "body").value_of_css_property("background-color")
+        eyes.driver.find_element(By.XPATH, "//button[text()='Dark']").click()
+        eyes.sees("Light")
+        assert eyes.driver.find_element(By.TAG_NAME, "body").value_of_css_property("background-color") != before
+        eyes.click("chat")
+        eyes.sees("Load and forecast")
+        eyes.picture("dark")
+        eyes.driver.find_element(By.XPATH, "//button[text()='Light']").click()
+
+    async with stage(FLEET) as address:
+        await looking(chrome, address, look)
