@@ -1,110 +1,141 @@
-"""The answers' JSON, in OpenAI's shapes. Plain dicts built here and nowhere else."""
+"""The answers' JSON, in OpenAI's shapes, whole and in parts. Built here and nowhere else."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 from uuid import uuid4
 
-from worker_image.checkpoint.tokenizer import Vocabulary
-from worker_image.engine.messages import TokenOut
-from worker_image.text.detokenizer import TokenBytes
+import orjson
+
+from worker_image.text.tool_calls import Call
 
 Json = dict[str, Any]
+DONE: Final = b"data: [DONE]\n\n"
 
 
 @dataclass(frozen=True)
 class Usage:
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int = 0
+    """Of the prompt, those whose keys and values were in the cache."""
 
     def json(self) -> Json:
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
             "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
 
 
 @dataclass(frozen=True)
-class Envelope:
-    """What every part of one answer repeats."""
+class WholeChoice:
+    """One finished choice."""
 
-    model: str
-    chat: bool
-    id: str = field(default_factory=lambda: uuid4().hex)
-    created: int = field(default_factory=lambda: int(time.time()))
+    index: int
+    text: str
+    calls: Sequence[Call]
+    logprobs: Json | None
+    finish: str
+
+    def json(self, *, chat: bool) -> Json:
+        content: Json = {"text": self.text}
+        if chat:
+            content = {"message": {"role": "assistant", "content": self.text}}
+            if self.calls:
+                content["message"] |= {
+                    "content": self.text or None,
+                    "tool_calls": [call_json(call) for call in self.calls],
+                }
+        return {"index": self.index, **content, "logprobs": self.logprobs, "finish_reason": self.finish}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is new of one choice of a stream. `first_call`: how many calls the choice had before."""
+
+    index: int
+    text: str
+    calls: Sequence[Call]
+    first_call: int
+    logprobs: Json | None
+    finish: str | None
+
+    def json(self, *, chat: bool) -> Json:
+        content: Json = {"text": self.text}
+        if chat:
+            delta: Json = {"content": self.text} if self.text else {}
+            if self.calls:
+                numbered = enumerate(self.calls, self.first_call)
+                delta["tool_calls"] = [{"index": number, **call_json(call)} for number, call in numbered]
+            content = {"delta": delta}
+        return {"index": self.index, **content, "logprobs": self.logprobs, "finish_reason": self.finish}
+
+
+class Envelope:
+    """What every part of one answer repeats. `usage`: whether the client wants it at a stream's end."""
+
+    def __init__(self, model: str, *, chat: bool, usage: bool = False) -> None:
+        self.chat = chat
+        self._model = model
+        self._id = ("chatcmpl-" if chat else "cmpl-") + uuid4().hex
+        self._created = int(time.time())
+        self._part_kind = "chat.completion.chunk" if chat else "text_completion"
+        # Where the last part will carry the usage, the others say that they do not.
+        self._no_usage: Json = {"usage": None} if usage else {}
+        self._heads: dict[int, bytes] = {}
+        self._tail = self._cut(0)[1]
+
+    def whole(self, choices: Sequence[WholeChoice], usage: Usage) -> bytes:
+        kind = "chat.completion" if self.chat else "text_completion"
+        body = self._wrap(kind, [choice.json(chat=self.chat) for choice in choices]) | {"usage": usage.json()}
+        return orjson.dumps(body)
+
+    def opening(self, index: int) -> bytes:
+        """A chat stream's first part of a choice names the role."""
+        choice: Json = {"index": index, "delta": {"role": "assistant", "content": ""}}
+        return self._event([choice | {"logprobs": None, "finish_reason": None}], self._no_usage)
+
+    def text(self, index: int, text: str) -> bytes:
+        """The part that nearly all are: some text and nothing else. Only the text is written anew."""
+        head = self._heads.get(index)
+        if head is None:
+            head = self._heads[index] = self._cut(index)[0]
+        return head + orjson.dumps(text) + self._tail
+
+    def part(self, part: Part, usage: Usage | None = None) -> bytes:
+        more = self._no_usage if usage is None else {"usage": usage.json()}
+        return self._event([part.json(chat=self.chat)], more)
+
+    def usage(self, usage: Usage) -> bytes:
+        return self._event([], {"usage": usage.json()})
+
+    def _cut(self, index: int) -> tuple[bytes, bytes]:
+        """What stands before and after the text of a part."""
+        mark = uuid4().hex
+        head, tail = self.part(Part(index, mark, (), 0, None, None)).split(orjson.dumps(mark))
+        return head, tail
+
+    def _event(self, choices: list[Json], more: Json) -> bytes:
+        return b"data: " + orjson.dumps(self._wrap(self._part_kind, choices) | more) + b"\n\n"
 
     def _wrap(self, kind: str, choices: list[Json]) -> Json:
-        prefix = "chatcmpl-" if self.chat else "cmpl-"
         return {
-            "id": prefix + self.id,
+            "id": self._id,
             "object": kind,
-            "created": self.created,
-            "model": self.model,
+            "created": self._created,
+            "model": self._model,
             "choices": choices,
         }
 
-    def whole(self, text: str, finish: str, usage: Usage, logprobs: Json | None) -> Json:
-        content: Json = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
-        choice = {"index": 0, **content, "logprobs": logprobs, "finish_reason": finish}
-        kind = "chat.completion" if self.chat else "text_completion"
-        return self._wrap(kind, [choice]) | {"usage": usage.json()}
 
-    def opening(self) -> Json:
-        """A chat stream's first part names the role."""
-        return self._part({"delta": {"role": "assistant", "content": ""}}, None, None)
-
-    def part(self, text: str, finish: str | None, logprobs: Json | None) -> Json:
-        content: Json = {"delta": {"content": text} if text else {}} if self.chat else {"text": text}
-        return self._part(content, finish, logprobs)
-
-    def usage_part(self, usage: Usage) -> Json:
-        return self._wrap(self._part_kind, []) | {"usage": usage.json()}
-
-    @property
-    def _part_kind(self) -> str:
-        return "chat.completion.chunk" if self.chat else "text_completion"
-
-    def _part(self, content: Json, finish: str | None, logprobs: Json | None) -> Json:
-        return self._wrap(self._part_kind, [{"index": 0, **content, "logprobs": logprobs, "finish_reason": finish}])
-
-
-class LogprobsWriter:
-    """Log probabilities in the two shapes OpenAI has for them."""
-
-    def __init__(self, vocabulary: Vocabulary, token_bytes: TokenBytes, *, chat: bool) -> None:
-        self._vocabulary = vocabulary
-        self._token_bytes = token_bytes
-        self._chat = chat
-        self._offset = 0
-
-    def write(self, tokens: Sequence[TokenOut]) -> Json:
-        return {"content": [self._chat_entry(t) for t in tokens]} if self._chat else self._completion_entries(tokens)
-
-    def _spelling(self, token_id: int) -> bytes:
-        return self._token_bytes.of(token_id) or self._vocabulary.tokens[token_id].encode()
-
-    def _scored(self, token_id: int, logprob: float) -> Json:
-        spelling = self._spelling(token_id)
-        return {"token": spelling.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(spelling)}
-
-    def _chat_entry(self, token: TokenOut) -> Json:
-        assert token.logprobs is not None
-        top = [self._scored(i, p) for i, p in token.logprobs.top]
-        return self._scored(token.token, token.logprobs.chosen) | {"top_logprobs": top}
-
-    def _completion_entries(self, tokens: Sequence[TokenOut]) -> Json:
-        result: Json = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
-        for token in tokens:
-            assert token.logprobs is not None
-            text = self._spelling(token.token).decode("utf-8", "replace")
-            result["tokens"].append(text)
-            result["token_logprobs"].append(token.logprobs.chosen)
-            likeliest = {self._spelling(i).decode("utf-8", "replace"): p for i, p in token.logprobs.top}
-            result["top_logprobs"].append(likeliest)
-            result["text_offset"].append(self._offset)
-            self._offset += len(text)
-        return result
+def call_json(call: Call) -> Json:
+    return {
+        "id": f"call_{uuid4().hex[:24]}",
+        "type": "function",
+        "function": {"name": call.name, "arguments": call.arguments},
+    }

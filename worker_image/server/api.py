@@ -1,49 +1,59 @@
-"""The OpenAI API's handlers: /v1/models, /v1/completions, /v1/chat/completions. HTTP in, HTTP out."""
+"""The OpenAI API's handlers, and the few of vLLM's beside it that clients use. HTTP in, HTTP out."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
-from typing import TypeVar
+from typing import Final, ParamSpec, TypeVar
 from uuid import uuid4
 
 import orjson
 from aiohttp import web
 
 from crds.contract import HEADER_REQUEST_ID
-from worker_image.errors import EngineError
-from worker_image.server.answers import Envelope, Json, LogprobsWriter
-from worker_image.server.api_types import ChatRequest, CompletionRequest, GenerationRequest, parse_request
-from worker_image.server.errors import answer_for, error_body
-from worker_image.server.generation import Generation, Job, plan_chat, plan_completion
+from worker_image import VERSION
+from worker_image.server.answers import Envelope, Json
+from worker_image.server.api_types import CompletionRequest, GenerationRequest, StreamOptions
+from worker_image.server.chat_types import ChatRequest
+from worker_image.server.errors import answer_for, error_answer
+from worker_image.server.generation import Generation
+from worker_image.server.logprobs import LogprobsWriter
+from worker_image.server.plans import Job, plan_chat, plan_completion
 from worker_image.server.state import Served, ServerState
+from worker_image.server.streaming import EventStream, answer_whole, open_stream
+from worker_image.server.tokenization import detokenize, tokenize
+from worker_image.server.validation import parse_request
 
-MAX_BODY_BYTES = 16 << 20
-MAX_REQUEST_ID_CHARS = 256
+MAX_BODY_BYTES: Final = 16 << 20
+MAX_REQUEST_ID_CHARS: Final = 256
+LONG_BODY_BYTES: Final = 32 << 10
+"""About 3 ms of tokenizing."""
 
 T = TypeVar("T", bound=GenerationRequest)
+P = ParamSpec("P")
+R = TypeVar("R")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def api_app(state: ServerState) -> web.Application:
     api = Api(state)
-    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[request_id, errors])
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[errors])
+    app.on_response_prepare.append(request_id)
+    app.router.add_get("/health", api.health)
+    app.router.add_get("/version", api.version)
     app.router.add_get("/v1/models", api.models)
     app.router.add_get("/v1/models/{name:.+}", api.model)
     app.router.add_post("/v1/completions", api.completions)
     app.router.add_post("/v1/chat/completions", api.chat)
+    app.router.add_post("/tokenize", api.tokenize)
+    app.router.add_post("/detokenize", api.detokenize)
     return app
 
 
-@web.middleware
-async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Echoes the caller's request id, or gives one; streams set it themselves before their first byte."""
+async def request_id(request: web.Request, response: web.StreamResponse) -> None:
+    """Echoes the caller's request id, or gives one."""
     given = request.headers.get(HEADER_REQUEST_ID, "")[:MAX_REQUEST_ID_CHARS]
-    request[HEADER_REQUEST_ID] = given if given.isprintable() and given else uuid4().hex
-    response = await handler(request)
-    if not response.prepared:
-        response.headers[HEADER_REQUEST_ID] = request[HEADER_REQUEST_ID]
-    return response
+    response.headers[HEADER_REQUEST_ID] = given if given.isprintable() and given else uuid4().hex
 
 
 @web.middleware
@@ -58,6 +68,13 @@ class Api:
     def __init__(self, state: ServerState) -> None:
         self._state = state
 
+    async def health(self, _: web.Request) -> web.Response:
+        problem = self._state.why_not_ready()
+        return web.Response(status=200) if problem is None else error_answer(f"{problem.capitalize()}.", 503)
+
+    async def version(self, _: web.Request) -> web.Response:
+        return _json({"version": VERSION})
+
     async def models(self, _: web.Request) -> web.Response:
         served = self._state.served()
         return _json({"object": "list", "data": [_model(served, name) for name in served.names]})
@@ -66,6 +83,16 @@ class Api:
         served, name = self._state.served(), request.match_info["name"]
         served.check_name(name)
         return _json(_model(served, name))
+
+    async def tokenize(self, request: web.Request) -> web.Response:
+        return await self._convert(request, tokenize)
+
+    async def detokenize(self, request: web.Request) -> web.Response:
+        return await self._convert(request, detokenize)
+
+    async def _convert(self, request: web.Request, convert: Callable[[bytes, Served], Json]) -> web.Response:
+        served, body = self._state.served(), await request.read()
+        return _json(await _off_the_loop(len(body), convert, body, served))
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         return await self._generate(request, ChatRequest, plan_chat)
@@ -78,87 +105,39 @@ class Api:
     ) -> web.StreamResponse:
         served = self._state.enter()
         try:
-            asked = parse_request(kind, await request.read())
-            job = plan(asked, served)
-            generation = Generation(job, served, self._state.engine, self._state.metrics)
-            envelope = Envelope(asked.model, chat=kind is ChatRequest)
-            writer = None
-            if job.sampling.top_logprobs is not None:
-                writer = LogprobsWriter(served.vocabulary, served.token_bytes, chat=envelope.chat)
-            if not asked.stream:
-                return await self._whole(generation, envelope, writer)
-            include_usage = asked.stream_options is not None and asked.stream_options.include_usage
-            return await self._stream(request, generation, envelope, writer, include_usage=include_usage)
+            body = await request.read()
+            asked, job = await _off_the_loop(len(body), _understand, kind, body, plan, served)
+            if job.sampling.grammar is not None:
+                await served.grammars.check(job.sampling.grammar, job.grammar_from)
+            return await self._answer(request, asked, job, served)
         finally:
             self._state.leave()
 
-    async def _whole(self, generation: Generation, envelope: Envelope, writer: LogprobsWriter | None) -> web.Response:
-        text, tokens, finish = "", [], None
-        async with aclosing(generation.pieces()) as pieces:
-            async for piece in pieces:
-                text += piece.text
-                tokens += piece.tokens
-                finish = piece.finish
-        assert finish is not None, "pieces end with a finish"
-        logprobs = None if writer is None else writer.write(tokens)
-        return _json(envelope.whole(text, finish.value, generation.usage, logprobs))
-
-    async def _stream(
-        self,
-        request: web.Request,
-        generation: Generation,
-        envelope: Envelope,
-        writer: LogprobsWriter | None,
-        *,
-        include_usage: bool,
+    async def _answer(
+        self, request: web.Request, asked: GenerationRequest, job: Job, served: Served
     ) -> web.StreamResponse:
-        events = await EventStream.open(request)
-        async with aclosing(generation.pieces()) as pieces:
-            try:
-                if envelope.chat:
-                    await events.send(envelope.opening())
-                async for piece in pieces:
-                    if piece.text or piece.finish or writer:
-                        logprobs = None if writer is None else writer.write(piece.tokens)
-                        finish = None if piece.finish is None else piece.finish.value
-                        await events.send(envelope.part(piece.text, finish, logprobs))
-            except EngineError as error:
-                # The status line is long gone; an error event is how OpenAI's clients learn of it.
-                return await events.fail(str(error))
-        if include_usage:
-            await events.send(envelope.usage_part(generation.usage))
-        return await events.end()
+        generation = Generation(job, served, self._state.engine, self._state.metrics)
+        options = asked.stream_options or StreamOptions()
+        envelope = Envelope(asked.model, chat=isinstance(asked, ChatRequest), usage=options.include_usage)
+        writers = None
+        if job.sampling.top_logprobs is not None:
+            writers = [LogprobsWriter(served.token_bytes, chat=envelope.chat) for _ in generation.choices]
+        echo = None if job.echo is None else [text for text in job.echo for _ in range(job.sampling.n)]
+        if not asked.stream:
+            return await answer_whole(generation, envelope, writers, echo)
+        return await EventStream(await open_stream(request), generation, envelope, writers).run(options, echo)
 
 
-class EventStream:
-    """Server-sent events of one answer. Writing waits for a client that reads slowly."""
+def _understand(kind: type[T], body: bytes, plan: Callable[[T, Served], Job], served: Served) -> tuple[T, Job]:
+    asked = parse_request(kind, body)
+    return asked, plan(asked, served)
 
-    def __init__(self, response: web.StreamResponse) -> None:
-        self._response = response
 
-    @classmethod
-    async def open(cls, request: web.Request) -> EventStream:
-        headers = {
-            "Content-Type": "text/event-stream; charset=utf-8",
-            "Cache-Control": "no-cache",
-            HEADER_REQUEST_ID: request[HEADER_REQUEST_ID],
-        }
-        response = web.StreamResponse(headers=headers)
-        await response.prepare(request)
-        return cls(response)
-
-    async def send(self, value: Json) -> None:
-        await self._response.write(b"data: " + orjson.dumps(value) + b"\n\n")
-
-    async def fail(self, message: str) -> web.StreamResponse:
-        await self._response.write(b"data: " + error_body(message, 500, code="engine_failed") + b"\n\n")
-        await self._response.write_eof()
-        return self._response
-
-    async def end(self) -> web.StreamResponse:
-        await self._response.write(b"data: [DONE]\n\n")
-        await self._response.write_eof()
-        return self._response
+async def _off_the_loop(size_bytes: int, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Long texts take long to tokenize, which other streams shall not wait for; short ones are not worth a thread."""
+    if size_bytes < LONG_BODY_BYTES:
+        return work(*args, **kwargs)
+    return await asyncio.to_thread(work, *args, **kwargs)
 
 
 def _model(served: Served, name: str) -> Json:

@@ -18,6 +18,10 @@ class DrainingError(Exception):
     """This worker takes no new requests; another one will."""
 
 
+class LoadingError(Exception):
+    """The model is still being loaded; the same worker will answer soon."""
+
+
 _TYPES: Final = {404: "not_found_error", 413: "invalid_request_error", 503: "service_unavailable_error"}
 
 
@@ -42,6 +46,9 @@ def answer_for(error: Exception) -> web.Response:
         case DrainingError():
             message = "This worker is draining and did not start the request; send it to another."
             return error_answer(message, 503, code="draining", headers={HEADER_DRAINING: "true", "Retry-After": "1"})
+        case LoadingError():
+            message = "The model is still being loaded; try again in a moment."
+            return error_answer(message, 503, code="model_loading", headers={"Retry-After": "1"})
         case EngineError():
             return error_answer(_sentence(str(error)), 500, code="engine_failed")
         case web.HTTPRequestEntityTooLarge():

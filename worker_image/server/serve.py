@@ -16,13 +16,15 @@ from typing import Final
 from aiohttp import web
 
 from worker_image.errors import CheckpointError, EngineError, SettingsError
-from worker_image.loading import ProgressLines, finish_loading, start_engine
+from worker_image.loading import Loaded, ProgressLines, finish_loading, start_engine
 from worker_image.logs import report_fatal
 from worker_image.server.admin import admin_app
 from worker_image.server.api import api_app
 from worker_image.server.metrics import Metrics
 from worker_image.server.state import Served, ServerState
 from worker_image.settings import ServeSettings
+from worker_image.text.grammar_check import GrammarCheck, GrammarLimits
+from worker_image.text.tool_format import tool_format
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,7 @@ async def serve(settings: ServeSettings) -> int:
     finally:
         for runner in runners:
             await runner.cleanup()
+        await state.stop()
         await engine.stop()
 
 
@@ -98,13 +101,26 @@ async def _run(settings: ServeSettings, state: ServerState, path: Path, signals:
 
 async def _load(settings: ServeSettings, state: ServerState, path: Path, started_at: float) -> None:
     loaded = await finish_loading(settings.model, path, state.engine)
-    text = loaded.text
-    state.loaded(Served(settings.names, loaded.engine.max_model_len, text.vocabulary, text.token_bytes, text.template))
+    state.loaded(served(settings, loaded))
     log.info(
         "ready after %.1f s (weights %.1f s): %s, %d tokens of context, KV cache for %d tokens",
         time.monotonic() - started_at, loaded.engine.load_s, ", ".join(settings.names),
         loaded.engine.max_model_len, loaded.engine.kv_tokens,
     )  # fmt: skip
+
+
+def served(settings: ServeSettings, loaded: Loaded) -> Served:
+    text = loaded.text
+    source = text.vocabulary.chat_template
+    return Served(
+        names=settings.names,
+        max_model_len=loaded.engine.max_model_len,
+        vocabulary=text.vocabulary,
+        token_bytes=text.token_bytes,
+        template=text.template,
+        tool_format=None if source is None else tool_format(source),
+        grammars=GrammarCheck(text.vocabulary, GrammarLimits()),
+    )
 
 
 def _refused(error: BaseException) -> int:

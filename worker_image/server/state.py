@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from worker_image.checkpoint.tokenizer import Vocabulary
 from worker_image.engine.client import EngineClient
 from worker_image.errors import EngineError, RequestError
-from worker_image.server.errors import DrainingError
+from worker_image.server.errors import DrainingError, LoadingError
 from worker_image.server.metrics import Metrics
 from worker_image.text.chat_template import ChatTemplate
 from worker_image.text.detokenizer import TokenBytes
+from worker_image.text.grammar_check import GrammarCheck
+from worker_image.text.tool_format import ToolFormat
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,9 @@ class Served:
     vocabulary: Vocabulary
     token_bytes: TokenBytes
     template: ChatTemplate | None
+    tool_format: ToolFormat | None
+    """How this model calls tools; None where it does not, or not in a way known here."""
+    grammars: GrammarCheck
     created: int = field(default_factory=lambda: int(time.time()))
 
     def check_name(self, name: str) -> None:
@@ -33,6 +39,13 @@ class Served:
                 f"the model '{name}' does not exist; this worker serves {', '.join(self.names)}.",
                 param="model", code="model_not_found", status=404,
             )  # fmt: skip
+
+    def check_ids(self, token_ids: Sequence[int], *, param: str) -> None:
+        """Raises RequestError for a token id that the vocabulary has not."""
+        n_tokens = len(self.vocabulary.tokens)
+        if token_ids and max(token_ids) >= n_tokens:
+            first = next(i for i in token_ids if i >= n_tokens)
+            raise RequestError(f"token id {first} is outside the vocabulary of {n_tokens}.", param=param)
 
 
 class ServerState:
@@ -51,6 +64,11 @@ class ServerState:
     def loaded(self, served: Served) -> None:
         self._served = served
 
+    async def stop(self) -> None:
+        """Ends what serves beside the engine."""
+        if self._served is not None:
+            await self._served.grammars.stop()
+
     def drain(self) -> None:
         """New requests are refused from now on. Idempotent."""
         self._draining = True
@@ -67,13 +85,15 @@ class ServerState:
         await self._idle.wait()
 
     def served(self) -> Served:
-        """Raises EngineError while loading."""
+        """Raises LoadingError, or EngineError where the engine ended before there was anything to serve."""
         if self._served is None:
-            raise EngineError("the model is still being loaded.")
+            if self.engine.gone.done():
+                raise EngineError("the engine process has ended; this worker is being restarted.")
+            raise LoadingError
         return self._served
 
     def enter(self) -> Served:
-        """A request begins; `leave` must follow. Raises DrainingError or EngineError, and then it must not."""
+        """A request begins; `leave` must follow. Raises DrainingError, LoadingError or EngineError: then not."""
         if self._draining:
             raise DrainingError
         served = self.served()

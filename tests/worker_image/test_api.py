@@ -1,0 +1,232 @@
+"""The API before a scripted engine: choices, sampling fields, token counts, errors; through the official client."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import APIStatusError, BadRequestError, InternalServerError, OpenAI
+
+from tests.waiting import eventually
+from tests.worker_image.scripted import a_server
+from worker_image.engine.messages import Add
+
+MESSAGES: Any = [{"role": "user", "content": "hello"}]
+CHAT: Any = {"model": "chat", "messages": MESSAGES}
+
+
+def hello(_: Add, number: int) -> str:
+    return f"hello {number}"
+
+
+async def test_n_choices_are_numbered_and_counted_once_per_prompt(tmp_path: Path) -> None:
+    async with a_server(tmp_path, hello) as server:
+        answer = await server.client.chat.completions.create(n=3, seed=7, **CHAT)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert [choice.message.content for choice in answer.choices] == ["hello 0", "hello 1", "hello 2"]
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 3 * len("hello 0!")
+    assert answer.usage.prompt_tokens == len(server.engine.adds[0].prompt)
+    assert answer.usage.prompt_tokens_details is not None
+    assert answer.usage.prompt_tokens_details.cached_tokens == answer.usage.prompt_tokens // 2
+
+
+async def test_streamed_choices_come_interleaved_and_each_ends_by_itself(tmp_path: Path) -> None:
+    async with a_server(tmp_path, lambda add, number: "ab" * (number + 1)) as server:
+        stream = await server.client.chat.completions.create(n=2, stream=True, **CHAT)
+        texts, order = {0: "", 1: ""}, []
+        async for chunk in stream:
+            (choice,) = chunk.choices
+            texts[choice.index] += choice.delta.content or ""
+            order.append((choice.index, choice.finish_reason))
+    assert texts == {0: "ab", 1: "abab"}
+    assert order.index((0, "stop")) < order.index((1, "stop"))
+    assert order.index((1, None)) < order.index((0, "stop"))
+
+
+async def test_several_prompts_are_several_choices_with_their_own_stop_strings(tmp_path: Path) -> None:
+    async with a_server(tmp_path, lambda add, number: f"{len(add.prompt)} STOP after") as server:
+        answer = await server.client.completions.create(
+            model="chat", prompt=["a", "ab", "abc"], n=2, stop=["STOP", "x"], max_tokens=50
+        )
+        assert [choice.text for choice in answer.choices] == ["1 ", "1 ", "2 ", "2 ", "3 ", "3 "]
+        assert {choice.finish_reason for choice in answer.choices} == {"stop"}
+        assert answer.usage is not None
+        assert answer.usage.prompt_tokens == 6
+        ids = await server.client.completions.create(model="chat", prompt=[[5, 6], [7]], max_tokens=2)
+    assert [choice.text for choice in ids.choices] == ["2 ", "1 "]
+    assert sorted(server.engine.cancelled) == [1, 2, 3, 4, 5, 6], "the engine goes on with none of them"
+
+
+async def test_an_echoed_prompt_stands_before_each_choice(tmp_path: Path) -> None:
+    async with a_server(tmp_path, hello) as server:
+        arguments: Any = {"model": "chat", "prompt": ["the", "th"], "echo": True}
+        whole = await server.client.completions.create(**arguments)
+        assert [choice.text for choice in whole.choices] == ["thehello 0", "thhello 0"]
+        texts = ["", ""]
+        async for chunk in await server.client.completions.create(stream=True, **arguments):
+            texts[chunk.choices[0].index] += chunk.choices[0].text
+    assert texts == ["thehello 0", "thhello 0"]
+
+
+async def test_sampling_fields_reach_the_engine(tmp_path: Path) -> None:
+    async with a_server(tmp_path, hello) as server:
+        await server.client.chat.completions.create(
+            temperature=0.5, top_p=0.9, presence_penalty=0.1, frequency_penalty=0.2, logit_bias={"5": -100, "7": 1.5},
+            seed=11, max_completion_tokens=9,
+            extra_body={"top_k": 4, "min_p": 0.1, "repetition_penalty": 1.1, "min_tokens": 3, "stop_token_ids": [9],
+                        "cache_salt": "acme", "priority": 2, "ignore_eos": True}, **CHAT,
+        )  # fmt: skip
+    (add,) = server.engine.adds
+    sampling = add.sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (0.5, 0.9, 4, 0.1)
+    assert (sampling.presence_penalty, sampling.frequency_penalty, sampling.repetition_penalty) == (0.1, 0.2, 1.1)
+    assert (sampling.logit_bias, sampling.seed, sampling.max_tokens) == (((5, -100.0), (7, 1.5)), 11, 9)
+    assert (sampling.min_tokens, sampling.stop_ids, add.cache_salt) == (3, (9,), "acme")
+
+
+async def test_usage_comes_last_or_with_every_part(tmp_path: Path) -> None:
+    async with a_server(tmp_path, hello) as server:
+        stream = await server.client.chat.completions.create(
+            stream=True, stream_options={"include_usage": True}, **CHAT
+        )
+        chunks = [chunk async for chunk in stream]
+        assert [chunk.usage for chunk in chunks[:-1]] == [None] * (len(chunks) - 1)
+        assert chunks[-1].usage is not None
+        assert chunks[-1].usage.completion_tokens == len("hello 0!")
+        every: Any = {"include_usage": True, "continuous_usage_stats": True}
+        stream = await server.client.chat.completions.create(stream=True, stream_options=every, **CHAT)
+        counts = [chunk.usage.completion_tokens async for chunk in stream if chunk.usage is not None]
+    assert counts == sorted(counts)
+    assert counts[-1] == len("hello 0!")
+
+
+async def test_log_probabilities_are_written_for_each_choice_streamed_or_not(tmp_path: Path) -> None:
+    async with a_server(tmp_path, hello) as server:
+        arguments: Any = {"n": 2, "logprobs": True, "top_logprobs": 2, "max_tokens": 3, **CHAT}
+        whole = await server.client.chat.completions.create(**arguments)
+        entries: dict[int, list[Any]] = {0: [], 1: []}
+        async for chunk in await server.client.chat.completions.create(stream=True, **arguments):
+            if chunk.choices[0].logprobs is not None:
+                entries[chunk.choices[0].index] += chunk.choices[0].logprobs.content or []
+    for choice in whole.choices:
+        assert choice.logprobs is not None
+        assert choice.logprobs.content == entries[choice.index]
+        assert [entry.token for entry in entries[choice.index]] == ["h", "e", "l"]
+        assert [top.logprob for top in entries[choice.index][0].top_logprobs] == [-0.5, -1.5]
+
+
+async def test_a_request_the_engine_cannot_finish_fails_alone(tmp_path: Path) -> None:
+    def script(add: Add, number: int) -> str | Exception:
+        return hello(add, number) if add.sampling.seed is None else RuntimeError("the card ran out of memory.")
+
+    async with a_server(tmp_path, script) as server:
+        with pytest.raises(InternalServerError, match=r"The card ran out of memory\."):
+            await server.client.chat.completions.create(seed=1, **CHAT)
+        assert (await server.client.chat.completions.create(**CHAT)).choices[0].message.content == "hello 0"
+
+
+async def test_while_the_model_is_loaded_requests_get_503_and_when_to_come_again(tmp_path: Path) -> None:
+    async with a_server(tmp_path, hello, loaded=False) as server:
+        for ask in (server.client.chat.completions.create(**CHAT), server.client.models.retrieve("chat")):
+            with pytest.raises(APIStatusError, match="still being loaded") as caught:
+                await ask
+            assert caught.value.status_code == 503
+            assert caught.value.response.headers["retry-after"] == "1"
+            assert caught.value.code == "model_loading"
+        server.state.loaded(server.served)
+        assert (await server.client.chat.completions.create(**CHAT)).choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence", "param"),
+    [
+        ({"n": 0}, "Field 'n': Input should be greater than or equal to 1.", "n"),
+        ({"n": 500}, "Field 'n': Input should be less than or equal to 128.", "n"),
+        ({"logit_bias": {"9999": 1}}, "Token id 9999 is outside the vocabulary of 261.", "logit_bias"),
+        ({"logit_bias": {"the": 1}}, "Field 'logit_bias' has the key 'the'; a key is a token id.", "logit_bias"),
+        ({"logit_bias": {"5": 101}}, "Field 'logit_bias.*less than or equal to 100.", None),
+        ({"stop": ["a"] * 17}, "Field 'stop': List should have at most 16 items", "stop"),
+        ({"stop": ""}, "Field 'stop': String should have at least 1 character.", "stop"),
+        ({"extra_body": {"stop_token_ids": [300]}}, "Token id 300 is outside the vocabulary", "stop_token_ids"),
+        ({"extra_body": {"min_tokens": 5}, "max_tokens": 4}, "'min_tokens' is 5, more than the 4 tokens", None),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "chat template has no tools", "tools"),
+        ({"tool_choice": "required"}, "'tool_choice' asks for a call, but there are no 'tools'.", None),
+        (
+            {"messages": [{"role": "user", "content": "x", "tool_call_id": "1"}]},
+            "'tool_call_id' belongs to role 'tool', not to 'user'.",
+            "messages.0",
+        ),
+        ({"messages": [{"role": "user"}]}, "Field 'messages.0': 'content' is required.", "messages.0"),
+        (
+            {"response_format": {"type": "json_schema"}},
+            "'json_schema' is required with type 'json_schema'",
+            "response_format",
+        ),
+    ],
+    ids=lambda value: str(value)[:50] if isinstance(value, str) else "",
+)
+async def test_a_bad_value_is_named(tmp_path: Path, more: Any, sentence: str, param: str | None) -> None:
+    async with a_server(tmp_path, hello) as server:
+        with pytest.raises(BadRequestError, match=sentence) as caught:
+            await server.client.chat.completions.create(**CHAT | more)
+    assert param is None or caught.value.param == param
+
+
+async def test_more_choices_than_a_request_may_have_are_refused(tmp_path: Path) -> None:
+    async with a_server(tmp_path, hello) as server:
+        with pytest.raises(BadRequestError, match="3 prompts × n 50 exceed 128 choices a request"):
+            await server.client.completions.create(model="chat", prompt=["a", "b", "c"], n=50)
+
+
+async def test_tokens_and_text_are_converted_in_both_directions(tmp_path: Path) -> None:
+    async with a_server(tmp_path, hello) as server:
+        client = server.client
+        text = await client.post("/../tokenize", cast_to=object, body={"prompt": "the end", "return_token_strs": True})
+        assert text == {
+            "count": 5, "max_model_len": 4096, "tokens": server.served.vocabulary.encode("the end", add_bos=False),
+            "token_strs": ["the", "Ġ", "e", "n", "d"],
+        }  # fmt: skip
+        chat: Any = await client.post("/../tokenize", cast_to=object, body={"model": "chat", "messages": MESSAGES})
+        back = await client.post("/../detokenize", cast_to=object, body={"tokens": chat["tokens"]})
+        assert back == {"prompt": "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n"}
+        assert (await client.post("/../detokenize", cast_to=object, body={"tokens": text["tokens"]})) == {
+            "prompt": "the end"
+        }
+        with pytest.raises(BadRequestError, match="Either 'prompt' or 'messages' is required"):
+            await client.post("/../tokenize", cast_to=object, body={})
+        with pytest.raises(BadRequestError, match="Token id 261 is outside the vocabulary"):
+            await client.post("/../detokenize", cast_to=object, body={"tokens": [261]})
+
+
+async def test_health_and_version_answer_on_the_api_port(tmp_path: Path) -> None:
+    async with a_server(tmp_path, hello) as server:
+        assert (await server.client.get("/../version", cast_to=dict))["version"]
+        await server.client.get("/../health", cast_to=object)
+        server.state.drain()
+        with pytest.raises(APIStatusError, match="Draining"):
+            await server.client.get("/../health", cast_to=object)
+
+
+async def test_a_stream_that_is_left_ends_all_its_choices(tmp_path: Path) -> None:
+    async with a_server(tmp_path, lambda add, number: "x" * 3000) as server:
+        stream = await server.client.chat.completions.create(n=2, stream=True, **CHAT)
+        await anext(aiter(stream))
+        await stream.close()
+        await eventually(lambda: server.state.n_open == 0, "the request is forgotten")
+    assert sorted(server.engine.cancelled) == [1, 2]
+
+
+def test_the_synchronous_client_parses_the_same_stream(tmp_path: Path) -> None:
+    async def scenario() -> str:
+        def read(url: str) -> str:
+            with OpenAI(base_url=url + "/v1", api_key="none", max_retries=0) as client:
+                stream = client.chat.completions.create(stream=True, **CHAT)
+                return "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+
+        async with a_server(tmp_path, hello) as server:
+            return await asyncio.to_thread(read, server.url)
+
+    assert asyncio.run(scenario()) == "hello 0"
