@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from worker_image.engine.batch import Batch, Sampled
-from worker_image.engine.grammar import Grammars
+from worker_image.engine.compiling import Compiling
+from worker_image.engine.grammar import Grammars, Matcher
 from worker_image.engine.messages import Add, Admitted, Ended, EngineLoad, Finish, Ready, StepDone
 from worker_image.engine.noise import MASK_64
 from worker_image.engine.runner import InFlight, Runner
@@ -25,6 +26,8 @@ from worker_image.engine.sequence import Sequence
 log = logging.getLogger(__name__)
 
 SEED_BITS: Final = 64
+IDLE_WAIT_S: Final = 0.01
+"""How long one `step` waits for a grammar where there is nothing else to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +53,13 @@ class Engine:
     """A runner with its scheduler. One thread calls it."""
 
     def __init__(self, runner: Runner, scheduler: Scheduler, ready: Ready, grammars: Callable[[], Grammars]) -> None:
-        """grammars: called at the first request that has one."""
+        """grammars: called in another thread at the first request that has one."""
         self.ready = ready
         self._runner = runner
         self._scheduler = scheduler
-        self._load_grammars = grammars
-        self._grammars: Grammars | None = None
+        self._compiling = Compiling(grammars)
+        self._cancelled: set[int] = set()
+        """Of those that are compiling."""
         self._flights: deque[tuple[Batch, InFlight]] = deque()
         self._refused: list[Ended] = []
         self._steps = self._prefill_tokens = self._decode_tokens = self._failed_steps = 0
@@ -63,7 +67,7 @@ class Engine:
 
     @property
     def has_work(self) -> bool:
-        return bool(self._scheduler.has_work or self._flights or self._refused)
+        return bool(self._scheduler.has_work or self._flights or self._refused or self._compiling)
 
     def prepare(self) -> bool:
         """For when there is no work: makes later steps faster; False where nothing is left to do."""
@@ -71,26 +75,27 @@ class Engine:
 
     def add(self, request: Add) -> None:
         assert request.n_generated == 0 or request.sampling.n == 1, "choices go on elsewhere one by one"
+        if request.sampling.grammar is None:
+            self._enter(request, None, None)
+        else:
+            self._compiling.submit(request)
+
+    def _enter(self, request: Add, matcher: Matcher | None, error: str | None) -> None:
+        """A sequence for each choice, unless it was cancelled meanwhile or can never run: `error` says why."""
         seed = secrets.randbits(SEED_BITS) if request.sampling.seed is None else request.sampling.seed
         parent: Sequence | None = None
         for index in range(request.sampling.n):
-            sequence = self._sequence(request, index, (seed + index) & MASK_64)
-            sequence.parent, parent = parent, parent or sequence
-            error = None if sequence.matcher is None else sequence.matcher.error
+            sequence = self._sequence(request, index, (seed + index) & MASK_64, matcher and matcher.fork())
+            if len(sequence.tokens) >= sequence.limit:
+                error = f"the request has {len(sequence.tokens)} tokens already; it may have {sequence.limit}."
             if error is not None:
-                self._refused.append(Ended(sequence.request_id, Finish.ERROR, f"the grammar failed: {error}"))
-            elif len(sequence.tokens) >= sequence.limit:
-                message = f"the request has {len(sequence.tokens)} tokens already; it may have {sequence.limit}."
-                self._refused.append(Ended(sequence.request_id, Finish.ERROR, message))
-            else:
+                self._refused.append(Ended(sequence.request_id, Finish.ERROR, error))
+            elif sequence.request_id not in self._cancelled:
+                sequence.parent, parent = parent, parent or sequence
                 self._scheduler.add(sequence)
 
-    def _sequence(self, request: Add, index: int, seed: int) -> Sequence:
+    def _sequence(self, request: Add, index: int, seed: int, matcher: Matcher | None) -> Sequence:
         n_prompt = len(request.prompt) - request.n_generated
-        matcher = None
-        if request.sampling.grammar is not None:
-            self._grammars = self._grammars or self._load_grammars()
-            matcher = self._grammars.matcher(request.sampling.grammar, request.prompt[n_prompt:])
         return Sequence(
             request.request_id + index, list(request.prompt), request.sampling, n_prompt=n_prompt, seed=seed,
             limit=min(n_prompt + request.sampling.max_tokens, self._scheduler.limits.max_model_len),
@@ -98,11 +103,14 @@ class Engine:
         )  # fmt: skip
 
     def cancel(self, request_id: int) -> None:
-        self._scheduler.cancel(request_id)
+        if not self._scheduler.cancel(request_id) and self._compiling:
+            self._cancelled.add(request_id)
 
     def step(self) -> StepDone:
         """Launches the next step, if there is one, and commits those that the runner may not keep in flight."""
         started_at, report = time.monotonic(), _Report()
+        if self._compiling:
+            self._take_compiled()
         batch = self._scheduler.schedule()
         # Without a batch, whoever is left waits for a step in flight.
         n_keep = len(self._flights) - 1 if batch is None else self._launch(batch, report, started_at)
@@ -111,6 +119,13 @@ class Engine:
         self._step_s = time.monotonic() - started_at
         self._host_s = self._step_s - report.waited_s
         return self._done(report)
+
+    def _take_compiled(self) -> None:
+        idle = not self._scheduler.has_work and not self._flights
+        for compiled in self._compiling.done(IDLE_WAIT_S if idle else 0.0):
+            self._enter(*compiled)
+        if not self._compiling:
+            self._cancelled.clear()
 
     def _launch(self, batch: Batch, report: _Report, now: float) -> int:
         """Returns how many steps may stay in flight."""
@@ -167,7 +182,7 @@ class Engine:
         return EngineLoad(
             steps=self._steps,
             running=len(scheduler.running),
-            waiting=len(scheduler.waiting),
+            waiting=len(scheduler.waiting) + len(self._compiling),
             kv_usage=scheduler.kv.pool.usage,
             preemptions=scheduler.n_preemptions,
             kv_waste=scheduler.kv_waste,

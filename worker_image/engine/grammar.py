@@ -5,74 +5,71 @@ The server has validated the grammar in a process of its own; what still fails h
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLTokenizer
 
 MASK_BITS: Final = 32
-
-
-class _Spelling:
-    """What llguidance asks of a tokenizer: the bytes of every token. Text is never tokenized here."""
-
-    def __init__(self, tokens: list[bytes], special_ids: Sequence[int], eos_id: int) -> None:
-        self.tokens = tokens
-        self.special_token_ids = list(special_ids)
-        self.eos_token_id = eos_id
-        self.bos_token_id = None
-
-    def __call__(self, text: bytes) -> list[int]:
-        """The longest token at each place; llguidance needs it only for grammars that name tokens by text."""
-        by_bytes = {spelling: i for i, spelling in enumerate(self.tokens)}
-        longest, ids, at = max(map(len, self.tokens)), [], 0
-        while at < len(text):
-            size = next(n for n in range(min(longest, len(text) - at), 0, -1) if text[at : at + n] in by_bytes)
-            ids.append(by_bytes[text[at : at + size]])
-            at += size
-        return ids
-
-
-class Grammars:
-    """Makes matchers for one checkpoint."""
-
-    def __init__(self, tokens: Sequence[bytes], special_ids: Sequence[int], eos_ids: Sequence[int]) -> None:
-        """tokens: the bytes of every id. eos_ids: at least one; a finished grammar allows nothing else."""
-        self.eos_ids = tuple(eos_ids)
-        spelling = _Spelling(list(tokens), special_ids, self.eos_ids[0])
-        self._tokenizer = LLTokenizer(TokenizerWrapper(spelling), n_vocab=len(tokens), eos_token=list(eos_ids))
-
-    def matcher(self, grammar: str, generated: Sequence[int]) -> Matcher:
-        """grammar: llguidance's text. generated: tokens of the answer that are there already."""
-        matcher = Matcher(LLMatcher(self._tokenizer, grammar, log_level=0))
-        for token in generated:
-            matcher.advance(token)
-        return matcher
+N_REMEMBERED: Final = 64
+"""Compiled grammars; a client sends the same schema again and again."""
 
 
 class Matcher:
     """Never raises: a matcher that failed says so in `error`, and allows every token until somebody looks."""
 
-    def __init__(self, matcher: LLMatcher) -> None:
+    def __init__(self, matcher: LLMatcher, eos_ids: frozenset[int], n_words: int) -> None:
+        """n_words: of a mask over the tokenizer's vocabulary."""
+        self.eos_ids = eos_ids
+        """A finished grammar allows nothing else."""
         self._matcher = matcher
+        self._n_words = n_words
 
     @property
     def error(self) -> str | None:
         """A sentence of llguidance, for a log and the client. What follows it there is the parser's state."""
         return self._matcher.get_error().partition("\n")[0] if self._matcher.is_error() else None
 
+    def fork(self) -> Matcher:
+        """Another one in the same state."""
+        return Matcher(self._matcher.deep_copy(), self.eos_ids, self._n_words)
+
     def advance(self, token: int) -> None:
         self._matcher.consume_token(token)
 
-    def fork(self) -> Matcher:
-        return Matcher(self._matcher.deep_copy())
-
     def fill(self, mask: npt.NDArray[np.int32]) -> None:
-        """mask: (words,) int32, contiguous, 32 · words ≥ vocabulary; bit t of it is set where token t is allowed."""
-        mask.fill(-1)
+        """mask: (words,) int32, contiguous; bit t is set where token t is allowed.
+
+        It may be longer than the vocabulary, for a matrix with padding, and is 0 there.
+        """
+        assert mask.size >= self._n_words, f"a mask of {mask.size} words; the vocabulary has {self._n_words}"
+        mask[self._n_words :] = 0
         if not self._matcher.is_error():
-            self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, mask.nbytes)
+            self._matcher.unsafe_compute_mask_ptr(mask.ctypes.data, self._n_words * mask.itemsize)
         if self._matcher.is_error():
             mask.fill(-1)
+
+
+class Grammars:
+    """Makes matchers for one tokenizer. One thread calls it."""
+
+    def __init__(self, tokenizer: str, n_tokens: int, eos_ids: Sequence[int]) -> None:
+        """tokenizer: JSON of the `tokenizers` library. Raises ValueError for one that llguidance cannot read."""
+        self._eos_ids = frozenset(eos_ids)
+        self._tokenizer = LLTokenizer(tokenizer, n_tokens, list(eos_ids))
+        self._n_words = -(-n_tokens // MASK_BITS)
+        self._compiled: OrderedDict[str, Matcher] = OrderedDict()
+
+    def matcher(self, grammar: str) -> Matcher:
+        """At its beginning. grammar: llguidance's text; compiling a large one takes seconds, without the GIL."""
+        compiled = self._compiled.get(grammar)
+        if compiled is None:
+            compiled = Matcher(LLMatcher(self._tokenizer, grammar, log_level=0), self._eos_ids, self._n_words)
+            self._compiled[grammar] = compiled
+            if len(self._compiled) > N_REMEMBERED:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(grammar)
+        return compiled.fork()

@@ -25,7 +25,6 @@ from worker_image.errors import SettingsError
 from worker_image.models.assembly import OnProgress, load_model
 from worker_image.models.kv_cache import KvCache
 from worker_image.models.reference_ops import ReferenceOps
-from worker_image.text.detokenizer import TokenBytes
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,6 @@ def _load_cpu(checkpoint: Checkpoint, settings: EngineSettings, on_layer: OnProg
 
 
 def _grammars(settings: EngineSettings) -> Grammars:
-    """Spells the whole vocabulary: a second's work, at the first request with a grammar."""
+    """Reads the tokenizer again, which the engine has no other use for."""
     vocabulary = open_vocabulary(Path(settings.model_path), settings.load_format)
-    spelling = TokenBytes(vocabulary.tokens, vocabulary.special_ids)
-    tokens = [spelling.of(i) for i in range(len(vocabulary.tokens))]
-    return Grammars(tokens, sorted(vocabulary.special_ids), sorted(vocabulary.stop_ids))
+    return Grammars(vocabulary.tokenizer.to_str(), len(vocabulary.tokens), sorted(vocabulary.stop_ids))

@@ -48,7 +48,8 @@ def adjust(logits: torch.Tensor, sequence: Sequence, n_generated: int) -> None:
         logits[list(ids)] += torch.tensor(amounts, device=logits.device)
     if sampling.penalises:
         _penalise(logits, sequence)
-    if n_generated < sampling.min_tokens:
+    if n_generated < sampling.min_tokens and sequence.matcher is None:
+        # A grammar has its own end, at which nothing else is allowed.
         logits[list(sequence.stop_ids)] = float("-inf")
     if sequence.matcher is not None:
         _forbid(logits, sequence.matcher)

@@ -71,6 +71,8 @@ class Sequence:
     def __post_init__(self) -> None:
         self.needs_history = self.sampling.needs_history
         self.stop_ids = frozenset(self.sampling.stop_ids)
+        if self.matcher is not None:
+            self.stop_ids |= self.matcher.eos_ids
 
     @property
     def watched(self) -> bool:

@@ -1,0 +1,64 @@
+"""What crosses the socket arrives as it was sent."""
+
+from __future__ import annotations
+
+import pytest
+
+from worker_image.checkpoint.source import LoadFormat
+from worker_image.engine.messages import (
+    Add,
+    Admitted,
+    Cancel,
+    Device,
+    Ended,
+    EngineLoad,
+    EngineSettings,
+    Failed,
+    Finish,
+    FrameBuffer,
+    Logprobs,
+    Message,
+    Progress,
+    Ready,
+    Sampling,
+    Start,
+    StepDone,
+    TokenOut,
+    encode,
+)
+
+SETTINGS = EngineSettings(
+    "m.gguf", 2, 32, 256, 16, None, None, device=Device.CUDA, load_format=LoadFormat.DUMMY, deterministic=True
+)
+SAMPLING = Sampling(9, stop_ids=(1, 2), logit_bias=((3, -1.5),), n=2, grammar="{}", min_tokens=4, seed=-5)
+STEP = StepDone(
+    EngineLoad(steps=3, kv_waste=0.25),
+    ids=[4, 9],
+    new_tokens=[100, 200],
+    logprobs=[(9, Logprobs(-0.5, [(200, -0.5), (1, -2.0)]))],
+    ended=[Ended(9, Finish.STOP), Ended(5, Finish.ERROR, "no room")],
+    admitted=[Admitted(4, 0.125, 32)],
+)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Start(SETTINGS),
+        Add(4, [1, 2, 3], SAMPLING, n_generated=2, cache_salt="acme"),
+        Cancel(4),
+        Progress("weights", 1, 2),
+        Ready(4096, 100_000, 1.5),
+        Failed("no."),
+        STEP,
+    ],
+    ids=lambda message: type(message).__name__,
+)
+def test_a_message_survives_the_socket_in_any_pieces(message: Message) -> None:
+    frame, buffer = encode(message) * 2, FrameBuffer()
+    arrived = [each for i in range(0, len(frame), 7) for each in buffer.feed(frame[i : i + 7])]
+    assert arrived == [message, message]
+
+
+def test_a_step_reads_row_by_row() -> None:
+    assert STEP.tokens == [TokenOut(4, 100), TokenOut(9, 200, Finish.STOP, STEP.logprobs[0][1])]
