@@ -10,10 +10,21 @@ from typing import Final
 
 from crds.contract import WORKER_ADMIN_PORT, WORKER_HTTP_PORT
 from worker_image.checkpoint.source import LoadFormat
-from worker_image.engine.messages import EngineSettings
+from worker_image.engine.messages import Device, EngineSettings
 from worker_image.errors import SettingsError
 
-DEVICES: Final = ("cpu",)
+NVIDIA_DRIVER: Final = Path("/dev/nvidiactl")
+
+
+@dataclass(frozen=True)
+class DeviceDefaults:
+    """How much a device takes at once: as much as keeps it busy, and no more than keeps a step short."""
+
+    max_num_seqs: int
+    step_tokens: int
+
+
+DEFAULTS: Final = {Device.CPU: DeviceDefaults(32, 256), Device.CUDA: DeviceDefaults(256, 8192)}
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,9 @@ class ModelSettings:
     max_model_len: int | None
     kv_cache_bytes: int | None
     load_format: LoadFormat = LoadFormat.AUTO
+    device: Device = Device.CPU
+    gpu_memory_utilization: float = 0.9
+    deterministic: bool = False
 
     def engine(self, checkpoint: Path) -> EngineSettings:
         return EngineSettings(
@@ -40,6 +54,9 @@ class ModelSettings:
             max_model_len=self.max_model_len,
             kv_cache_bytes=self.kv_cache_bytes,
             load_format=self.load_format,
+            device=self.device,
+            gpu_memory_utilization=self.gpu_memory_utilization,
+            deterministic=self.deterministic,
         )
 
 
@@ -61,14 +78,31 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         "--load-format", type=LoadFormat, choices=list(LoadFormat), default=LoadFormat.AUTO,
         help="dummy: random weights for the shape in config.json (default: auto)",
     )  # fmt: skip
-    parser.add_argument("--device", choices=DEVICES, default="cpu", help="what to run on (default: cpu)")
+    parser.add_argument(
+        "--device", type=Device, choices=list(Device), default=present_device(),
+        help="what to run on (default here: %(default)s)",
+    )  # fmt: skip
     parser.add_argument("--digest", help="sha256:<hex> that the file must have")
     parser.add_argument("--threads", type=_positive, default=usable_cpus(), help="CPU threads (default: %(default)s)")
     parser.add_argument("--max-model-len", type=_positive, help="longest prompt plus answer (default: the model's)")
-    parser.add_argument("--max-num-seqs", type=_positive, default=32, help="most requests at once (default: 32)")
-    parser.add_argument("--max-num-batched-tokens", type=_positive, default=256, help="tokens a step (default: 256)")
+    cpu, cuda = DEFAULTS[Device.CPU], DEFAULTS[Device.CUDA]
+    parser.add_argument(
+        "--max-num-seqs", type=_positive,
+        help=f"most requests at once (default: {cpu.max_num_seqs}, on a GPU {cuda.max_num_seqs})",
+    )  # fmt: skip
+    parser.add_argument(
+        "--max-num-batched-tokens", type=_positive,
+        help=f"tokens a step (default: {cpu.step_tokens}, on a GPU {cuda.step_tokens})",
+    )  # fmt: skip
     parser.add_argument("--block-size", type=_positive, default=16, help="tokens a KV block (default: 16)")
     parser.add_argument("--kv-cache-bytes", type=_positive, help="size of the KV cache (default: half the free memory)")
+    parser.add_argument(
+        "--gpu-memory-utilization", type=_share, default=0.9,
+        help="share of the GPU's memory for all of it, unless --kv-cache-bytes is set (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--deterministic", action="store_true", help="on a GPU: the same bits for a request whatever shares its batch"
+    )
     parser.add_argument("--log-format", choices=("text", "json"), default="text")
 
 
@@ -92,7 +126,9 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
 
 def model_settings(arguments: argparse.Namespace) -> ModelSettings:
     """Raises SettingsError."""
-    step_tokens, max_num_seqs = arguments.max_num_batched_tokens, arguments.max_num_seqs
+    defaults = DEFAULTS[arguments.device]
+    step_tokens = arguments.max_num_batched_tokens or defaults.step_tokens
+    max_num_seqs = arguments.max_num_seqs or defaults.max_num_seqs
     if step_tokens <= max_num_seqs:
         raise SettingsError(
             f"--max-num-batched-tokens is {step_tokens}; it must be more than --max-num-seqs, {max_num_seqs}, "
@@ -108,6 +144,9 @@ def model_settings(arguments: argparse.Namespace) -> ModelSettings:
         max_model_len=arguments.max_model_len,
         kv_cache_bytes=arguments.kv_cache_bytes,
         load_format=arguments.load_format,
+        device=arguments.device,
+        gpu_memory_utilization=arguments.gpu_memory_utilization,
+        deterministic=arguments.deterministic,
     )
 
 
@@ -125,6 +164,11 @@ def serve_settings(arguments: argparse.Namespace) -> ServeSettings:
     )
 
 
+def present_device() -> Device:
+    """A GPU where the machine has NVIDIA's driver."""
+    return Device.CUDA if NVIDIA_DRIVER.exists() else Device.CPU
+
+
 def usable_cpus() -> int:
     """CPUs this process may use: its affinity, and its container's quota rounded up."""
     cpus = len(os.sched_getaffinity(0))
@@ -138,6 +182,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{value} must be positive")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{value:g} is no share; more than 0 and at most 1 are allowed")
     return value
 
 
