@@ -6,19 +6,25 @@ Reading order: informers, then reconcilers (each gets the informers it reads), t
 from __future__ import annotations
 
 from controllers.apply import Applier
+from controllers.capacity_forecast.capacities import remember_capacities
+from controllers.capacity_forecast.pages import decisions_page
+from controllers.capacity_forecast.reconciler import CapacityForecastReconciler
+from controllers.capacity_forecast.wiring import wire_insight
+from controllers.history.scraper import Scraper
 from controllers.inference_service.admin_ports import HttpAdminPorts
 from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX, own_caches
+from controllers.inference_service.gateways import ScrapedGateways
 from controllers.inference_service.wiring import wire_inference_service
 from controllers.model.wiring import wire_model
-from controllers.runtime.interface import Assembly, Marker
+from controllers.runtime.interface import Assembly, Background, Marker
 from controllers.settings import Settings
 from controllers.sla.reconciler import SlaReconciler
 from controllers.tenant.wiring import wire_tenant
-from controllers.wakes import by_namespace, of_service, wake
+from controllers.wakes import by_namespace, forecast_of, of_service, wake
 from kube.api import Api
 from kube.events import Recorder
 from kube.informer import Informer, lean
-from kube.resources import INFERENCE_SERVICES, MODELS, SLAS, TENANTS
+from kube.resources import CAPACITY_FORECASTS, INFERENCE_SERVICES, MODELS, SLAS, TENANTS
 
 
 def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) -> Assembly:
@@ -28,7 +34,8 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
     models = Informer(client, MODELS, keep=lean, index={"by_namespace": by_namespace})
     slas = Informer(client, SLAS, keep=lean)
     tenants = Informer(client, TENANTS, keep=lean, index=TENANT_INDEX)
-    owned = {one.resource.kind: one for one in (services, models, slas, tenants)}
+    forecasts = Informer(client, CAPACITY_FORECASTS, keep=lean)
+    owned = {one.resource.kind: one for one in (services, models, slas, tenants, forecasts)}
 
     # What we write and what the cluster makes of it: informers of children go here.
     around_services = own_caches(
@@ -43,17 +50,38 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
 
     # Who reconciles what: reconcilers go here, each with `applier`, `recorder` and the informers it reads.
     applier = Applier(client)
-    of_services = wire_inference_service(client, settings, queue, recorder, applier, around_services, HttpAdminPorts())
+    insight = wire_insight(settings, queue, services)
+    of_services = wire_inference_service(
+        client, settings, queue, recorder, applier, around_services, HttpAdminPorts(), insight
+    )
+    capacities = of_services.loads.capacities
+    of_forecasts = CapacityForecastReconciler(
+        services, forecasts, insight.board, insight.cold_starts, lambda: capacities, applier
+    )
     of_models = wire_model(client, settings, queue, recorder, applier, services=services, models=models)
     of_slas = SlaReconciler(slas, services, applier, recorder)
     of_tenants = wire_tenant(client, settings, queue, recorder, applier, services=services, tenants=tenants)
 
     # Who wakes whom: `child.on_change(...)` lines that mark owners go here. A declared object wakes itself already.
     wake(services, queue, of_service(tenants))
+    wake(services, queue, forecast_of)
+    around_services.pods.on_change(insight.cold_starts.observe)
+
+    # What watches the load itself, in standbys too.
+    scraper = Scraper(
+        ScrapedGateways(around_services, HttpAdminPorts()), insight.store, settings.history.scrape_period_s
+    )
 
     return Assembly(
         owned=owned,
         children=(*around_services.own, *of_models.caches, *of_tenants.caches),
-        reconcilers=(of_services.reconciler, of_models.reconciler, of_slas, of_tenants.reconciler),
-        background=(*of_services.background, *of_tenants.background),
+        reconcilers=(of_services.reconciler, of_models.reconciler, of_slas, of_tenants.reconciler, of_forecasts),
+        background=(
+            *of_services.background,
+            *of_tenants.background,
+            *insight.background,
+            Background("the capacities", lambda: remember_capacities(insight.store, capacities)),
+        ),
+        always=(Background("the history", scraper.run),),
+        pages=(decisions_page(insight.decisions),),
     )

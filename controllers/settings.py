@@ -40,6 +40,32 @@ class ModelCache(Section):
     )
 
 
+class History(Section):
+    """Where the load of the past is from."""
+
+    prometheus_url: str | None = Field(
+        None,
+        pattern="^https?://",
+        description="Prometheus that scrapes the gateways; the embedded store when left out.",
+    )
+    path: str | None = Field(
+        None, pattern="^/", description="Folder of the embedded store; it is kept in memory when left out."
+    )
+    max_bytes: int = Field(512 * 2**20, ge=2**20, description="Most that the embedded store takes on its disk.")
+    retention_days: float = Field(35.0, gt=0, le=400, description="How long the embedded store keeps what it knows.")
+    scrape_period_s: float = Field(15.0, ge=1.0, le=60.0, description="Between two looks at the gateways' counters.")
+
+
+class Forecasting(Section):
+    """How forecasts are made."""
+
+    step_s: float = Field(600.0, ge=60.0, le=3600.0, multiple_of=60.0, description="Length of a step of the history.")
+    refresh_s: float = Field(600.0, ge=5.0, description="Every forecast is made anew in this time.")
+    history_days: float = Field(14.0, gt=0, le=60.0, description="How far back forecasts look.")
+    processes: int = Field(2, ge=1, le=64, description="Forecasts that are made at the same time.")
+    timeout_s: float = Field(60.0, ge=1.0, description="After which a forecast is given up and its process killed.")
+
+
 class Settings(Section):
     """Everything in the file. Each field has a default that works with the charts' defaults."""
 
@@ -57,6 +83,8 @@ class Settings(Section):
     )
     images: Images = Field(default_factory=Images, description="Container images.")
     model_cache: ModelCache = Field(default_factory=ModelCache, description="Copies of Models on the nodes.")
+    history: History = Field(default_factory=History, description="The load of the past.")
+    forecasting: Forecasting = Field(default_factory=Forecasting, description="Forecasts of the load.")
     workers: int = Field(16, ge=1, le=256, description="Reconciles that may run at once.")
     resync_period_s: float = Field(300.0, ge=10.0, description="Every object is looked at once in this time.")
 

@@ -12,7 +12,7 @@ from controllers.plans.model import claim_of
 from controllers.runtime.interface import Key, Marker
 from crds.contract import LABEL_MODEL, LABEL_TENANT
 from kube.informer import Change, Informer
-from kube.resources import MODELS, SLAS, TENANTS, Object
+from kube.resources import CAPACITY_FORECASTS, MODELS, SLAS, TENANTS, Object
 
 Keys = Callable[[Change[Any]], Iterable[Key]]
 
@@ -54,6 +54,14 @@ def of_service(tenants: Informer[Object]) -> Keys:
             yield from _tenant_keys(tenants.by("by_namespace", change.namespace or ""))
 
     return keys
+
+
+def forecast_of(change: Change[Any]) -> Iterator[Key]:
+    """A service: its CapacityForecast, when it begins or ceases to scale, or wants another number of workers."""
+    sides = [one for one in (change.old, change.new) if one]
+    asked = [(one["spec"].get("scaling"), (one.get("status") or {}).get("desiredReplicas")) for one in sides]
+    if any(scaling for scaling, _ in asked) and (len(asked) < 2 or asked[0] != asked[1]):
+        yield Key(CAPACITY_FORECASTS.kind, change.namespace, change.name)
 
 
 def of_node(models: Informer[Object]) -> Keys:

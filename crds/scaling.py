@@ -59,7 +59,14 @@ class ScheduleWindow(Part):
 class Scaling(Part):
     """The operator chooses the number of workers, within limits, from the load and its forecast."""
 
-    rules: ClassVar = (Rule("self.min <= self.max", "min must not be greater than max"),)
+    rules: ClassVar = (
+        Rule("self.min <= self.max", "min must not be greater than max"),
+        Rule(
+            "!has(self.schedule) || self.schedule.all(w, (!has(w.min) || w.min <= self.max) "
+            "&& (!has(w.max) || w.max <= self.max))",
+            "no window may go beyond max: raise max to the most workers of any time, and bound other times by windows",
+        ),
+    )
     policy: Annotated[
         ScalingPolicy,
         Field(
@@ -106,6 +113,11 @@ class Scaling(Part):
         ListMap(("name",)),
         Field(description="Limits for times of the week, in order; min and max hold outside of them.", max_length=32),
     ] = None
+
+    @property
+    def fewest(self) -> int:
+        """Fewest workers at any time of the week."""
+        return min([self.min, *(window.min for window in self.schedule or () if window.min is not None)])
 
 
 class LastDecision(Part):

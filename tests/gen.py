@@ -8,7 +8,6 @@ from typing import Any
 
 from controllers.plans.children import Surroundings
 from controllers.plans.model_volume import model_volume
-from controllers.plans.scaling import History
 from controllers.plans.service import PlanSettings, ServicePlan, plan_service
 from controllers.plans.snapshot import Claim, ModelView, Probe, Revision, Snapshot, Worker
 from controllers.plans.tenancy import Demand, Tenant
@@ -16,6 +15,7 @@ from controllers.plans.worker_pod import WorkerImages, worker_template
 from crds.contract import FINALIZER_SERVICE
 from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
 from crds.tenant import TenantSpec
+from forecasting.policy import Memory
 
 EARLY = "2026-01-01T00:00:00Z"
 IMAGES = WorkerImages(cpu="foretide/worker-cpu:dev", gpu=None, pull_policy="IfNotPresent")
@@ -103,4 +103,4 @@ def claim(name: str, *, wanted: int, held: int = 0, created: str = EARLY, gpus_e
 
 
 def plan(seen: Snapshot, *, now_s: float = 1000.0, settings: PlanSettings = SETTINGS) -> ServicePlan:
-    return plan_service(seen, settings, History(now_s), now_s)
+    return plan_service(seen, settings, Memory(since_s=now_s), now_s)

@@ -32,6 +32,10 @@ class Gateways(Protocol):
         """The metrics page of one; None when it does not answer."""
         ...
 
+    async def close(self) -> None:
+        """Ends connections."""
+        ...
+
 
 class Scraper:
     """One round every `period_s`."""
@@ -51,12 +55,18 @@ class Scraper:
 
     async def run(self) -> None:
         """Until cancelled. A disk that refuses is logged, and asked again in the next round."""
-        while True:
-            try:
-                await self.round()
-            except sqlite3.Error as error:
-                log.warning("The history was not written: %s. It is tried again in %.0f s.", error, self._period_s)
-            await asyncio.sleep(self._period_s)
+        try:
+            while True:
+                await self._round_or_warn()
+                await asyncio.sleep(self._period_s)
+        finally:
+            await self._gateways.close()
+
+    async def _round_or_warn(self) -> None:
+        try:
+            await self.round()
+        except sqlite3.Error as error:
+            log.warning("The history was not written: %s. It is tried again in %.0f s.", error, self._period_s)
 
     async def round(self) -> None:
         """Ask all, count, write."""

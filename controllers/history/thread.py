@@ -6,11 +6,12 @@ One call at a time, in the order in which they were asked.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, ParamSpec, TypeVar
 
-from controllers.history.interface import Counts, ServiceId
+from controllers.history.interface import Counts, HistoryUnavailable, ServiceId
 from controllers.history.store import Store
 
 P = ParamSpec("P")
@@ -32,7 +33,10 @@ class StoreThread:
         return await loop.run_in_executor(self._thread, lambda: method(self._store, *args, **kwargs))
 
     async def read(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Counts:
-        return await self.call(Store.counts, service, start_s, end_s, step_s)
+        try:
+            return await self.call(Store.counts, service, start_s, end_s, step_s)
+        except sqlite3.Error as error:
+            raise HistoryUnavailable(f"The embedded history cannot be read: {error}. Check its disk.") from error
 
     async def close(self) -> None:
         """Waits for what is under way."""

@@ -1,4 +1,4 @@
-"""The two questions asked of other processes: a probe through a gateway, and how many requests a worker holds.
+"""The questions asked of other processes: probes through gateways, what waits in them, what they and workers count.
 
 `AdminPorts` is the seam; `HttpAdminPorts` asks over HTTP. No answer is an answer too: nothing here raises for a peer
 that is slow, gone or talks nonsense.
@@ -13,11 +13,15 @@ from typing import Final, Protocol
 import aiohttp
 import orjson
 
+from controllers.history.interface import ServiceId
+from controllers.inference_service.worker_report import WorkerReport, report_in
 from crds import contract
 
 PROBE_TIMEOUT_S: Final = 10.0
 """A probe queues behind requests of clients."""
 SCRAPE_TIMEOUT_S: Final = 1.0
+PAGE_TIMEOUT_S: Final = 5.0
+"""A gateway's page has a line for each service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +40,16 @@ class AdminPorts(Protocol):
         """One request of one token, along the path that a client's would take through this gateway."""
         ...
 
-    async def requests_held(self, worker: str) -> int | None:
-        """Requests running and waiting in the worker at this address; None when it does not say."""
+    async def worker_report(self, worker: str) -> WorkerReport | None:
+        """The load of the worker at this address; None when it does not say."""
+        ...
+
+    async def waiting(self, gateway: str) -> dict[ServiceId, int] | None:
+        """Requests that wait in this gateway for a worker of a service; None when it does not say."""
+        ...
+
+    async def gateway_page(self, gateway: str) -> str | None:
+        """The metrics page of this gateway; None when it does not answer."""
         ...
 
     async def close(self) -> None:
@@ -63,12 +75,26 @@ class HttpAdminPorts:
         except aiohttp.ClientError:
             return _failed(gateway, "cannot be reached")
 
-    async def requests_held(self, worker: str) -> int | None:
+    async def worker_report(self, worker: str) -> WorkerReport | None:
         url = f"http://{_host(worker)}:{contract.WORKER_ADMIN_PORT}{contract.WORKER_PATH_METRICS}"
+        page = await self._read(url, SCRAPE_TIMEOUT_S)
+        return None if page is None else report_in(page.decode("utf-8", "replace"))
+
+    async def waiting(self, gateway: str) -> dict[ServiceId, int] | None:
+        url = f"http://{_host(gateway)}:{contract.GATEWAY_ADMIN_PORT}{contract.GATEWAY_PATH_WAITING}"
+        body = await self._read(url, SCRAPE_TIMEOUT_S)
+        return None if body is None else waiting_in(body)
+
+    async def gateway_page(self, gateway: str) -> str | None:
+        url = f"http://{_host(gateway)}:{contract.GATEWAY_ADMIN_PORT}{contract.GATEWAY_PATH_METRICS}"
+        page = await self._read(url, PAGE_TIMEOUT_S)
+        return None if page is None else page.decode("utf-8", "replace")
+
+    async def _read(self, url: str, timeout_s: float) -> bytes | None:
         try:
-            async with self._open().get(url, timeout=aiohttp.ClientTimeout(SCRAPE_TIMEOUT_S)) as response:
-                return held_requests(await response.text()) if response.status == 200 else None
-        except (TimeoutError, aiohttp.ClientError, UnicodeDecodeError):
+            async with self._open().get(url, timeout=aiohttp.ClientTimeout(timeout_s)) as response:
+                return await response.read() if response.status == 200 else None
+        except (TimeoutError, aiohttp.ClientError):
             return None
 
     async def close(self) -> None:
@@ -81,31 +107,20 @@ class HttpAdminPorts:
         return self._session
 
 
-def held_requests(page: str) -> int | None:
-    """Sum of running and waiting requests on a metrics page; None when the page has neither."""
-    found = [
-        _value(line)
-        for line in page.splitlines()
-        if line.startswith((contract.METRIC_RUNNING, contract.METRIC_WAITING)) and _is_sample(line)
-    ]
-    values = [value for value in found if value is not None]
-    return round(sum(values)) if values else None
-
-
-def _is_sample(line: str) -> bool:
-    """Not a longer name that begins the same."""
-    name = line.split("{", 1)[0].split(" ", 1)[0]
-    return name in (contract.METRIC_RUNNING, contract.METRIC_WAITING)
-
-
-def _value(line: str) -> float | None:
-    after = line.rsplit("}", 1)[-1] if "}" in line else line.partition(" ")[2]
-    words = after.split()
+def waiting_in(body: bytes) -> dict[ServiceId, int] | None:
+    """Of a gateway's answer; None when it is none."""
     try:
-        value = float(words[0]) if words else None
-    except ValueError:
+        said = orjson.loads(body)
+    except orjson.JSONDecodeError:
         return None
-    return value if value is not None and 0 <= value < 1e9 else None
+    if not isinstance(said, dict):
+        return None
+    found: dict[ServiceId, int] = {}
+    for name, number in said.items():
+        namespace, slash, service = str(name).partition("/")
+        if slash and isinstance(number, int) and not isinstance(number, bool) and number > 0:
+            found[ServiceId(namespace, service)] = number
+    return found
 
 
 def _answer(gateway: str, status: int, body: bytes) -> ProbeAnswer:

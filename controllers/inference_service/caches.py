@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from controllers.plans.snapshot import Worker
@@ -17,6 +18,8 @@ from kube.informer import Informer, lean
 from kube.resources import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
+    HORIZONTAL_POD_AUTOSCALERS,
+    INFERENCE_SERVICES,
     NETWORK_POLICIES,
     POD_DISRUPTION_BUDGETS,
     PODS,
@@ -38,6 +41,19 @@ class PodEntry:
     namespace: str
     service: str
     worker: Worker
+    uid: str = ""
+    cold_start_s: float | None = None
+    """From its creation until it was ready; None before, and after a restart of its container."""
+
+
+@dataclass(frozen=True, slots=True)
+class Autoscaler:
+    """Who else sets the number of a service's workers."""
+
+    namespace: str
+    service: str
+    who: str
+    """`HorizontalPodAutoscaler 'x'`, or the ScaledObject that made it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +70,13 @@ class Caches:
     pods: Informer[PodEntry]
     gateways: Informer[frozenset[str]]
     """EndpointSlices of the gateways' admin Service, as addresses that are ready."""
+    autoscalers: Informer[Autoscaler]
+    """HorizontalPodAutoscalers that scale an InferenceService."""
 
     @property
     def own(self) -> tuple[Informer[Any], ...]:
         """Those that no other controller runs."""
-        return self.deployments, *self.surroundings.values(), self.pods, self.gateways
+        return self.deployments, *self.surroundings.values(), self.pods, self.gateways, self.autoscalers
 
 
 def service_place(namespace: str | None, name: str) -> str:
@@ -102,6 +120,10 @@ def _service_of_pod(entry: PodEntry) -> Iterable[str]:
     return (service_place(entry.namespace, entry.service),)
 
 
+def _service_of_autoscaler(one: Autoscaler) -> Iterable[str]:
+    return (service_place(one.namespace, one.service),)
+
+
 def own_caches(
     client: Api,
     *,
@@ -134,7 +156,15 @@ def own_caches(
             namespace=system_namespace,
             label_selector=f"kubernetes.io/service-name={gateway_admin_service}",
         ),
+        autoscalers=Informer(
+            client, HORIZONTAL_POD_AUTOSCALERS, keep=autoscaler, index={BY_SERVICE: _service_of_autoscaler}
+        ),
     )
+
+
+def gateway_addresses(caches: Caches) -> frozenset[str]:
+    """Of all gateway replicas that are ready."""
+    return frozenset().union(*caches.gateways.items())
 
 
 def ready_addresses(slice_: Object) -> frozenset[str]:
@@ -145,6 +175,17 @@ def ready_addresses(slice_: Object) -> frozenset[str]:
         if (endpoint.get("conditions") or {}).get("ready") is not False
         for address in endpoint.get("addresses") or ()
     )
+
+
+def autoscaler(obj: Object) -> Autoscaler | None:
+    """What is kept of a HorizontalPodAutoscaler; None for those of other kinds. KEDA has one, too."""
+    meta, target = obj["metadata"], obj["spec"].get("scaleTargetRef") or {}
+    group = str(target.get("apiVersion", "")).partition("/")[0]
+    if (group, target.get("kind")) != (contract.GROUP, INFERENCE_SERVICES.kind):
+        return None
+    scaled_object = next((one for one in meta.get("ownerReferences") or () if one.get("kind") == "ScaledObject"), None)
+    kind, name = ("ScaledObject", scaled_object["name"]) if scaled_object else (obj["kind"], meta["name"])
+    return Autoscaler(meta["namespace"], str(target.get("name", "")), f"{kind} '{name}'")
 
 
 def pod_entry(pod: Object) -> PodEntry | None:
@@ -174,7 +215,21 @@ def pod_entry(pod: Object) -> PodEntry | None:
         restarts=container.get("restartCount") or 0,
         unschedulable=scheduled.get("message") if unschedulable else None,
     )
-    return PodEntry(meta["namespace"], labels[contract.LABEL_SERVICE], worker)
+    ready = conditions.get("Ready") or {}
+    cold_start_s = _seconds_between(meta.get("creationTimestamp"), ready.get("lastTransitionTime"))
+    return PodEntry(
+        meta["namespace"],
+        labels[contract.LABEL_SERVICE],
+        worker,
+        uid=meta.get("uid", ""),
+        cold_start_s=cold_start_s if worker.ready and not worker.restarts else None,
+    )
+
+
+def _seconds_between(first: str | None, last: str | None) -> float | None:
+    if not first or not last:
+        return None
+    return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
 
 
 def _cost(meta: Mapping[str, Any]) -> int:

@@ -1,12 +1,18 @@
-"""Loads of workers: scraped every few seconds for services that scale, and at once before a scale-down."""
+"""Loads of workers: scraped every few seconds for services that scale, and at once before a scale-down.
+
+Between two scrapes of a worker lie its rates; from those of busy workers, what one of their kind carries is learned.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from controllers.inference_service.admin_ports import AdminPorts
+from controllers.inference_service.worker_report import Rates, WorkerReport, rates_between
+from controllers.plans.capacity import learn, work_rate
 from controllers.plans.snapshot import Load, Worker
 from controllers.runtime.interface import Key, Marker
 
@@ -14,19 +20,42 @@ PERIOD_S: Final = 5.0
 AT_ONCE: Final = 64
 
 
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Workers that are alike, and how many requests one of them should hold."""
+
+    profile: str
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    report: WorkerReport
+    at_s: float
+    rates: Rates = field(default_factory=Rates)
+
+
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    addresses: Mapping[str, str]
+    """Pod name → address."""
+    kind: Kind | None
+
+
 class LoadBoard:
     """Who is followed, and what their workers last said."""
 
     def __init__(self, ports: AdminPorts, queue: Marker, clock: Callable[[], float]) -> None:
         self._ports, self._queue, self._clock = ports, queue, clock
-        self._followed: dict[Key, Mapping[str, str]] = {}
-        """Service → pod name → address."""
-        self._said: dict[Key, dict[str, tuple[int, float]]] = {}
+        self._followed: dict[Key, _Followed] = {}
+        self._said: dict[Key, dict[str, _Said]] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self.capacities: dict[str, float] = {}
+        """Profile → weighted tokens each second that one worker was seen to carry at its target."""
 
-    def follow(self, key: Key, workers: Iterable[Worker]) -> None:
+    def follow(self, key: Key, workers: Iterable[Worker], kind: Kind | None = None) -> None:
         """Scrape these workers from now on; each round wakes the key."""
-        self._followed[key] = _addresses(workers)
+        self._followed[key] = _Followed(_addresses(workers), kind)
 
     def forget(self, key: Key) -> None:
         """The service does not scale, or is gone."""
@@ -36,12 +65,12 @@ class LoadBoard:
     def last(self, key: Key) -> dict[str, Load]:
         """By pod name, with ages."""
         now_s = self._clock()
-        return {name: Load(requests, now_s - at_s) for name, (requests, at_s) in self._said.get(key, {}).items()}
+        return {name: _load(said, now_s) for name, said in self._said.get(key, {}).items()}
 
     async def scrape(self, workers: Iterable[Worker]) -> dict[str, Load]:
         """Ask these workers now; one that does not answer is left out."""
-        said = await self._ask(_addresses(workers))
-        return {name: Load(requests, 0.0) for name, requests in said.items()}
+        reports = await self._ask(_addresses(workers))
+        return {name: _load(_Said(report, 0.0), 0.0) for name, report in reports.items()}
 
     async def run(self) -> None:
         """Scrape all that are followed, again and again, until cancelled."""
@@ -50,21 +79,49 @@ class LoadBoard:
             await asyncio.sleep(PERIOD_S)
 
     async def _round(self, key: Key) -> None:
-        said = await self._ask(self._followed[key])
-        if key not in self._followed:
+        reports = await self._ask(self._followed[key].addresses)
+        followed = self._followed.get(key)
+        if followed is None:
             return
-        kept = {name: old for name, old in self._said.get(key, {}).items() if name in self._followed[key]}
+        before = self._said.get(key, {})
         now_s = self._clock()
-        self._said[key] = kept | {name: (requests, now_s) for name, requests in said.items()}
+        said = {name: _after(before.get(name), report, now_s) for name, report in reports.items()}
+        self._learn(followed.kind, said)
+        self._said[key] = {name: old for name, old in before.items() if name in followed.addresses} | said
         self._queue.add(key)
 
-    async def _ask(self, addresses: Mapping[str, str]) -> dict[str, int]:
-        async def one(address: str) -> int | None:
+    def _learn(self, kind: Kind | None, said: Mapping[str, _Said]) -> None:
+        for one in said.values() if kind else ():
+            assert kind is not None, "without a kind there is nothing to go through"
+            rate = work_rate(one.rates.input_tokens_per_s, one.rates.output_tokens_per_s)
+            learned = learn(self.capacities.get(kind.profile), rate, one.report.held, kind.target)
+            if learned is not None:
+                self.capacities[kind.profile] = learned
+
+    async def _ask(self, addresses: Mapping[str, str]) -> dict[str, WorkerReport]:
+        async def one(address: str) -> WorkerReport | None:
             async with self._slots:
-                return await self._ports.requests_held(address)
+                return await self._ports.worker_report(address)
 
         answers = await asyncio.gather(*(one(address) for address in addresses.values()))
-        return {name: held for name, held in zip(addresses, answers, strict=True) if held is not None}
+        return {name: report for name, report in zip(addresses, answers, strict=True) if report is not None}
+
+
+def _after(before: _Said | None, report: WorkerReport, now_s: float) -> _Said:
+    rates = Rates() if before is None else rates_between(before.report, report, now_s - before.at_s)
+    return _Said(report, now_s, rates)
+
+
+def _load(said: _Said, now_s: float) -> Load:
+    return Load(
+        requests=said.report.held,
+        age_s=now_s - said.at_s,
+        waiting=said.report.waiting,
+        kv_use=said.report.kv_use,
+        requests_per_s=said.rates.requests_per_s,
+        input_tokens_per_s=said.rates.input_tokens_per_s,
+        output_tokens_per_s=said.rates.output_tokens_per_s,
+    )
 
 
 def _addresses(workers: Iterable[Worker]) -> dict[str, str]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from controllers.inference_service.caches import BY_NAMESPACE, BY_SERVICE, Caches, service_place
+from controllers.inference_service.caches import BY_NAMESPACE, BY_SERVICE, Caches, gateway_addresses, service_place
+from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.model_volume import model_volume
-from controllers.plans.snapshot import Claim, Load, ModelView, Probe, Revision, Snapshot
+from controllers.plans.snapshot import Claim, Forecasted, Load, ModelView, Probe, Revision, Snapshot
 from controllers.plans.tenancy import Demand, Tenant, demand_of, owner_of
 from crds import contract
 from crds.conditions import READY, STALLED
@@ -27,6 +28,10 @@ class Heard:
     refused: str | None
     is_unseen: Callable[[Object], bool]
     """Whether we wrote this Deployment and the cache does not show it yet."""
+    waiting: int | None = 0
+    forecast: Forecasted | None = None
+    lead_time_s: float = LEAST_LEAD_S
+    work_per_s: float | None = None
 
 
 class Observer:
@@ -67,14 +72,18 @@ class Observer:
             ),
             workers=tuple(entry.worker for entry in self._caches.pods.by(BY_SERVICE, place)),
             loads=heard.loads,
-            gateways=self.gateways(),
+            waiting=heard.waiting,
+            forecast=heard.forecast,
+            lead_time_s=heard.lead_time_s,
+            work_per_s=heard.work_per_s,
+            autoscaler=self._autoscaler(place),
+            gateways=gateway_addresses(self._caches),
             probe=heard.probe,
             refused=heard.refused,
         )
 
-    def gateways(self) -> frozenset[str]:
-        """Addresses of all gateway replicas that are ready."""
-        return frozenset().union(*self._caches.gateways.items())
+    def _autoscaler(self, place: str) -> str | None:
+        return min((one.who for one in self._caches.autoscalers.by(BY_SERVICE, place)), default=None)
 
     def forget(self, place: str) -> None:
         """The service is gone."""

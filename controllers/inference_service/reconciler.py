@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final
 
 from controllers.inference_service.caches import Caches, service_place
-from controllers.inference_service.loads import LoadBoard
+from controllers.inference_service.foresight import Foresight
+from controllers.inference_service.loads import Kind, LoadBoard
 from controllers.inference_service.observe import Heard, Observer
 from controllers.inference_service.probes import ProbeBoard
+from controllers.inference_service.waiting import WaitingBoard
 from controllers.inference_service.write import Writer
-from controllers.plans.scaling import History
+from controllers.plans.capacity import profile_of
 from controllers.plans.service import PlanSettings, ServicePlan, plan_service
 from controllers.plans.snapshot import Snapshot
 from controllers.plans.transitions import Transition
 from controllers.runtime.interface import Key, Outcome
 from crds.contract import FINALIZER_SERVICE
+from crds.inference_service import InferenceServiceSpec
+from crds.scaling import ScalingPolicy
+from forecasting.policy import Memory
 from kube.errors import Conflict, Forbidden, Invalid, NotFound
 from kube.events import Recorder
 from kube.resources import INFERENCE_SERVICES, Object
@@ -44,17 +48,19 @@ class InferenceServiceReconciler:
         writer: Writer,
         probes: ProbeBoard,
         loads: LoadBoard,
+        waiting: WaitingBoard,
+        foresight: Foresight,
         recorder: Recorder,
         settings: PlanSettings,
         *,
-        clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], datetime] = _wall_clock,
     ) -> None:
         self._caches, self._writer, self._probes, self._loads = caches, writer, probes, loads
+        self._waiting, self._foresight = waiting, foresight
         self._recorder, self._settings = recorder, settings
-        self._clock, self._wall_clock = clock, wall_clock
+        self._wall_clock = wall_clock
         self._observer = Observer(caches)
-        self._histories: dict[Key, History] = {}
+        self._memories: dict[Key, Memory] = {}
         self._refused: dict[Key, str] = {}
         self._over_quota: set[Key] = set()
 
@@ -93,13 +99,23 @@ class InferenceServiceReconciler:
 
     def _decide(self, key: Key, service: Object) -> tuple[Snapshot, ServicePlan]:
         seen = self._observe(key, service)
-        history = self._histories.get(key) or History(self._clock())
-        plan = plan_service(seen, self._settings, history, self._clock())
+        memory = self._memories.get(key) or Memory()
+        plan = plan_service(seen, self._settings, memory, self._wall_clock().timestamp())
         self._remember(key, seen, plan)
         return seen, plan
 
     def _observe(self, key: Key, service: Object) -> Snapshot:
-        heard = Heard(self._loads.last(key), self._probes.last(key), self._refused.get(key), self._writer.is_unseen)
+        profile = profile_in(service)
+        heard = Heard(
+            self._loads.last(key),
+            self._probes.last(key),
+            self._refused.get(key),
+            self._writer.is_unseen,
+            waiting=self._waiting.last(key),
+            forecast=self._foresight.view(key),
+            lead_time_s=self._foresight.lead_time_s(profile),
+            work_per_s=self._loads.capacities.get(profile),
+        )
         return self._observer.snapshot(service, heard)
 
     async def _write_children(self, key: Key, service: Object, seen: Snapshot, plan: ServicePlan) -> None:
@@ -120,16 +136,33 @@ class InferenceServiceReconciler:
             self._tell(service, plan.notes)
 
     def _remember(self, key: Key, seen: Snapshot, plan: ServicePlan) -> None:
-        if plan.history is not None:
-            self._histories[key] = plan.history
+        if plan.memory is not None:
+            self._memories[key] = plan.memory
         if plan.over_quota:
             self._over_quota.add(key)
         else:
             self._over_quota.discard(key)
-        if seen.spec.scaling is None or seen.deleting:
-            self._loads.forget(key)
+        self._follow(key, seen)
+        if plan.scaling is not None and plan.scaling.decision is not None:
+            self._foresight.record(key, plan.scaling.decision)
+
+    def _follow(self, key: Key, seen: Snapshot) -> None:
+        scaling = seen.spec.scaling
+        if scaling is None or seen.deleting:
+            self._unfollow(key)
+            return
+        self._loads.follow(key, seen.workers, Kind(profile_of(seen.spec), scaling.target_concurrency))
+        if scaling.fewest == 0 and scaling.policy is not ScalingPolicy.ADVISORY:
+            self._waiting.follow(key)
         else:
-            self._loads.follow(key, seen.workers)
+            self._waiting.forget(key)
+        # Reactive ones too: their CapacityForecast says what the other policy would know.
+        self._foresight.follow(key, seen.lead_time_s)
+
+    def _unfollow(self, key: Key) -> None:
+        self._loads.forget(key)
+        self._waiting.forget(key)
+        self._foresight.forget(key)
 
     def _tell(self, service: Object, notes: Iterable[Transition]) -> None:
         for note in notes:
@@ -144,9 +177,14 @@ class InferenceServiceReconciler:
 
     def _forget(self, key: Key) -> None:
         self._probes.forget(key)
-        self._loads.forget(key)
-        self._histories.pop(key, None)
+        self._unfollow(key)
+        self._memories.pop(key, None)
         self._refused.pop(key, None)
         self._over_quota.discard(key)
         self._observer.forget(service_place(key.namespace, key.name))
         self._writer.forget(key.namespace or "", key.name)
+
+
+def profile_in(service: Object) -> str:
+    """The profile of an object's workers."""
+    return profile_of(InferenceServiceSpec.model_validate(service["spec"]))

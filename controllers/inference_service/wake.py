@@ -9,6 +9,7 @@ from controllers.inference_service.caches import (
     BY_MODEL,
     BY_NAMESPACE,
     BY_SLA,
+    Autoscaler,
     Caches,
     PodEntry,
     child_service,
@@ -33,6 +34,7 @@ def wake_services(caches: Caches, queue: Marker, over_quota: Callable[[], Iterab
     caches.tenants.on_change(waker.tenant)
     caches.services.on_change(waker.sibling)
     caches.gateways.on_change(waker.gateway)
+    caches.autoscalers.on_change(waker.autoscaler)
 
 
 class _Waker:
@@ -62,6 +64,12 @@ class _Waker:
         sides = [side for side in (change.old, change.new) if side]
         for namespace in {name for side in sides for name in side["spec"].get("namespaces") or ()}:
             self._all(BY_NAMESPACE, namespace)
+
+    def autoscaler(self, change: Change[Autoscaler]) -> None:
+        """It may have been pointed at another service."""
+        for side in (change.old, change.new):
+            if side:
+                self._queue.add(Key(KIND, side.namespace, side.service))
 
     def sibling(self, change: Change[Object]) -> None:
         """What one service gives back, another may be waiting for."""

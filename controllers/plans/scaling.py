@@ -1,122 +1,211 @@
-"""How many workers a service wants: what the spec says, or, with `scaling`, what the requests held by workers call for.
+"""How many workers a service wants: what the spec says, or, with `scaling`, what `forecasting.policy.plan` decides.
 
-Reactive and careful: up at once, by at most doubling (or four); down only after the load was lower for the whole delay,
-by at most half, and never on a number that nobody measured. What must be remembered between two looks is `History`; a
-fresh one, as after a restart, only makes the next step down later.
+Only an adapter: from the spec and what was measured to the policy's input, and from its answer to ours. The policy is
+the one that the simulator and `foretide replay` run. Where somebody else scales the service, its number is left alone.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, replace
 from typing import Final
 
-from controllers.plans.snapshot import Load
+from controllers.plans.capacity import LEAST_LEAD_S, capacity_of
+from controllers.plans.snapshot import Forecasted, Load
 from crds.fields import seconds
 from crds.inference_service import InferenceServiceSpec
-from crds.scaling import Scaling
+from crds.scaling import Scaling, ScalingPolicy, ScheduleWindow, Weekday
+from forecasting import policy
+from forecasting.policy import Bounds, Capacity, Direction, LoadForecast, Memory, Policy, PolicySettings, ScalingInput
 
 STALE_AFTER_S: Final = 20.0
 """Four scrapes: a number older than this says nothing about now."""
+QUANTILE: Final = 0.95
+HORIZON_S: Final = 300.0
 _STEP_UP: Final = 4
-
-
-class Direction(Enum):
-    FIXED = "Fixed"
-    HOLD = "Hold"
-    UP = "ScaledUp"
-    DOWN = "ScaledDown"
+_DAYS: Final = tuple(Weekday)
 
 
 @dataclass(frozen=True, slots=True)
-class History:
-    """Numbers that were called for since `since_s`: (when, how many), oldest first. Times are monotonic seconds."""
+class Signals:
+    """What was measured and foretold. `loads` has one entry per ready worker; None or a stale one is silence."""
 
-    since_s: float
-    called_for: tuple[tuple[float, int], ...] = ()
+    loads: Sequence[Load | None] = ()
+    waiting: int | None = 0
+    """Requests that wait in the gateways for a worker; None when the gateways do not say."""
+    forecast: Forecasted | None = None
+    lead_time_s: float = LEAST_LEAD_S
+    work_per_s: float | None = None
+    """What a worker like these was seen to carry."""
+    autoscaler: str | None = None
+    """`HorizontalPodAutoscaler 'x'`: who else scales this service."""
 
 
 @dataclass(frozen=True, slots=True)
-class ScalingDecision:
-    """`replicas` wanted now, why in numbers, and what to remember."""
+class ScalingPlan:
+    """`replicas` wanted now and why; `decision` is the policy's, None where it was not asked."""
 
     replicas: int
     direction: Direction
+    reason: str
     message: str
-    history: History
-
-
-@dataclass(frozen=True, slots=True)
-class Measured:
-    """What the ready workers say: `known` requests in all, and how many of them said nothing fresh."""
-
-    known: int
-    answered: int
-    silent: int
-
-
-def measure(loads: Sequence[Load | None]) -> Measured:
-    """One entry per ready worker; None or a stale one is silence."""
-    fresh = [load.requests for load in loads if load is not None and load.age_s <= STALE_AFTER_S]
-    return Measured(sum(fresh), len(fresh), len(loads) - len(fresh))
+    memory: Memory
+    decision: policy.ScalingDecision | None = None
+    held_by: str | None = None
+    """Who else scales the service."""
 
 
 def plan_scaling(
-    spec: InferenceServiceSpec, current: int | None, loads: Sequence[Load | None], history: History, now_s: float
-) -> ScalingDecision:
-    """`current` is the number wanted until now, None at the first look; `loads` are those of the ready workers."""
+    spec: InferenceServiceSpec, current: int | None, seen: Signals, memory: Memory, now_s: float
+) -> ScalingPlan:
+    """`current` is the number wanted until now, None at the first look; `now_s` is Unix time."""
     scaling = spec.scaling
     if scaling is None:
-        replicas = 1 if spec.replicas is None else spec.replicas
-        return ScalingDecision(replicas, Direction.FIXED, f"{replicas} as spec.replicas says", history)
-    held = _within(scaling, scaling.min if current is None else current)
-    measured = measure(loads)
-    if not measured.answered:
-        # Nothing measured is no reason to move, and least of all to shrink.
-        return ScalingDecision(held, Direction.HOLD, f"{held} kept: no worker reports its load", History(now_s))
-    return _by_load(scaling, held, measured, history, now_s)
+        return _fixed(spec, memory)
+    if scaling.policy is ScalingPolicy.ADVISORY:
+        return _advised(spec, scaling, seen, memory, now_s)
+    held = _within(scaling, _first(scaling) if current is None else current)
+    if seen.autoscaler:
+        message = f"{held} kept: {seen.autoscaler} scales this service too"
+        return ScalingPlan(held, Direction.HOLD, "OtherAutoscaler", message, memory, held_by=seen.autoscaler)
+    decision = _decide(given(spec, scaling, held, seen, memory, now_s), seen, scaling)
+    return _answer(held, decision)
 
 
-def _by_load(scaling: Scaling, held: int, measured: Measured, history: History, now_s: float) -> ScalingDecision:
-    lowest = _within(scaling, math.ceil(measured.known / scaling.target_concurrency))
-    # A silent worker counts as full when the question is whether one can be spared.
-    assumed = measured.known + measured.silent * scaling.target_concurrency
-    highest = _within(scaling, math.ceil(assumed / scaling.target_concurrency))
-    history = _remember(history, highest, seconds(scaling.scale_down_delay), now_s)
-    if lowest > held:
-        wanted = min(lowest, held + max(held, _STEP_UP))
-        return ScalingDecision(wanted, Direction.UP, _why(scaling, held, wanted, measured), history)
-    calmed = now_s - history.since_s >= seconds(scaling.scale_down_delay)
-    peak = max(number for _, number in history.called_for)
-    if peak < held and calmed:
-        wanted = max(peak, held - max(1, held // 2))
-        message = f"{_why(scaling, held, wanted, measured)}, lower for {scaling.scale_down_delay}"
-        return ScalingDecision(wanted, Direction.DOWN, message, History(now_s))
-    return ScalingDecision(held, Direction.HOLD, f"{held} kept: {_arithmetic(scaling, measured)}", history)
+def _fixed(spec: InferenceServiceSpec, memory: Memory) -> ScalingPlan:
+    replicas = 1 if spec.replicas is None else spec.replicas
+    return ScalingPlan(replicas, Direction.HOLD, "Fixed", f"{replicas} as spec.replicas says", memory)
+
+
+def _advised(spec: InferenceServiceSpec, scaling: Scaling, seen: Signals, memory: Memory, now_s: float) -> ScalingPlan:
+    """The number is spec.replicas, whoever writes it; the policy only speaks."""
+    fixed = _fixed(spec, memory)
+    # Outside of its limits the policy would not even advise to hold.
+    asked = given(spec, scaling, _within(scaling, fixed.replicas), seen, memory, now_s)
+    decision = _decide(asked, seen, scaling)
+    return replace(fixed, decision=decision, memory=decision.memory)
+
+
+def _first(scaling: Scaling) -> int:
+    """A new service starts one worker even where it may sleep, so that a broken one shows now, not at a request."""
+    return max(1, scaling.min)
 
 
 def _within(scaling: Scaling, replicas: int) -> int:
-    return min(max(replicas, scaling.min), scaling.max)
+    """The limits of the whole week; which hold now is the policy's business."""
+    return min(max(replicas, scaling.fewest), scaling.max)
 
 
-def _remember(history: History, number: int, window_s: float, now_s: float) -> History:
-    """Keeps the window, and one entry for each run of equal numbers: its latest."""
-    kept = [entry for entry in history.called_for if now_s - entry[0] <= window_s]
-    if kept and kept[-1][1] == number:
-        kept.pop()
-    return History(history.since_s, (*kept, (now_s, number)))
+def _decide(asked: ScalingInput, seen: Signals, scaling: Scaling) -> policy.ScalingDecision:
+    """A silent worker counts as full when the question is whether one can be spared, and as idle for growing."""
+    silent = sum(_is_silent(load) for load in seen.loads)
+    if not silent or asked.load is None:
+        return policy.plan(asked)
+    full = replace(asked.load, running=asked.load.running + silent * scaling.target_concurrency)
+    careful = policy.plan(replace(asked, load=full))
+    return policy.plan(asked) if careful.direction is Direction.UP else careful
 
 
-def _why(scaling: Scaling, before: int, after: int, measured: Measured) -> str:
-    return f"{before} → {after} replicas: {_arithmetic(scaling, measured)}"
+def _answer(held: int, decision: policy.ScalingDecision) -> ScalingPlan:
+    moved = f"{held} → " if decision.direction is not Direction.HOLD else ""
+    message = f"{moved}{decision.message}"
+    return ScalingPlan(decision.replicas, decision.direction, decision.reason.value, message, decision.memory, decision)
 
 
-def _arithmetic(scaling: Scaling, measured: Measured) -> str:
-    called_for = measured.known / scaling.target_concurrency
-    silent = f", {measured.silent} silent" if measured.silent else ""
-    return (
-        f"{measured.known} requests on {measured.answered} workers{silent} ÷ {scaling.target_concurrency} each"
-        f" = {called_for:.1f}, limits {scaling.min}…{scaling.max}"
+# --- the policy's input -----------------------------------------------------------------------------------------------
+
+
+def given(
+    spec: InferenceServiceSpec, scaling: Scaling, current: int, seen: Signals, memory: Memory, now_s: float
+) -> ScalingInput:
+    """Everything that one decision is made from."""
+    return ScalingInput(
+        now_s=now_s,
+        bounds=Bounds(scaling.min, scaling.max),
+        current=current,
+        ready=len(seen.loads),
+        load=total(seen.loads, seen.waiting, current),
+        forecast=_forecast(spec, seen, now_s),
+        capacity=_capacity(spec, seen),
+        lead_time_s=seen.lead_time_s,
+        settings=settings_of(scaling),
+        memory=memory,
     )
+
+
+def _capacity(spec: InferenceServiceSpec, seen: Signals) -> Capacity:
+    return capacity_of(spec, seen.work_per_s)
+
+
+def _forecast(spec: InferenceServiceSpec, seen: Signals, now_s: float) -> LoadForecast | None:
+    """Only what this decision may look at, so that its record stays short."""
+    said = seen.forecast.forecast if seen.forecast else None
+    if said is None or spec.scaling is None or not (spec.scaling.tokens_per_second or seen.work_per_s):
+        return None
+    # Up to the end of the span and one step more.
+    steps = int((now_s + seen.lead_time_s + HORIZON_S - said.issued_s) // said.step_s) + 2
+    return replace(said, values=said.values[: max(1, steps)])
+
+
+def settings_of(scaling: Scaling) -> PolicySettings:
+    """The policy's settings as the spec says them."""
+    delay_s = seconds(scaling.scale_down_delay)
+    up, down = scaling.step_up, scaling.step_down
+    return PolicySettings(
+        policy=Policy.REACTIVE if scaling.policy is ScalingPolicy.REACTIVE else Policy.PREDICTIVE,
+        quantile=QUANTILE,
+        horizon_s=HORIZON_S,
+        up_replicas=up or _STEP_UP,
+        up_share=0.0 if up else 1.0,
+        down_replicas=down or 1,
+        down_share=0.0 if down else 0.5,
+        stabilisation_s=delay_s,
+        cooldown_down_s=delay_s,
+        stale_after_s=STALE_AFTER_S,
+        idle_after_s=seconds(scaling.idle_period),
+        windows=tuple(_window(scaling, one) for one in scaling.schedule or ()),
+    )
+
+
+def _window(scaling: Scaling, window: ScheduleWindow) -> policy.Window:
+    fewest = scaling.min if window.min is None else window.min
+    most = scaling.max if window.max is None else window.max
+    days = _DAYS if window.days is None else window.days
+    return policy.Window(
+        days=tuple(_DAYS.index(day) for day in days),
+        start_minute=_minute(window.start),
+        end_minute=_minute(window.end),
+        min_replicas=min(fewest, most),
+        max_replicas=most,
+        zone=window.time_zone,
+    )
+
+
+def _minute(clock: str) -> int:
+    hours, minutes = clock.split(":")
+    return 60 * int(hours) + int(minutes)
+
+
+def total(loads: Sequence[Load | None], waiting: int | None, current: int) -> policy.Load | None:
+    """Over all ready workers and what waits for one; None when nobody who would know says anything fresh."""
+    fresh = [load for load in loads if load is not None and not _is_silent(load)]
+    if fresh:
+        held = sum(load.requests for load in fresh)
+        queued = sum(load.waiting for load in fresh)
+        return policy.Load(
+            requests_per_s=sum(load.requests_per_s for load in fresh),
+            input_tokens_per_s=sum(load.input_tokens_per_s for load in fresh),
+            output_tokens_per_s=sum(load.output_tokens_per_s for load in fresh),
+            running=max(0, held - queued),
+            waiting=queued + (waiting or 0),
+            kv_use=sum(load.kv_use for load in fresh) / len(fresh),
+            age_s=max(load.age_s for load in fresh),
+        )
+    if waiting is None or (current > 0 and not waiting):
+        # Workers that are wanted and say nothing are no proof that there is nothing to do.
+        return None
+    return policy.Load(0.0, 0.0, 0.0, 0.0, waiting, 0.0, 0.0)
+
+
+def _is_silent(load: Load | None) -> bool:
+    return load is None or load.age_s > STALE_AFTER_S

@@ -14,7 +14,8 @@ from controllers.plans.findings import Finding, referred
 from controllers.plans.health import check_workers, is_broken
 from controllers.plans.quota import plan_quota
 from controllers.plans.rollout import Move, RevisionState, RolloutLimits, RolloutPlan, plan_rollout
-from controllers.plans.scaling import Direction, History, ScalingDecision, plan_scaling
+from controllers.plans.scaling import ScalingPlan, Signals, plan_scaling
+from controllers.plans.scaling_status import scaling_conditions, scaling_status
 from controllers.plans.servable import Verdict, judge_servable
 from controllers.plans.service_status import (
     Manifest,
@@ -25,10 +26,11 @@ from controllers.plans.service_status import (
     status_fields,
     transitions,
 )
-from controllers.plans.snapshot import Claim, Load, Snapshot
+from controllers.plans.snapshot import Claim, Snapshot
 from controllers.plans.tenancy import demand_of
 from controllers.plans.transitions import Transition
 from controllers.plans.worker_pod import WorkerImages, WorkerTemplate, check_image, worker_template
+from forecasting.policy import Direction, Memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +67,12 @@ class ServicePlan:
     forget_probe: bool = False
     look_again_s: float | None = None
     over_quota: bool = False
-    history: History | None = None
+    memory: Memory | None = None
+    scaling: ScalingPlan | None = None
 
 
-def plan_service(snapshot: Snapshot, settings: PlanSettings, history: History, now_s: float) -> ServicePlan:
-    """The whole plan of this moment; `now_s` is monotonic."""
+def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now_s: float) -> ServicePlan:
+    """The whole plan of this moment; `now_s` is Unix time."""
     servable = judge_servable(snapshot, settings.around.system_namespace)
     if snapshot.deleting:
         return _plan_end(snapshot, settings, servable)
@@ -80,7 +83,7 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, history: History, n
     findings += image_findings
     target = template.revision if template else _last_target(snapshot)
     # 3. How many: what the spec or the load calls for ...
-    scaling = plan_scaling(snapshot.spec, snapshot.status.desired_replicas, _ready_loads(snapshot), history, now_s)
+    scaling = plan_scaling(snapshot.spec, snapshot.status.desired_replicas, _signals(snapshot), memory, now_s)
     # 4. ... as far as the Tenant's quota allows.
     grant = plan_quota(snapshot.tenant, _my_claim(snapshot, scaling.replicas), snapshot.other_claims)
     findings += [grant.finding] if grant.finding else []
@@ -92,13 +95,13 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, history: History, n
     findings += check_workers(revision, snapshot.workers)
     # 7. The words for people.
     now = standing(snapshot, target, grant.replicas, findings, rollout.message)
-    made = conditions(now, servable)
+    made = [*conditions(now, servable), *scaling_conditions(snapshot, scaling)]
     return ServicePlan(
         children=_children(snapshot, settings.around, template, rollout),
         lowered=tuple(move.revision for move in rollout.moves if move.after < move.before),
         moves=tuple(move for move in rollout.moves if template is None or move.revision != template.revision),
         remove=rollout.remove,
-        status=status_fields(snapshot, now, settings.url),
+        status=status_fields(snapshot, now, settings.url) | scaling_status(snapshot, scaling, grant.replicas, now_s),
         conditions=tuple(made),
         notes=tuple(transitions(snapshot.status.conditions, made)),
         moved=tuple(_moved(scaling, rollout)),
@@ -106,7 +109,8 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, history: History, n
         forget_probe=servable.look_again_s is None,
         look_again_s=servable.look_again_s,
         over_quota=grant.finding is not None,
-        history=scaling.history,
+        memory=scaling.memory,
+        scaling=scaling,
     )
 
 
@@ -144,8 +148,15 @@ def _last_target(snapshot: Snapshot) -> str | None:
     return newest.name if newest else None
 
 
-def _ready_loads(snapshot: Snapshot) -> list[Load | None]:
-    return [snapshot.loads.get(name) for name in sorted(snapshot.ready_workers)]
+def _signals(snapshot: Snapshot) -> Signals:
+    return Signals(
+        loads=[snapshot.loads.get(name) for name in sorted(snapshot.ready_workers)],
+        waiting=snapshot.waiting,
+        forecast=snapshot.forecast,
+        lead_time_s=snapshot.lead_time_s,
+        work_per_s=snapshot.work_per_s,
+        autoscaler=snapshot.autoscaler,
+    )
 
 
 def _my_claim(snapshot: Snapshot, wanted: int) -> Claim:
@@ -200,10 +211,11 @@ def _children(
     return tuple(children)
 
 
-def _moved(scaling: ScalingDecision, rollout: RolloutPlan) -> list[Transition]:
+def _moved(scaling: ScalingPlan, rollout: RolloutPlan) -> list[Transition]:
     notes = []
-    if scaling.direction in (Direction.UP, Direction.DOWN):
-        notes.append(Transition(scaling.direction.value, scaling.message, warning=False))
+    reason = {Direction.UP: "ScaledUp", Direction.DOWN: "ScaledDown"}.get(scaling.direction)
+    if reason:
+        notes.append(Transition(reason, scaling.message, warning=False))
     if rollout.moves:
         notes.append(Transition("WorkersMoved", rollout.message, warning=False))
     return notes

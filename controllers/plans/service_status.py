@@ -14,7 +14,16 @@ from controllers.plans.findings import Finding
 from controllers.plans.servable import Verdict
 from controllers.plans.snapshot import Snapshot
 from controllers.plans.transitions import Transition
-from crds.conditions import READY, RECONCILING, SERVABLE, STALLED, Condition, ConditionStatus
+from crds.conditions import (
+    FORECAST_TRUSTED,
+    READY,
+    RECONCILING,
+    SCALING_HELD,
+    SERVABLE,
+    STALLED,
+    Condition,
+    ConditionStatus,
+)
 from crds.contract import LABEL_SERVICE
 
 Manifest = dict[str, Any]
@@ -166,4 +175,10 @@ def transitions(before: Sequence[Condition] | None, after: Sequence[NewCondition
             notes.append(Transition(condition.type, condition.message, warning=False))
         elif condition.type == SERVABLE and turned and was is not None:
             notes.append(Transition("NotServable", condition.message, warning=condition.reason != "Deleting"))
+        elif condition.type == FORECAST_TRUSTED and turned and was is not None:
+            trusted = condition.status is ConditionStatus.TRUE
+            reason = "ForecastTrusted" if trusted else "ForecastDemoted"
+            notes.append(Transition(reason, condition.message, warning=not trusted))
+        elif condition.type == SCALING_HELD and turned:
+            notes.append(Transition(condition.reason, condition.message, warning=True))
     return notes

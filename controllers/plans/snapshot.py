@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.model_volume import ModelVolume
 from controllers.plans.tenancy import Demand, Tenant
 from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
+from forecasting.policy import LoadForecast
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,27 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Requests that one worker holds, running and waiting, and how long ago it said so."""
+    """Requests that one worker holds, running and waiting, and how long ago it said so. Rates are of the last while."""
 
     requests: int
     age_s: float
+    waiting: int = 0
+    """Of the requests, those that do not run yet."""
+    kv_use: float = 0.0
+    """Share of its KV cache in use."""
+    requests_per_s: float = 0.0
+    input_tokens_per_s: float = 0.0
+    output_tokens_per_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Forecasted:
+    """What was foretold of a service, and whether to act on it. `message` holds no number that changes by itself."""
+
+    forecast: LoadForecast | None
+    trusted: bool
+    reason: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +146,14 @@ class Snapshot:
     workers: tuple[Worker, ...] = ()
     loads: Mapping[str, Load] = field(default_factory=dict)
     """By pod name; a worker that did not answer is left out."""
+    waiting: int | None = 0
+    """Requests that wait in the gateways for a worker; None when the gateways do not say."""
+    forecast: Forecasted | None = None
+    lead_time_s: float = LEAST_LEAD_S
+    work_per_s: float | None = None
+    """Weighted tokens each second that a worker like these was seen to carry."""
+    autoscaler: str | None = None
+    """Who else scales this service: `HorizontalPodAutoscaler 'x'`."""
     gateways: frozenset[str] = frozenset()
     """Addresses of the gateway replicas that are ready."""
     probe: Probe | None = None

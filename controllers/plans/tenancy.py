@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from crds.inference_service import InferenceServiceSpec
+from crds.scaling import ScalingPolicy
 from crds.tenant import TenantSpec
 
 
@@ -75,8 +76,8 @@ def demand_of(spec: InferenceServiceSpec, desired_replicas: int | None) -> Deman
 
 
 def _replicas(spec: InferenceServiceSpec, desired_replicas: int | None) -> int:
-    if spec.scaling is None:
+    if spec.scaling is None or spec.scaling.policy is ScalingPolicy.ADVISORY:
         return 1 if spec.replicas is None else spec.replicas
     if desired_replicas is None:
-        return spec.scaling.min
-    return min(max(desired_replicas, spec.scaling.min), spec.scaling.max)
+        return max(1, spec.scaling.min)
+    return min(max(desired_replicas, spec.scaling.fewest), spec.scaling.max)

@@ -79,6 +79,16 @@ class Background:
 
 
 @dataclass(frozen=True, slots=True)
+class Page:
+    """A read-only page of the admin port: `answer` gets the parts of `path` in braces and the query."""
+
+    path: str
+    content_type: str
+    answer: Callable[[Mapping[str, str], Mapping[str, str]], Awaitable[str]]
+    """Raises ValueError, with a sentence, for a query that makes no sense."""
+
+
+@dataclass(frozen=True, slots=True)
 class Assembly:
     """All that the runtime runs."""
 
@@ -89,3 +99,7 @@ class Assembly:
     """Informers of everything else. No reconcile starts before all informers are synced."""
     reconcilers: Sequence[Reconciler]
     background: Sequence[Background] = field(default_factory=tuple)
+    always: Sequence[Background] = field(default_factory=tuple)
+    """Loops that run in standbys too: they write nothing to the cluster."""
+    pages: Sequence[Page] = field(default_factory=tuple)
+    """More pages of the admin port."""

@@ -98,11 +98,13 @@ class _Life:
         self._metrics.watch_runtime(self.queue, informers)
         self._wake_at_changes(assembly)
         health = Health(self.queue, informers)
-        server = AdminServer(self._options.host, self._options.port, health, self._metrics)
+        server = AdminServer(self._options.host, self._options.port, health, self._metrics, assembly.pages)
         await server.start()
         self._end_at_signals()
         for name, informer in informers.items():
             self._spawn(f"the cache of {name}", informer.run())
+        for background in assembly.always:
+            self._spawn(background.name, _of(background.run()))
         self._spawn("the pulse", self._pulse())
         self._spawn("leading", self._lead(assembly, recorder, health))
         self.elector.start()

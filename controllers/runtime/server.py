@@ -3,17 +3,21 @@ still must fail its liveness probe."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+
 from aiohttp import web
 
 from controllers.runtime.health import Health
+from controllers.runtime.interface import Page
 from controllers.runtime.metrics import Metrics
 
 
 class AdminServer:
     """Serves until `stop`. Port 0 takes a free one; `port` tells which."""
 
-    def __init__(self, host: str, port: int, health: Health, metrics: Metrics) -> None:
+    def __init__(self, host: str, port: int, health: Health, metrics: Metrics, pages: Sequence[Page] = ()) -> None:
         self._host, self.port = host, port
+        self._pages = pages
         self._health, self._metrics = health, metrics
         self._runner: web.AppRunner | None = None
 
@@ -22,6 +26,8 @@ class AdminServer:
         app.router.add_get("/metrics", self._render)
         app.router.add_get("/healthz", self._live)
         app.router.add_get("/readyz", self._ready)
+        for page in self._pages:
+            app.router.add_get(page.path, _handler(page))
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self.port)
@@ -40,6 +46,17 @@ class AdminServer:
 
     async def _ready(self, _: web.Request) -> web.Response:
         return _verdict(self._health.unready())
+
+
+def _handler(page: Page) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(request: web.Request) -> web.Response:
+        try:
+            text = await page.answer(dict(request.match_info), request.query)
+        except ValueError as error:
+            return web.Response(status=400, text=f"{error}\n")
+        return web.Response(text=text, content_type=page.content_type)
+
+    return answer
 
 
 def _verdict(problems: list[str]) -> web.Response:

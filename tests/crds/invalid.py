@@ -63,6 +63,7 @@ WRITTEN = [
         "start and end must differ",
         scaling={"max": 2, "schedule": [WINDOW | {"min": 2, "end": "08:00"}]},
     ),
+    _written("InferenceService", "no window may go beyond max", scaling={"max": 2, "schedule": [WINDOW | {"max": 3}]}),
     _written(
         "InferenceService", "Mars", scaling={"max": 2, "schedule": [WINDOW | {"min": 2, "timeZone": "Mars/Base"}]}
     ),

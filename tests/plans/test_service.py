@@ -389,7 +389,7 @@ def test_load_moves_the_deployment_and_leaves_an_event_with_the_arithmetic() -> 
     wanted = deployment(made)
     assert wanted
     assert wanted["spec"]["replicas"] == 3
-    assert "1 → 3 replicas: 6 requests on 1 workers ÷ 2 each = 3.0, limits 1…5" in [note.message for note in made.moved]
+    assert "1 → 3 replicas: 6 running + 0 waiting ÷ 2 each" in [note.message for note in made.moved]
 
 
 def test_lowering_the_number_lowers_the_deployment_and_asks_for_deletion_costs() -> None:

@@ -168,6 +168,9 @@ class Gateways:
         names = (contract.METRIC_GATEWAY_ARRIVALS, contract.METRIC_GATEWAY_OUTPUT_TOKENS)
         return None if gateway in self.silent else "\n".join(f"{name}{labels} {value}" for name in names)
 
+    async def close(self) -> None:
+        return None
+
 
 class Clock:
     def __init__(self) -> None:

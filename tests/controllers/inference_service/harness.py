@@ -13,10 +13,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from controllers.apply import Applier
+from controllers.history.interface import ServiceId
 from controllers.inference_service.admin_ports import ProbeAnswer
 from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX, own_caches
+from controllers.inference_service.foresight import Foresight, Shortsighted
 from controllers.inference_service.reconciler import KIND
 from controllers.inference_service.wiring import Wired, wire_inference_service
+from controllers.inference_service.worker_report import WorkerReport
 from controllers.runtime.interface import Key
 from controllers.runtime.metrics import Metrics
 from controllers.runtime.queue import ReconcileQueue
@@ -52,14 +55,22 @@ class FakePorts:
     def __init__(self) -> None:
         self.answer = ProbeAnswer(True)
         self.held: dict[str, int] = {}
+        self.waits: dict[ServiceId, int] = {}
         self.probes: list[tuple[str, str, str]] = []
 
     async def probe(self, gateway: str, namespace: str, service: str) -> ProbeAnswer:
         self.probes.append((gateway, namespace, service))
         return self.answer
 
-    async def requests_held(self, worker: str) -> int | None:
-        return self.held.get(worker)
+    async def worker_report(self, worker: str) -> WorkerReport | None:
+        held = self.held.get(worker)
+        return None if held is None else WorkerReport(running=held)
+
+    async def waiting(self, gateway: str) -> dict[ServiceId, int] | None:
+        return dict(self.waits) if gateway == "10.9.0.1" else {}
+
+    async def gateway_page(self, gateway: str) -> str | None:
+        return None
 
     async def close(self) -> None:
         return None
@@ -82,7 +93,13 @@ class Told(Recorder):
 class Operator:
     """One run of the operator, as far as this controller goes."""
 
-    def __init__(self, client: Api, ports: FakePorts | None = None, settings: Settings | None = None) -> None:
+    def __init__(
+        self,
+        client: Api,
+        ports: FakePorts | None = None,
+        settings: Settings | None = None,
+        foresight: Foresight | None = None,
+    ) -> None:
         self.client, self.ports = client, ports or FakePorts()
         self.settings = settings or Settings.model_validate({})
         self.told = Told(client)
@@ -98,7 +115,14 @@ class Operator:
             tenants=Informer(client, TENANTS, keep=lean, index=TENANT_INDEX),
         )
         self.wired: Wired = wire_inference_service(
-            client, self.settings, self.queue, self.told, Applier(client), self.caches, self.ports
+            client,
+            self.settings,
+            self.queue,
+            self.told,
+            Applier(client),
+            self.caches,
+            self.ports,
+            foresight or Shortsighted(),
         )
         self.services.on_change(self._wake)
 

@@ -10,7 +10,9 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from controllers.inference_service.admin_ports import HttpAdminPorts, ProbeAnswer, held_requests
+from controllers.history.interface import ServiceId
+from controllers.inference_service.admin_ports import HttpAdminPorts, ProbeAnswer, waiting_in
+from controllers.inference_service.worker_report import Rates, WorkerReport, rates_between, report_in
 from crds import contract
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -78,7 +80,9 @@ async def test_a_gateway_that_is_not_there_is_a_failed_probe_and_a_worker_no_ans
     monkeypatch.setattr(contract, "WORKER_ADMIN_PORT", unused_tcp_port)
     ports = HttpAdminPorts()
     assert (await ports.probe("127.0.0.1", "demo", "chat")).message == "Gateway 127.0.0.1: cannot be reached."
-    assert await ports.requests_held("127.0.0.1") is None
+    assert await ports.worker_report("127.0.0.1") is None
+    assert await ports.waiting("127.0.0.1") is None
+    assert await ports.gateway_page("127.0.0.1") is None
     await ports.close()
 
 
@@ -100,7 +104,7 @@ async def test_the_load_of_a_worker_is_running_and_waiting(ask: Ask) -> None:
         return web.Response(text='vllm:num_requests_running{model_name="a b}c"} 3.0\nvllm:num_requests_waiting 2\n')
 
     ports = await ask(worker)
-    assert await ports.requests_held("127.0.0.1") == 5
+    assert await ports.worker_report("127.0.0.1") == WorkerReport(running=3, waiting=2)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +121,44 @@ async def test_the_load_of_a_worker_is_running_and_waiting(ask: Ask) -> None:
     ],
 )
 def test_a_metrics_page_is_read_with_care(page: str, held: int | None) -> None:
-    assert held_requests(page) == held
+    report = report_in(page)
+    assert (report.held if report else None) == held
+
+
+def test_counters_and_the_cache_of_all_models_of_a_page_are_summed() -> None:
+    page = (
+        'vllm:num_requests_running{m="a"} 1\nvllm:kv_cache_usage_perc{m="a"} 0.25\n'
+        'vllm:request_success_total{m="a",finished_reason="stop"} 4\n'
+        'vllm:request_success_total{m="a",finished_reason="length"} 2\n'
+        'vllm:prompt_tokens_total{m="a"} 100\nvllm:generation_tokens_total{m="a"} 300\n'
+    )
+    assert report_in(page) == WorkerReport(1, 0, 0.25, 6, 100, 300)
+
+
+def test_rates_are_per_second_and_a_worker_that_restarted_counts_from_zero() -> None:
+    before = WorkerReport(ended=10, input_tokens=100, output_tokens=1000)
+    after = WorkerReport(ended=20, input_tokens=150, output_tokens=1500)
+    assert rates_between(before, after, 5) == Rates(2, 10, 100)
+    assert rates_between(after, before, 5) == Rates(2, 20, 200)
+    assert rates_between(before, after, 0) == Rates()
+
+
+async def test_what_waits_in_a_gateway_is_known_by_service(ask: Ask) -> None:
+    async def gateway(request: web.Request) -> web.Response:
+        assert request.path == "/waiting"
+        return web.json_response({"demo/chat": 3, "demo/other": 1})
+
+    ports = await ask(gateway)
+    assert await ports.waiting("127.0.0.1") == {ServiceId("demo", "chat"): 3, ServiceId("demo", "other"): 1}
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"<html>"])
+def test_an_answer_that_is_no_answer_is_not_known(body: bytes) -> None:
+    assert waiting_in(body) is None
+
+
+def test_numbers_that_make_no_sense_do_not_wait() -> None:
+    assert waiting_in(b'{"demo/chat": -1, "demo/b": true, "demo": 3, "demo/c": "2"}') == {}
 
 
 async def test_no_session_is_opened_before_the_first_question() -> None:

@@ -1,0 +1,92 @@
+"""Writes the CapacityForecast of every service that scales, and takes it away where one does not any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from controllers.apply import Applier, merge_conditions
+from controllers.capacity_forecast.board import ForecastBoard
+from controllers.capacity_forecast.cold_starts import ColdStarts
+from controllers.history.interface import ServiceId
+from controllers.plans.calibration import Calibration
+from controllers.plans.capacity import profile_of
+from controllers.plans.capacity_forecast import Outlook, condition, manifest, status
+from controllers.runtime.interface import Key, Outcome
+from crds.contract import LABEL_MANAGED_BY, MANAGED_BY
+from crds.inference_service import InferenceServiceSpec
+from kube.informer import Informer
+from kube.resources import CAPACITY_FORECASTS, Object
+
+KIND: Final = CAPACITY_FORECASTS.kind
+
+
+class CapacityForecastReconciler:
+    """A CapacityForecast has the name of its InferenceService."""
+
+    kind = KIND
+
+    def __init__(
+        self,
+        services: Informer[Object],
+        forecasts: Informer[Object],
+        board: ForecastBoard,
+        cold_starts: ColdStarts,
+        capacities: Callable[[], Mapping[str, float]],
+        applier: Applier,
+        *,
+        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._services, self._forecasts, self._board = services, forecasts, board
+        self._cold_starts, self._capacities, self._applier = cold_starts, capacities, applier
+        self._wall_clock = wall_clock
+
+    async def reconcile(self, key: Key) -> Outcome:
+        service = self._services.get(key.namespace, key.name)
+        forecast = self._forecasts.get(key.namespace, key.name)
+        if service is None or service["metadata"].get("deletionTimestamp"):
+            self._applier.forget(KIND, key.namespace, key.name)  # It goes with its owner.
+            return Outcome()
+        if not service["spec"].get("scaling"):
+            await self._remove(forecast)
+            return Outcome()
+        await self._applier.ensure(manifest(service), forecast)
+        if forecast is not None:  # Else its own arrival in the cache wakes this key again.
+            await self._write_status(service, forecast)
+        return Outcome()
+
+    async def _remove(self, forecast: Object | None) -> None:
+        """Only what the operator wrote."""
+        labels: Mapping[str, Any] = (forecast or {}).get("metadata", {}).get("labels") or {}
+        if forecast is not None and labels.get(LABEL_MANAGED_BY) == MANAGED_BY:
+            await self._applier.delete(CAPACITY_FORECASTS, forecast)
+
+    async def _write_status(self, service: Object, forecast: Object) -> None:
+        outlook = self._outlook(service)
+        generation = int(forecast["metadata"].get("generation", 0))
+        old = forecast.get("status") or {}
+        conditions = merge_conditions(
+            old.get("conditions"), [condition(outlook).dump()], now=self._wall_clock(), generation=generation
+        )
+        wanted = status(outlook, generation) | {"conditions": conditions}
+        await self._applier.status(CAPACITY_FORECASTS, forecast, wanted, old)
+
+    def _outlook(self, service: Object) -> Outlook:
+        spec = InferenceServiceSpec.model_validate(service["spec"])
+        assert spec.scaling is not None, "a service without scaling has no CapacityForecast"
+        place = ServiceId(service["metadata"]["namespace"], service["metadata"]["name"])
+        entry, profile = self._board.entry(place), profile_of(spec)
+        made = entry.made if entry else None
+        return Outlook(
+            view=self._board.view(place),
+            forecast=made.forecast if made else None,
+            series=made.series if made else None,
+            made_s=made.made_s if made else 0.0,
+            source=self._board.source.name,
+            calibration=entry.calibration if entry else Calibration(),
+            lead_time_s=self._cold_starts.lead_time_s(profile),
+            work_per_s=spec.scaling.tokens_per_second or self._capacities().get(profile),
+            scaling=spec.scaling,
+            desired=(service.get("status") or {}).get("desiredReplicas"),
+        )

@@ -1,0 +1,163 @@
+"""The CapacityForecast of one service: from what was foretold to what people and dashboards read. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from controllers.plans.calibration import LEVELS, Calibration
+from controllers.plans.scaling import QUANTILE
+from controllers.plans.service_status import NewCondition
+from controllers.plans.snapshot import Forecasted
+from controllers.plans.units import duration_text
+from crds.capacity_forecast import CapacityForecastStatus, Coverage, Horizon
+from crds.conditions import READY, ConditionStatus
+from crds.contract import API_VERSION, LABEL_MANAGED_BY, LABEL_SERVICE, MANAGED_BY
+from crds.scaling import Scaling
+from forecasting.forecast import Forecast
+from forecasting.series import Series
+
+Manifest = dict[str, Any]
+
+SHOWN_S: Final = (60.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 14_400.0)
+"""Distances that are shown, as far as the forecast goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Everything that is known of one service's future."""
+
+    view: Forecasted | None
+    forecast: Forecast | None
+    series: Series | None
+    made_s: float
+    source: str
+    calibration: Calibration
+    lead_time_s: float
+    work_per_s: float | None
+    """What one worker carries; None while nobody knows."""
+    scaling: Scaling
+    desired: int | None
+
+
+def manifest(service: Mapping[str, Any]) -> Manifest:
+    """The object itself; it goes with its service."""
+    meta = service["metadata"]
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": service["kind"],
+        "name": meta["name"],
+        "uid": meta["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "CapacityForecast",
+        "metadata": {
+            "namespace": meta["namespace"],
+            "name": meta["name"],
+            "labels": {LABEL_MANAGED_BY: MANAGED_BY, LABEL_SERVICE: meta["name"]},
+            "ownerReferences": [owner],
+        },
+        "spec": {"service": meta["name"]},
+    }
+
+
+def condition(outlook: Outlook) -> NewCondition:
+    """Ready: there is a forecast that a predictive policy would act on."""
+    view = outlook.view
+    if view is None:
+        return NewCondition(READY, ConditionStatus.FALSE, "Pending", "No forecast was made yet.")
+    if not view.trusted:
+        return NewCondition(READY, ConditionStatus.FALSE, view.reason, view.message)
+    return NewCondition(READY, ConditionStatus.TRUE, view.reason, view.message)
+
+
+def status(outlook: Outlook, generation: int) -> Manifest:
+    """Everything but conditions."""
+    filled = CapacityForecastStatus(
+        observed_generation=generation,
+        source=outlook.source,
+        lead_time=duration_text(outlook.lead_time_s),
+        replicas=outlook.desired,
+        coverage=_coverage(outlook.calibration),
+        coverage_text=_coverage_text(outlook.calibration),
+    )
+    forecast, series = outlook.forecast, outlook.series
+    if forecast is not None and series is not None:
+        filled = filled.model_copy(update=_foretold(outlook, forecast, series))
+    return filled.dump()
+
+
+def _foretold(outlook: Outlook, forecast: Forecast, series: Series) -> Mapping[str, Any]:
+    now_s = outlook.made_s
+    until_s = now_s + outlook.lead_time_s
+    return {
+        "updated": datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "history": f"{duration_text(len(series) * series.step_s)} in steps of {duration_text(series.step_s)}, "
+        f"{series.gap_share:.0%} missing",
+        "forecaster": forecast.reason[:128],
+        "load": _last_load(series),
+        "planned_replicas": _replicas(outlook, forecast.peak(until_s, QUANTILE)),
+        "peak": _peak(outlook, forecast, now_s),
+        "horizons": [_horizon(outlook, forecast, now_s, ahead_s) for ahead_s in _shown(forecast, now_s)],
+    }
+
+
+def _shown(forecast: Forecast, now_s: float) -> list[float]:
+    return [ahead_s for ahead_s in SHOWN_S if forecast.step_s <= ahead_s < forecast.end_s - now_s]
+
+
+def _horizon(outlook: Outlook, forecast: Forecast, now_s: float, ahead_s: float) -> Horizon:
+    p50, p80, p95, p99 = (forecast.at(now_s + ahead_s, level) for level in (0.5, 0.8, 0.95, 0.99))
+    return Horizon(
+        ahead=duration_text(ahead_s),
+        p50=_rate(p50),
+        p80=_rate(p80),
+        p95=_rate(p95),
+        p99=_rate(p99),
+        replicas=_replicas(outlook, p95),
+    )
+
+
+def _peak(outlook: Outlook, forecast: Forecast, now_s: float) -> str | None:
+    upper = forecast.quantile(QUANTILE)
+    step = int(upper.argmax())
+    replicas = _replicas(outlook, float(upper[step]))
+    ahead_s = max(0.0, forecast.origin_s + step * forecast.step_s - now_s)
+    when = f"in {duration_text(ahead_s)}" if ahead_s >= 1 else "now"
+    return None if replicas is None else f"{replicas} {when}"
+
+
+def _replicas(outlook: Outlook, work_per_s: float) -> int | None:
+    if not outlook.work_per_s:
+        return None
+    needed = math.ceil(work_per_s / outlook.work_per_s - 1e-3)
+    return min(max(needed, outlook.scaling.min), outlook.scaling.max)
+
+
+def _last_load(series: Series) -> str | None:
+    known = series.values[series.observed]
+    return _rate(float(known[-1])) if len(known) else None
+
+
+def _coverage(calibration: Calibration) -> list[Coverage] | None:
+    if not calibration.samples:
+        return None
+    return [
+        Coverage(level=f"{level:.0%}", achieved=f"{calibration.achieved(level):.1%}", samples=calibration.samples)
+        for level in LEVELS
+    ]
+
+
+def _coverage_text(calibration: Calibration) -> str | None:
+    achieved = calibration.achieved(0.95)
+    return None if achieved is None else f"{achieved:.0%} of 95%"
+
+
+def _rate(value: float) -> str:
+    return f"{min(value, 1e12 - 1):.1f}"

@@ -1,0 +1,92 @@
+"""What the status of an InferenceService says about scaling: fields, and conditions while they apply.
+
+As everywhere in a status, no message holds a number that changes by itself: those are in the recorded decisions.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from controllers.plans.capacity import profile_of
+from controllers.plans.scaling import ScalingPlan
+from controllers.plans.service_status import Manifest, NewCondition
+from controllers.plans.snapshot import Snapshot
+from controllers.plans.units import duration_text
+from crds.conditions import FORECAST_TRUSTED, SCALING_HELD, ConditionStatus
+from crds.scaling import LastDecision, Scaling, ScalingPolicy, ScalingStatus
+from forecasting.policy import Reason
+
+
+def scaling_status(snapshot: Snapshot, plan: ScalingPlan, granted: int, now_s: float) -> Manifest:
+    """`{"scaling": …}`, nothing where the spec does not scale. `granted` is what the quota leaves of the plan."""
+    scaling = snapshot.spec.scaling
+    if scaling is None:
+        return {}
+    status = ScalingStatus(
+        policy=_effective(scaling, snapshot),
+        advised_replicas=plan.decision.wanted if plan.decision else None,
+        lead_time=None if scaling.policy is ScalingPolicy.REACTIVE else duration_text(snapshot.lead_time_s),
+        last_decision=_last(snapshot, plan, granted, now_s),
+    )
+    return {"scaling": status.dump()}
+
+
+def _effective(scaling: Scaling, snapshot: Snapshot) -> ScalingPolicy:
+    if scaling.policy is ScalingPolicy.PREDICTIVE and _distrust(snapshot, scaling) is not None:
+        return ScalingPolicy.REACTIVE
+    return scaling.policy
+
+
+def _last(snapshot: Snapshot, plan: ScalingPlan, granted: int, now_s: float) -> LastDecision | None:
+    before = snapshot.status.desired_replicas
+    known = snapshot.status.scaling.last_decision if snapshot.status.scaling else None
+    if before is None or granted == before or plan.reason == "Fixed":
+        return known
+    at = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return LastDecision(time=at, before=before, after=granted, reason=plan.reason, message=plan.message[:1024])
+
+
+def scaling_conditions(snapshot: Snapshot, plan: ScalingPlan) -> list[NewCondition]:
+    """ScalingHeld while it is true; ForecastTrusted where the policy looks ahead."""
+    scaling = snapshot.spec.scaling
+    if scaling is None:
+        return []
+    made = [_held(snapshot, plan)]
+    if scaling.policy is not ScalingPolicy.REACTIVE:
+        made.append(_trusted(snapshot, scaling))
+    return [one for one in made if one]
+
+
+def _held(snapshot: Snapshot, plan: ScalingPlan) -> NewCondition | None:
+    if plan.held_by:
+        message = (
+            f"{plan.held_by} also sets the number of workers, so the operator keeps it. Delete the autoscaler, or "
+            "replace spec.scaling by spec.replicas, which it then sets."
+        )
+        return NewCondition(SCALING_HELD, ConditionStatus.TRUE, "OtherAutoscaler", message)
+    stale = plan.decision is not None and plan.decision.reason is Reason.STALE
+    if stale and snapshot.ready_workers:
+        message = "No worker reports its load, so the number of workers is kept until one does."
+        return NewCondition(SCALING_HELD, ConditionStatus.TRUE, "MetricsMissing", message)
+    return None
+
+
+def _trusted(snapshot: Snapshot, scaling: Scaling) -> NewCondition:
+    distrust = _distrust(snapshot, scaling)
+    if distrust:
+        return NewCondition(FORECAST_TRUSTED, ConditionStatus.FALSE, *distrust)
+    assert snapshot.forecast is not None, "what is missing is not trusted"
+    return NewCondition(FORECAST_TRUSTED, ConditionStatus.TRUE, snapshot.forecast.reason, snapshot.forecast.message)
+
+
+def _distrust(snapshot: Snapshot, scaling: Scaling) -> tuple[str, str] | None:
+    """Reason and message, in the order in which a person would look."""
+    forecast = snapshot.forecast
+    if forecast is None:
+        return "Pending", "No forecast was made yet; the measured load decides."
+    if not forecast.trusted or forecast.forecast is None:
+        return forecast.reason, forecast.message
+    if not (scaling.tokens_per_second or snapshot.work_per_s):
+        what = f"What one worker of {profile_of(snapshot.spec)} carries is not known yet"
+        return "CapacityUnknown", f"{what}; it is learned under load, or set spec.scaling.tokensPerSecond."
+    return None
