@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.worker_image.engines import SMALL, an_engine, outputs, tokens
 from tests.worker_image.tiny_gguf import Contents, Shape, tiny_llama, write_gguf
+from worker_image.checkpoint.vocabulary import open_vocabulary
 from worker_image.engine.memory import plan_kv
 from worker_image.engine.messages import Add, Sampling
 from worker_image.errors import CheckpointError, SettingsError
+from worker_image.text.detokenizer import TokenBytes
+from worker_image.text.grammar import json_schema_grammar
 
 GREEDY = Sampling(max_tokens=20, temperature=0.0)
 SHAPES = [Shape(), Shape(layers=1, q_heads=4, kv_heads=4), Shape(layers=3, hidden=96, q_heads=6, kv_heads=2)]
@@ -110,6 +114,60 @@ def test_a_cancelled_request_frees_its_blocks_and_changes_no_other(path: Path) -
         got += [token.token for token in engine.step().tokens]
     assert got == expected
     assert engine.load.kv_usage == 0
+
+
+def test_what_the_cache_has_of_a_prompt_changes_no_token(path: Path) -> None:
+    start, sampling = some_prompts(1, longest=40)[0], Sampling(12, temperature=0.9, seed=4, frequency_penalty=0.3)
+    prompts = [start, [*start, 7, 8, 9], [*start[: len(start) // 2], 11], start]
+    alone = [tokens(an_engine(path), [prompt], sampling)[0] for prompt in prompts]
+    engine = an_engine(path)
+    one_by_one = [tokens(engine, [prompt], sampling)[0] for prompt in prompts]
+    assert one_by_one == tokens(engine, prompts, sampling) == alone
+    assert engine.load.prefix_hit_tokens > 0.5 * engine.load.prefix_queried_tokens
+
+
+def test_choices_are_what_requests_with_their_seeds_would_be(path: Path) -> None:
+    prompt = some_prompts(1)[0]
+    one = Sampling(10, temperature=1.0, seed=40)
+    alone = [tokens(an_engine(path), [prompt], replace(one, seed=40 + i))[0] for i in range(3)]
+    engine = an_engine(path)
+    engine.add(Add(0, list(prompt), replace(one, n=3)))
+    got: dict[int, list[int]] = {}
+    while engine.has_work:
+        for token in engine.step().tokens:
+            got.setdefault(token.request_id, []).append(token.token)
+    assert got == dict(enumerate(alone))
+    assert len({tuple(choice) for choice in alone}) == 3
+
+
+@pytest.mark.parametrize("n_before", [1, 7, 19])
+def test_a_request_that_goes_on_elsewhere_gives_the_tokens_it_would_have_given(path: Path, n_before: int) -> None:
+    prompt = some_prompts(1)[0]
+    sampling = Sampling(20, temperature=0.8, seed=3, presence_penalty=0.7, repetition_penalty=1.1, min_tokens=20)
+    whole = tokens(an_engine(path), [prompt], sampling)[0]
+    elsewhere = an_engine(path, replace(SMALL, step_tokens=11, block_tokens=8))
+    elsewhere.add(Add(0, prompt + whole[:n_before], sampling, n_generated=n_before))
+    rest = []
+    while elsewhere.has_work:
+        rest += [token.token for token in elsewhere.step().tokens]
+    assert whole[:n_before] + rest == whole
+
+
+def test_an_answer_with_a_schema_is_json(path: Path) -> None:
+    schema = {
+        "type": "object", "required": ["a", "b"], "additionalProperties": False,
+        "properties": {"a": {"type": "boolean"}, "b": {"enum": ["yes", "no"]}},
+    }  # fmt: skip
+    sampling = Sampling(200, temperature=1.0, grammar=json_schema_grammar(schema))
+    engine = an_engine(path)
+    answers = tokens(engine, some_prompts(3), [replace(sampling, seed=i) for i in range(3)])
+    vocabulary = open_vocabulary(path)
+    spelling = TokenBytes(vocabulary.tokens, vocabulary.special_ids)
+    for answer in answers:
+        assert answer[-1] in vocabulary.stop_ids
+        value = json.loads(b"".join(spelling.of(token) for token in answer))
+        assert isinstance(value["a"], bool)
+        assert value["b"] in ("yes", "no")
 
 
 def test_a_seed_gives_the_same_tokens_in_any_company_and_another_seed_others(path: Path) -> None:
