@@ -143,8 +143,6 @@ def _scaling(file: GgufFile, arch: str, head_dim: int) -> RopeScaling | None:
     if kind == "none":
         return None
     factor = file.number(f"{prefix}.factor")
-    if not factor >= 1:
-        raise CheckpointError(f"{file.path}: metadata key '{prefix}.factor' is {factor}; it must be at least 1.")
     if kind == "linear":
         return LinearScaling(factor)
     if kind == "yarn":
@@ -153,7 +151,7 @@ def _scaling(file: GgufFile, arch: str, head_dim: int) -> RopeScaling | None:
             file.integer(f"{prefix}.original_context_length"),
             beta_fast=file.number(f"{prefix}.yarn_beta_fast", 32.0),
             beta_slow=file.number(f"{prefix}.yarn_beta_slow", 1.0),
-            attention_factor=file.number(f"{prefix}.attn_factor", 1.0) * (0.1 * log(factor) + 1.0),
+            attention_factor=file.number(f"{prefix}.attn_factor", 1.0) * (0.1 * log(max(factor, 1.0)) + 1.0),
         )
     raise CheckpointError(
         f"{file.path}: rope scaling '{kind}' is not supported; this worker has none, linear and yarn."

@@ -60,8 +60,12 @@ def hf_config(fields: Fields) -> ModelConfig:
     )
     _check(fields, config)
     rope, context = _rope(fields, trained_context)
+    # The scaling itself first: a context that it made absurd would be refused with the wrong sentence.
+    _check(fields, replace(config, rope=rope))
     config = replace(config, rope=rope, context=context, windows=_windows(fields, architecture, config.n_layers))
     _check(fields, config)
+    if all(window is None or window >= context for window in config.windows):
+        return replace(config, windows=())
     return config
 
 
@@ -156,29 +160,20 @@ def _rope(fields: Fields, trained_context: int) -> tuple[RopeConfig, int]:
     if read is None:
         allowed = ", ".join(("default", *_SCALINGS))
         raise CheckpointError(f"{params.name}: rope type '{kind}' is not supported; this worker has {allowed}.")
-    scaling, context = read(params, _factor(params), trained_context)
+    scaling, context = read(params, params.number("factor"), trained_context)
     return RopeConfig(theta, scaling), context
 
 
-def _factor(params: Fields) -> float:
-    factor = params.number("factor")
-    if not 1 <= factor <= 1e6:
-        raise CheckpointError(f"{params.name}: factor is {factor:g}; it must be from 1 to a million.")
-    return factor
-
-
 def _linear(params: Fields, factor: float, trained_context: int) -> tuple[RopeScaling, int]:
-    return LinearScaling(factor), int(trained_context * factor)
+    return LinearScaling(factor), _scaled(trained_context, factor)
 
 
 def _dynamic(params: Fields, factor: float, trained_context: int) -> tuple[RopeScaling, int]:
-    return DynamicScaling(factor, trained_context), int(trained_context * factor)
+    return DynamicScaling(factor, trained_context), _scaled(trained_context, factor)
 
 
 def _llama3(params: Fields, factor: float, trained_context: int) -> tuple[RopeScaling, int]:
     low, high = params.number("low_freq_factor"), params.number("high_freq_factor")
-    if not 0 < low < high:
-        raise CheckpointError(f"{params.name}: low_freq_factor {low:g} must be below high_freq_factor {high:g}.")
     return Llama3Scaling(factor, low, high, _original_context(params, trained_context)), trained_context
 
 
@@ -187,28 +182,23 @@ def _yarn(params: Fields, factor: float, trained_context: int) -> tuple[RopeScal
     scaling = YarnScaling(
         factor,
         original,
-        beta_fast=_positive(params, "beta_fast", 32.0),
-        beta_slow=_positive(params, "beta_slow", 1.0),
+        beta_fast=params.number("beta_fast", 32.0),
+        beta_slow=params.number("beta_slow", 1.0),
         attention_factor=params.number("attention_factor") if "attention_factor" in params else None,
         mscale=params.number("mscale") if "mscale" in params else None,
         mscale_all_dim=params.number("mscale_all_dim") if "mscale_all_dim" in params else None,
         truncate=params.flag("truncate", True),
     )
-    return scaling, max(trained_context, int(original * factor))
+    return scaling, max(trained_context, _scaled(original, factor))
 
 
-def _positive(params: Fields, key: str, default: float) -> float:
-    value = params.number(key, default)
-    if not value > 0:
-        raise CheckpointError(f"{params.name}: {key} is {value:g}; it must be positive.")
-    return value
+def _scaled(context: int, factor: float) -> int:
+    """Absurd factors give an absurd context, which is refused with a sentence, rather than an overflow."""
+    return int(min(context * factor, 1 << 62))
 
 
 def _original_context(params: Fields, trained_context: int) -> int:
-    value = params.integer("original_max_position_embeddings", trained_context)
-    if value <= 0:
-        raise CheckpointError(f"{params.name}: original_max_position_embeddings is {value}; it must be positive.")
-    return value
+    return params.integer("original_max_position_embeddings", trained_context)
 
 
 _SCALINGS: Final[Mapping[str, Callable[[Fields, float, int], tuple[RopeScaling, int]]]] = {

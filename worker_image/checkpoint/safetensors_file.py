@@ -61,6 +61,8 @@ class SafetensorsFile:
         self.check_readable(name)
         raw = np.frombuffer(self._map, np.uint8, entry.n_bytes, entry.start_byte)
         values = raw.view(READABLE[entry.dtype]).reshape(entry.shape)
+        if not values.flags.aligned:
+            values = values.copy()
         return StoredTensor(values, bfloat16=entry.dtype == "BF16", in_file=True)
 
     def check_readable(self, name: str) -> None:

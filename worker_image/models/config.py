@@ -69,6 +69,18 @@ LARGEST: Final = {
 }
 """Far beyond any model: a damaged number must not become an allocation."""
 
+SCALING_RANGES: Final[dict[str, tuple[float, float]]] = {
+    "factor": (1.0, 1e6),
+    "trained_context": (1, 1 << 24),
+    "low_freq_factor": (1e-3, 1e6),
+    "high_freq_factor": (1e-3, 1e6),
+    "beta_fast": (1e-3, 1e6),
+    "beta_slow": (1e-3, 1e6),
+    "attention_factor": (1e-3, 1e3),
+    "mscale": (0.0, 1e3),
+    "mscale_all_dim": (0.0, 1e3),
+}
+
 RopeScaling: TypeAlias = LinearScaling | DynamicScaling | Llama3Scaling | YarnScaling | FrequencyFactors
 
 
@@ -153,8 +165,24 @@ class ModelConfig:
                 f"{self.n_q_heads} query heads, {self.n_kv_heads} KV heads of {self.head_dim} elements; "
                 "query heads must be a multiple of KV heads and the head size even"
             )
-        if not self.norm_eps > 0 or not self.rope.theta > 0:
-            return f"norm_eps is {self.norm_eps} and rope theta {self.rope.theta}; both must be positive"
-        if any(window is not None and window <= 0 for window in self.windows):
-            return f"the sliding window is {min(w for w in self.windows if w is not None)}; it must be positive"
-        return None
+        if not self.norm_eps > 0 or not self.rope.theta > 1:
+            return f"norm_eps is {self.norm_eps} and rope theta {self.rope.theta}; they must be above 0 and 1"
+        if (window := min((w for w in self.windows if w is not None), default=1)) <= 0:
+            return f"the sliding window is {window}; it must be positive"
+        return None if self.rope.scaling is None else _scaling_problem(self.rope.scaling, self.head_dim)
+
+
+def _scaling_problem(scaling: RopeScaling, head_dim: int) -> str | None:
+    """Numbers for which the formulas have no value are refused, and those no model could mean."""
+    for name, (least, most) in SCALING_RANGES.items():
+        value = getattr(scaling, name, None)
+        if value is not None and not least <= value <= most:
+            return f"rope scaling's {name} is {value:g}; it must be from {least:g} to {most:g}"
+    if isinstance(scaling, Llama3Scaling) and scaling.low_freq_factor >= scaling.high_freq_factor:
+        return (
+            f"rope scaling's low_freq_factor is {scaling.low_freq_factor:g}; "
+            f"it must be below high_freq_factor, {scaling.high_freq_factor:g}"
+        )
+    if isinstance(scaling, DynamicScaling) and head_dim < 4:
+        return f"head_dim is {head_dim}; dynamic rope scaling needs at least 4"
+    return None

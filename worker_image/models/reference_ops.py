@@ -6,7 +6,7 @@ float32 and rounded once, as `transformers` does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch.nn.functional import embedding, silu
@@ -26,6 +26,16 @@ class ReferenceStep(StepTensors):
     """(tokens,) int64: where each token's key and value go, block · block_tokens + offset."""
     groups: tuple[AttentionGroup, ...]
     cache: KvCache
+    rotations: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
+    """What `rotation` has looked up already, by table."""
+
+    def rotation(self, table: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosines and sines of the step's positions, (tokens, 1, head_dim/2) each: the same for every layer."""
+        known = self.rotations.get(id(table))
+        if known is None:
+            cos, sin = table[self.positions].unsqueeze(1).chunk(2, dim=-1)
+            known = self.rotations[id(table)] = (cos.contiguous(), sin.contiguous())
+        return known
 
 
 class ReferenceOps:
@@ -62,7 +72,7 @@ class ReferenceOps:
             qkv += layer.bias
         n_rotated = layer.n_q_heads + layer.n_kv_heads
         heads = qkv.view(-1, n_rotated + layer.n_kv_heads, layer.head_dim)
-        rotated = rotate(self._normed(layer, heads[:, :n_rotated]), layer.rope[step.positions].unsqueeze(1))
+        rotated = rotate(self._normed(layer, heads[:, :n_rotated]), *step.rotation(layer.rope))
         q, k = rotated[:, : layer.n_q_heads], rotated[:, layer.n_q_heads :]
         step.cache.write(layer.index, step.slots, k.flatten(1), heads[:, n_rotated:].flatten(1))
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
@@ -82,10 +92,9 @@ class ReferenceOps:
         return silu(gate).mul_(up)
 
 
-def rotate(heads: torch.Tensor, cos_sin: torch.Tensor) -> torch.Tensor:
-    """heads: (tokens, heads, head_dim), cos_sin: (tokens, 1, head_dim) float32 → rotated copy, contiguous."""
+def rotate(heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """heads: (tokens, heads, head_dim), cos, sin: (tokens, 1, head_dim/2) float32 → rotated copy, contiguous."""
     first, second = heads.float().chunk(2, dim=-1)
-    cos, sin = cos_sin.chunk(2, dim=-1)
     out = torch.empty(heads.shape, dtype=torch.float32, device=heads.device)
     a, b = out.chunk(2, dim=-1)
     torch.mul(first, cos, out=a).addcmul_(second, sin, value=-1)
