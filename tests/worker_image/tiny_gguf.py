@@ -132,6 +132,8 @@ def _value(value: Any) -> bytes:
             return struct.pack("<I", 8) + _string(value)
         case [str(), *_]:
             return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(_string(item) for item in value)
+        case [float(), *_]:
+            return struct.pack(f"<IIQ{len(value)}f", 9, 6, len(value), *value)
         case [*_]:
             return struct.pack(f"<IIQ{len(value)}i", 9, 5, len(value), *value)
     raise TypeError(f"no GGUF type for {type(value)}")
