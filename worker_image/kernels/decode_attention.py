@@ -20,6 +20,7 @@ import triton.language as tl
 from worker_image.kernels.attention_tile import attend_tiles, merge
 from worker_image.kernels.checks import FLOATS, power_of_two, require, require_tensor
 from worker_image.kernels.decode_plan import PLAN_COLUMNS, PlanShape, plan_decode, units_of
+from worker_image.kernels.early import launch_options, wait_for_predecessor
 from worker_image.kernels.paged import PagedCache, gather_reference
 from worker_image.kernels.tuning import AttentionTile
 
@@ -60,11 +61,11 @@ class DecodeShape:
         unit = self.fixed_split or self.tile.block_n
         return PlanShape(self.n_kv_heads, unit, self.window, 1 if self.fixed_split else self.tile.min_units)
 
-    def partial_slots(self, max_tokens: int, max_rows: int) -> int:
-        """Room for partials: two a program, or every split of `max_tokens` cached tokens shared by `max_rows` rows."""
+    def partial_slots(self, max_rows: int, max_tokens: int) -> int:
+        """Room for partials: two a program, or every split of `max_rows` rows of `max_tokens` tokens."""
         if self.fixed_split is None:
             return 2 * self.n_programs
-        return (max_tokens // self.fixed_split + max_rows) * self.n_kv_heads
+        return max_rows * -(-max_tokens // self.fixed_split) * self.n_kv_heads
 
 
 @dataclass(frozen=True)
@@ -106,10 +107,13 @@ def decode_attention(
     block_tables: torch.Tensor,
     lengths: torch.Tensor,
     out: torch.Tensor,
+    *,
+    early: bool = False,
 ) -> None:
     """q, out: (rows, q_heads, head_dim); block_tables: (rows, blocks) int32; lengths as planned, the new token counted.
 
-    `out` is overwritten, the workspace is scratch. Raises KernelError. Source: arXiv:2307.08691, split over the keys.
+    `out` is overwritten, the workspace is scratch. `early` lets it overlap the kernel before, which must not be the
+    one that planned. Raises KernelError. Source: arXiv:2307.08691, split over the keys.
     """
     rows = q.shape[0]
     require_tensor("q", q, (rows, shape.n_q_heads, shape.head_dim), FLOATS)
@@ -145,10 +149,12 @@ def decode_attention(
         WINDOW=shape.window or 0,
         COLUMNS=PLAN_COLUMNS,
         # Partials are combined one by one in deterministic mode, as `prefill_attention` merges them.
-        COMBINE=1 if shape.fixed_split else 8,
+        COMBINE=1 if shape.fixed_split else 4 * min(4, shape.tile.warps),
         STAGES=shape.tile.stages,
+        EARLY=early,
         num_warps=shape.tile.warps,
         num_stages=shape.tile.stages,
+        **launch_options(early),
     )
 
 
@@ -243,6 +249,7 @@ def _decode_kernel(
     COLUMNS: tl.constexpr,
     COMBINE: tl.constexpr,
     STAGES: tl.constexpr,
+    EARLY: tl.constexpr,
 ) -> None:
     TILES: tl.constexpr = UNIT // BLOCK_N
     program = tl.program_id(0)
@@ -256,8 +263,9 @@ def _decode_kernel(
     offs_m = tl.arange(0, BLOCK_M)
     offs_d = tl.arange(0, HEAD_PAD)
     inside = (offs_m[:, None] < GROUP) & (offs_d[None, :] < HEAD_DIM)
+    length = tl.load(lengths + row)
+    wait_for_predecessor(EARLY)
     while left > 0:
-        length = tl.load(lengths + row)
         first_unit, n_units = units_of(length, UNIT, WINDOW)
         take = tl.minimum(n_units - unit, left)
         if FIXED:
@@ -340,3 +348,5 @@ def _decode_kernel(
             if head == N_KV_HEADS:
                 head = 0
                 row += 1
+                # The last program may step past the last row, with nothing left to do there.
+                length = tl.load(lengths + row, mask=left > 0, other=0)

@@ -73,10 +73,7 @@ def plan_decode_reference(lengths: torch.Tensor, n_programs: int, shape: PlanSha
 @triton.jit
 def units_of(length: tl.tensor, UNIT: tl.constexpr, WINDOW: tl.constexpr) -> tuple[tl.tensor, tl.tensor]:
     """The first unit a row's last token sees, and how many it sees."""
-    if WINDOW > 0:
-        first = tl.maximum(length - WINDOW, 0) // UNIT
-    else:
-        first = length * 0
+    first = tl.maximum(length - WINDOW, 0) // UNIT if WINDOW > 0 else length * 0
     return first, tl.cdiv(length, UNIT) - first
 
 

@@ -31,7 +31,7 @@ def matmul(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, tile: Matmu
     _matmul_kernel[(min(n_tiles, n_sms * tile.programs_per_sm),)](
         TensorDescriptor.from_tensor(x, [tile.block_m, tile.block_k]),
         TensorDescriptor.from_tensor(weight, [tile.block_n, tile.block_k]),
-        TensorDescriptor.from_tensor(out, [tile.block_m, tile.block_n // tile.out_parts]),
+        out if tile.swap else TensorDescriptor.from_tensor(out, [tile.block_m, tile.block_n // tile.out_parts]),
         rows,
         width,
         depth,
@@ -40,6 +40,7 @@ def matmul(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, tile: Matmu
         BLOCK_K=tile.block_k,
         GROUP_M=tile.group_m,
         OUT_PARTS=tile.out_parts,
+        SWAP=tile.swap,
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
@@ -51,9 +52,9 @@ def matmul_reference(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
 
 
 @triton.jit
-def _tile_of(tile: tl.tensor, n_rows: tl.tensor, n_columns: tl.tensor, GROUP_M: tl.constexpr) -> tuple[
-    tl.tensor, tl.tensor
-]:
+def _tile_of(
+    tile: tl.tensor, n_rows: tl.tensor, n_columns: tl.tensor, GROUP_M: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
     """Row and column of a tile; GROUP_M rows are walked together, so that the weight's tiles are met in the L2."""
     in_group = GROUP_M * n_columns
     first = tile // in_group * GROUP_M
@@ -74,22 +75,37 @@ def _matmul_kernel(
     BLOCK_K: tl.constexpr,
     GROUP_M: tl.constexpr,
     OUT_PARTS: tl.constexpr,
+    SWAP: tl.constexpr,
 ) -> None:
     PART: tl.constexpr = BLOCK_N // OUT_PARTS
     n_rows = tl.cdiv(rows, BLOCK_M)
     n_columns = tl.cdiv(width, BLOCK_N)
     for tile in tl.range(tl.program_id(0), n_rows * n_columns, tl.num_programs(0), flatten=True):
         row, column = _tile_of(tile, n_rows, n_columns, GROUP_M)
-        acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-        for k in range(0, depth, BLOCK_K):
-            a = x.load([row * BLOCK_M, k])
-            b = weight.load([column * BLOCK_N, k])
-            acc = tl.dot(a, b.T, acc, input_precision="ieee")
-        if OUT_PARTS == 1:
-            out.store([row * BLOCK_M, column * BLOCK_N], acc.to(out.dtype))
+        if SWAP:
+            # Few rows are the narrow side of the matrix instruction; as its long side they would be mostly padding.
+            swapped = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
+            for k in range(0, depth, BLOCK_K):
+                a = x.load([row * BLOCK_M, k])
+                b = weight.load([column * BLOCK_N, k])
+                swapped = tl.dot(b, a.T, swapped, input_precision="ieee")
+            offs_n = column * BLOCK_N + tl.arange(0, BLOCK_N)
+            offs_m = row * BLOCK_M + tl.arange(0, BLOCK_M)
+            target = out + offs_m[None, :].to(tl.int64) * width + offs_n[:, None]
+            tl.store(
+                target, swapped.to(out.dtype.element_ty), mask=(offs_n[:, None] < width) & (offs_m[None, :] < rows)
+            )
         else:
-            # Written in halves, so that the staging buffer leaves room for another stage of the loads.
-            halves = tl.permute(tl.reshape(acc, (BLOCK_M, 2, PART)), (0, 2, 1))
-            left, right = tl.split(halves)
-            out.store([row * BLOCK_M, column * BLOCK_N], left.to(out.dtype))
-            out.store([row * BLOCK_M, column * BLOCK_N + PART], right.to(out.dtype))
+            acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+            for k in range(0, depth, BLOCK_K):
+                a = x.load([row * BLOCK_M, k])
+                b = weight.load([column * BLOCK_N, k])
+                acc = tl.dot(a, b.T, acc, input_precision="ieee")
+            if OUT_PARTS == 1:
+                out.store([row * BLOCK_M, column * BLOCK_N], acc.to(out.dtype))
+            else:
+                # Written in halves, so that the staging buffer leaves room for another stage of the loads.
+                halves = tl.permute(tl.reshape(acc, (BLOCK_M, 2, PART)), (0, 2, 1))
+                left, right = tl.split(halves)
+                out.store([row * BLOCK_M, column * BLOCK_N], left.to(out.dtype))
+                out.store([row * BLOCK_M, column * BLOCK_N + PART], right.to(out.dtype))

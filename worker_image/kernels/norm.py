@@ -11,24 +11,25 @@ import triton
 import triton.language as tl
 
 from worker_image.kernels.checks import FLOATS, power_of_two, require, require_tensor
+from worker_image.kernels.early import launch_options, wait_for_predecessor
 
 MAX_WIDTH = 16384
 """A row is held in registers."""
 
 
-def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor) -> None:
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor, *, early: bool = False) -> None:
     """x, out: (rows, width) contiguous; weight: (width,) of x's type. Overwrites `out`. Source: arXiv:1910.07467."""
     _check(x, weight, out)
-    _launch(x, x, weight, out, eps, has_residual=False)
+    _launch(x, x, weight, out, eps, has_residual=False, early=early)
 
 
 def add_rms_norm(
-    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float, out: torch.Tensor, *, early: bool = False
 ) -> None:
     """residual += x; out = rms_norm(residual). Both (rows, width) contiguous; `out` may be x itself."""
     _check(x, weight, out)
     require_tensor("residual", residual, tuple(x.shape), (x.dtype,))
-    _launch(x, residual, weight, out, eps, has_residual=True)
+    _launch(x, residual, weight, out, eps, has_residual=True, early=early)
 
 
 def rms_norm_reference(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
@@ -45,14 +46,15 @@ def _check(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
 
 
 def _launch(
-    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, eps: float, *, has_residual: bool
-) -> None:
+    x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, eps: float, *,
+    has_residual: bool, early: bool,
+) -> None:  # fmt: skip
     rows, width = x.shape
     block = power_of_two(width)
     if rows:
         _rms_norm_kernel[(rows,)](
-            x, residual, weight, out, eps, WIDTH=width, BLOCK=block, RESIDUAL=has_residual,
-            num_warps=min(16, max(1, block // 512)),
+            x, residual, weight, out, eps, WIDTH=width, BLOCK=block, RESIDUAL=has_residual, EARLY=early,
+            num_warps=min(16, max(1, block // 512)), **launch_options(early),
         )  # fmt: skip
 
 
@@ -66,12 +68,14 @@ def _rms_norm_kernel(
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
     RESIDUAL: tl.constexpr,
+    EARLY: tl.constexpr,
 ) -> None:
     offsets = tl.arange(0, BLOCK)
     inside = offsets < WIDTH
     start = tl.program_id(0).to(tl.int64) * WIDTH
-    values = tl.load(x + start + offsets, mask=inside, other=0.0)
     gains = tl.load(weight + offsets, mask=inside, other=0.0)
+    wait_for_predecessor(EARLY)
+    values = tl.load(x + start + offsets, mask=inside, other=0.0)
     if RESIDUAL:
         values = (values.to(tl.float32) + tl.load(residual + start + offsets, mask=inside, other=0.0)).to(values.dtype)
         tl.store(residual + start + offsets, values, mask=inside)

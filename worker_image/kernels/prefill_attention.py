@@ -186,10 +186,7 @@ def _prefill_kernel(
     acc = tl.zeros([BLOCK_M, HEAD_PAD], tl.float32)
     m = tl.zeros([BLOCK_M], tl.float32) - float("inf")
     total = tl.zeros([BLOCK_M], tl.float32)
-    if WINDOW > 0:
-        first_seen = tl.maximum(first_position + 1 - WINDOW, 0)
-    else:
-        first_seen = 0
+    first_seen = tl.maximum(first_position + 1 - WINDOW, 0) if WINDOW > 0 else 0
     if SPLIT > 0:
         TILES: tl.constexpr = SPLIT // BLOCK_N
         for split in range(first_seen // SPLIT, tl.cdiv(end, SPLIT)):

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 
 from worker_image.kernels.checks import FLOATS, power_of_two, require, require_tensor
+from worker_image.kernels.early import launch_options, wait_for_predecessor
 from worker_image.kernels.paged import PagedCache
 
 
@@ -58,6 +59,8 @@ def qkv_to_cache(
     slots: torch.Tensor,
     cache: PagedCache,
     q: torch.Tensor,
+    *,
+    early: bool = False,
 ) -> None:
     """qkv: (tokens, n_heads · head_dim); rope: (positions, head_dim) float32, cosines then sines; positions, slots:
     (tokens,) int64, slot = block · page + offset, negative for padding. Writes q: (tokens, q_heads, head_dim) and
@@ -95,7 +98,9 @@ def qkv_to_cache(
         HEADS=shape.heads_a_program,
         BIAS=extras.bias is not None,
         NORM=extras.q_norm is not None,
+        EARLY=early,
         num_warps=2,
+        **launch_options(early),
     )
 
 
@@ -105,8 +110,7 @@ def qkv_reference(
     """Queries, keys, values: (tokens, heads, head_dim) float64."""
     wide = qkv.double() if extras.bias is None else qkv.double() + extras.bias.double()
     heads = wide.view(-1, shape.n_heads, shape.head_dim)
-    sizes = [shape.n_q_heads, shape.n_kv_heads, shape.n_kv_heads]
-    q, k, v = heads.split(sizes, dim=1)
+    q, k, v = heads.tensor_split((shape.n_q_heads, shape.n_q_heads + shape.n_kv_heads), dim=1)
     if extras.q_norm is not None and extras.k_norm is not None:
         q, k = (
             x * (x.square().mean(-1, keepdim=True) + shape.norm_eps).rsqrt() * gain.double()
@@ -152,6 +156,7 @@ def _qkv_kernel(
     HEADS: tl.constexpr,
     BIAS: tl.constexpr,
     NORM: tl.constexpr,
+    EARLY: tl.constexpr,
 ) -> None:
     HALF: tl.constexpr = HEAD_DIM // 2
     token = tl.program_id(0).to(tl.int64)
@@ -163,6 +168,7 @@ def _qkv_kernel(
     inside = (offs_h[:, None] >= 0) & (offs_d[None, :] < HALF)
     writes = inside & (slot + 0 * offs_h[:, None] >= 0)
     columns = (first_head + offs_h)[:, None] * HEAD_DIM + offs_d[None, :]
+    wait_for_predecessor(EARLY)
     source = qkv + token * ((N_Q_HEADS + 2 * N_KV_HEADS) * HEAD_DIM) + columns
     raw_a = tl.load(source, mask=inside, other=0.0)
     raw_b = tl.load(source + HALF, mask=inside, other=0.0)

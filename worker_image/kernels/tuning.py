@@ -1,8 +1,16 @@
-"""Tile shapes by device: a table made by `python -m benchmarks.engine tune` and shipped; nothing is searched at start."""
+"""Tile shapes by device: a table that `python -m benchmarks.engine tune` makes; nothing is searched at start."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+TABLE: Final = Path(__file__).parent / "tuned.json"
+OTHER: Final = "other"
+"""The table's entry for devices that nobody has tuned: small tiles that fit any card with bf16."""
 
 
 @dataclass(frozen=True)
@@ -30,3 +38,55 @@ class MatmulTile:
     out_parts: int = 1
     """2: the output tile is written in halves."""
     programs_per_sm: int = 1
+    swap: bool = False
+    """Computes the transposed tile: for a handful of rows."""
+
+
+TileT = TypeVar("TileT")
+ByRows = tuple[tuple[int | None, TileT], ...]
+"""Largest number of rows, ascending, and the tile up to it; None holds any."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What one device uses."""
+
+    decode: ByRows[AttentionTile]
+    prefill: AttentionTile
+    fixed_attention: AttentionTile
+    """Of decode and prefill alike in deterministic mode, where one tile must serve all."""
+    fixed_split: int
+    """Tokens a split in deterministic mode."""
+    matmul: ByRows[MatmulTile]
+    """Deterministic mode only."""
+    early: bool = False
+    """Small kernels are launched while their predecessor still runs; compute capability 9.0 and up."""
+
+
+def tuning_for(device_name: str, table: Path = TABLE) -> Tuning:
+    """The entry of a device as torch names it, or the one for all others."""
+    entries = json.loads(table.read_text(encoding="utf-8"))
+    return parse_tuning(entries.get(device_name, entries[OTHER]))
+
+
+def parse_tuning(entry: dict[str, Any]) -> Tuning:
+    return Tuning(
+        decode=_by_rows(entry["decode"], AttentionTile),
+        prefill=AttentionTile(**entry["prefill"]),
+        fixed_attention=AttentionTile(**entry["fixed_attention"]),
+        fixed_split=entry["fixed_split"],
+        matmul=_by_rows(entry["matmul"], MatmulTile),
+        early=entry["early"],
+    )
+
+
+def tile_for(tiles: ByRows[TileT], rows: int) -> TileT:
+    """The first whose limit holds `rows`; the last holds any."""
+    return next(tile for limit, tile in tiles if limit is None or rows <= limit)
+
+
+def _by_rows(entries: Iterable[dict[str, Any]], kind: type[TileT]) -> ByRows[TileT]:
+    return tuple(
+        (entry["up_to_rows"], kind(**{key: value for key, value in entry.items() if key != "up_to_rows"}))
+        for entry in entries
+    )

@@ -36,7 +36,7 @@ def attend(shape: DecodeShape, lengths: list[int], dtype: torch.dtype = torch.fl
     cache, tables = cache_for(lengths, shape.n_kv_heads, shape.head_dim, dtype)
     q = randn(len(lengths), shape.n_q_heads, shape.head_dim, dtype=dtype)
     steps = torch.tensor(lengths, dtype=torch.int32)
-    workspace = DecodeWorkspace.allocate(shape, shape.partial_slots(sum(lengths), len(lengths)), CPU)
+    workspace = DecodeWorkspace.allocate(shape, shape.partial_slots(len(lengths), max(lengths)), CPU)
     plan_step(shape, workspace, steps)
     out = torch.zeros_like(q)
     decode_attention(shape, workspace, q, cache, tables, steps, out)
@@ -92,7 +92,7 @@ def test_with_a_fixed_split_a_row_has_the_same_bits_in_any_batch() -> None:
     lengths = torch.tensor([150, 61, 90], dtype=torch.int32)
 
     def run(rows: slice) -> torch.Tensor:
-        workspace = DecodeWorkspace.allocate(shape, shape.partial_slots(301, 3), CPU)
+        workspace = DecodeWorkspace.allocate(shape, shape.partial_slots(3, 150), CPU)
         out = torch.zeros_like(q[rows])
         plan_step(shape, workspace, lengths[rows])
         decode_attention(shape, workspace, q[rows], cache, tables[rows], lengths[rows], out)

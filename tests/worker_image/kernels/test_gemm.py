@@ -8,7 +8,8 @@ from worker_image.kernels.checks import KernelError
 from worker_image.kernels.gemm import matmul, matmul_reference
 from worker_image.kernels.tuning import MatmulTile
 
-TILES = [MatmulTile(16, 32, 32, 4, 2), MatmulTile(32, 64, 16, 4, 2, group_m=2, out_parts=2)]
+TILES = [MatmulTile(16, 32, 32, 4, 2), MatmulTile(32, 64, 16, 4, 2, group_m=2, out_parts=2),
+         MatmulTile(16, 64, 32, 4, 2, swap=True)]  # fmt: skip
 
 
 @pytest.mark.parametrize("tile", TILES)

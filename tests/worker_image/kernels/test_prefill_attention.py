@@ -63,7 +63,7 @@ def test_with_a_fixed_split_prefill_gives_the_bits_of_decode(window: int | None)
     expected = prefill_attention_reference(prefill, q, cache, tables, chunks)
     torch.testing.assert_close(prompt.double(), expected, rtol=1e-5, atol=1e-5)
     decode = DecodeShape(4, 2, 64, window, tile, 3, fixed_split=64)
-    workspace = DecodeWorkspace.allocate(decode, decode.partial_slots(length, 1), torch.device("cpu"))
+    workspace = DecodeWorkspace.allocate(decode, decode.partial_slots(1, length), torch.device("cpu"))
     for position in (0, 63, 64, 149):
         lengths = torch.tensor([position + 1], dtype=torch.int32)
         plan_step(decode, workspace, lengths)
