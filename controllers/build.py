@@ -10,6 +10,9 @@ from controllers.capacity_forecast.capacities import remember_capacities
 from controllers.capacity_forecast.pages import decisions_page
 from controllers.capacity_forecast.reconciler import CapacityForecastReconciler
 from controllers.capacity_forecast.wiring import wire_insight
+from controllers.dashboard.caches import Caches as DashboardCaches
+from controllers.dashboard.past import Remembered
+from controllers.dashboard.wiring import wire_dashboard
 from controllers.history.scraper import Scraper
 from controllers.inference_service.admin_ports import HttpAdminPorts
 from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX, own_caches
@@ -67,6 +70,10 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
     wake(services, queue, forecast_of)
     around_services.pods.on_change(insight.cold_starts.observe)
 
+    # Who shows it to people.
+    shown = DashboardCaches(services, forecasts, slas, tenants)
+    dashboard = wire_dashboard(client, settings, shown, Remembered(insight.source, insight.decisions))
+
     # What watches the load itself, in standbys too.
     scraper = Scraper(
         ScrapedGateways(around_services, HttpAdminPorts()), insight.store, settings.history.scrape_period_s
@@ -80,6 +87,7 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
             *of_services.background,
             *of_tenants.background,
             *insight.background,
+            *dashboard,
             Background("the capacities", lambda: remember_capacities(insight.store, capacities)),
         ),
         always=(Background("the history", scraper.run),),

@@ -66,6 +66,16 @@ class Forecasting(Section):
     timeout_s: float = Field(60.0, ge=1.0, description="After which a forecast is given up and its process killed.")
 
 
+class Dashboard(Section):
+    """The web page of the operator that leads."""
+
+    enabled: bool = Field(False, description="Serve it.")
+    port: int = Field(8084, ge=1, le=65535, description="Where it listens.")
+    anonymous_read: bool = Field(
+        False, description="Show it to everybody who reaches the port; else only to holders of a Kubernetes token."
+    )
+
+
 class Settings(Section):
     """Everything in the file. Each field has a default that works with the charts' defaults."""
 
@@ -85,6 +95,7 @@ class Settings(Section):
     model_cache: ModelCache = Field(default_factory=ModelCache, description="Copies of Models on the nodes.")
     history: History = Field(default_factory=History, description="The load of the past.")
     forecasting: Forecasting = Field(default_factory=Forecasting, description="Forecasts of the load.")
+    dashboard: Dashboard = Field(default_factory=Dashboard, description="The web page.")
     workers: int = Field(16, ge=1, le=256, description="Reconciles that may run at once.")
     resync_period_s: float = Field(300.0, ge=10.0, description="Every object is looked at once in this time.")
 

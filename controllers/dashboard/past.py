@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from dataclasses import dataclass
 from typing import Protocol
 
-from controllers.history.interface import Counts, HistorySource, ServiceId
-from controllers.history.store import Store
-from controllers.history.thread import StoreThread
+from controllers.capacity_forecast.decisions import DecisionLog
+from controllers.history.interface import Counts, HistorySource, HistoryUnavailable, ServiceId
 
 
 class Past(Protocol):
@@ -24,13 +24,16 @@ class Past(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """Loads from the history's source (Prometheus or the store), decisions from the store."""
+    """Loads from the history's source (Prometheus or the store), decisions from their record."""
 
     source: HistorySource
-    store: StoreThread
+    log: DecisionLog
 
     async def counts(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Counts:
         return await self.source.read(service, start_s, end_s, step_s)
 
     async def decisions(self, service: ServiceId, since_s: float, most: int) -> list[str]:
-        return await self.store.call(Store.decisions, service, since_s, most)
+        try:
+            return await self.log.read(service, since_s, most)
+        except sqlite3.Error as error:
+            raise HistoryUnavailable(f"The record of decisions cannot be read: {error}.") from error
