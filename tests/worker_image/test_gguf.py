@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
+import torch
 from gguf.quants import dequantize
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.worker_image.tiny_gguf import Shape, tiny_llama, write_gguf
 from worker_image.checkpoint.gguf import GgufFile
+from worker_image.checkpoint.gguf_checkpoint import GgufCheckpoint
 from worker_image.checkpoint.quant import decode_tensor
 from worker_image.checkpoint.source import find_gguf, verify_digest
 from worker_image.checkpoint.tokenizer import load_vocabulary
 from worker_image.errors import CheckpointError
+from worker_image.models.rope import rope_table
+from worker_image.models.tensors import expected_tensors
 
 
 @pytest.fixture
@@ -76,6 +84,72 @@ def read_everything(path: Path) -> None:
     load_vocabulary(file)
     for name in file.tensors:
         decode_tensor(file, name)
+    checkpoint = GgufCheckpoint(path)
+    for name in expected_tensors(checkpoint.config):
+        checkpoint.read(name)
+
+
+ANY_VALUE = st.one_of(
+    st.integers(-(2**31), 2**31 - 1), st.floats(width=32), st.booleans(), st.text(max_size=8),
+    st.sampled_from(["yarn", "linear", "none", "llama", "qwen2", "qwen3", "gpt2"]),
+    st.lists(st.integers(0, 9), max_size=3),
+)  # fmt: skip
+KEYS = [
+    *(key for key in tiny_llama().metadata if key != "tokenizer.ggml.tokens"), "llama.rope.scaling.type",
+    "llama.rope.scaling.factor", "llama.rope.scaling.original_context_length", "llama.rope.scaling.yarn_beta_fast",
+    "llama.rope.scaling.yarn_beta_slow", "llama.rope.scaling.attn_factor", "llama.rope.dimension_count",
+    "llama.attention.key_length", "llama.attention.value_length", "general.alignment", "tokenizer.ggml.scores",
+]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    changes=st.dictionaries(st.sampled_from(KEYS), ANY_VALUE, min_size=1, max_size=4),
+    scaling=st.sampled_from([{}, {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 2.0}]),
+)
+def test_no_metadata_does_worse_than_a_sentence_and_what_passes_has_a_rope_table(
+    path: Path, changes: dict[str, Any], scaling: dict[str, Any]
+) -> None:
+    contents = tiny_llama()
+    contents.metadata |= scaling | changes
+    write_gguf(path, contents)
+    with contextlib.suppress(CheckpointError):
+        read_everything(path)
+        config = GgufCheckpoint(path).config
+        assert torch.isfinite(rope_table(config.rope, config.head_dim, 70)).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"llama.rope.scaling.type": "yarn"}, "'llama.rope.scaling.factor' is absent"),
+        (
+            {"llama.rope.scaling.type": "yarn", "llama.rope.scaling.factor": 2.0},
+            "'llama.rope.scaling.original_context_length' is absent",
+        ),
+        ({"llama.rope.dimension_count": 8}, "partial rotary"),
+        ({"llama.rope.freq_base": float("inf")}, "'llama.rope.freq_base' is 'inf'; it must be a number"),
+        ({"llama.block_count": 2**30}, "n_layers is 1073741824; at most 4096"),
+        ({"llama.block_count": 4000}, "4000 layers but only 20 tensors"),
+        ({"llama.context_length": 2**30}, "context is 1073741824; at most 2097152"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(path: Path, change: dict[str, Any], sentence: str) -> None:
+    contents = tiny_llama()
+    contents.metadata |= change
+    with pytest.raises(CheckpointError, match=sentence):
+        GgufCheckpoint(write_gguf(path, contents))
+
+
+@pytest.mark.parametrize(
+    ("factors", "sentence"),
+    [(np.ones(7), r"'rope_freqs.weight' is \[7\]; it must be \[8\]"), (np.zeros(8), "not positive numbers")],
+)
+def test_frequency_factors_that_do_not_fit_are_refused(path: Path, factors: Any, sentence: str) -> None:
+    contents = tiny_llama()
+    contents.tensors["rope_freqs.weight"] = factors.astype(np.float32)
+    with pytest.raises(CheckpointError, match=sentence):
+        GgufCheckpoint(write_gguf(path, contents))
 
 
 def test_an_unknown_quantisation_is_refused_with_file_tensor_and_what_is_read(path: Path) -> None:

@@ -63,9 +63,9 @@ LARGEST: Final = {
     "ffn": 1 << 22,
     "n_q_heads": 1 << 14,
     "n_kv_heads": 1 << 14,
-    "head_dim": 1 << 10,
+    "head_dim": 1 << 9,
     "vocab": 1 << 24,
-    "context": 1 << 24,
+    "context": 1 << 21,
 }
 """Far beyond any model: a damaged number must not become an allocation."""
 
