@@ -16,6 +16,7 @@ from crds.fields import seconds
 from crds.inference_service import InferenceServiceSpec
 from crds.scaling import Scaling, ScalingPolicy, ScheduleWindow, Weekday
 from forecasting import policy
+from forecasting.errors import BadSetting
 from forecasting.policy import Bounds, Capacity, Direction, LoadForecast, Memory, Policy, PolicySettings, ScalingInput
 
 STALE_AFTER_S: Final = 20.0
@@ -53,6 +54,8 @@ class ScalingPlan:
     decision: policy.ScalingDecision | None = None
     held_by: str | None = None
     """Who else scales the service."""
+    trouble: str | None = None
+    """Why the spec cannot be followed."""
 
 
 def plan_scaling(
@@ -68,8 +71,11 @@ def plan_scaling(
     if seen.autoscaler:
         message = f"{held} kept: {seen.autoscaler} scales this service too"
         return ScalingPlan(held, Direction.HOLD, "OtherAutoscaler", message, memory, held_by=seen.autoscaler)
-    decision = _decide(given(spec, scaling, held, seen, memory, now_s), seen, scaling)
-    return _answer(held, decision)
+    try:
+        asked = given(spec, scaling, held, seen, memory, now_s)
+    except BadSetting as error:
+        return ScalingPlan(held, Direction.HOLD, "ScheduleInvalid", f"{held} kept: {error}", memory, trouble=str(error))
+    return _answer(held, _decide(asked, seen, scaling))
 
 
 def _fixed(spec: InferenceServiceSpec, memory: Memory) -> ScalingPlan:
@@ -80,8 +86,11 @@ def _fixed(spec: InferenceServiceSpec, memory: Memory) -> ScalingPlan:
 def _advised(spec: InferenceServiceSpec, scaling: Scaling, seen: Signals, memory: Memory, now_s: float) -> ScalingPlan:
     """The number is spec.replicas, whoever writes it; the policy only speaks."""
     fixed = _fixed(spec, memory)
-    # Outside of its limits the policy would not even advise to hold.
-    asked = given(spec, scaling, _within(scaling, fixed.replicas), seen, memory, now_s)
+    try:
+        # Outside of its limits the policy would not even advise to hold.
+        asked = given(spec, scaling, _within(scaling, fixed.replicas), seen, memory, now_s)
+    except BadSetting as error:
+        return replace(fixed, trouble=str(error))
     decision = _decide(asked, seen, scaling)
     return replace(fixed, decision=decision, memory=decision.memory)
 

@@ -64,6 +64,8 @@ def _held(snapshot: Snapshot, plan: ScalingPlan) -> NewCondition | None:
             "replace spec.scaling by spec.replicas, which it then sets."
         )
         return NewCondition(SCALING_HELD, ConditionStatus.TRUE, "OtherAutoscaler", message)
+    if plan.trouble:
+        return NewCondition(SCALING_HELD, ConditionStatus.TRUE, "ScheduleInvalid", plan.trouble)
     stale = plan.decision is not None and plan.decision.reason is Reason.STALE
     if stale and snapshot.ready_workers:
         message = "No worker reports its load, so the number of workers is kept until one does."
