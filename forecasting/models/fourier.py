@@ -28,7 +28,7 @@ LONGEST_FIT: Final = 2100
 class FourierArima:
     """order: of the errors: autoregression, differences, moving average."""
 
-    order: tuple[int, int, int] = (2, 0, 1)
+    order: tuple[int, int, int] = (2, 1, 1)
     name: str = "Fourier + ARIMA errors of the logarithm"
 
     def fit(self, series: Series) -> FittedFourier:
