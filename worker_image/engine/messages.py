@@ -290,10 +290,13 @@ class FrameBuffer:
         """The messages that `piece` completes, in order."""
         self._bytes += piece
         messages: list[Message] = []
-        while len(self._bytes) >= HEADER.size:
-            (length,) = HEADER.unpack_from(self._bytes)
-            if len(self._bytes) < HEADER.size + length:
+        at = 0
+        while at + HEADER.size <= len(self._bytes):
+            (length,) = HEADER.unpack_from(self._bytes, at)
+            end = at + HEADER.size + length
+            if end > len(self._bytes):
                 break
-            messages.append(decode(bytes(self._bytes[HEADER.size : HEADER.size + length])))
-            del self._bytes[: HEADER.size + length]
+            messages.append(decode(bytes(self._bytes[at + HEADER.size : end])))
+            at = end
+        del self._bytes[:at]
         return messages

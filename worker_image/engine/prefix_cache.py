@@ -8,6 +8,7 @@ Holds no reference to a block and decides nothing: `BlockPool` says what is free
 from __future__ import annotations
 
 from array import array
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Final, Protocol
@@ -97,8 +98,8 @@ class LeastRecentlyUsed:
     """The block that was let go longest ago goes first."""
 
     def __init__(self) -> None:
-        # A dict keeps the order of insertion.
-        self._blocks: dict[int, None] = {}
+        # A plain dict keeps the order too, but finding its first key again and again walks over the deleted ones.
+        self._blocks: OrderedDict[int, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._blocks)
@@ -113,6 +114,4 @@ class LeastRecentlyUsed:
         del self._blocks[block]
 
     def victim(self) -> int:
-        block = next(iter(self._blocks))
-        del self._blocks[block]
-        return block
+        return self._blocks.popitem(last=False)[0]

@@ -41,23 +41,45 @@ class ServerGone(Exception):
 
 
 class Channel:
-    """The engine's end of the socket."""
+    """The engine's end of the socket. A server that reads slowly does not hold up a step: what it does not take waits
+    here, and can be no more than the answers to its open requests."""
 
     def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
         self._socket = sock
         self._frames = FrameBuffer()
+        self._outgoing = bytearray()
 
     def send(self, message: Message) -> None:
+        """Raises ServerGone."""
+        self._outgoing += encode(message)
+        self._push()
+
+    def flush(self) -> None:
+        """Until the server has taken everything. Raises ServerGone."""
+        while self._outgoing:
+            select.select([], [self._socket], [])
+            self._push()
+
+    def _push(self) -> None:
         try:
-            self._socket.sendall(encode(message))
+            while self._outgoing:
+                del self._outgoing[: self._socket.send(self._outgoing)]
+        except BlockingIOError:
+            return
         except (BrokenPipeError, ConnectionResetError):
             raise ServerGone from None
 
     def receive(self, *, wait: bool) -> list[Message]:
-        """What has arrived; with `wait`, blocks until something has."""
-        readable, _, _ = select.select([self._socket], [], [], None if wait else 0)
-        if not readable:
-            return []
+        """What has arrived; with `wait`, blocks until something has. Raises ServerGone."""
+        readable: list[socket.socket] = []
+        while not readable:
+            writing = [self._socket] if self._outgoing else []
+            readable, writable, _ = select.select([self._socket], writing, [], None if wait else 0)
+            if writable:
+                self._push()
+            if not wait and not readable:
+                return []
         try:
             piece = self._socket.recv(RECEIVE_BYTES)
         except ConnectionResetError:
@@ -68,7 +90,10 @@ class Channel:
 
 
 def serve(channel: Channel) -> NoReturn:
-    start, *early = channel.receive(wait=True)
+    messages: list[Message] = []
+    while not messages:
+        messages = channel.receive(wait=True)
+    start, *early = messages
     assert isinstance(start, Start), "the server's first message says what to load"
     engine = load(channel, start.settings)
     channel.send(engine.ready)
@@ -115,6 +140,7 @@ def main() -> int:
         # The server may have refused the checkpoint first, for its own half of the reasons.
         with contextlib.suppress(ServerGone):
             channel.send(Failed(str(error)))
+            channel.flush()
         return EXIT_REFUSED
 
 
