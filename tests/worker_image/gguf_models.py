@@ -22,7 +22,7 @@ def contents_of(model: PreTrainedModel) -> Contents:
         tensor = value.float().numpy()
         if name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        if arch == "llama" and name.endswith(("q_proj.weight", "k_proj.weight")):
+        if arch in ("llama", "mistral") and name.endswith(("q_proj.weight", "k_proj.weight")):
             tensor = permuted(tensor, head_dim(model))
         contents.tensors[own_name(name)] = tensor
     rope = config.rope_parameters
@@ -65,6 +65,11 @@ def _metadata(model: PreTrainedModel) -> dict[str, Any]:
         keys |= {"rope.scaling.type": rope["rope_type"], "rope.scaling.factor": rope["factor"]}
     if rope["rope_type"] == "yarn":
         keys |= {"rope.scaling.original_context_length": rope["original_max_position_embeddings"]}
+    if arch == "mistral":
+        # llama.cpp's converter writes Mistral as llama.
+        arch = "llama"
+        if config.sliding_window is not None:
+            keys["attention.sliding_window"] = config.sliding_window
     return {
         "general.architecture": arch,
         "tokenizer.ggml.model": "gpt2",

@@ -77,7 +77,7 @@ def test_logits_in_bfloat16_are_within_its_rounding(saved: tuple[PreTrainedModel
 @pytest.mark.parametrize(
     "name",
     ["llama", "llama with one KV head of its own size", "llama, linear", "llama, llama3", "llama, yarn",
-     "qwen2", "qwen3", "qwen3 with tied output"],
+     "mistral", "mistral with a sliding window", "qwen2", "qwen3", "qwen3 with tied output"],
 )  # fmt: skip
 def test_a_gguf_of_the_same_weights_gives_the_same_tokens(name: str, tmp_path: Path) -> None:
     model = random_model(CONFIGS[name])

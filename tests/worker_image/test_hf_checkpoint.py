@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -285,6 +287,13 @@ def test_a_config_that_cannot_be_served_is_refused_with_its_file_and_key(
     (tmp_path / "config.json").write_text(json.dumps(PLAIN | change))
     with pytest.raises(CheckpointError, match=rf"config\.json.*{sentence}"):
         open_checkpoint(tmp_path, LoadFormat.DUMMY)
+
+
+def test_opening_a_checkpoint_and_its_tokenizer_imports_no_torch() -> None:
+    script = (
+        "import sys, worker_image.checkpoint.open, worker_image.checkpoint.vocabulary; sys.exit('torch' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, cwd=Path(__file__).parents[2], timeout=60)
 
 
 def test_a_directory_without_weights_or_config_is_refused(tmp_path: Path, path: Path) -> None:

@@ -1,1 +1,1 @@
-"""What is on disk: GGUF parsing, dequantisation, tokenizer, digest. Nothing here runs a model."""
+"""What is on disk: GGUF, safetensors, configs, tokenizers, digests. Nothing here runs a model or imports torch."""

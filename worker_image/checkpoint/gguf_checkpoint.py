@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from math import log
 from pathlib import Path
 from typing import Final
@@ -120,7 +121,17 @@ def gguf_config(file: GgufFile) -> ModelConfig:
         qk_norm=arch == "qwen3",
     )
     _check_config(file, arch, config)
-    return config
+    return _with_window(file, arch, config)
+
+
+def _with_window(file: GgufFile, arch: str, config: ModelConfig) -> ModelConfig:
+    """Mistral's files say how far back a token sees; 0 is how converters write that it sees all."""
+    window = file.integer(f"{arch}.attention.sliding_window", 0)
+    if window < 0:
+        raise CheckpointError(
+            f"{file.path}: metadata key '{arch}.attention.sliding_window' is {window}; 0 is the least."
+        )
+    return replace(config, windows=(window,) * config.n_layers) if 0 < window < config.context else config
 
 
 def _check_config(file: GgufFile, arch: str, config: ModelConfig) -> None:

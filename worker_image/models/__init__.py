@@ -1,1 +1,1 @@
-"""Forward passes, one module an architecture, and the table that picks one by the checkpoint's own name for it."""
+"""One forward pass for all architectures, the operations it is made of, and how weights reach the device."""
