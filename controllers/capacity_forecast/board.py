@@ -128,17 +128,26 @@ class ForecastBoard:
         async with asyncio.TaskGroup() as group:
             while True:
                 self._news.clear()
-                now_s = self._clock()
-                for service, entry in list(self._entries.items()):
-                    if entry.due_s <= now_s:
-                        entry.due_s = now_s + self.schedule.refresh_s
-                        group.create_task(self._refresh(service, entry), name=f"forecast {service}")
-                await self._until_due(now_s)
+                for service, entry in self._due():
+                    group.create_task(self._refresh(service, entry), name=f"forecast {service}")
+                await self._until_due()
 
-    async def _until_due(self, now_s: float) -> None:
+    async def look(self) -> None:
+        """One look at all that is due now; returns when the last is done."""
+        await asyncio.gather(*(self._refresh(service, entry) for service, entry in self._due()))
+
+    def _due(self) -> list[tuple[ServiceId, Entry]]:
+        """Those whose time has come; their next one is set."""
+        now_s = self._clock()
+        due = [(service, entry) for service, entry in self._entries.items() if entry.due_s <= now_s]
+        for _, entry in due:
+            entry.due_s = now_s + self.schedule.refresh_s
+        return due
+
+    async def _until_due(self) -> None:
         soonest_s = min((entry.due_s for entry in self._entries.values()), default=math.inf)
         try:
-            async with asyncio.timeout(min(max(soonest_s - now_s, 0.05), 5.0)):
+            async with asyncio.timeout(min(max(soonest_s - self._clock(), 0.05), 5.0)):
                 await self._news.wait()
         except TimeoutError:
             return

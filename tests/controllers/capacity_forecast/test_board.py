@@ -1,0 +1,228 @@
+"""The board of forecasts: what it asks for, what it says of each service, and what it does when the history is away."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from controllers.capacity_forecast.board import AHEAD_STEPS, RETRY_S, ForecastBoard, Schedule, foretold, load_forecast
+from controllers.capacity_forecast.job import Job, run
+from controllers.capacity_forecast.pool import ForecastFailed
+from controllers.history.interface import Counts, HistoryUnavailable, ServiceId, empty
+from controllers.runtime.interface import Key
+from forecasting.forecast import LEVELS, Forecast
+from tests.controllers.running import Keys
+from tests.waiting import eventually
+
+CHAT = ServiceId("demo", "chat")
+STEP_S = 600.0
+T0 = 1_800_000_000.0 // 600 * 600
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = T0 + 5.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@dataclass
+class Source:
+    """A history that grows with the clock: `rate` requests a second, each of one token in and out."""
+
+    clock: Clock
+    rate: float = 60.0
+    begins_s: float = T0 - 3 * 86_400.0
+    ends_s: float = float("inf")
+    away: bool = False
+    asked: list[tuple[float, float]] = field(default_factory=list)
+    name: str = "Prometheus"
+
+    async def read(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Counts:
+        self.asked.append((start_s, end_s))
+        if self.away:
+            raise HistoryUnavailable("Prometheus at http://p cannot be reached (ConnectionError).")
+        out = empty(start_s, end_s, step_s)
+        times = start_s + step_s * np.arange(len(out.arrivals))
+        known = (times >= self.begins_s) & (times < self.ends_s)
+        for column in out.columns:
+            column[known] = self.rate * step_s
+        return Counts(start_s, step_s, *out.columns)
+
+
+class Inline:
+    """A pool without processes; `says` makes the forecast instead, where it is set."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.fails: str | None = None
+        self.upper: float | None = None
+
+    async def run(self, job: Job) -> Forecast:
+        self.jobs.append(job)
+        if self.fails:
+            raise ForecastFailed(self.fails)
+        if self.upper is None:
+            return run(job)
+        quantiles = np.linspace(0, self.upper, len(LEVELS)) * np.ones((job.steps, 1))
+        return Forecast("x", job.series.end_s, job.series.step_s, LEVELS, quantiles, "scripted", "as told")
+
+
+@dataclass
+class World:
+    clock: Clock
+    source: Source
+    pool: Inline
+    keys: Keys
+    board: ForecastBoard
+
+    async def refreshed(self, times: int = 1) -> None:
+        """Lets the clock go on until the board has looked `times` more often."""
+        for _ in range(times):
+            entry = self.board.entry(CHAT)
+            assert entry
+            self.clock.now_s = max(self.clock.now_s, entry.due_s)
+            await self.board.look()
+
+
+async def a_world() -> World:
+    """After the first look at one service."""
+    clock, pool, keys = Clock(), Inline(), Keys()
+    source = Source(clock)
+    board = ForecastBoard(source, pool, keys, Schedule(STEP_S, STEP_S, 3 * 86_400.0), clock=clock)
+    board.follow(CHAT, 300.0)
+    await board.look()
+    return World(clock, source, pool, keys, board)
+
+
+async def test_a_new_service_is_forecast_at_once_and_both_its_keys_are_marked() -> None:
+    clock, keys = Clock(), Keys()
+    board = ForecastBoard(Source(clock), Inline(), keys, Schedule(), clock=clock)
+    assert board.view(CHAT) is None
+    task = asyncio.ensure_future(board.run())
+    board.follow(CHAT, 300.0)
+    await eventually(lambda: len(keys.waiting) == 2, "both keys")
+    assert set(keys.waiting) == {Key("InferenceService", "demo", "chat"), Key("CapacityForecast", "demo", "chat")}
+    view = board.view(CHAT)
+    assert view
+    assert (view.trusted, view.reason) == (True, "Calibrated")
+    assert view.forecast
+    assert len(view.forecast.values) == AHEAD_STEPS
+    # 60 requests each second of 1 output token and 0.25 weighted input tokens.
+    assert view.forecast.values[0][0] == pytest.approx(75, rel=0.1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_only_what_is_new_is_asked_for_again() -> None:
+    it = await a_world()
+    await it.refreshed()
+    (first_from, first_to), (from_s, to_s) = it.source.asked[:2]
+    assert (first_from, first_to) == (T0 - 3 * 86_400, T0)
+    assert (from_s, to_s) == (T0 - 3 * STEP_S, T0 + STEP_S)
+    assert len(it.pool.jobs[-1].series) == 3 * 144
+
+
+async def test_a_history_that_is_away_keeps_the_last_forecast_and_is_asked_again_soon() -> None:
+    it = await a_world()
+    it.source.away = True
+    await it.refreshed()
+    view, entry = it.board.view(CHAT), it.board.entry(CHAT)
+    assert view
+    assert entry
+    assert (view.trusted, view.reason) == (True, "HistoryUnavailable")
+    assert view.forecast
+    assert entry.due_s - it.clock.now_s <= RETRY_S
+    it.source.away = False
+    await it.refreshed()
+    view = it.board.view(CHAT)
+    assert view
+    assert view.reason == "Calibrated"
+
+
+async def test_a_forecast_that_ran_out_is_given_up() -> None:
+    it = await a_world()
+    entry = it.board.entry(CHAT)
+    assert entry
+    assert entry.made
+    entry.trouble = ("HistoryUnavailable", "away")
+    assert foretold(entry, it.clock.now_s).trusted
+    late = foretold(entry, entry.made.forecast.end_s)
+    assert (late.trusted, late.forecast, late.reason) == (False, None, "HistoryUnavailable")
+
+
+async def test_a_history_that_ended_in_the_past_foretells_nothing() -> None:
+    it = await a_world()
+    it.source.ends_s = T0
+    await it.refreshed(4)
+    view = it.board.view(CHAT)
+    assert view
+    assert (view.trusted, view.reason, view.forecast) == (False, "HistoryStale", None)
+
+
+async def test_too_little_history_is_no_reason_to_act() -> None:
+    it = await a_world()
+    it.source.begins_s = it.clock.now_s
+    it.board.forget(CHAT)
+    it.board.follow(CHAT, 300.0)
+    await it.board.look()
+    view = it.board.view(CHAT)
+    assert view
+    assert (view.trusted, view.reason) == (False, "NoHistory")
+    await it.refreshed(3)
+    view = it.board.view(CHAT)
+    assert view
+    assert (view.trusted, view.reason) == (False, "NoHistory")
+
+
+async def test_a_failed_forecast_is_told_and_tried_again() -> None:
+    it = await a_world()
+    it.pool.fails = "It took more than 60 s and was stopped."
+    await it.refreshed()
+    view = it.board.view(CHAT)
+    assert view
+    assert (view.trusted, view.reason) == (True, "ForecastFailed")
+    assert "took more than 60 s" in view.message
+
+
+async def test_forecasts_that_keep_missing_lose_their_say_and_right_ones_get_it_back() -> None:
+    it = await a_world()
+    it.pool.upper = 10.0  # The load is 75.
+    await it.refreshed(25)
+    view = it.board.view(CHAT)
+    assert view
+    assert (view.trusted, view.reason) == (False, "CoverageLost")
+    assert view.forecast
+    assert not view.forecast.calibrated
+    it.pool.upper = 200.0
+    for _ in range(300):
+        await it.refreshed()
+        view = it.board.view(CHAT)
+        assert view
+        if view.trusted:
+            break
+    assert view.reason == "Calibrated"
+
+
+async def test_what_is_believed_is_bounded_by_what_was_ever_seen() -> None:
+    it = await a_world()
+    entry = it.board.entry(CHAT)
+    assert entry
+    assert entry.made
+    said = load_forecast(entry.made, trusted=True)
+    assert said.plausible_max == pytest.approx(4 * 75 + 1)
+
+
+async def test_a_service_that_is_forgotten_is_asked_for_no_more() -> None:
+    it = await a_world()
+    it.board.forget(CHAT)
+    assert it.board.view(CHAT) is None
+    asked = len(it.source.asked)
+    it.clock.now_s += 10 * STEP_S
+    it.board.follow(ServiceId("demo", "other"), 300.0)
+    await it.board.look()
+    assert len(it.source.asked) == asked + 1
