@@ -86,7 +86,9 @@ class Engine:
         parent: Sequence | None = None
         for index in range(request.sampling.n):
             sequence = self._sequence(request, index, (seed + index) & MASK_64, matcher and matcher.fork())
-            if len(sequence.tokens) >= sequence.limit:
+            if not sequence.tokens:
+                error = "the prompt is empty."
+            elif len(sequence.tokens) >= sequence.limit:
                 error = f"the request has {len(sequence.tokens)} tokens already; it may have {sequence.limit}."
             if error is not None:
                 self._refused.append(Ended(sequence.request_id, Finish.ERROR, error))
