@@ -37,6 +37,8 @@ from worker_image.engine.messages import (
 from worker_image.errors import CheckpointError, EngineError
 
 STOP_GRACE_S: Final = 5.0
+READ_AHEAD_BYTES: Final = 16 << 20
+"""Steps are taken off the socket even while clients are written to: an engine never waits for its server."""
 HUGE_PAGES: Final = "glibc.malloc.hugetlb=1"
 """Weights in huge pages: a step reads all of them, and takes 15 % less time without the small pages' TLB misses."""
 
@@ -131,7 +133,7 @@ class EngineClient:
                 sys.executable, "-m", "worker_image.engine.process", str(theirs.fileno()),
                 pass_fds=[theirs.fileno()], env={"GLIBC_TUNABLES": HUGE_PAGES} | os.environ,
             )  # fmt: skip
-        reader, writer = await asyncio.open_connection(sock=ours)
+        reader, writer = await asyncio.open_connection(sock=ours, limit=READ_AHEAD_BYTES)
         client = cls(process, reader, writer, on_progress)
         client._send(Start(settings))
         return client

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import orjson
 
@@ -161,16 +161,14 @@ class Logprobs:
     top: list[tuple[int, float]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class TokenOut:
-    """One choice's result of one step."""
+class TokenOut(NamedTuple):
+    """One choice's result of one step. A tuple, because the server makes one for every token of every stream."""
 
     request_id: int
+    """The choice's own: `Add.request_id` and those that follow it."""
     token: int
     finish: Finish | None = None
     logprobs: Logprobs | None = None
-    index: int = 0
-    """Which of the request's choices; `request_id` is the request's own in a TokenStream."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ checkpoint or the settings were refused; 130 when a second signal cut the drain 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import time
@@ -102,6 +103,9 @@ async def _run(settings: ServeSettings, state: ServerState, path: Path, signals:
 async def _load(settings: ServeSettings, state: ServerState, path: Path, started_at: float) -> None:
     loaded = await finish_loading(settings.model, path, state.engine)
     state.loaded(served(settings, loaded))
+    # What is loaded stays: the garbage collector need not walk a vocabulary again and again.
+    gc.collect()
+    gc.freeze()
     log.info(
         "ready after %.1f s (weights %.1f s): %s, %d tokens of context, KV cache for %d tokens",
         time.monotonic() - started_at, loaded.engine.load_s, ", ".join(settings.names),
