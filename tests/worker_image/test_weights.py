@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from tests.worker_image.hf_models import CONFIGS, random_model, save
+from worker_image.checkpoint.base import Prefetcher, StoredTensor
 from worker_image.checkpoint.dummy import DummyCheckpoint
 from worker_image.checkpoint.open import open_checkpoint
 from worker_image.checkpoint.source import LoadFormat
@@ -54,6 +57,29 @@ def test_a_prefetched_checkpoint_gives_the_same_tensors(path: Path) -> None:
     for name in expected_tensors(plain.config):
         assert (plain.read(name).values == fetched.read(name).values).all()
     fetched.close()
+
+
+def test_a_prefetcher_holds_no_more_than_it_may_and_reads_every_tensor_once() -> None:
+    held, most_held, reads = [0], [0], list[str]()
+    lock = threading.Lock()
+
+    def read(name: str) -> StoredTensor:
+        with lock:
+            reads.append(name)
+            held[0] += 1
+            most_held[0] = max(most_held[0], held[0])
+        return StoredTensor(np.array([int(name)], np.float32))
+
+    names = [str(i) for i in range(40)]
+    prefetcher = Prefetcher(read, dict.fromkeys(names, 10), 3, most_bytes=45)
+    # Not in their order, as threads take them.
+    for name in sorted(names, key=lambda name: int(name) ^ 1):
+        assert prefetcher.take(name).values[0] == int(name)
+        with lock:
+            held[0] -= 1
+    prefetcher.close()
+    assert sorted(reads) == sorted(names)
+    assert most_held[0] <= 5
 
 
 def test_a_tensor_that_cannot_be_read_fails_the_load_with_its_own_error(path: Path) -> None:

@@ -6,11 +6,13 @@ its interpreter is still importing it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +21,9 @@ from worker_image.errors import CheckpointError
 from worker_image.models.config import ModelConfig
 
 Shape: TypeAlias = tuple[int, ...]
+
+PREFETCHED_BYTES: Final = 2 << 30
+"""A small model whole, and more of a large one than any reader falls behind."""
 
 
 @dataclass(frozen=True)
@@ -52,20 +57,56 @@ class Checkpoint(Protocol):
 
 
 class Prefetcher:
-    """Runs `read` for every name in background threads; `take` hands each result out once."""
+    """Runs `read` for the named tensors in background threads, in their order; `take` hands each result out once.
 
-    def __init__(self, read: Callable[[str], StoredTensor], names: Collection[str], n_threads: int) -> None:
+    No more than `most_bytes` of results wait to be taken, so a model larger than memory can pass through.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[str], StoredTensor],
+        sizes: Mapping[str, int],
+        n_threads: int,
+        most_bytes: int = PREFETCHED_BYTES,
+    ) -> None:
+        """sizes: name → bytes of its result."""
         self._read = read
+        self._sizes = sizes
+        self._most_bytes = most_bytes
         self._pool = ThreadPoolExecutor(n_threads, thread_name_prefix="decode")
-        self._pending: dict[str, Future[StoredTensor]] = {name: self._pool.submit(read, name) for name in names}
+        self._lock = threading.Lock()
+        self._left = deque(sizes)
+        self._taken: set[str] = set()
+        self._ahead: dict[str, Future[StoredTensor]] = {}
+        self._ahead_bytes = 0
+        with self._lock:
+            self._submit()
 
     def take(self, name: str) -> StoredTensor:
-        """Waits for the tensor; one that was taken before is read again."""
-        future = self._pending.pop(name, None)
-        return self._read(name) if future is None else future.result()
+        """Waits for the tensor; one that is not on its way (any more) is read by the caller's thread."""
+        with self._lock:
+            self._taken.add(name)
+            future = self._ahead.get(name)
+        try:
+            return self._read(name) if future is None else future.result()
+        finally:
+            with self._lock:
+                if self._ahead.pop(name, None) is not None:
+                    self._ahead_bytes -= self._sizes[name]
+                self._submit()
 
     def close(self) -> None:
+        with self._lock:
+            self._left.clear()
         self._pool.shutdown(cancel_futures=True)
+
+    def _submit(self) -> None:
+        """Starts what there is room for; at least one, however large. The lock is held."""
+        while self._left and (not self._ahead or self._ahead_bytes + self._sizes[self._left[0]] <= self._most_bytes):
+            name = self._left.popleft()
+            if name not in self._taken:
+                self._ahead[name] = self._pool.submit(self._read, name)
+                self._ahead_bytes += self._sizes[name]
 
 
 def check_shapes(

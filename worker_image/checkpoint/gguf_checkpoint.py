@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import log
+from math import log, prod
 from pathlib import Path
 from typing import Final
 
@@ -29,6 +29,8 @@ ARCHITECTURES: Final = ("llama", "qwen2", "qwen3")
 PERMUTED: Final = frozenset({"llama"})
 """Their converter moves the rows of q and k so that rotary pairs are neighbours."""
 ROPE_FREQS: Final = "rope_freqs.weight"
+DECODED_BYTES: Final = 4
+"""Of an element, once it is float32."""
 
 _GLOBAL_NAMES: Final = {EMBEDDING: "token_embd.weight", FINAL_NORM: "output_norm.weight", OUTPUT: "output.weight"}
 _LAYER_NAMES: Final = {
@@ -63,7 +65,8 @@ class GgufCheckpoint:
 
     def prefetch(self, n_threads: int) -> None:
         if self._prefetcher is None:
-            self._prefetcher = Prefetcher(self._decode, self._own_names.keys(), n_threads)
+            sizes = {name: DECODED_BYTES * prod(shape) for name, shape in expected_tensors(self.config).items()}
+            self._prefetcher = Prefetcher(self._decode, sizes, n_threads)
 
     def read(self, name: str) -> StoredTensor:
         return self._decode(name) if self._prefetcher is None else self._prefetcher.take(name)

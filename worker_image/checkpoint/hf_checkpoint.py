@@ -41,7 +41,8 @@ class HfCheckpoint:
 
     def prefetch(self, n_threads: int) -> None:
         if self._prefetcher is None:
-            self._prefetcher = Prefetcher(self._bring_in, expected_tensors(self.config), n_threads)
+            # Views of the file: the page cache bounds them.
+            self._prefetcher = Prefetcher(self._bring_in, dict.fromkeys(expected_tensors(self.config), 0), n_threads)
 
     def close(self) -> None:
         if self._prefetcher is not None:
