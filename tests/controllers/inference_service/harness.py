@@ -147,6 +147,9 @@ class Operator:
             await asyncio.gather(*tasks, return_exceptions=True)
             await workers.drain(2.0)
 
+    def wall_s(self) -> float:
+        return time.time()
+
     def status(self, namespace: str, name: str) -> dict[str, Any]:
         obj = self.services.get(namespace, name)
         return (obj.get("status") or {}) if obj else {}
