@@ -5,13 +5,11 @@ torch is checked meanwhile. Used by every subcommand.
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from worker_image.checkpoint.source import find_checkpoint, parse_digest, verify_digest
+from worker_image.checkpoint.source import find_checkpoint, parse_digest, verify_checkpoint
 from worker_image.checkpoint.tokenizer import Vocabulary
 from worker_image.checkpoint.vocabulary import open_vocabulary
 from worker_image.engine.client import EngineClient
@@ -19,8 +17,7 @@ from worker_image.engine.messages import Progress, Ready
 from worker_image.settings import ModelSettings
 from worker_image.text.chat_template import ChatTemplate
 from worker_image.text.detokenizer import TokenBytes
-
-log = logging.getLogger(__name__)
+from worker_image.text.tool_format import MARKERS
 
 
 @dataclass(frozen=True)
@@ -54,23 +51,12 @@ async def finish_loading(settings: ModelSettings, path: Path, engine: EngineClie
 
 def _load_text(settings: ModelSettings, path: Path) -> Text:
     if settings.digest is not None:
-        verify_digest(path, settings.digest)
+        verify_checkpoint(settings.path, path, settings.digest)
     vocabulary = open_vocabulary(path, settings.load_format)
-    token_bytes = TokenBytes(vocabulary.tokens, vocabulary.special_ids)
+    # Some vocabularies call the tags around tool calls special, which would hide them.
+    hidden = frozenset(i for i in vocabulary.special_ids if vocabulary.tokens[i] not in MARKERS)
+    token_bytes = TokenBytes(vocabulary.tokens, hidden)
     source, template = vocabulary.chat_template, None
     if source is not None:
         template = ChatTemplate(source, bos_token=vocabulary.bos_token, eos_token=vocabulary.eos_token)
     return Text(vocabulary, token_bytes, template)
-
-
-class ProgressLines:
-    """Loading progress as log lines: the first, the last, and no more than two a second."""
-
-    def __init__(self) -> None:
-        self._last_at = float("-inf")
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if progress.done == progress.total or now - self._last_at >= 0.5:
-            self._last_at = now
-            log.info("loading %s: %d of %d layers", progress.stage, progress.done, progress.total)

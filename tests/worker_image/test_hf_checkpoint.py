@@ -24,7 +24,7 @@ from worker_image.checkpoint.hf_config import hf_config
 from worker_image.checkpoint.json_fields import parse_json
 from worker_image.checkpoint.open import open_checkpoint
 from worker_image.checkpoint.safetensors_file import SafetensorsFile
-from worker_image.checkpoint.source import LoadFormat, find_checkpoint, verify_digest
+from worker_image.checkpoint.source import LoadFormat, find_checkpoint, verify_checkpoint, verify_digest
 from worker_image.errors import CheckpointError
 from worker_image.models.rope import rope_table
 from worker_image.models.tensors import expected_tensors
@@ -315,3 +315,7 @@ def test_a_directorys_digest_is_of_the_sorted_list_of_its_files(tmp_path: Path) 
     (tmp_path / "b").write_text("second")
     with pytest.raises(CheckpointError, match=r"has digest sha256:[0-9a-f]{64}, sha256:a7937b64"):
         verify_digest(tmp_path, digest)
+    # Of a GGUF file in a directory with other files either digest will do.
+    verify_checkpoint(tmp_path, tmp_path / "a", digest)
+    with pytest.raises(CheckpointError, match="Fetch it again"):
+        verify_checkpoint(tmp_path, tmp_path / "b", digest)

@@ -65,6 +65,16 @@ def parse_digest(digest: str) -> str:
     return value.lower()
 
 
+def verify_checkpoint(given: Path, opened: Path, digest: str) -> None:
+    """`given` on the command line, of which `opened` is served. The digest may be of a directory or of its GGUF file.
+
+    Raises CheckpointError where it is of neither.
+    """
+    of_the_file = given.is_dir() and opened.is_file() and _file_digest(opened) == parse_digest(digest)
+    if not of_the_file:
+        verify_digest(given, digest)
+
+
 def verify_digest(path: Path, digest: str) -> None:
     """Raises CheckpointError where the file's or directory's digest is another."""
     wanted = parse_digest(digest)
