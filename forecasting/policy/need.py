@@ -13,6 +13,8 @@ from forecasting.policy.values import Capacity, Load, LoadForecast, PolicySettin
 
 # Without a plausible maximum of its own, a forecast is believed up to this many times the present scale.
 BELIEVABLE_FACTOR = 10.0
+# The requests held ask for at most this many times the ready replicas, and one more.
+QUEUE_FACTOR = 1.5
 # A forecast of less than this share of a replica is no load: it would keep a service awake for ever.
 IDLE_SHARE = 0.01
 
@@ -46,6 +48,8 @@ def measured_needs(load: Load, ready: int, capacity: Capacity, settings: PolicyS
     work = capacity.work_of(load) * settings.headroom
     held = load.running + load.waiting
     replicas = max(ready, 1)
+    # A queue is drained once, not for ever, and what already starts will help: only so much more than is ready now.
+    most = QUEUE_FACTOR * replicas + 1
     return (
         Need(
             work / capacity.work_per_s,
@@ -53,9 +57,10 @@ def measured_needs(load: Load, ready: int, capacity: Capacity, settings: PolicyS
             f"load {tokens(work)} now ÷ {tokens(capacity.work_per_s)} each",
         ),
         Need(
-            held / capacity.running,
+            min(held / capacity.running, most),
             Reason.CONCURRENCY,
-            f"{load.running:.0f} running + {load.waiting:.0f} waiting ÷ {capacity.running:.3g} each",
+            f"{load.running:.0f} running + {load.waiting:.0f} waiting ÷ {capacity.running:.3g} each"
+            + (f", at most {most:g} while {replicas} are ready" if held / capacity.running > most else ""),
         ),
         Need(
             replicas * load.kv_use / capacity.kv_use,

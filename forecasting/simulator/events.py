@@ -36,9 +36,9 @@ class EventFleet:
 
     def __init__(self, world: World, requests: Requests, replicas: int, seed: int) -> None:
         self._world = world
-        self._arrival = requests.arrival_s.tolist()
-        self._input = requests.input_tokens.tolist()
-        self._output = requests.output_tokens.tolist()
+        self._arrival: list[float] = requests.arrival_s.tolist()
+        self._input: list[int] = requests.input_tokens.tolist()
+        self._output: list[int] = requests.output_tokens.tolist()
         self.first_s = [math.nan] * len(requests)
         self.done_s = [math.nan] * len(requests)
         self._where: dict[int, _Place] = {}

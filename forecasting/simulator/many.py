@@ -98,6 +98,7 @@ class Batch:
         self._rows: list[list[Scrape]] = []
         self._good: list[Floats] = []
         self._came: list[Floats] = []
+        self._spent: list[Floats] = []
 
     def run(self, progress: Callable[[float], None] | None = None) -> list[Outcome]:
         """Simulate all; `progress` is told the share that is done, once every ten simulated minutes."""
@@ -108,9 +109,10 @@ class Batch:
                 progress(min(start + window, self._seconds) / self._seconds)
         return [self._outcome(run) for run in range(len(self._runs))]
 
-    def windows(self) -> tuple[Floats, Floats]:
-        """(windows, runs) requests that came and that met their targets, per ten minutes."""
-        return np.array(self._came), np.array(self._good)
+    def windows(self) -> tuple[Floats, Floats, Floats]:
+        """(windows, runs) requests that came, that met their targets, and GPU-hours, per ten minutes."""
+        spent = np.diff(np.array([np.zeros(len(self._runs)), *self._spent]), axis=0)
+        return np.array(self._came), np.array(self._good), spent * self._profile.gpus / 3600
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -133,6 +135,7 @@ class Batch:
         good = share_good(seen, self._slo, self._lengths, self._profile.request_s)
         self._good.append((good * counts).sum(axis=0))
         self._came.append(counts.sum(axis=0))
+        self._spent.append(self._gpu_s.copy())
 
     def _tick(self, now_s: int) -> None:
         """Controllers that are due decide on the scrapes before this one; then comes this scrape."""

@@ -1,7 +1,7 @@
 """The load that was measured up to now, at even steps: the memory that a forecasting autoscaler has.
 
 What arrives does not depend on the number of replicas, so one record serves every autoscaler of a trace. Nothing after
-the asked time is ever given out, and the newest minute is as late as the metrics are.
+the asked time is ever given out, and the newest step is as late as the metrics are.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 from forecasting.simulator.arrivals import SecondArrivals
 from forecasting.simulator.requests import Floats
 
-STEP_S = 60
+STEP_S = 15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
-    """Steps of a minute from `-past_steps` minutes before the run begins.
+    """Steps of STEP_S, from `past_steps` of them before the run begins.
 
     requests, inputs, outputs: (steps,) per second; the output rate is requests × the mean answer.
     """
@@ -39,14 +39,14 @@ class Record:
 
 
 def record_of(past: SecondArrivals | None, arrivals: SecondArrivals, lag_s: float) -> Record:
-    """The minutes of a trace, after those of the days before it."""
+    """The steps of a trace, after those of the days before it."""
     parts = [each for each in (past, arrivals) if each is not None]
-    requests = np.concatenate([_minutes(each.counts) for each in parts])
-    inputs = np.concatenate([_minutes(each.inputs) for each in parts])
+    requests = np.concatenate([_steps(each.counts) for each in parts])
+    inputs = np.concatenate([_steps(each.inputs) for each in parts])
     outputs = requests * (arrivals.lengths.decode + 1)
-    return Record(len(_minutes(past.counts)) if past is not None else 0, requests, inputs, outputs, lag_s)
+    return Record(len(_steps(past.counts)) if past is not None else 0, requests, inputs, outputs, lag_s)
 
 
-def _minutes(values: Floats) -> Floats:
+def _steps(values: Floats) -> Floats:
     whole = len(values) // STEP_S * STEP_S
     return np.asarray(values[:whole].reshape(-1, STEP_S).mean(axis=1), dtype=np.float64)

@@ -7,6 +7,8 @@ from forecasting.simulator.autoscalers.common import Highest, Sizing, whole
 from forecasting.simulator.record import STEP_S, Record
 from forecasting.simulator.view import View
 
+HOUR = 3600 // STEP_S
+
 
 class Static:
     """A fixed number of replicas; at the peak's need it is what careful people do without an autoscaler."""
@@ -87,13 +89,13 @@ class Hourly:
 
     def _forecast(self, time_s: float) -> float:
         """Mean over the last days of the mean load of the hour that holds `time_s`, the same weekday counted twice."""
-        hour = int((self._record.past_steps + time_s // STEP_S) // 60 * 60)
+        hour = int((self._record.past_steps + time_s // STEP_S) // HOUR * HOUR)
         known, total, count = self._record.known_until(time_s), 0.0, 0
         for back in range(1, self._days + 1):
             first = hour - back * int(DAY_S // STEP_S)
-            if first < 0 or first + 60 > known:
+            if first < 0 or first + HOUR > known:
                 continue
             weight = 2 if back * DAY_S % WEEK_S == 0 else 1
-            total += weight * float(self._work[first : first + 60].mean())
+            total += weight * float(self._work[first : first + HOUR].mean())
             count += weight
         return total / count if count else 0.0

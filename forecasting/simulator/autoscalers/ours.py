@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from forecasting.growth import LEVELS, Growth, Levels, learn, levels_of
+from forecasting.growth import LEVELS, Growth, Peaks, learn, peaks_of
 from forecasting.policy import (
     Bounds,
     Capacity,
@@ -24,6 +24,8 @@ from forecasting.simulator.world import World
 
 LEARN_EVERY_S = 3600
 RATE_WINDOW_S = 60.0
+MINUTE_S = 60.0
+LEAST_HISTORY_S = 6 * 3600
 
 
 class Forecasts(Protocol):
@@ -34,19 +36,19 @@ class Forecasts(Protocol):
 
 
 class GrowthForecasts:
-    """Quantiles of growth, learned hourly from the record; shared by all runs on one trace."""
+    """Quantiles of the peak ahead, learned hourly from the record; shared by all runs on one trace."""
 
     def __init__(self, record: Record, input_weight: float, ahead_s: float, window_s: float = 7 * 86400.0) -> None:
-        self._record, self._steps, self._window_s = record, int(ahead_s // STEP_S) + 2, window_s
+        self._record, self._minutes, self._window_s = record, int(ahead_s // MINUTE_S) + 1, window_s
         work = record.work(input_weight)
         known = record.known_until(record.lag_s) or len(work)
-        self._levels: Levels = levels_of(work, STEP_S, unit=max(0.01 * float(work[:known].mean()), 1e-9))
+        self._peaks: Peaks = peaks_of(work, STEP_S, unit=max(0.01 * float(work[:known].mean()), 1e-9))
         self._growth: tuple[float, Growth] | None = None
         self._made: tuple[int, LoadForecast] | None = None
 
     def at(self, now_s: float) -> LoadForecast | None:
         known = self._record.known_until(now_s)
-        if known < 12 * 60:
+        if known * STEP_S < LEAST_HISTORY_S:
             return None
         if self._made is None or self._made[0] != known:
             self._made = known, self._forecast(now_s, known)
@@ -54,10 +56,10 @@ class GrowthForecasts:
 
     def _forecast(self, now_s: float, known: int) -> LoadForecast:
         if self._growth is None or now_s - self._growth[0] >= LEARN_EVERY_S:
-            self._growth = now_s, learn(self._levels, known, self._steps, self._window_s)
-        rows = self._growth[1].quantiles(self._levels, known - 1).tolist()
-        issued_s = float((known - self._record.past_steps) * STEP_S)
-        return LoadForecast(issued_s, STEP_S, LEVELS, tuple(map(tuple, rows)))
+            delay_s = self._record.lag_s
+            self._growth = now_s, learn(self._peaks, known, self._minutes, delay_s, self._window_s)
+        rows = self._growth[1].quantiles(float(self._peaks.behind[known - 1])).tolist()
+        return LoadForecast(now_s, MINUTE_S, LEVELS, tuple(map(tuple, rows)))
 
 
 class PerfectForecasts:

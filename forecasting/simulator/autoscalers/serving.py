@@ -149,7 +149,7 @@ class DynamoPlanner:
     def _planned(self, view: View) -> int:
         known = self._record.known_until(view.now_s)
         every = self._interval_s // STEP_S
-        first = max(known % every, known - every * 2400)
+        first = max(known % every, known - every * 4800)
         if known - first < every:
             return view.current
         seen = self._work[first:known].reshape(-1, every).mean(axis=1)

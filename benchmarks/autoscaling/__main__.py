@@ -1,0 +1,151 @@
+"""`python -m benchmarks.autoscaling`: replay, compare, write docs/benchmarks/autoscaling.{json,md} and the plots.
+
+Every cell (trace × fleet × cold start) that is done is kept in the cache folder, so that an interrupted run goes on;
+`--fresh` forgets them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.autoscaling.cell import Cell, Plan, run_cell
+from benchmarks.autoscaling.page import words
+from benchmarks.autoscaling.plots import plot
+from benchmarks.autoscaling.quick import made_lengths, workload
+from benchmarks.autoscaling.rows import rows_of, summary
+from benchmarks.autoscaling.workloads import Lent, Workload, cache_folder, from_file, lent_by, servegen, sizing_of
+from benchmarks.report import REPOSITORY, RESULTS, Report, publish
+from cli.trace_files import read_trace
+from forecasting.profile import LLAMA_8B_H100
+from forecasting.simulator.arrivals import lengths_of
+from forecasting.simulator.autoscalers.common import Sizing
+from forecasting.simulator.requests import Requests
+from forecasting.simulator.servegen import Clients
+from forecasting.simulator.world import ColdStart, Slo, World
+
+COLD_STARTS = (180.0, 60.0, 480.0)
+FLEETS = (("m-large", 5.0), ("m-small", 20.0))
+TUNE_DAYS = (5, 7)
+LENGTHS = Path("azure_llm_2023") / "AzureLLMInferenceTrace_conv.csv.gz"
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What a run does."""
+
+    workloads: list[tuple[Workload, Sizing]]
+    cold_starts: Sequence[float]
+    plan: Plan
+    publishes: bool
+
+
+def main(arguments: list[str]) -> int:
+    """Run, print, write. 0 whether or not the goals are met: a goal missed is a result."""
+    options = _options().parse_args(arguments)
+    study = _study(options)
+    cells = []
+    for load_s in study.cold_starts:
+        for each, sizing in study.workloads:
+            cells.append(_cell(each, sizing, load_s, study.plan, fresh=options.fresh))
+            print("\n".join(summary(cells[-1:])), flush=True)
+            if study.publishes:
+                _publish(cells, options.out)
+    if not study.publishes:
+        for cell in cells:
+            for row in rows_of(cell):
+                print(f"  {row.metric}: {'–' if row.ours is None else f'{row.ours:.4g}'} {row.unit}")
+    return 0
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.autoscaling", description=__doc__.splitlines()[0])
+    data = REPOSITORY.parent / "shared" / "data" / "traces"
+    parser.add_argument("--data", type=Path, default=data, help="folder with servegen/ and azure_llm_2023/")
+    parser.add_argument("--trace", type=Path, help="run this trace instead (any format that `foretide simulate` reads)")
+    parser.add_argument("--fleet", type=float, help="mean fleet to thin a trace to (replicas)")
+    parser.add_argument("--cold-start", type=float, action="append", help="seconds; may be repeated")
+    parser.add_argument("--seeds", type=int, default=5, help="seeds of the test days")
+    parser.add_argument("--tune-days", type=int, nargs=2, default=TUNE_DAYS, metavar=("FIRST", "END"), help="from 0")
+    parser.add_argument("--quick", action="store_true", help="a minute, on a trace made here; writes nothing")
+    parser.add_argument("--fresh", action="store_true", help="forget the cells that are done")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where results go")
+    return parser
+
+
+def _study(options: argparse.Namespace) -> Study:
+    slo, profile = Slo(), LLAMA_8B_H100
+    if options.quick:
+        sizing = sizing_of(profile, lengths_of(*made_lengths()), slo)
+        made = workload(options.fleet or 5 * sizing.requests_per_s)
+        return Study([(made, sizing)], options.cold_start or (180.0,), Plan(1, full=False), False)
+    lent, sizing = _lent(options.data, slo)
+    cold_starts, plan = options.cold_start or COLD_STARTS, Plan(options.seeds)
+    if options.trace:
+        own = _own_sizing(options.trace, sizing, slo)
+        found = from_file(options.trace, lent, options.fleet or 5.0, own, profile, slo)
+        return Study([(found, own)], cold_starts, plan, options.out != RESULTS)
+    workloads = [(_servegen(options, model, fleet, lent, sizing), sizing) for model, fleet in FLEETS]
+    return Study(workloads, cold_starts, plan, True)
+
+
+def _lent(data: Path, slo: Slo) -> tuple[Lent, Sizing]:
+    path = data / LENGTHS
+    if not path.exists():
+        raise SystemExit(f"{path} is missing: the lengths come from there. Give the folder of traces with --data.")
+    found = read_trace(path)
+    assert isinstance(found, Requests)
+    lent = lent_by(found)
+    return lent, sizing_of(LLAMA_8B_H100, lent.lengths, slo)
+
+
+def _own_sizing(path: Path, lent: Sizing, slo: Slo) -> Sizing:
+    found = read_trace(path)
+    return lent if isinstance(found, Clients) else sizing_of(LLAMA_8B_H100, lent_by(found).lengths, slo)
+
+
+def _servegen(options: argparse.Namespace, model: str, fleet: float, lent: Lent, sizing: Sizing) -> Workload:
+    clients = read_trace(options.data / "servegen" / f"{model}-traces.tar.gz")
+    assert isinstance(clients, Clients)
+    first, end = options.tune_days
+    return servegen(f"ServeGen {model}", clients, lent, options.fleet or fleet, sizing, (first, end))
+
+
+def _cell(each: Workload, sizing: Sizing, load_s: float, plan: Plan, *, fresh: bool) -> Cell:
+    key = hashlib.sha256(f"{each.name} {each.tune} {each.test} {load_s} {plan}".encode()).hexdigest()[:16]
+    path = cache_folder() / f"cell-{key}.json"
+    if path.exists() and plan.full and not fresh:
+        return Cell.read(path)
+    world = World(cold_start=ColdStart(load_s), slo=Slo(), max_replicas=100)
+    cell = run_cell(each, world, sizing, plan, _progress(f"{each.name}, cold start {load_s:.0f} s"))
+    cell.write(path)
+    return cell
+
+
+class _progress:
+    """One line that is written over, on a terminal; elsewhere a line a tenth."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._said = name, ""
+
+    def __call__(self, stage: str, share: float) -> None:
+        line = f"{self._name}: {stage} {share:4.0%}"
+        if sys.stderr.isatty():
+            print(f"\r{line}", end="" if share < 1 else "\n", file=sys.stderr, flush=True)
+        elif line[:-2] != self._said:
+            self._said = line[:-2]
+            print(line, file=sys.stderr, flush=True)
+
+
+def _publish(cells: Sequence[Cell], folder: Path) -> None:
+    report = Report.of_now([row for cell in cells for row in rows_of(cell)])
+    plots = [plot(cell, folder) for cell in cells]
+    publish(report, words(cells, [path.name for path in plots]), "autoscaling", folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

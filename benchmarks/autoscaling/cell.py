@@ -1,0 +1,197 @@
+"""One cell of the study: a workload under one cold-start regime. Tune on its tuning days, test on its test days.
+
+From each family's grid those settings are tested that were cheapest for an attainment on the tuning days; the test days
+are looked at once. A cell that is done is kept as JSON, so that a run may be interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.autoscaling.families import Context, Setting, all_settings
+from benchmarks.autoscaling.pareto import Point
+from benchmarks.autoscaling.workloads import DAY_S, Workload
+from forecasting.simulator.arrivals import SecondArrivals
+from forecasting.simulator.autoscalers.common import Sizing
+from forecasting.simulator.many import Batch, Run
+from forecasting.simulator.oracle import NoSchedule, best_schedule, lower_bound_gpu_hours, search
+from forecasting.simulator.outcome import Outcome
+from forecasting.simulator.record import record_of
+from forecasting.simulator.world import World
+
+TUNED_FOR = (0.98, 0.985, 0.99, 0.993, 0.996, 0.999)
+CHOSEN_FOR = 0.993
+"""The attainment on the tuning days that a user who is promised 99 % would tune for."""
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """What came out. lower and upper bound in GPU-hours over the test time (mean of the seeds); chosen: each family's
+    label that was tuned for CHOSEN_FOR."""
+
+    workload: str
+    cold_start_s: float
+    seeds: int
+    test_days: float
+    tune_days: float
+    requests: float
+    mean_replicas: float
+    lower_bound: float
+    upper_bound: float | None
+    upper_attainment: float | None
+    points: tuple[Point, ...]
+    chosen: dict[str, str]
+
+    def write(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Cell:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        points = tuple(Point(**{**each, "days": tuple(map(tuple, each["days"]))}) for each in raw["points"])
+        return cls(**{**raw, "points": points})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much of a cell is done: seeds of the test, whether grids are whole, how many test settings a family."""
+
+    seeds: int = 2
+    full: bool = True
+
+
+def run_cell(workload: Workload, world: World, sizing: Sizing, plan: Plan, progress: Progress) -> Cell:
+    """Tune, test, and ask the oracles."""
+    tuned = _tuned(workload, world, sizing, plan, progress)
+    tested, requests = _tested(workload, world, sizing, plan, tuned, progress)
+    lower, upper, attained = _bounds(workload, world, sizing, plan, progress)
+    test_s = workload.test[1] - workload.test[0]
+    return Cell(
+        workload.name,
+        world.cold_start.load_s,
+        plan.seeds,
+        test_s / DAY_S,
+        (workload.tune[1] - workload.tune[0]) / DAY_S,
+        requests,
+        lower * 3600 / test_s,
+        lower,
+        upper,
+        attained,
+        tuple(tested),
+        {family: chosen for family, (_, chosen) in tuned.items()},
+    )
+
+
+def _context(whole: SecondArrivals, start: int, part: SecondArrivals, world: World, sizing: Sizing) -> Context:
+    past = whole.between(0, start) if start else None
+    return Context(world, sizing, record_of(past, part, world.metrics_lag_s))
+
+
+def _start_replicas(part: SecondArrivals, sizing: Sizing) -> int:
+    """All begin with room for the first ten minutes; nobody is judged by how the run was cut."""
+    return max(int(np.ceil(1.3 * part.counts[:600].mean() / sizing.requests_per_s)), 1)
+
+
+Tuned = dict[str, tuple[list[str], str]]
+
+
+def _tuned(workload: Workload, world: World, sizing: Sizing, plan: Plan, progress: Progress) -> Tuned:
+    """For each family the labels to test, and the one chosen."""
+    # Another seed than those of the test: nobody tunes on the noise that is tested.
+    whole = workload.make(1000)
+    start, end = workload.tune
+    part = whole.between(start, end)
+    settings = all_settings(_context(whole, start, part, world, sizing), full=plan.full)
+    runs = [Run(world, each.make(), 1000, _start_replicas(part, sizing)) for each in settings]
+    outcomes = Batch(runs, [part]).run(lambda share: progress("tune", share))
+    found: Tuned = {}
+    for family in dict.fromkeys(each.family for each in settings):
+        mine = [(s, o) for s, o in zip(settings, outcomes, strict=True) if s.family == family]
+        labels = dict.fromkeys(_cheapest(mine, level) for level in TUNED_FOR)
+        found[family] = list(labels), _cheapest(mine, CHOSEN_FOR)
+    return found
+
+
+def _cheapest(tried: Sequence[tuple[Setting, Outcome]], attainment: float) -> str:
+    """The label of the cheapest setting that reaches it; of the one that comes nearest when none does."""
+    reached = [(outcome.gpu_hours, setting.label) for setting, outcome in tried if outcome.attainment >= attainment]
+    return min(reached)[1] if reached else max(tried, key=lambda each: each[1].attainment)[0].label
+
+
+def _tested(
+    workload: Workload, world: World, sizing: Sizing, plan: Plan, tuned: Tuned, progress: Progress
+) -> tuple[list[Point], float]:
+    start, end = workload.test
+    parts, runs, labels = [], [], []
+    for seed in range(plan.seeds):
+        whole = workload.make(seed)
+        part = whole.between(start, end)
+        parts.append(part)
+        for setting in all_settings(_context(whole, start, part, world, sizing)):
+            if setting.label in tuned.get(setting.family, ([], ""))[0]:
+                runs.append(Run(world, setting.make(), seed, _start_replicas(part, sizing), seed))
+                labels.append((setting.family, setting.label))
+    batch = Batch(runs, parts)
+    outcomes = batch.run(lambda share: progress("test", share))
+    points = _points(labels, outcomes, batch.windows())
+    return points, float(np.mean([part.counts.sum() for part in parts]))
+
+
+def _points(
+    labels: Sequence[tuple[str, str]],
+    outcomes: Sequence[Outcome],
+    windows: tuple[np.ndarray, ...],
+) -> list[Point]:
+    """Means over the seeds; days one after the other, of all seeds."""
+    points = []
+    for family, label in dict.fromkeys(labels):
+        mine = [at for at, each in enumerate(labels) if each == (family, label)]
+        came, good = (sum(_by_day(part[:, at]).sum() for at in mine) for part in windows[:2])
+        points.append(
+            Point(
+                family,
+                label,
+                float(good / max(came, 1e-9)),
+                float(np.mean([outcomes[at].gpu_hours for at in mine])),
+                min(outcomes[at].worst_window for at in mine),
+                float(np.mean([outcomes[at].scale_ups + outcomes[at].scale_downs for at in mine])),
+                tuple(day for at in mine for day in _days(windows, at)),
+            )
+        )
+    return points
+
+
+def _days(windows: Sequence[np.ndarray], at: int) -> list[tuple[float, float, float]]:
+    came, good, spent = (_by_day(part[:, at]) for part in windows)
+    return [(float(g), float(c), float(s)) for g, c, s in zip(good, came, spent, strict=True)]
+
+
+def _by_day(values: np.ndarray) -> np.ndarray:
+    """Sums of 144 windows; a shorter trace is cut into four blocks."""
+    block = 144 if len(values) >= 288 else max(len(values) // 4, 1)
+    starts = np.arange(0, len(values), block)
+    return np.asarray(np.add.reduceat(values, starts))
+
+
+def _bounds(
+    workload: Workload, world: World, sizing: Sizing, plan: Plan, progress: Progress
+) -> tuple[float, float | None, float | None]:
+    lower, upper, attained = [], [], []
+    for seed in range(plan.seeds):
+        part = workload.make(seed).between(*workload.test)
+        lower.append(lower_bound_gpu_hours(part, sizing.requests_per_s, world.profile.gpus))
+        try:
+            best = best_schedule(search(part, world, sizing.requests_per_s), part, world)
+        except NoSchedule:
+            return float(np.mean(lower)), None, None
+        upper.append(best.gpu_hours)
+        attained.append(best.attainment)
+        progress("oracle", (seed + 1) / plan.seeds)
+    return float(np.mean(lower)), float(np.mean(upper)), float(np.mean(attained))

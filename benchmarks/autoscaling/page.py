@@ -1,0 +1,45 @@
+"""The words around the numbers: what was replayed, how it was tuned, and what not to read into it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from benchmarks.autoscaling.cell import TUNED_FOR, Cell
+from benchmarks.report import Words
+
+
+def words(cells: Sequence[Cell], plots: Sequence[str]) -> Words:
+    """The page of these cells; `plots` are file names beside it."""
+    first = cells[0]
+    levels = ", ".join(f"{100 * each:g}" for each in TUNED_FOR)
+    return Words(
+        title="Autoscaling on replayed traces",
+        command="make bench-autoscaling",
+        about=(
+            "Every autoscaler meets the same requests, cold starts and late metrics (15 s scrapes, read at least 15 s"
+            " late), with the same profile (Llama-3.1-8B, bf16, one H100 a replica), router and limits (1–100"
+            " replicas). A request is good when its first token comes within 1 s and the further ones within 50 ms"
+            " each on average; requests that do not finish are not good.",
+            f"Setting of this run: ServeGen's client windows, each request kept with a fixed probability (Bernoulli) so"
+            f" that the mean fleet is as named, never compressed in time; lengths drawn from the Azure conversation"
+            f" trace. Tuned on {first.tune_days:g} of the days 1–7 with a seed of its own, tested on"
+            f" {first.test_days:.3g} days (8–14) with {first.seeds} seed{'s' if first.seeds > 1 else ''}; about 30"
+            f" settings a family; tested are those that were cheapest for {levels} % on the tuning days.",
+            "The runs are by the fluid mode of the simulator (one-second steps), which the tests hold against the"
+            " exact, event-driven one. Cold starts are the load of the named length ± 10 % from a warm pool of nodes.",
+            *(f"![attainment over GPU-hours]({name})" for name in plots),
+        ),
+        notes=(
+            "**UB** is a clairvoyant schedule with the same cold starts and drains, found by search and pruning: near"
+            " the best, not proven to be. **Lower bound** is bare work over the most that a replica carries.",
+            "GPU-hours at an attainment are read off a family's front between two tested settings; a family that"
+            " cannot reach it has no number and its best is named.",
+            "`perfect forecast + our policy` is told the future: its distance to us is what forecasting costs, its"
+            " distance to UB what the policy costs.",
+            "The peers' algorithms are written anew from their documentation and run in this simulator, not as the"
+            " peers' programs. 37 all-zero windows of m-small are gaps in the collection and carry the mean of the"
+            " windows around them.",
+            "Fewer than five seeds, and tuning on fewer than seven days, widen what chance can do; the intervals by"
+            " days say by how much. `--seeds 5 --tune-days 0 7` is the whole study.",
+        ),
+    )

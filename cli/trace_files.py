@@ -1,0 +1,68 @@
+"""Traces on disk: finds out what a file or folder is and reads it, plain or gzipped.
+
+Reads only. The formats themselves are `forecasting.simulator.traces` and `.servegen`.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cli.errors import CliError
+from forecasting.errors import ForecastingError
+from forecasting.simulator.requests import Requests
+from forecasting.simulator.servegen import Clients, read_clients
+from forecasting.simulator.traces import read_requests
+
+CLIENT_SUFFIX = "-trace.csv"
+
+
+def read_trace(path: Path) -> Requests | Clients:
+    """Requests of a single file, or the client windows of a ServeGen folder or archive.
+
+    Raises:
+        CliError: there is no such file, or it cannot be read; says file and line.
+    """
+    if not path.exists():
+        raise CliError(f"{path}: no such file. Give a CSV (arrival_s,input_tokens,output_tokens) or a trace archive.")
+    try:
+        if path.is_dir() or _is_archive(path):
+            return read_clients(_clients(path))
+        with _text(path) as lines:
+            return read_requests(str(path), lines)
+    except (ForecastingError, OSError, UnicodeDecodeError, EOFError, tarfile.TarError) as error:
+        raise CliError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+
+
+def _is_archive(path: Path) -> bool:
+    return path.name.endswith((".tar.gz", ".tgz", ".tar"))
+
+
+def _clients(path: Path) -> dict[str, list[str]]:
+    if path.is_dir():
+        files = sorted(path.rglob(f"*{CLIENT_SUFFIX}"))
+        return {str(file): file.read_text(encoding="utf-8").splitlines() for file in files}
+    with tarfile.open(path) as archive:
+        return dict(_members(archive, path))
+
+
+def _members(archive: tarfile.TarFile, path: Path) -> Iterator[tuple[str, list[str]]]:
+    for member in archive.getmembers():
+        if member.isfile() and member.name.endswith(CLIENT_SUFFIX):
+            content = archive.extractfile(member)
+            if content is not None:
+                yield f"{path}:{member.name}", content.read().decode("utf-8").splitlines()
+
+
+@contextmanager
+def _text(path: Path) -> Iterator[io.TextIOBase]:
+    if path.suffix == ".gz":
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            yield lines
+    else:
+        with path.open(encoding="utf-8") as lines:
+            yield lines
