@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, NoReturn
 
 from worker_image.errors import CheckpointError, EngineError, SettingsError
 from worker_image.logs import configure, report_fatal
@@ -40,8 +40,17 @@ def _run(main_coroutine: Coroutine[Any, Any, int]) -> int:
     return uvloop.run(main_coroutine)
 
 
+class Parser(argparse.ArgumentParser):
+    """Wrong flags are one sentence, where other refusals go too."""
+
+    def error(self, message: str) -> NoReturn:
+        configure("text")
+        report_fatal(f"{message}. '{self.prog} --help' lists the flags.")
+        sys.exit(EXIT_REFUSED)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="worker_image", description="Serve a language model.")
+    parser = Parser(prog="python -m worker_image", description="Serve a language model, talk with it, or measure it.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _command(commands, "serve", "answer the OpenAI API over HTTP", add_serve_arguments, _serve)
     _command(commands, "chat", "talk with the model in the terminal", add_model_arguments, _chat)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from crds.contract import WORKER_ADMIN_PORT, WORKER_HTTP_PORT
 from worker_image.checkpoint.source import LoadFormat
@@ -67,6 +69,9 @@ class ServeSettings:
     host: str
     port: int
     admin_port: int
+    prefix_caching: bool
+    """Whether requests share cached prefixes at all."""
+    grammar_timeout_s: float
     stall_limit_s: float
     drain_timeout_s: float
     drain_notice_s: float
@@ -75,12 +80,12 @@ class ServeSettings:
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=Path, help="a GGUF file, a directory that holds one, or a Hugging Face one")
     parser.add_argument(
-        "--load-format", type=LoadFormat, choices=list(LoadFormat), default=LoadFormat.AUTO,
+        "--load-format", type=_one_of(LoadFormat), default=LoadFormat.AUTO, metavar="{auto,dummy}",
         help="dummy: random weights for the shape in config.json (default: auto)",
     )  # fmt: skip
     parser.add_argument(
-        "--device", type=Device, choices=list(Device), default=present_device(),
-        help="what to run on (default here: %(default)s)",
+        "--device", type=_device, default=present_device(), metavar="{auto,cpu,cuda}",
+        help="what to run on (default: auto, here %(default)s)",
     )  # fmt: skip
     parser.add_argument("--digest", help="sha256:<hex> that the file must have")
     parser.add_argument("--threads", type=_positive, default=usable_cpus(), help="CPU threads (default: %(default)s)")
@@ -103,18 +108,31 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deterministic", action="store_true", help="on a GPU: the same bits for a request whatever shares its batch"
     )
-    parser.add_argument("--log-format", choices=("text", "json"), default="text")
+    parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of the log (default: text)")
 
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser)
     parser.add_argument("--served-model-name", action="append", help="name in the API; repeat for more than one")
+    parser.add_argument(
+        "--no-prefix-caching", dest="prefix_caching", action="store_false",
+        help="no request is answered from what another has left in the KV cache",
+    )  # fmt: skip
+    parser.add_argument(
+        "--grammar-timeout-s", type=_seconds, default=5.0, help="a schema that compiles longer is refused (default: 5)"
+    )
     parser.add_argument("--host", default="0.0.0.0", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=_port, default=WORKER_HTTP_PORT, help="OpenAI API (default: %(default)s)")
     parser.add_argument("--admin-port", type=_port, default=WORKER_ADMIN_PORT, help="health and metrics (%(default)s)")
-    parser.add_argument("--stall-limit-s", type=float, default=60.0, help="liveness fails after this without progress")
-    parser.add_argument("--drain-timeout-s", type=float, default=600.0, help="open requests are cut after this")
-    parser.add_argument("--drain-notice-s", type=float, default=1.0, help="least time of answering 503 before exit")
+    parser.add_argument(
+        "--stall-limit-s", type=_seconds, default=60.0, help="liveness fails after this without progress (default: 60)"
+    )
+    parser.add_argument(
+        "--drain-timeout-s", type=_seconds, default=600.0, help="open requests are cut after this (default: 600)"
+    )
+    parser.add_argument(
+        "--drain-notice-s", type=_seconds, default=1.0, help="least time of answering 503 before exit (default: 1)"
+    )
 
 
 def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
@@ -158,6 +176,8 @@ def serve_settings(arguments: argparse.Namespace) -> ServeSettings:
         host=arguments.host,
         port=arguments.port,
         admin_port=arguments.admin_port,
+        prefix_caching=arguments.prefix_caching,
+        grammar_timeout_s=arguments.grammar_timeout_s,
         stall_limit_s=arguments.stall_limit_s,
         drain_timeout_s=arguments.drain_timeout_s,
         drain_notice_s=arguments.drain_notice_s,
@@ -178,22 +198,59 @@ def usable_cpus() -> int:
     return max(cpus, 1)
 
 
+E = TypeVar("E", bound=StrEnum)
+
+
+def _one_of(kind: type[E]) -> Callable[[str], E]:
+    def parse(text: str) -> E:
+        if text not in list(kind):
+            raise argparse.ArgumentTypeError(f"'{text}' is not known; it may be {' or '.join(kind)}")
+        return kind(text)
+
+    return parse
+
+
+def _device(text: str) -> Device:
+    return present_device() if text == "auto" else _one_of(Device)(text)
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number") from None
+
+
 def _positive(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if value <= 0:
-        raise argparse.ArgumentTypeError(f"{value} must be positive")
+        raise argparse.ArgumentTypeError(f"{value} is not allowed; it must be 1 or more")
+    return value
+
+
+def _seconds(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{value:g} is no time; 0 seconds or more are allowed")
     return value
 
 
 def _share(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{value:g} is no share; more than 0 and at most 1 are allowed")
     return value
 
 
 def _port(text: str) -> int:
-    value = int(text)
+    value = _whole(text)
     if not 0 <= value < 65536:
         raise argparse.ArgumentTypeError(f"{value} is no port; 0 to 65535 are allowed")
     return value

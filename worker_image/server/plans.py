@@ -57,7 +57,7 @@ def plan_chat(request: ChatRequest, served: Served) -> Job:
         grammar, source = tools_grammar(format, named, several=request.parallel_tool_calls is not False), "tools"
     room = _room(request, [prompt], served, param="messages")
     sampling = _sampling(request, served, min(request.n_most or room, room), grammar)
-    return Job((prompt,), sampling, tuple(request.stops), tools, None, source, request.cache_salt or "")
+    return Job((prompt,), sampling, tuple(request.stops), tools, None, source, served.cache_salt(request.cache_salt))
 
 
 def chat_prompt(
@@ -84,7 +84,7 @@ def plan_completion(request: CompletionRequest, served: Served) -> Job:
         echo = tuple(
             prompt if isinstance(prompt, str) else served.token_bytes.text(prompt) for prompt in request.prompts
         )
-    stops, salt = tuple(request.stops), request.cache_salt or ""
+    stops, salt = tuple(request.stops), served.cache_salt(request.cache_salt)
     return Job(tuple(prompts), sampling, stops, None, echo, "response_format", salt)
 
 

@@ -17,8 +17,9 @@ from typing import Final
 from aiohttp import web
 
 from worker_image.errors import CheckpointError, EngineError, SettingsError
-from worker_image.loading import Loaded, ProgressLines, finish_loading, start_engine
+from worker_image.loading import Loaded, finish_loading, start_engine
 from worker_image.logs import report_fatal
+from worker_image.progress import show_progress
 from worker_image.server.admin import admin_app
 from worker_image.server.api import api_app
 from worker_image.server.metrics import Metrics
@@ -54,7 +55,7 @@ async def serve(settings: ServeSettings) -> int:
     started_at = time.monotonic()
     signals = Signals()
     try:
-        path, engine = await start_engine(settings.model, ProgressLines())
+        path, engine = await start_engine(settings.model, show_progress())
     except (CheckpointError, SettingsError) as error:
         return _refused(error)
     state = ServerState(engine, Metrics(settings.names[0]), settings.stall_limit_s)
@@ -123,7 +124,8 @@ def served(settings: ServeSettings, loaded: Loaded) -> Served:
         token_bytes=text.token_bytes,
         template=text.template,
         tool_format=None if source is None else tool_format(source),
-        grammars=GrammarCheck(text.vocabulary, GrammarLimits()),
+        grammars=GrammarCheck(text.vocabulary, GrammarLimits(timeout_s=settings.grammar_timeout_s)),
+        prefix_caching=settings.prefix_caching,
     )
 
 

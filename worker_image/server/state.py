@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from uuid import uuid4
 
 from worker_image.checkpoint.tokenizer import Vocabulary
 from worker_image.engine.client import EngineClient
@@ -30,6 +31,7 @@ class Served:
     tool_format: ToolFormat | None
     """How this model calls tools; None where it does not, or not in a way known here."""
     grammars: GrammarCheck
+    prefix_caching: bool = True
     created: int = field(default_factory=lambda: int(time.time()))
 
     def check_name(self, name: str) -> None:
@@ -39,6 +41,10 @@ class Served:
                 f"the model '{name}' does not exist; this worker serves {', '.join(self.names)}.",
                 param="model", code="model_not_found", status=404,
             )  # fmt: skip
+
+    def cache_salt(self, asked: str | None) -> str:
+        """Requests of the same salt share cached prefixes; a salt of its own shares with nobody."""
+        return (asked or "") if self.prefix_caching else uuid4().hex
 
     def check_ids(self, token_ids: Sequence[int], *, param: str) -> None:
         """Raises RequestError for a token id that the vocabulary has not."""
