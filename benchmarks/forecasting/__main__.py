@@ -119,7 +119,7 @@ def words(options: argparse.Namespace) -> Words:
         command="FORETIDE_DATA=<folder of the data sets> make bench-forecasting",
         about=[
             "`forecasting.refresh`, as the operator calls it, on public data: M4 hourly and request traces of LLM "
-            "services; the anomaly detector on the Numenta Anomaly Benchmark; and the time to refresh a fleet. All rows "
+            "services; the anomaly detector on the Numenta Anomaly Benchmark; the time to refresh a fleet. All rows "
             "come from the same defaults.",
             *(f"![A forecast and its intervals]({picture})" for picture in pictures),
         ],
