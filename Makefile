@@ -63,6 +63,7 @@ lock: ## Choose the newest versions that fit pyproject.toml and write them down 
 	@$(UV_LOCK) --extra operator --python-version 3.13 -c constraints.txt -o operator/requirements.txt
 	@$(UV_LOCK) --extra gateway --python-version 3.13 -c constraints.txt -o gateway/requirements.txt
 	@$(UV_LOCK) --extra worker --python-version 3.13 -c constraints.txt --override worker_image/from-debian.txt -o worker_image/requirements.txt
+	@$(UV_LOCK) --extra worker --python-version 3.13 -c constraints.txt -o worker_image/requirements-cuda.txt
 	@$(UV_LOCK) --extra e2e --python-version 3.11 -c constraints.txt -o e2e/requirements.txt
 
 bench-control-plane: $(VENV)/.dev ## 1,000 InferenceServices and 10,000 pods against the operator (writes docs/benchmarks/).
