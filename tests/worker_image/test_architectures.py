@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,14 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from tests.worker_image.engines import SMALL, an_engine
+from tests.worker_image.engines import tokens as engine_tokens
 from tests.worker_image.gguf_models import contents_of
 from tests.worker_image.hf_models import CONFIGS, VOCAB, random_model, save
 from tests.worker_image.paged import Paged
 from tests.worker_image.tiny_gguf import write_gguf
 from worker_image.checkpoint.open import open_checkpoint
+from worker_image.engine.messages import Sampling
 from worker_image.models.assembly import load_model
 from worker_image.models.decoder import Decoder
 from worker_image.models.linear import Linear
@@ -86,3 +90,11 @@ def test_a_gguf_of_the_same_weights_gives_the_same_tokens(name: str, tmp_path: P
     tokens, logits = Paged(a_decoder(path), len(LENGTHS), 32).greedy(prompts(), N_NEW, 5)
     assert tokens == [own for own, _ in expected]
     torch.testing.assert_close(logits, torch.stack([rows for _, rows in expected]), atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "mistral with a sliding window"])
+def test_the_engine_serves_a_directory_with_the_tokens_of_transformers(name: str, tmp_path: Path) -> None:
+    model = random_model(CONFIGS[name])
+    engine = an_engine(save(model, tmp_path / "model"), replace(SMALL, max_model_len=64))
+    expected = [greedy_by_transformers(model, prompt)[0] for prompt in prompts()]
+    assert engine_tokens(engine, prompts(), Sampling(N_NEW, temperature=0.0)) == expected

@@ -15,8 +15,8 @@ from worker_image.models.rope import rope_table
 from worker_image.models.tensors import EMBEDDING, FINAL_NORM, GATE_UP, OUTPUT, QKV_BIASES, QKV_WEIGHTS, layer_prefix
 from worker_image.models.weights import Weights, weights_of
 
-LOADING_THREADS: Final = 8
-"""Reading from the page cache into pinned memory: more do not fill the bus faster."""
+LOADING_THREADS: Final = 4
+"""From the page cache to an H200 in bfloat16: 41 GB/s with 4 threads, 29 with 8, 21 with 16."""
 
 OnProgress: TypeAlias = Callable[[int, int], None]
 
