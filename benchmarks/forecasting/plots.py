@@ -19,13 +19,15 @@ SHOWN: Final = 4
 
 def draw(series: Series, folder: Path) -> Path:
     """`forecasting-<name>.svg` in `folder`."""
-    first = len(series) - SHOWN * LONG_STEPS
+    shown = min(SHOWN, len(series) // (2 * LONG_STEPS))
+    first = len(series) - shown * LONG_STEPS
     hours = (np.arange(len(series)) - first) * series.step_s / 3600
     # Ids by a fixed salt and no date: the same data gives the same file.
     with mpl.rc_context({"svg.hashsalt": "foretide", "font.size": 8}):
         figure = Figure(figsize=(7, 2.6), layout="constrained")
         axes = figure.subplots()
-        axes.plot(hours[first - LONG_STEPS :], series.values[first - LONG_STEPS :], color="black", linewidth=0.8)
+        seen = slice(max(first - LONG_STEPS, 0), None)
+        axes.plot(hours[seen], series.values[seen], color="black", linewidth=0.8)
         for origin in range(first, len(series), LONG_STEPS):
             forecast = refresh(series.first(origin), LONG_STEPS)
             ahead = hours[origin : origin + LONG_STEPS]
