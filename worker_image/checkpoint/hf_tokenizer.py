@@ -49,8 +49,12 @@ def token_ids_only(n_vocab: int) -> Vocabulary:
 
 def load_hf_vocabulary(path: Path, n_vocab: int) -> Vocabulary:
     """path: the directory; n_vocab: rows of the embedding. Raises CheckpointError naming the file."""
-    raw = read_bounded(path / TOKENIZER_FILE)
-    tokenizer = _tokenizer(path / TOKENIZER_FILE, raw)
+    if not (path / TOKENIZER_FILE).is_file():
+        raise CheckpointError(
+            f"{path / TOKENIZER_FILE}: no such file; this worker reads tokenizers from it alone. "
+            "Save the model's fast tokenizer into the directory."
+        )
+    tokenizer = _tokenizer(path / TOKENIZER_FILE, read_bounded(path / TOKENIZER_FILE))
     settings = _optional(path / TOKENIZER_CONFIG_FILE)
     vocab: dict[str, int] = tokenizer.get_vocab(with_added_tokens=True)
     if (largest := max(vocab.values(), default=-1)) >= n_vocab:
