@@ -75,8 +75,9 @@ GATEWAY_PATH_DRAIN: Final = "/drain"
 GATEWAY_PATH_PROBE: Final = "/probe/{namespace}/{service}"
 """POST: sends one one-token request along the path a client's would take. 200 `{"revision": …, "endpoint": …,
 "latency_s": …}` or 503 `{"reason": CamelCase, "message": sentence}`."""
-GATEWAY_PATH_WAITING: Final = "/waiting"
-"""GET: `{"demo/chat": 3, …}`, requests that wait for a worker of a service; services without any are left out."""
+GATEWAY_PATH_DEMAND: Final = "/demand"
+"""GET: `{"demo/chat": {"open": 4, "waiting": 3, "idle_s": 0.0}, …}` of every service that may sleep: open requests of
+clients, those of them that wait for a worker, and for how long none was open. Probes do not count."""
 METRIC_GATEWAY_ARRIVALS: Final = "foretide_gateway_arrivals_total"
 """Requests that named a service, by namespace and service, counted when they come."""
 METRIC_GATEWAY_COMPLETED: Final = "foretide_gateway_completed_total"

@@ -13,12 +13,12 @@ import orjson
 from aiohttp import web
 
 from crds.contract import (
+    GATEWAY_PATH_DEMAND,
     GATEWAY_PATH_DRAIN,
     GATEWAY_PATH_LIVE,
     GATEWAY_PATH_METRICS,
     GATEWAY_PATH_PROBE,
     GATEWAY_PATH_READY,
-    GATEWAY_PATH_WAITING,
 )
 from gateway.catalog import ServiceKey
 from gateway.errors import GatewayError
@@ -64,7 +64,7 @@ class Admin:
         app.router.add_get(GATEWAY_PATH_LIVE, self._live)
         app.router.add_get(GATEWAY_PATH_READY, self._ready)
         app.router.add_get(GATEWAY_PATH_METRICS, self._page)
-        app.router.add_get(GATEWAY_PATH_WAITING, self._waiting)
+        app.router.add_get(GATEWAY_PATH_DEMAND, self._demand)
         app.router.add_get(GATEWAY_PATH_DRAIN, self._begin_drain)
         app.router.add_post(GATEWAY_PATH_DRAIN, self._begin_drain)
         app.router.add_post(GATEWAY_PATH_PROBE, self._probe)
@@ -89,8 +89,14 @@ class Admin:
     async def _page(self, request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.page(), headers={"Content-Type": CONTENT_TYPE})
 
-    async def _waiting(self, request: web.Request) -> web.Response:
-        return web.json_response({str(one.service.key): one.waiting for one in self._fleet if one.waiting})
+    async def _demand(self, request: web.Request) -> web.Response:
+        now_s = self._fleet.now_s()
+        asked = {
+            str(one.service.key): {"open": one.open, "waiting": one.waiting, "idle_s": one.idle_s(now_s)}
+            for one in self._fleet
+            if one.service.may_sleep
+        }
+        return web.json_response(asked)
 
     async def _begin_drain(self, request: web.Request) -> web.Response:
         self._drain()

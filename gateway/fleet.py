@@ -55,6 +55,9 @@ class ServiceState:
         self.budget = RetryBudget(fleet.retry_policy)
         self.in_flight = 0
         self.open_streams = 0
+        self.open = 0
+        """Requests of clients, probes left out."""
+        self._closed_s = fleet.now_s()
         self.gone = False
         self.backends: list[Backend] = []
         self._fleet = fleet
@@ -78,6 +81,19 @@ class ServiceState:
             return usable[0] if usable else None
         self._turn += 1
         return usable[least_loaded([one.in_flight for one in usable], shares, self._turn)]
+
+    def opened(self) -> None:
+        """A client's request has come."""
+        self.open += 1
+
+    def closed(self, now_s: float) -> None:
+        """It was answered, or the client left."""
+        self.open -= 1
+        self._closed_s = now_s
+
+    def idle_s(self, now_s: float) -> float:
+        """For how long no client's request was open; since the start of this process at most."""
+        return 0.0 if self.open else round(now_s - self._closed_s, 3)
 
     @property
     def waiting(self) -> int:

@@ -118,6 +118,7 @@ class Frontend:
         if state is None:
             raise UnknownModel(f"The model '{wanted.model}' was just deleted.", param="model")
         state.metrics.arrivals.inc()
+        state.opened()
         flight = Flight(
             state,
             path,
@@ -140,6 +141,7 @@ class Frontend:
             flight.status = CLIENT_LEFT
             raise
         finally:
+            state.closed(self._loop.time())
             self._account(flight)
 
     def _answer_models(

@@ -15,6 +15,7 @@ import orjson
 
 from controllers.history.interface import ServiceId
 from controllers.inference_service.worker_report import WorkerReport, report_in
+from controllers.plans.snapshot import Demanded
 from crds import contract
 
 PROBE_TIMEOUT_S: Final = 10.0
@@ -44,8 +45,8 @@ class AdminPorts(Protocol):
         """The load of the worker at this address; None when it does not say."""
         ...
 
-    async def waiting(self, gateway: str) -> dict[ServiceId, int] | None:
-        """Requests that wait in this gateway for a worker of a service; None when it does not say."""
+    async def demand(self, gateway: str) -> dict[ServiceId, Demanded] | None:
+        """What clients ask of services that may sleep, in this gateway; None when it does not say."""
         ...
 
     async def gateway_page(self, gateway: str) -> str | None:
@@ -80,10 +81,10 @@ class HttpAdminPorts:
         page = await self._read(url, SCRAPE_TIMEOUT_S)
         return None if page is None else report_in(page.decode("utf-8", "replace"))
 
-    async def waiting(self, gateway: str) -> dict[ServiceId, int] | None:
-        url = f"http://{_host(gateway)}:{contract.GATEWAY_ADMIN_PORT}{contract.GATEWAY_PATH_WAITING}"
+    async def demand(self, gateway: str) -> dict[ServiceId, Demanded] | None:
+        url = f"http://{_host(gateway)}:{contract.GATEWAY_ADMIN_PORT}{contract.GATEWAY_PATH_DEMAND}"
         body = await self._read(url, SCRAPE_TIMEOUT_S)
-        return None if body is None else waiting_in(body)
+        return None if body is None else demand_in(body)
 
     async def gateway_page(self, gateway: str) -> str | None:
         url = f"http://{_host(gateway)}:{contract.GATEWAY_ADMIN_PORT}{contract.GATEWAY_PATH_METRICS}"
@@ -107,20 +108,30 @@ class HttpAdminPorts:
         return self._session
 
 
-def waiting_in(body: bytes) -> dict[ServiceId, int] | None:
-    """Of a gateway's answer; None when it is none."""
+def demand_in(body: bytes) -> dict[ServiceId, Demanded] | None:
+    """Of a gateway's answer; None when it is none. Entries that make no sense are left out."""
     try:
         said = orjson.loads(body)
     except orjson.JSONDecodeError:
         return None
     if not isinstance(said, dict):
         return None
-    found: dict[ServiceId, int] = {}
-    for name, number in said.items():
+    found: dict[ServiceId, Demanded] = {}
+    for name, entry in said.items():
         namespace, slash, service = str(name).partition("/")
-        if slash and isinstance(number, int) and not isinstance(number, bool) and number > 0:
-            found[ServiceId(namespace, service)] = number
+        demand = _demanded(entry)
+        if slash and demand is not None:
+            found[ServiceId(namespace, service)] = demand
     return found
+
+
+def _demanded(entry: object) -> Demanded | None:
+    if not isinstance(entry, dict):
+        return None
+    open_, waiting, idle_s = entry.get("open"), entry.get("waiting"), entry.get("idle_s")
+    if type(open_) is not int or type(waiting) is not int or not isinstance(idle_s, int | float):
+        return None
+    return Demanded(open_, waiting, float(idle_s)) if open_ >= waiting >= 0 <= idle_s else None
 
 
 def _answer(gateway: str, status: int, body: bytes) -> ProbeAnswer:

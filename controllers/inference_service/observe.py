@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from controllers.inference_service.caches import BY_NAMESPACE, BY_SERVICE, Caches, gateway_addresses, service_place
 from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.model_volume import model_volume
-from controllers.plans.snapshot import Claim, Forecasted, Load, ModelView, Probe, Revision, Snapshot
+from controllers.plans.snapshot import Claim, Demanded, Forecasted, Load, ModelView, Probe, Revision, Snapshot
 from controllers.plans.tenancy import Demand, Tenant, demand_of, owner_of
 from crds import contract
 from crds.conditions import READY, STALLED
@@ -28,7 +28,7 @@ class Heard:
     refused: str | None
     is_unseen: Callable[[Object], bool]
     """Whether we wrote this Deployment and the cache does not show it yet."""
-    waiting: int | None = 0
+    demand: Demanded | None = None
     forecast: Forecasted | None = None
     lead_time_s: float = LEAST_LEAD_S
     work_per_s: float | None = None
@@ -72,7 +72,7 @@ class Observer:
             ),
             workers=tuple(entry.worker for entry in self._caches.pods.by(BY_SERVICE, place)),
             loads=heard.loads,
-            waiting=heard.waiting,
+            demand=heard.demand,
             forecast=heard.forecast,
             lead_time_s=heard.lead_time_s,
             work_per_s=heard.work_per_s,

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from typing import Final
 
 from controllers.inference_service.caches import Caches, service_place
+from controllers.inference_service.demand import DemandBoard
 from controllers.inference_service.foresight import Foresight
 from controllers.inference_service.loads import Kind, LoadBoard
 from controllers.inference_service.observe import Heard, Observer
 from controllers.inference_service.probes import ProbeBoard
-from controllers.inference_service.waiting import WaitingBoard
 from controllers.inference_service.write import Writer
 from controllers.plans.capacity import profile_of
 from controllers.plans.service import PlanSettings, ServicePlan, plan_service
@@ -48,7 +48,7 @@ class InferenceServiceReconciler:
         writer: Writer,
         probes: ProbeBoard,
         loads: LoadBoard,
-        waiting: WaitingBoard,
+        demands: DemandBoard,
         foresight: Foresight,
         recorder: Recorder,
         settings: PlanSettings,
@@ -56,7 +56,7 @@ class InferenceServiceReconciler:
         wall_clock: Callable[[], datetime] = _wall_clock,
     ) -> None:
         self._caches, self._writer, self._probes, self._loads = caches, writer, probes, loads
-        self._waiting, self._foresight = waiting, foresight
+        self._demands, self._foresight = demands, foresight
         self._recorder, self._settings = recorder, settings
         self._wall_clock = wall_clock
         self._observer = Observer(caches)
@@ -111,7 +111,7 @@ class InferenceServiceReconciler:
             self._probes.last(key),
             self._refused.get(key),
             self._writer.is_unseen,
-            waiting=self._waiting.last(key),
+            demand=self._demands.last(key),
             forecast=self._foresight.view(key),
             lead_time_s=self._foresight.lead_time_s(profile),
             work_per_s=self._loads.capacities.get(profile),
@@ -153,15 +153,15 @@ class InferenceServiceReconciler:
             return
         self._loads.follow(key, seen.workers, Kind(profile_of(seen.spec), scaling.target_concurrency))
         if scaling.fewest == 0 and scaling.policy is not ScalingPolicy.ADVISORY:
-            self._waiting.follow(key)
+            self._demands.follow(key)
         else:
-            self._waiting.forget(key)
+            self._demands.forget(key)
         # Reactive ones too: their CapacityForecast says what the other policy would know.
         self._foresight.follow(key, seen.lead_time_s)
 
     def _unfollow(self, key: Key) -> None:
         self._loads.forget(key)
-        self._waiting.forget(key)
+        self._demands.forget(key)
         self._foresight.forget(key)
 
     def _tell(self, service: Object, notes: Iterable[Transition]) -> None:

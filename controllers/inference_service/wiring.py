@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from controllers.apply import Applier
 from controllers.inference_service.admin_ports import AdminPorts
 from controllers.inference_service.caches import Caches, gateway_addresses
+from controllers.inference_service.demand import DemandBoard
 from controllers.inference_service.foresight import Foresight
 from controllers.inference_service.loads import LoadBoard
 from controllers.inference_service.probes import ProbeBoard
 from controllers.inference_service.reconciler import InferenceServiceReconciler
-from controllers.inference_service.waiting import WaitingBoard
 from controllers.inference_service.wake import wake_services
 from controllers.inference_service.write import Writer
 from controllers.plans.children import Surroundings
@@ -48,16 +48,16 @@ def wire_inference_service(
 ) -> Wired:
     """Everything connected."""
     probes, loads = ProbeBoard(ports, queue, clock), LoadBoard(ports, queue, clock)
-    waiting = WaitingBoard(ports, queue, lambda: gateway_addresses(caches))
+    demands = DemandBoard(ports, queue, lambda: gateway_addresses(caches))
     writer = Writer(client, applier, caches, loads, clock)
     reconciler = InferenceServiceReconciler(
-        caches, writer, probes, loads, waiting, foresight, recorder, plan_settings(settings)
+        caches, writer, probes, loads, demands, foresight, recorder, plan_settings(settings)
     )
     wake_services(caches, queue, lambda: reconciler.over_quota)
     background = (
         Background("the probes", probes.run),
         Background("the scrapes of loads", loads.run),
-        Background("the looks at what waits", waiting.run),
+        Background("the looks at what waits", demands.run),
     )
     return Wired(reconciler, background, loads)
 

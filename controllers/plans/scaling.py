@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from controllers.plans.capacity import LEAST_LEAD_S, capacity_of
-from controllers.plans.snapshot import Forecasted, Load
+from controllers.plans.snapshot import Demanded, Forecasted, Load
 from crds.fields import seconds
 from crds.inference_service import InferenceServiceSpec
 from crds.scaling import Scaling, ScalingPolicy, ScheduleWindow, Weekday
@@ -23,6 +23,8 @@ STALE_AFTER_S: Final = 20.0
 """Four scrapes: a number older than this says nothing about now."""
 QUANTILE: Final = 0.95
 HORIZON_S: Final = 300.0
+QUIET_S: Final = 10.0
+"""Two scrapes: without a client's request for so long, what a worker still holds is a probe of ours."""
 _STEP_UP: Final = 4
 _DAYS: Final = tuple(Weekday)
 
@@ -32,8 +34,8 @@ class Signals:
     """What was measured and foretold. `loads` has one entry per ready worker; None or a stale one is silence."""
 
     loads: Sequence[Load | None] = ()
-    waiting: int | None = 0
-    """Requests that wait in the gateways for a worker; None when the gateways do not say."""
+    demand: Demanded | None = None
+    """What the gateways say of a service that may sleep; None when they do not."""
     forecast: Forecasted | None = None
     lead_time_s: float = LEAST_LEAD_S
     work_per_s: float | None = None
@@ -133,7 +135,7 @@ def given(
         bounds=Bounds(scaling.min, scaling.max),
         current=current,
         ready=len(seen.loads),
-        load=total(seen.loads, seen.waiting, current),
+        load=total(seen.loads, seen.demand, current),
         forecast=_forecast(spec, seen, now_s),
         capacity=_capacity(spec, seen),
         lead_time_s=seen.lead_time_s,
@@ -195,25 +197,33 @@ def _minute(clock: str) -> int:
     return 60 * int(hours) + int(minutes)
 
 
-def total(loads: Sequence[Load | None], waiting: int | None, current: int) -> policy.Load | None:
+def total(loads: Sequence[Load | None], demand: Demanded | None, current: int) -> policy.Load | None:
     """Over all ready workers and what waits for one; None when nobody who would know says anything fresh."""
     fresh = [load for load in loads if load is not None and not _is_silent(load)]
-    if fresh:
-        held = sum(load.requests for load in fresh)
-        queued = sum(load.waiting for load in fresh)
-        return policy.Load(
-            requests_per_s=sum(load.requests_per_s for load in fresh),
-            input_tokens_per_s=sum(load.input_tokens_per_s for load in fresh),
-            output_tokens_per_s=sum(load.output_tokens_per_s for load in fresh),
-            running=max(0, held - queued),
-            waiting=queued + (waiting or 0),
-            kv_use=sum(load.kv_use for load in fresh) / len(fresh),
-            age_s=max(load.age_s for load in fresh),
-        )
-    if waiting is None or (current > 0 and not waiting):
-        # Workers that are wanted and say nothing are no proof that there is nothing to do.
+    if not fresh:
+        return _without_workers(demand, current)
+    age_s = max(load.age_s for load in fresh)
+    if demand is not None and not demand.open and demand.idle_s >= QUIET_S:
+        return policy.Load(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, age_s)
+    queued = sum(load.waiting for load in fresh)
+    arriving = sum(load.requests_per_s for load in fresh)
+    return policy.Load(
+        # Not quiet: a request that came and went between two scrapes counts, too.
+        requests_per_s=arriving if demand is None else max(arriving, 1.0 / QUIET_S),
+        input_tokens_per_s=sum(load.input_tokens_per_s for load in fresh),
+        output_tokens_per_s=sum(load.output_tokens_per_s for load in fresh),
+        running=max(0, sum(load.requests for load in fresh) - queued),
+        waiting=queued + (demand.waiting if demand else 0),
+        kv_use=sum(load.kv_use for load in fresh) / len(fresh),
+        age_s=age_s,
+    )
+
+
+def _without_workers(demand: Demanded | None, current: int) -> policy.Load | None:
+    """Workers that are wanted and say nothing are no proof that there is nothing to do; a request that waits is one."""
+    if demand is None or (current > 0 and not demand.waiting):
         return None
-    return policy.Load(0.0, 0.0, 0.0, 0.0, waiting, 0.0, 0.0)
+    return policy.Load(0.0, 0.0, 0.0, 0.0, demand.waiting, 0.0, 0.0)
 
 
 def _is_silent(load: Load | None) -> bool:

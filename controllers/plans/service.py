@@ -151,7 +151,7 @@ def _last_target(snapshot: Snapshot) -> str | None:
 def _signals(snapshot: Snapshot) -> Signals:
     return Signals(
         loads=[snapshot.loads.get(name) for name in sorted(snapshot.ready_workers)],
-        waiting=snapshot.waiting,
+        demand=snapshot.demand,
         forecast=snapshot.forecast,
         lead_time_s=snapshot.lead_time_s,
         work_per_s=snapshot.work_per_s,

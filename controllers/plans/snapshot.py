@@ -86,6 +86,15 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Demanded:
+    """Requests of clients in all gateways: open, waiting for a worker among them, and for how long none was open."""
+
+    open: int
+    waiting: int
+    idle_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Forecasted:
     """What was foretold of a service, and whether to act on it. `message` holds no number that changes by itself."""
 
@@ -146,8 +155,8 @@ class Snapshot:
     workers: tuple[Worker, ...] = ()
     loads: Mapping[str, Load] = field(default_factory=dict)
     """By pod name; a worker that did not answer is left out."""
-    waiting: int | None = 0
-    """Requests that wait in the gateways for a worker; None when the gateways do not say."""
+    demand: Demanded | None = None
+    """What the gateways say of a service that may sleep; None when they do not."""
     forecast: Forecasted | None = None
     lead_time_s: float = LEAST_LEAD_S
     work_per_s: float | None = None

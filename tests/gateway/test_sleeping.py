@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from crds.contract import GATEWAY_PATH_WAITING
+from crds.contract import GATEWAY_PATH_DEMAND
 from gateway.frontend import RequestLimits
 from gateway.usage import Usage, estimated, events_in, usage_in
 from gateway.watch import keep_service
@@ -18,24 +18,50 @@ BODY = {"model": "chat", "messages": [{"role": "user", "content": "hi"}]}
 IMPATIENT = replace(SETTINGS, requests=RequestLimits(deadline_s=20.0, wait_s=5.0, cold_wait_s=0.05))
 
 
-async def waiting(gateway: Running) -> dict[str, int]:
-    found: dict[str, int] = (await gateway.get(GATEWAY_PATH_WAITING, admin=True)).json
-    return found
+async def waiting(gateway: Running) -> int:
+    """Requests of the one service that wait, as the operator sees them."""
+    return int((await demand(gateway))["waiting"])
+
+
+async def demand(gateway: Running) -> dict[str, float]:
+    found: dict[str, dict[str, float]] = (await gateway.get(GATEWAY_PATH_DEMAND, admin=True)).json
+    assert found.keys() == {"demo/chat"}
+    return found["demo/chat"]
 
 
 async def test_the_first_request_waits_is_seen_by_the_operator_and_is_served() -> None:
     worker = FakeWorker(answers)
     patient = replace(SETTINGS, requests=RequestLimits(deadline_s=20.0, wait_s=0.001, cold_wait_s=15.0))
     async with workers(worker), running(catalog(ASLEEP), patient) as gateway:
-        assert await waiting(gateway) == {}
+        assert await waiting(gateway) == 0
         first = asyncio.ensure_future(gateway.post(BODY))
-        while await waiting(gateway) != {"demo/chat": 1}:
+        while await waiting(gateway) != 1:
             assert not first.done()
+        assert (await demand(gateway)) == {"open": 1, "waiting": 1, "idle_s": 0.0}
         assert await gateway.metric("waiting", service="chat") == 1
         assert await gateway.metric("arrivals_total", service="chat") == 1
         gateway.source.publish_services(replace(service(worker), may_sleep=True))
         assert (await first).status == 200
-        assert await waiting(gateway) == {}
+        assert await waiting(gateway) == 0
+
+
+async def test_probes_do_not_keep_a_service_awake() -> None:
+    worker = FakeWorker(answers)
+    async with workers(worker), running(catalog(replace(service(worker), may_sleep=True))) as gateway:
+        before = (await demand(gateway))["idle_s"]
+        async with gateway.session.post(f"http://127.0.0.1:{gateway.admin_port}/probe/demo/chat") as response:
+            assert response.status == 200
+        assert (await demand(gateway))["idle_s"] >= before
+        assert (await gateway.post(BODY)).status == 200
+        seen = await demand(gateway)
+        assert seen["open"] == 0
+        assert await gateway.metric("arrivals_total", service="chat") == 1
+
+
+async def test_only_services_that_may_sleep_are_told_of() -> None:
+    worker = FakeWorker(answers)
+    async with workers(worker), running(catalog(service(worker))) as gateway:
+        assert (await gateway.get(GATEWAY_PATH_DEMAND, admin=True)).json == {}
 
 
 async def test_a_worker_that_does_not_start_in_time_is_503_with_a_time_to_try_again() -> None:

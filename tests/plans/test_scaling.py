@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controllers.plans.scaling import ScalingPlan, Signals, plan_scaling, settings_of
-from controllers.plans.snapshot import Forecasted, Load, Revision
+from controllers.plans.snapshot import Demanded, Forecasted, Load, Revision
 from crds.inference_service import InferenceServiceSpec
 from crds.scaling import Scaling
 from forecasting.policy import Direction, LoadForecast, Memory, from_json, plan, to_json
@@ -155,32 +155,46 @@ def test_the_number_stays_within_its_limits_and_never_falls_twice_within_the_del
 # --- to zero and back -------------------------------------------------------------------------------------------------
 
 
+QUIET = Demanded(open=0, waiting=0, idle_s=60.0)
+BUSY = Demanded(open=1, waiting=0, idle_s=0.0)
+
+
+def queue_of(number: int) -> Demanded:
+    return Demanded(number, number, 0.0)
+
+
 def test_a_request_that_waits_in_a_gateway_wakes_a_service_at_once() -> None:
-    decision = decide(0, [], waiting=1, spec=ASLEEP)
+    decision = decide(0, [], demand=queue_of(1), spec=ASLEEP)
     assert (decision.replicas, decision.message) == (1, "0 → 1 replicas: 0 running + 1 waiting ÷ 8 each")
-    assert decide(0, [], waiting=20, spec=ASLEEP).replicas == 3
+    assert decide(0, [], demand=queue_of(20), spec=ASLEEP).replicas > 1
 
 
 def test_nothing_wakes_it_without_a_request_and_silent_gateways_prove_nothing() -> None:
-    assert decide(0, [], waiting=0, spec=ASLEEP).replicas == 0
-    assert decide(0, [], waiting=None, spec=ASLEEP).replicas == 0
-    assert decide(1, [], waiting=None, spec=ASLEEP, now_s=10_000).replicas == 1
+    assert decide(0, [], demand=QUIET, spec=ASLEEP).replicas == 0
+    assert decide(0, [], demand=None, spec=ASLEEP).replicas == 0
+    assert decide(1, [], demand=None, spec=ASLEEP, now_s=10_000).replicas == 1
 
 
 def test_it_sleeps_after_the_idle_period_and_not_while_its_first_worker_starts() -> None:
     memory = Memory(since_s=0.0, busy_s=0.0)
-    assert decide(1, fresh(0), 599, memory, ASLEEP).replicas == 1
-    slept = decide(1, fresh(0), 601, memory, ASLEEP)
+    assert decide(1, fresh(0), 599, memory, ASLEEP, demand=QUIET).replicas == 1
+    slept = decide(1, fresh(0), 601, memory, ASLEEP, demand=QUIET)
     assert (slept.replicas, slept.reason) == (0, "Idle")
-    assert decide(1, [], 10_000, memory, ASLEEP).replicas == 1
+    assert decide(1, [], 10_000, memory, ASLEEP, demand=QUIET).replicas == 1
 
 
-def test_requests_between_two_scrapes_keep_it_awake() -> None:
+def test_a_probe_of_ours_does_not_keep_it_awake_and_a_clients_request_between_two_scrapes_does() -> None:
     memory = Memory(since_s=0.0, busy_s=0.0)
-    served: list[Load | None] = [Load(0, 1.0, requests_per_s=0.2)]
-    awake = decide(1, served, 601, memory, ASLEEP)
+    probed: list[Load | None] = [Load(1, 1.0, requests_per_s=0.2, output_tokens_per_s=0.2)]
+    assert decide(1, probed, 601, memory, ASLEEP, demand=QUIET).replicas == 0
+    awake = decide(1, fresh(0), 601, memory, ASLEEP, demand=Demanded(0, 0, 4.0))
     assert awake.replicas == 1
-    assert decide(1, fresh(0), 1100, awake.memory, ASLEEP).replicas == 1
+    assert decide(1, fresh(0), 1100, awake.memory, ASLEEP, demand=QUIET).replicas == 1
+    assert decide(1, fresh(0), 601, memory, ASLEEP, demand=BUSY).replicas == 1
+
+
+def test_what_waits_in_a_gateway_counts_beside_what_workers_hold() -> None:
+    assert decide(1, fresh(8), demand=Demanded(17, 9, 0.0), spec=ASLEEP).replicas == 3
 
 
 # --- ahead of the load ------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from controllers.inference_service.foresight import Foresight, Shortsighted
 from controllers.inference_service.reconciler import KIND
 from controllers.inference_service.wiring import Wired, wire_inference_service
 from controllers.inference_service.worker_report import WorkerReport
+from controllers.plans.snapshot import Demanded
 from controllers.runtime.interface import Key
 from controllers.runtime.metrics import Metrics
 from controllers.runtime.queue import ReconcileQueue
@@ -55,7 +56,7 @@ class FakePorts:
     def __init__(self) -> None:
         self.answer = ProbeAnswer(True)
         self.held: dict[str, int] = {}
-        self.waits: dict[ServiceId, int] = {}
+        self.demanded: dict[ServiceId, Demanded] = {}
         self.probes: list[tuple[str, str, str]] = []
 
     async def probe(self, gateway: str, namespace: str, service: str) -> ProbeAnswer:
@@ -66,8 +67,9 @@ class FakePorts:
         held = self.held.get(worker)
         return None if held is None else WorkerReport(running=held)
 
-    async def waiting(self, gateway: str) -> dict[ServiceId, int] | None:
-        return dict(self.waits) if gateway == "10.9.0.1" else {}
+    async def demand(self, gateway: str) -> dict[ServiceId, Demanded] | None:
+        """Everything of clients is in the first gateway."""
+        return dict(self.demanded) if gateway == "10.9.0.1" else {one: Demanded(0, 0, 1e6) for one in self.demanded}
 
     async def gateway_page(self, gateway: str) -> str | None:
         return None

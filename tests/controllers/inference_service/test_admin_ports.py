@@ -11,8 +11,10 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from controllers.history.interface import ServiceId
-from controllers.inference_service.admin_ports import HttpAdminPorts, ProbeAnswer, waiting_in
+from controllers.inference_service.admin_ports import HttpAdminPorts, ProbeAnswer, demand_in
+from controllers.inference_service.demand import over_all
 from controllers.inference_service.worker_report import Rates, WorkerReport, rates_between, report_in
+from controllers.plans.snapshot import Demanded
 from crds import contract
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -81,7 +83,7 @@ async def test_a_gateway_that_is_not_there_is_a_failed_probe_and_a_worker_no_ans
     ports = HttpAdminPorts()
     assert (await ports.probe("127.0.0.1", "demo", "chat")).message == "Gateway 127.0.0.1: cannot be reached."
     assert await ports.worker_report("127.0.0.1") is None
-    assert await ports.waiting("127.0.0.1") is None
+    assert await ports.demand("127.0.0.1") is None
     assert await ports.gateway_page("127.0.0.1") is None
     await ports.close()
 
@@ -143,22 +145,43 @@ def test_rates_are_per_second_and_a_worker_that_restarted_counts_from_zero() -> 
     assert rates_between(before, after, 0) == Rates()
 
 
-async def test_what_waits_in_a_gateway_is_known_by_service(ask: Ask) -> None:
+async def test_what_clients_ask_of_a_gateway_is_known_by_service(ask: Ask) -> None:
     async def gateway(request: web.Request) -> web.Response:
-        assert request.path == "/waiting"
-        return web.json_response({"demo/chat": 3, "demo/other": 1})
+        assert request.path == "/demand"
+        return web.json_response({"demo/chat": {"open": 3, "waiting": 1, "idle_s": 0}})
 
     ports = await ask(gateway)
-    assert await ports.waiting("127.0.0.1") == {ServiceId("demo", "chat"): 3, ServiceId("demo", "other"): 1}
+    assert await ports.demand("127.0.0.1") == {ServiceId("demo", "chat"): Demanded(3, 1, 0.0)}
+
+
+def test_a_silent_gateway_hides_what_is_quiet_and_not_what_waits() -> None:
+    quiet, waiting = Demanded(0, 0, 50.0), Demanded(2, 2, 0.0)
+    assert over_all([quiet, Demanded(1, 0, 0.0)]) == Demanded(1, 0, 0.0)
+    assert over_all([quiet, Demanded(0, 0, 9.0)]) == Demanded(0, 0, 9.0)
+    assert over_all([quiet, None]) is None
+    assert over_all([waiting, None]) == waiting
+    assert over_all([]) is None
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"<html>"])
 def test_an_answer_that_is_no_answer_is_not_known(body: bytes) -> None:
-    assert waiting_in(body) is None
+    assert demand_in(body) is None
 
 
-def test_numbers_that_make_no_sense_do_not_wait() -> None:
-    assert waiting_in(b'{"demo/chat": -1, "demo/b": true, "demo": 3, "demo/c": "2"}') == {}
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "3",
+        "[]",
+        "{}",
+        '{"open": true, "waiting": 0, "idle_s": 1}',
+        '{"open": 1, "waiting": 2, "idle_s": 0}',
+        '{"open": 0, "waiting": -1, "idle_s": 0}',
+        '{"open": 0, "waiting": 0, "idle_s": -5}',
+    ],
+)
+def test_an_entry_that_makes_no_sense_is_left_out(entry: str) -> None:
+    assert demand_in(f'{{"demo/chat": {entry}}}'.encode()) == {}
 
 
 async def test_no_session_is_opened_before_the_first_question() -> None:

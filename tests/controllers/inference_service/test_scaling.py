@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from controllers.history.interface import ServiceId
-from controllers.plans.snapshot import Forecasted
+from controllers.plans.snapshot import Demanded, Forecasted
 from controllers.runtime.interface import Key
 from forecasting.policy import LoadForecast, ScalingDecision
 from kube.resources import HORIZONTAL_POD_AUTOSCALERS, INFERENCE_SERVICES, TENANTS, Object
@@ -94,7 +94,7 @@ class World:
 @pytest.fixture
 async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
     monkeypatch.setattr("controllers.inference_service.loads.PERIOD_S", 0.02)
-    monkeypatch.setattr("controllers.inference_service.waiting.PERIOD_S", 0.02)
+    monkeypatch.setattr("controllers.inference_service.demand.PERIOD_S", 0.02)
     client, oracle = FakeClient(), Oracle()
     await ground(client, NS)
     async with Operator(client, foresight=oracle).running() as operator:
@@ -106,14 +106,16 @@ def scaled(**scaling: Any) -> Object:
 
 
 async def test_a_service_sleeps_when_idle_and_a_waiting_request_wakes_it(world: World) -> None:
+    world.ports.demanded = {CHAT: Demanded(0, 0, 0.0)}
     await put(world.client, INFERENCE_SERVICES, scaled(min=0, idlePeriod="50ms", scaleDownDelay="50ms"))
     await world.workers(1)
+    world.ports.demanded = {CHAT: Demanded(0, 0, 60.0)}
     await world.workers(0)
     assert world.operator.condition(NS, "chat", "Servable") == ("False", "NoReadyWorkers")
     assert world.status()["scaling"]["lastDecision"]["reason"] == "Idle"
-    world.ports.waits = {CHAT: 2}
+    world.ports.demanded = {CHAT: Demanded(2, 2, 0.0)}
     await world.until(lambda: world.status().get("desiredReplicas") == 1, "the request wakes it")
-    world.ports.waits = {}
+    world.ports.demanded = {CHAT: Demanded(0, 0, 0.0)}
     await world.until(lambda: ("Normal", "ScaledUp") in {note[:2] for note in world.operator.told.notes}, "an Event")
     assert any("0 → 1 replicas: 0 running + 2 waiting ÷ 4 each" in note[2] for note in world.operator.told.notes)
 
