@@ -135,7 +135,7 @@ def truncated(path: Path, contents: Contents) -> None:
 
 
 def unknown_quantisation(path: Path, contents: Contents) -> None:
-    contents.encodings["blk.0.attn_q.weight"] = 14
+    contents.encodings["blk.0.attn_q.weight"] = 13
     write_gguf(path, contents)
 
 
@@ -152,7 +152,7 @@ def whole(path: Path, contents: Contents) -> None:
     ("write", "flags", "sentence"),
     [
         (truncated, (), "tiny.gguf: is truncated: tensor 'output_norm.weight' reaches byte"),
-        (unknown_quantisation, (), "tensor 'blk.0.attn_q.weight' is quantised as Q6_K"),
+        (unknown_quantisation, (), "tensor 'blk.0.attn_q.weight' is quantised as Q5_K"),
         (unknown_architecture, (), "architecture 'rwkv' is not supported"),
         (whole, ("--digest", "sha256:" + "ab" * 32), "was asked for. Fetch it again."),
         (whole, ("--max-model-len", "9999"), "the model was trained for 256 tokens"),
