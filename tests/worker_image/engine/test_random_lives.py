@@ -24,16 +24,20 @@ class EngineMachine(RuleBasedStateMachine):
         self.answers: dict[int, list[int]] = {}
         self.alive: set[int] = set()
         self.next_id = 0
+        self.prompt: list[int] = []
         self.stuck_for = 0
 
     @rule(
         tail=st.lists(st.integers(0, 2), min_size=1, max_size=MODEL_LEN // 2), n_shared=st.integers(0, 16),
         max_tokens=st.integers(1, MODEL_LEN), n=st.integers(1, 3), penalty=st.sampled_from([0.0, 0.0, 1.0]),
-        salt=st.sampled_from(["", "", "acme"]),
+        salt=st.sampled_from(["", "", "acme"]), again=st.booleans(),
     )  # fmt: skip
-    def arrive(self, tail: list[int], n_shared: int, max_tokens: int, n: int, penalty: float, salt: str) -> None:
+    def arrive(
+        self, tail: list[int], n_shared: int, max_tokens: int, n: int, penalty: float, salt: str, again: bool
+    ) -> None:
         sampling = Sampling(max_tokens, presence_penalty=penalty, seed=len(tail), stop_ids=(STOP,), n=n)
-        request = Add(self.next_id, [1] * n_shared + tail, sampling, cache_salt=salt)
+        self.prompt = self.prompt if again and self.prompt else [1] * n_shared + tail
+        request = Add(self.next_id, list(self.prompt), sampling, cache_salt=salt)
         self.fake.engine.add(request)
         self.expected |= expected(request)
         self.alive |= set(range(self.next_id, self.next_id + n))

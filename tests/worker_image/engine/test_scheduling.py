@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from tests.worker_image.engine.fake_engine import BLOCK_TOKENS, MODEL_LEN, Fake, expected
-from worker_image.engine.batch import Batch
+from worker_image.engine.batch import Batch, Sampled
 from worker_image.engine.messages import Add, Sampling
+from worker_image.engine.scheduler import Outcome
 
 
 def an_add(request_id: int, n_prompt: int, max_tokens: int, *, n: int = 1, salt: str = "", first: int = 0) -> Add:
@@ -106,6 +109,17 @@ def test_what_two_prompts_share_is_computed_once_even_within_a_step() -> None:
     assert [(a.request_id, a.cached_tokens) for a in done.admitted] == [(0, 0), (1, 2 * BLOCK_TOKENS)]
 
 
+@pytest.mark.parametrize("depth", [0, 1])
+def test_a_block_that_this_very_step_fills_is_shared_but_not_copied(depth: int) -> None:
+    fake = Fake.build(step_tokens=64, depth=depth)
+    for request_id in range(2):
+        fake.engine.add(Add(request_id, list(range(8)), Sampling(4, seed=request_id)))
+    answers, _ = fake.run()
+    assert fake.runner.batches[0].copies == ()
+    assert lengths(fake.runner.batches[0]) == [(0, 8), (1, 4)]
+    assert answers == {i: expected(Add(i, list(range(8)), Sampling(4, seed=i)))[i] for i in range(2)}
+
+
 def test_requests_of_different_salts_share_nothing() -> None:
     fake = Fake.build()
     for request_id, salt in enumerate(("", "acme", "umbrella")):
@@ -176,3 +190,26 @@ def test_the_longest_request_fits_an_engine_of_its_size_again_and_again() -> Non
         fake.engine.add(an_add(request_id, MODEL_LEN - 4, 4))
         answers, _ = fake.run()
         assert len(answers[request_id]) == 4
+
+
+def test_a_step_of_many_decodes_costs_a_few_calls_for_each() -> None:
+    """What Python does for a step is bounded: 256 sequences are to take a fraction of a millisecond."""
+    n_seqs = 64
+    fake = Fake.build(n_blocks=2000, max_num_seqs=n_seqs, step_tokens=2000, block_tokens=16, model_len=1000)
+    for i in range(n_seqs):
+        fake.engine.add(an_add(i, 17, 900, first=i))
+    for _ in range(3):
+        fake.step()
+    batch, calls = fake.runner.batches[-1], 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    planned = fake.scheduler.schedule()
+    fake.scheduler.commit(batch, Sampled([1] * n_seqs), Outcome())
+    sys.setprofile(None)
+    assert planned is not None
+    assert len(planned.decodes) == n_seqs
+    assert calls < 10 * n_seqs
