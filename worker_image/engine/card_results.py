@@ -70,7 +70,7 @@ class ResultBuffers:
         target = self._tokens[self._turn][:n]
         target.copy_(tokens[:n], non_blocking=True)
         scores = self._scores(asked, tokens, logits) if asked else None
-        event = torch.cuda.Event() if self._pinned else None
+        event = torch.cuda.Event() if self._pinned else None  # type: ignore[no-untyped-call]
         if event is not None:
             event.record()
         return Flight(event, target, scores)

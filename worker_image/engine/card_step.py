@@ -76,6 +76,11 @@ class StepBuffers:
     choice: Choice
 
 
+def row_of(sequence: Sequence) -> int:
+    assert sequence.row is not None, "whoever is in a step has a row"
+    return sequence.row
+
+
 def empty_inputs(n: int, device: torch.device) -> TokenInputs:
     ids, positions, slots = (torch.empty(n, dtype=torch.int64, device=device) for _ in range(3))
     return TokenInputs(ids, positions, slots)
@@ -140,13 +145,13 @@ def mixed_buffers(batch: Batch, n_columns: int, upload: Upload, device: torch.de
     fields = words.reshape(3, n_tokens)
     lengths = [sequence.computed for sequence in decodes]
     at = len(decodes)
-    fields[0, :at] = [sequence.row for sequence in decodes]
+    fields[0, :at] = [row_of(sequence) for sequence in decodes]
     fields[1, :at] = np.array(lengths, np.int32) - 1
     fields[2, :at] = NEWEST
     ends: list[int] = []
     for chunk in chunks:
         end = at + chunk.length
-        fields[0, at:end] = chunk.sequence.row
+        fields[0, at:end] = row_of(chunk.sequence)
         fields[1, at:end] = np.arange(chunk.start, chunk.start + chunk.length)
         fields[2, at:end] = chunk.sequence.tokens[chunk.start : chunk.start + chunk.length]
         lengths.append(chunk.start + chunk.length)

@@ -8,7 +8,7 @@ forward pass, sampling, and the newest tokens kept for the next step. Other step
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 
@@ -16,17 +16,20 @@ from worker_image.engine.batch import Batch
 from worker_image.engine.card_results import Flight, ResultBuffers, logprobs_asked
 from worker_image.engine.card_rows import CardRows
 from worker_image.engine.card_step import DECODE_FIELDS, DecodeBuffers, StepBuffers, mixed_buffers
-from worker_image.engine.graphs import Capture, DecodeGraphs, bucket_sizes
+from worker_image.engine.graphs import Capture, DecodeGraphs, bucket_sizes, unowned
 from worker_image.engine.sampler import adjust
 from worker_image.engine.sequence import Sequence
 from worker_image.engine.upload import ALIGN, Upload
+from worker_image.kernels.prefill_attention import Chunk
 from worker_image.kernels.sampling import sample
 from worker_image.kernels.step_inputs import gather_tables, keep_newest, sampling_inputs, token_inputs
+from worker_image.kernels.triton_ops import KvTensors, Steps, StepTokens, TritonStep
+from worker_image.models.decoder import Decoder
 
 STEPS_A_CAPTURE: Final = 8
 """While requests run, one graph is made in so many decode steps; a capture takes some tens of milliseconds."""
-STEPS_UNDER_WAY: Final = 3
-"""One that runs, one that waits behind it, one that is described."""
+STEPS_UNDER_WAY: Final = 4
+"""One that runs, two that wait behind it, one that is described."""
 WORDS_A_TOKEN: Final = 3
 WORDS_A_SEQUENCE: Final = 5
 
@@ -42,28 +45,25 @@ class RunnerSizes:
     """Blocks of the longest sequence."""
 
 
-class CardModel(Protocol):
-    """The model on the card, over its paged cache."""
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def logits(self, step: StepBuffers, batch: Batch | None) -> torch.Tensor:
-        """(samples, vocab) of the model's type. `batch` None: every sequence decodes, so it can be captured."""
-
-    def copy_blocks(self, copies: tuple[tuple[int, int], ...]) -> None:
-        """Enqueues copies of whole blocks, (from, to), in all layers."""
-
-
 class GpuRunner:
     """One thread calls it, on one stream."""
 
-    depth = 1
+    depth = 2
+    """A step with prefill takes longer to launch than a step of decodes takes to run: one more waits behind that."""
 
-    def __init__(self, model: CardModel, sizes: RunnerSizes, capture: Capture | None) -> None:
+    def __init__(
+        self,
+        model: Decoder[torch.Tensor, TritonStep],
+        steps: Steps,
+        cache: KvTensors,
+        sizes: RunnerSizes,
+        capture: Capture | None,
+    ) -> None:
         """capture: None runs every step kernel by kernel."""
-        device = model.device
+        device = cache.data.device
         self._model = model
+        self._steps = steps
+        self._cache = cache
         self._sizes = sizes
         self._rows = CardRows(sizes.max_num_seqs, sizes.n_columns, device)
         self._decode = DecodeBuffers(sizes.max_num_seqs, sizes.n_columns, device)
@@ -72,13 +72,13 @@ class GpuRunner:
         self._upload = Upload(max(decode_words, mixed_words), device, STEPS_UNDER_WAY)
         self._results = ResultBuffers(sizes.max_num_seqs, device, STEPS_UNDER_WAY)
         self._graphs = DecodeGraphs(bucket_sizes(self._decode.max_rows), self._run, capture)
-        self._logits: dict[int, torch.Tensor] = {}
+        self._logits: torch.Tensor | None = None
+        self._captured_logits: dict[int, torch.Tensor] = {}
         self._until_capture = 0
 
     @torch.inference_mode()
     def launch(self, batch: Batch) -> Flight:
-        if batch.copies:
-            self._model.copy_blocks(batch.copies)
+        self._cache.copy_blocks(batch.copies)
         self._rows.apply(batch.tables, batch.joined)
         self._upload.begin()
         step, logits = self._mixed(batch) if batch.prefills else self._decodes(batch.decodes)
@@ -104,23 +104,25 @@ class GpuRunner:
         size = self._graphs.size_for(len(decodes))
         self._decode.describe(decodes, size, self._upload)
         self._upload.send()
-        if not self._graphs.replay(size):
-            self._run(size)
-        return self._decode.view(size), self._logits[size]
+        if self._graphs.replay(size):
+            return self._decode.view(size), self._captured_logits[size]
+        return self._decode.view(size), self._run(size)
 
-    def _run(self, size: int) -> None:
-        """A decode step on the static buffers, as described last."""
+    def _run(self, size: int) -> torch.Tensor:
+        """A decode step on the static buffers, as described last; returns its logits."""
         step = self._decode.view(size)
         self._fill(step)
-        # A replay writes to the same memory again, so the tensor stays the place to look.
-        self._logits[size] = logits = self._model.logits(step, None)
+        made = self._steps.decode(_tokens(step), step.tables, step.lengths)
+        self._logits = logits = self._model.forward(made)
         self._choose(step, logits)
+        return logits
 
     def _mixed(self, batch: Batch) -> tuple[StepBuffers, torch.Tensor]:
-        step = mixed_buffers(batch, self._sizes.n_columns, self._upload, self._model.device)
+        step = mixed_buffers(batch, self._sizes.n_columns, self._upload, self._cache.data.device)
         self._upload.send()
         self._fill(step)
-        logits = self._model.logits(step, batch)
+        made = self._steps.mixed(_tokens(step), step.tables, step.lengths, _chunks(batch))
+        logits = self._model.forward(made)
         self._choose(step, logits)
         return step, logits
 
@@ -140,7 +142,7 @@ class GpuRunner:
         changing = [i for i, sequence in enumerate(sequences) if sequence.sampling.changes_logits]
         if not changing:
             return
-        changed = logits.float()
+        changed = logits.to(torch.float32, copy=True)
         for i in changing:
             sequence = sequences[i]
             adjust(changed[i], sequence, sequence.computed - sequence.n_prompt)
@@ -157,4 +159,21 @@ class GpuRunner:
         self._upload.begin()
         self._decode.describe_padding(self._upload)
         self._upload.send()
-        self._graphs.capture_next()
+        size = self._graphs.capture_next()
+        if size is not None and self._logits is not None:
+            self._captured_logits[size] = unowned(self._logits)
+        self._logits = None
+
+
+def _tokens(step: StepBuffers) -> StepTokens:
+    inputs = step.inputs
+    return StepTokens(inputs.token_ids, inputs.positions, inputs.slots, step.sample_at)
+
+
+def _chunks(batch: Batch) -> list[Chunk]:
+    """The prefill kernel's view of the chunks; their rows come behind the decodes'."""
+    at, chunks = len(batch.decodes), []
+    for chunk in batch.prefills:
+        chunks.append(Chunk(at, chunk.length, chunk.start + chunk.length))
+        at += chunk.length
+    return chunks

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import torch
 
@@ -31,14 +32,14 @@ def bucket_sizes(max_rows: int) -> tuple[int, ...]:
     return tuple(sorted({size for size in (1, 2, 4, *fine, *coarse) if size < max_rows} | {max_rows}))
 
 
-Capture: TypeAlias = Callable[[Callable[[], None]], Replayable]
-"""Runs the work once, and gives back something that enqueues it again."""
+Capture: TypeAlias = Callable[[Callable[[], torch.Tensor]], Replayable]
+"""Runs the work, and gives back something that enqueues it again, with its result in the same memory."""
 
 
 class DecodeGraphs:
     """`step` runs the decode of a given size on the static buffers."""
 
-    def __init__(self, sizes: tuple[int, ...], step: Callable[[int], None], capture: Capture | None) -> None:
+    def __init__(self, sizes: tuple[int, ...], step: Callable[[int], torch.Tensor], capture: Capture | None) -> None:
         """capture: None, and there are never any graphs."""
         self._sizes = sizes
         self._step = step
@@ -63,26 +64,28 @@ class DecodeGraphs:
     def complete(self) -> bool:
         return self._capture is None or len(self._graphs) == len(self._sizes)
 
-    def capture_next(self) -> None:
-        """Makes one more graph: of the size that was missed last, else of the largest without one.
+    def capture_next(self) -> int | None:
+        """Makes one more graph: of the size that was missed last, else of the largest without one. Returns its size.
 
         Whatever the static buffers hold is run: it must touch nothing.
         """
         left = [size for size in self._sizes if size not in self._graphs]
         missed, self._missed = self._missed, None
-        if self._capture is not None and left:
-            size = missed if missed in left else left[-1]
-            self._graphs[size] = self._capture(partial(self._step, size))
+        if self._capture is None or not left:
+            return None
+        size = missed if missed in left else left[-1]
+        self._graphs[size] = self._capture(partial(self._step, size))
+        return size
 
 
 class GraphMaker:
     """Captures on a stream of its own into one memory pool, beside steps that run on the main stream."""
 
     def __init__(self) -> None:
-        self._stream = torch.cuda.Stream()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
 
-    def __call__(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    def __call__(self, work: Callable[[], torch.Tensor]) -> torch.cuda.CUDAGraph:
         """Runs `work` once, so that nothing is loaded or compiled while capturing, then captures it.
 
         `torch.cuda.graph` would wait for the device and collect garbage first, which a running engine cannot afford.
@@ -99,3 +102,22 @@ class GraphMaker:
                 graph.capture_end()
         main.wait_stream(self._stream)
         return graph
+
+
+@dataclass(frozen=True)
+class _Address:
+    """Memory that somebody else keeps, in the terms of the CUDA array interface (version 3)."""
+
+    __cuda_array_interface__: dict[str, Any]
+
+
+def unowned(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor on the same memory that does not keep it.
+
+    For a result inside a graph: graphs of one pool share their memory only where nobody holds it, and a replay writes
+    to it again. tensor: two bytes an element on a card; what is on a CPU is returned as it is.
+    """
+    if not tensor.is_cuda:
+        return tensor
+    words = {"shape": tuple(tensor.shape), "typestr": "<i2", "data": (tensor.data_ptr(), False), "version": 3}
+    return torch.as_tensor(_Address(words), device=tensor.device).view(tensor.dtype)

@@ -21,7 +21,6 @@ from worker_image.engine.messages import Device, EngineSettings, Progress, Ready
 from worker_image.engine.prefix_cache import SECRET_BYTES, LeastRecentlyUsed
 from worker_image.engine.runner import Runner
 from worker_image.engine.scheduler import Limits, Scheduler
-from worker_image.errors import SettingsError
 from worker_image.models.assembly import OnProgress, load_model
 from worker_image.models.kv_cache import KvCache
 from worker_image.models.reference_ops import ReferenceOps
@@ -53,7 +52,10 @@ def _load_runner(checkpoint: Checkpoint, settings: EngineSettings, on_layer: OnP
         case Device.CPU:
             return _load_cpu(checkpoint, settings, on_layer)
         case Device.CUDA:
-            raise SettingsError("--device cuda: this worker has no runner for it; use cpu.")
+            # Triton and the kernels are of no use to a worker on CPUs.
+            from worker_image.engine.gpu_loading import load_gpu
+
+            return Loaded(*load_gpu(checkpoint, settings, on_layer))
 
 
 def _load_cpu(checkpoint: Checkpoint, settings: EngineSettings, on_layer: OnProgress) -> Loaded:

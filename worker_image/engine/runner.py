@@ -42,7 +42,7 @@ class Runner(Protocol):
         """Starts a step that is not empty. Raises RuntimeError where it could not; nothing of it is in flight then."""
 
     def prepare(self) -> bool:
-        """Uses a moment in which there is nothing to run, for some tens of milliseconds; False where all is prepared."""
+        """Uses a moment in which there is nothing to run, some tens of milliseconds; False where all is done."""
 
     def recover(self) -> None:
         """After a failed step, with nothing in flight: forgets all rows and gives unused memory back to the device.

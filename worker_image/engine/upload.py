@@ -25,7 +25,7 @@ class Upload:
         self._host = [torch.zeros(n_words, dtype=torch.int32, pin_memory=pinned) for _ in range(n_buffers)]
         self._arrays: list[Words] = [buffer.numpy() for buffer in self._host]
         self._device = torch.zeros(n_words, dtype=torch.int32, device=device)
-        self._copied = [torch.cuda.Event() for _ in range(n_buffers)] if pinned else []
+        self._copied = [_event() for _ in range(n_buffers)] if pinned else []
         self._turn = 0
         self._at = 0
 
@@ -54,3 +54,7 @@ class Upload:
         self._device[: self._at].copy_(self._host[self._turn][: self._at], non_blocking=True)
         if self._copied:
             self._copied[self._turn].record()
+
+
+def _event() -> torch.cuda.Event:
+    return torch.cuda.Event()  # type: ignore[no-untyped-call]

@@ -16,6 +16,7 @@ from torch.nn.functional import embedding
 
 from worker_image.kernels.decode_attention import DecodeShape, DecodeWorkspace, decode_attention, plan_step
 from worker_image.kernels.gemm import matmul
+from worker_image.kernels.gemv import gemv, gemv_fits
 from worker_image.kernels.norm import add_rms_norm, rms_norm
 from worker_image.kernels.paged import PagedCache
 from worker_image.kernels.prefill_attention import Chunk, PrefillShape, prefill_attention, prefill_tiles
@@ -194,9 +195,13 @@ class TritonOps:
         return embedding(token_ids, weight)
 
     def linear(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        if not self._deterministic:
+        rows, width = x.shape[0], weight.shape[0]
+        if not self._deterministic and not (rows == 1 and self._early and gemv_fits(width, x.shape[1])):
             return torch.mm(x, weight.t())
-        out = x.new_empty((x.shape[0], weight.shape[0]))
+        out = x.new_empty((rows, width))
+        if not self._deterministic:
+            gemv(x, weight, out, early=self._early)
+            return out
         matmul(x, weight, out, tile_for(self._tuning.matmul, x.shape[0]), self._n_sms)
         return out
 

@@ -1,0 +1,72 @@
+"""From a checkpoint to a runner on a CUDA card: weights, then what is left for the KV cache, then buffers.
+
+Imported only where a card is asked for; nothing here looks at requests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from worker_image.checkpoint.base import Checkpoint
+from worker_image.engine.gpu_memory import CardMemory, activation_bytes, kv_bytes
+from worker_image.engine.gpu_runner import GpuRunner, RunnerSizes
+from worker_image.engine.graphs import GraphMaker, bucket_sizes
+from worker_image.engine.memory import KvPlan, plan_kv
+from worker_image.engine.messages import EngineSettings
+from worker_image.errors import SettingsError
+from worker_image.kernels.triton_ops import KvTensors, StepLimits, Steps, TritonOps, TritonStep
+from worker_image.kernels.tuning import tuning_for
+from worker_image.models.assembly import OnProgress, load_model
+from worker_image.models.config import ModelConfig
+from worker_image.models.decoder import Decoder
+
+DTYPE = torch.bfloat16
+
+
+def load_gpu(checkpoint: Checkpoint, settings: EngineSettings, on_layer: OnProgress) -> tuple[GpuRunner, KvPlan]:
+    """Raises CheckpointError or SettingsError."""
+    if not torch.cuda.is_available():
+        raise SettingsError("--device cuda: torch finds no CUDA card. Use --device cpu, or look at the driver.")
+    device = torch.device("cuda", 0)
+    torch.cuda.set_device(device)
+    tuning = tuning_for(torch.cuda.get_device_name(device))
+    ops = TritonOps(device, tuning, DTYPE, deterministic=settings.deterministic)
+    with torch.inference_mode():
+        model: Decoder[torch.Tensor, TritonStep] = load_model(checkpoint, ops, on_layer, settings.max_model_len)
+        plan = plan_card(settings, model.config, card_memory(device))
+        cache = kv_tensors(model.config, plan, settings.block_tokens, device)
+        layers = [layer.attention for layer in model.weights.layers]
+        step_limits = StepLimits(settings.max_num_seqs, plan.max_model_len)
+        steps = Steps(layers, cache, tuning, step_limits, deterministic=settings.deterministic)
+        return GpuRunner(model, steps, cache, runner_sizes(settings, plan), GraphMaker()), plan
+
+
+def card_memory(device: torch.device) -> CardMemory:
+    """After the allocator gave back what loading used."""
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info(device)
+    return CardMemory(total, free)
+
+
+def plan_card(settings: EngineSettings, config: ModelConfig, memory: CardMemory) -> KvPlan:
+    """The cache's size in bytes where it is set, else what the card has left. Raises SettingsError."""
+    budget = settings.kv_cache_bytes
+    if budget is None:
+        activations = activation_bytes(config, settings.step_tokens, settings.max_num_seqs, DTYPE.itemsize)
+        n_graphs = len(bucket_sizes(settings.max_num_seqs))
+        budget = kv_bytes(memory, settings.gpu_memory_utilization, activations, n_graphs)
+    shape = replace(config.kv_shape, element_bytes=DTYPE.itemsize)
+    return plan_kv(replace(settings, kv_cache_bytes=budget), config.context, shape.bytes_per_token, memory.free_bytes)
+
+
+def kv_tensors(config: ModelConfig, plan: KvPlan, block_tokens: int, device: torch.device) -> KvTensors:
+    return KvTensors.allocate(
+        config.n_layers, plan.n_blocks, config.n_kv_heads, block_tokens, config.head_dim, DTYPE, device
+    )
+
+
+def runner_sizes(settings: EngineSettings, plan: KvPlan) -> RunnerSizes:
+    n_columns = -(-plan.max_model_len // settings.block_tokens)
+    return RunnerSizes(settings.max_num_seqs, settings.step_tokens, settings.block_tokens, n_columns)
