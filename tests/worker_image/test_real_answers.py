@@ -70,9 +70,8 @@ async def test_an_answer_bound_to_a_schema_satisfies_it(client: AsyncOpenAI) -> 
 
 
 async def test_a_biased_token_is_never_or_always_chosen(client: AsyncOpenAI) -> None:
-    plain = await client.completions.create(
-        model="chat", prompt="The capital of France is", max_tokens=1, temperature=0
-    )
+    greedy: Any = {"model": "chat", "prompt": "The capital of France is", "max_tokens": 1, "temperature": 0}
+    plain = await client.completions.create(**greedy)
     assert plain.choices[0].text == " Paris"
     tokens: Any = await client.post("/../tokenize", cast_to=object, body={"prompt": " Paris"})
     (paris,) = tokens["tokens"]

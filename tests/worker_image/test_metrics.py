@@ -1,0 +1,87 @@
+"""What /metrics says: vLLM's names, and numbers that add up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from openai import InternalServerError
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.worker_image.scripted import Server, a_server
+from worker_image.engine.messages import Add
+from worker_image.server.histogram import Histogram, one_two_five
+
+CHAT: Any = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
+VLLM_V1 = {
+    "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc", "vllm:num_preemptions",
+    "vllm:prefix_cache_queries", "vllm:prefix_cache_hits", "vllm:prompt_tokens", "vllm:generation_tokens",
+    "vllm:request_success", "vllm:iteration_tokens_total", "vllm:time_to_first_token_seconds",
+    "vllm:inter_token_latency_seconds", "vllm:e2e_request_latency_seconds", "vllm:request_queue_time_seconds",
+    "vllm:request_inference_time_seconds", "vllm:request_prefill_time_seconds", "vllm:request_decode_time_seconds",
+    "vllm:request_prompt_tokens", "vllm:request_generation_tokens", "vllm:request_params_n",
+    "vllm:request_params_max_tokens", "vllm:request_time_per_output_token_seconds",
+}  # fmt: skip
+"""Names as vLLM's v1 engine gives them; counters get `_total` on the wire."""
+
+
+def five_tokens(add: Add, number: int) -> str | Exception:
+    return "abcd" if add.sampling.seed is None else RuntimeError("no memory is left.")
+
+
+async def samples(server: Server) -> dict[str, float]:
+    """Name and, for a finish reason, that → value."""
+    async with aiohttp.ClientSession() as session, session.get(server.admin_url + "/metrics") as answer:
+        text = await answer.text()
+    found: dict[str, float] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            assert sample.labels["model_name"] == "chat"
+            if "le" not in sample.labels:
+                found[sample.name + sample.labels.get("finished_reason", "")] = sample.value
+    return found
+
+
+async def test_every_series_of_vllm_that_applies_is_there(tmp_path: Path) -> None:
+    async with (
+        a_server(tmp_path, five_tokens) as server,
+        aiohttp.ClientSession(server.admin_url) as session,
+        session.get("/metrics") as answer,
+    ):
+        names = {family.name for family in text_string_to_metric_families(await answer.text())}
+    assert VLLM_V1 - names == set()
+
+
+async def test_the_numbers_of_a_few_requests_add_up(tmp_path: Path) -> None:
+    async with a_server(tmp_path, five_tokens) as server:
+        answer = await server.client.chat.completions.create(n=2, **CHAT)
+        await server.client.chat.completions.create(max_tokens=2, **CHAT)
+        with pytest.raises(InternalServerError, match="No memory is left"):
+            await server.client.chat.completions.create(seed=1, **CHAT)
+        found = await samples(server)
+    assert answer.usage is not None
+    assert found["vllm:request_success_totalstop"] == 2
+    assert found["vllm:request_success_totallength"] == 1
+    assert found["vllm:request_success_totalerror"] == 1
+    assert found["vllm:generation_tokens_total"] == 5 + 5 + 2
+    assert found["vllm:time_to_first_token_seconds_count"] == 3
+    assert found["vllm:inter_token_latency_seconds_count"] <= 12 - 3
+    assert found["vllm:e2e_request_latency_seconds_count"] == 4
+    assert found["vllm:request_queue_time_seconds_sum"] == pytest.approx(0.03)
+    assert found["vllm:request_decode_time_seconds_count"] == 3
+    assert found["vllm:request_params_n_sum"] == 2 + 1 + 1
+    assert found["vllm:iteration_tokens_total_sum"] == 12 + 3 * answer.usage.prompt_tokens
+
+
+def test_a_histogram_counts_what_is_at_most_its_bound() -> None:
+    histogram = Histogram((1.0, 2.0))
+    for value, times in ((0.5, 1), (1.0, 2), (1.5, 1), (9.0, 3)):
+        histogram.observe(value, times)
+    buckets = {s.labels["le"]: s.value for s in histogram.family("x", "x", "l", "v").samples if "le" in s.labels}
+    assert buckets == {"1.0": 3, "2.0": 4, "+Inf": 7}
+
+
+def test_buckets_of_counts_go_one_two_five() -> None:
+    assert one_two_five(100) == (1, 2, 5, 10, 20, 50, 100)
