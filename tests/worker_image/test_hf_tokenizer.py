@@ -217,3 +217,10 @@ def test_templates_get_what_transformers_gives_them() -> None:
 def test_a_template_that_fails_in_any_way_becomes_a_request_error(source: str) -> None:
     with pytest.raises(RequestError, match="refuses these messages"):
         ChatTemplate(source, bos_token="", eos_token="").render([{"role": "user", "content": "hi"}])
+
+
+def test_a_control_token_that_ends_a_turn_stops_whatever_the_files_end_is(tmp_path: Path) -> None:
+    contents = tiny_llama()
+    contents.metadata["tokenizer.ggml.eos_token_id"] = 0
+    vocabulary = load_vocabulary(GgufFile(write_gguf(tmp_path / "tiny.gguf", contents)))
+    assert {vocabulary.tokens[i] for i in vocabulary.stop_ids} == {"<|endoftext|>", "<|im_end|>"}

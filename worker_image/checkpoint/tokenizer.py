@@ -20,6 +20,8 @@ from worker_image.text.detokenizer import byte_alphabet
 UNKNOWN_TOKEN: Final = 2
 CONTROL_TOKEN: Final = 3
 USER_DEFINED_TOKEN: Final = 4
+TURN_ENDS: Final = frozenset({"<|im_end|>", "<|eot_id|>", "<|eom_id|>"})
+"""Control tokens that end an answer also where the file's `eos` is the end of a document, as in early Llama 3 files."""
 BYTE_LEVEL: Final = "gpt2"
 SENTENCEPIECE: Final = "llama"
 
@@ -69,7 +71,7 @@ def load_vocabulary(file: GgufFile) -> Vocabulary:
     tokenizer.add_special_tokens([AddedToken(tokens[i], special=True, normalized=False) for i in control])
     tokenizer.add_tokens([AddedToken(tokens[i], special=False, normalized=False) for i in user])
     eos_id, bos_id = _token_id(file, "eos", tokens), _token_id(file, "bos", tokens)
-    stop_ids = {eos_id, _token_id(file, "eot", tokens)} - {None}
+    stop_ids = {eos_id, _token_id(file, "eot", tokens), *(i for i in control if tokens[i] in TURN_ENDS)} - {None}
     if not stop_ids:
         raise CheckpointError(f"{file.path}: metadata key 'tokenizer.ggml.eos_token_id' is absent; nothing would end.")
     return Vocabulary(
