@@ -384,12 +384,12 @@ def test_becoming_ready_and_servable_are_events_and_staying_so_is_not() -> None:
 def test_load_moves_the_deployment_and_leaves_an_event_with_the_arithmetic() -> None:
     seen = running(1, status={"desiredReplicas": 1})
     spec = service_spec(scaling={"max": 5, "targetConcurrency": 2})
-    seen = dataclasses.replace(seen, spec=spec, loads={next(iter(seen.ready_workers)): Load(6, 1.0)})
+    seen = dataclasses.replace(seen, spec=spec, loads={next(iter(seen.ready_workers)): Load(4, 1.0)})
     made = plan(seen)
     wanted = deployment(made)
     assert wanted
-    assert wanted["spec"]["replicas"] == 3
-    assert "1 → 3 replicas: 6 running + 0 waiting ÷ 2 each" in [note.message for note in made.moved]
+    assert wanted["spec"]["replicas"] == 2
+    assert "1 → 2 replicas: 4 running + 0 waiting ÷ 2 each" in [note.message for note in made.moved]
 
 
 def test_lowering_the_number_lowers_the_deployment_and_asks_for_deletion_costs() -> None:
