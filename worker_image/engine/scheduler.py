@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from worker_image.engine.batch import Batch, Chunk, Sampled, TableUpdate
+from worker_image.engine.batch import Batch, Chunk, Sampled
 from worker_image.engine.kv_blocks import KvBlocks
 from worker_image.engine.messages import Finish, Logprobs
+from worker_image.engine.seats import Seats
 from worker_image.engine.sequence import Sequence
 
 
@@ -42,20 +43,6 @@ class Outcome:
     ended: list[tuple[Sequence, Finish, str | None]] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Changes:
-    """What the next batch tells the runner beside its tokens."""
-
-    tables: list[TableUpdate] = field(default_factory=list)
-    joined: list[Sequence] = field(default_factory=list)
-    copies: list[tuple[int, int]] = field(default_factory=list)
-
-    def forget(self, sequence: Sequence) -> None:
-        """It left before any batch could say that it came."""
-        self.joined = [each for each in self.joined if each is not sequence]
-        self.tables = [update for update in self.tables if update.row != sequence.row]
-
-
 class Scheduler:
     """Holds every request of the engine and the blocks they share."""
 
@@ -69,12 +56,7 @@ class Scheduler:
         self.n_preemptions = 0
         self.n_launched = 0
         self._alive: dict[int, Sequence] = {}
-        self._leaving: list[Sequence] = []
-        """They hold blocks that a step in flight still uses."""
-        self._rows = list(range(limits.max_num_seqs - 1, -1, -1))
-        self._changes = _Changes()
-        self._pins: dict[int, list[int]] = {}
-        """Blocks that a step in flight copies from."""
+        self._seats = Seats(limits.max_num_seqs, kv)
         self._decodes: tuple[Sequence, ...] = ()
 
     @property
@@ -121,9 +103,7 @@ class Scheduler:
         if decodes != self._decodes:
             self._decodes = decodes
         self.n_launched += 1
-        changes, self._changes = self._changes, _Changes()
-        if changes.copies:
-            self._pins[self.n_launched] = [source for source, _ in changes.copies]
+        changes = self._seats.changes(self.n_launched)
         return Batch(
             self.n_launched, self._decodes, chunks,
             tuple(changes.copies), tuple(changes.tables), tuple(changes.joined),
@@ -159,25 +139,24 @@ class Scheduler:
         """Takes the block its next token needs, from the youngest if need be; False when it must sit out."""
         while (new := self.kv.grow(sequence)) is None:
             # Room is on its way: the next step will have it.
-            if self._leaving:
+            if self._seats.n_leaving:
                 return False
             youngest = self.running[-1]
             self._preempt(youngest)
             if youngest is sequence:
                 return False
-        assert sequence.row is not None
-        self._changes.tables.append(TableUpdate(sequence.row, len(sequence.blocks) - 1, new))
+        self._seats.grown(sequence, new)
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
         self.waiting.appendleft(sequence)
-        self._leave(sequence)
+        self._seats.leave(sequence)
         self.n_preemptions += 1
 
     def _admit(self, chunks: list[Chunk], budget: int) -> None:
         """First come, first served, while the budget, a row and the blocks for all its tokens (and one more) last."""
-        while budget and self.waiting and self._rows:
+        while budget and self.waiting and self._seats.n_free:
             sequence = self.waiting[0]
             if sequence.leaving or self._awaits_parent(sequence) or (self.running and self.running[-1].alone):
                 return
@@ -185,7 +164,9 @@ class Scheduler:
             grant = self.kv.admit(sequence, self.n_launched + 1, len(self.running))
             if grant is None:
                 return
-            self._join(self.waiting.popleft(), grant.copy)
+            self.running.append(self.waiting.popleft())
+            self._seats.take(sequence, grant.copy)
+            sequence.parent = None
             if sequence.alone:
                 return
             chunks.append(self._chunk(sequence, budget))
@@ -197,15 +178,6 @@ class Scheduler:
         if parent is None or parent.row is None or parent.leaving:
             return False
         return not 0 < parent.prefilled_at <= self.n_launched
-
-    def _join(self, sequence: Sequence, copy: tuple[int, int] | None) -> None:
-        row = sequence.row = self._rows.pop()
-        sequence.parent = None
-        self.running.append(sequence)
-        self._changes.joined.append(sequence)
-        self._changes.tables.append(TableUpdate(row, 0, list(sequence.blocks)))
-        if copy is not None:
-            self._changes.copies.append(copy)
 
     def _chunk(self, sequence: Sequence, budget: int) -> Chunk:
         start, length = sequence.computed, min(sequence.n_pending, budget)
@@ -280,23 +252,17 @@ class Scheduler:
     def _start_over(self) -> None:
         for sequence in reversed(self.running):
             self.waiting.appendleft(sequence)
-            self._leave(sequence)
+            self._seats.leave(sequence)
         self.running.clear()
         self.kv.pool.forget_contents()
-        self._changes = _Changes()
+        self._seats.forget_changes()
         self._decodes = ()
 
     def _settle(self, batch: Batch) -> None:
-        """The step runs no more: what only it still used goes back."""
         for chunk in batch.prefills:
             if not chunk.samples:
                 chunk.sequence.n_steps -= 1
-        self.kv.pool.release(self._pins.pop(batch.step, []))
-        if self._leaving:
-            done = [sequence for sequence in self._leaving if sequence.n_steps == 0]
-            self._leaving = [sequence for sequence in self._leaving if sequence.n_steps]
-            for sequence in done:
-                self._free(sequence)
+        self._seats.settle(batch)
 
     def _end(self, sequence: Sequence) -> None:
         sequence.ended = True
@@ -305,30 +271,9 @@ class Scheduler:
             self.waiting.remove(sequence)
         else:
             self.running.remove(sequence)
-            self._leave(sequence)
-
-    def _leave(self, sequence: Sequence) -> None:
-        """Its row and blocks go back, now or when the last step that uses them is committed."""
-        sequence.decoding = False
-        if sequence.n_steps:
-            sequence.leaving = True
-            self._leaving.append(sequence)
-        else:
-            self._free(sequence)
-
-    def _free(self, sequence: Sequence) -> None:
-        assert sequence.row is not None
-        if self._changes.joined:
-            self._changes.forget(sequence)
-        self.kv.free(sequence)
-        self._rows.append(sequence.row)
-        sequence.row = None
-        sequence.leaving = False
+            self._seats.leave(sequence)
 
     def check(self) -> None:
         """Raises AssertionError where a block or a row is lost or has two owners."""
-        seated = [*self.running, *self._leaving]
-        self.kv.pool.check([*(s.blocks for s in seated), *self._pins.values()])
-        rows = sorted([*self._rows, *(s.row for s in seated if s.row is not None)])
-        assert rows == list(range(self.limits.max_num_seqs)), f"rows {rows} are not each in one place"
+        self._seats.check(self.running)
         assert {*self.running, *self.waiting} == set(self._alive.values()), "a request is in no list, or in two"
