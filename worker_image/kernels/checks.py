@@ -28,14 +28,16 @@ def require_tensor(
     contiguous: bool = True,
 ) -> None:
     """`shape` has None where any size fits; not `contiguous` asks for dense rows only (last stride 1)."""
-    found = tuple(tensor.shape)
-    fits = len(found) == len(shape) and all(want in (None, have) for want, have in zip(shape, found, strict=False))
-    wanted = ", ".join("any" if size is None else str(size) for size in shape)
-    require(fits, f"{name} has shape {found}; the kernel takes ({wanted})")
-    names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-    require(tensor.dtype in dtypes, f"{name} is {str(tensor.dtype).removeprefix('torch.')}; the kernel takes {names}")
-    dense = tensor.is_contiguous() if contiguous else tensor.stride(-1) == 1
-    require(dense, f"{name} has strides {tensor.stride()}; make it contiguous first")
+    found = tensor.shape
+    # Sentences are made only where they are needed: these checks run before every launch.
+    if len(found) != len(shape) or any(want not in (None, have) for want, have in zip(shape, found, strict=True)):
+        wanted = ", ".join("any" if size is None else str(size) for size in shape)
+        raise KernelError(f"{name} has shape {tuple(found)}; the kernel takes ({wanted})")
+    if tensor.dtype not in dtypes:
+        names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise KernelError(f"{name} is {str(tensor.dtype).removeprefix('torch.')}; the kernel takes {names}")
+    if not (tensor.is_contiguous() if contiguous else tensor.stride(-1) == 1):
+        raise KernelError(f"{name} has strides {tensor.stride()}; make it contiguous first")
 
 
 def power_of_two(n: int) -> int:

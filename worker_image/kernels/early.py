@@ -19,6 +19,24 @@ def wait_for_predecessor(EARLY: tl.constexpr) -> None:
         gdc_launch_dependents()
 
 
+@triton.jit
+def fetch_to_l2(pointers: tl.tensor, mask: tl.tensor) -> None:
+    """Asks for the cache lines that hold `pointers`, and does not wait for them. On a card only."""
+    tl.inline_asm_elementwise(
+        """{
+        .reg .pred %wanted;
+        setp.ne.s32 %wanted, $2, 0;
+        @%wanted prefetch.global.L2 [$1];
+        mov.u32 $0, 0;
+        }""",
+        "=r,l,r",
+        [pointers.to(tl.int64), mask.to(tl.int32)],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
+
+
 def launch_options(early: bool) -> dict[str, bool]:
     """What a launch needs beside the kernel's own flag."""
     return {"launch_pdl": True} if early else {}

@@ -13,10 +13,13 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from worker_image.kernels.checks import FLOATS, require, require_tensor
+from worker_image.kernels.early import fetch_to_l2, launch_options, wait_for_predecessor
 from worker_image.kernels.tuning import MatmulTile
 
 
-def matmul(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, tile: MatmulTile, n_sms: int) -> None:
+def matmul(
+    x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, tile: MatmulTile, n_sms: int, *, early: bool = False
+) -> None:
     """x: (rows, in), weight: (out, in), both contiguous of one type; out: (rows, out), overwritten. KernelError."""
     require_tensor("x", x, (None, None), FLOATS)
     rows, depth = x.shape
@@ -30,7 +33,9 @@ def matmul(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, tile: Matmu
     n_tiles = triton.cdiv(rows, tile.block_m) * triton.cdiv(width, tile.block_n)
     _matmul_kernel[(min(n_tiles, n_sms * tile.programs_per_sm),)](
         TensorDescriptor.from_tensor(x, [tile.block_m, tile.block_k]),
+        x,
         TensorDescriptor.from_tensor(weight, [tile.block_n, tile.block_k]),
+        weight,
         out if tile.swap else TensorDescriptor.from_tensor(out, [tile.block_m, tile.block_n // tile.out_parts]),
         rows,
         width,
@@ -41,8 +46,12 @@ def matmul(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, tile: Matmu
         GROUP_M=tile.group_m,
         OUT_PARTS=tile.out_parts,
         SWAP=tile.swap,
+        AHEAD=min(depth, tile.ahead),
+        X_POINTER=tile.x_pointer,
+        EARLY=early,
         num_warps=tile.warps,
         num_stages=tile.stages,
+        **launch_options(early),
     )
 
 
@@ -65,7 +74,9 @@ def _tile_of(
 @triton.jit(do_not_specialize=["rows"])
 def _matmul_kernel(
     x: tl.tensor,
+    x_pointer: tl.tensor,
     weight: tl.tensor,
+    weight_pointer: tl.tensor,
     out: tl.tensor,
     rows: tl.tensor,
     width: tl.tensor,
@@ -76,17 +87,34 @@ def _matmul_kernel(
     GROUP_M: tl.constexpr,
     OUT_PARTS: tl.constexpr,
     SWAP: tl.constexpr,
+    AHEAD: tl.constexpr,
+    X_POINTER: tl.constexpr,
+    EARLY: tl.constexpr,
 ) -> None:
     PART: tl.constexpr = BLOCK_N // OUT_PARTS
     n_rows = tl.cdiv(rows, BLOCK_M)
     n_columns = tl.cdiv(width, BLOCK_N)
+    if EARLY and AHEAD > 0:
+        # Weights are older than anything that is waited for: memory need not idle until the activations are there.
+        _, first = _tile_of(tl.program_id(0), n_rows, n_columns, GROUP_M)
+        lines = tl.arange(0, BLOCK_N)[:, None] * depth + tl.arange(0, AHEAD // 64)[None, :] * 64
+        start = weight_pointer + (first * BLOCK_N).to(tl.int64) * depth
+        fetch_to_l2(start + lines, (first * BLOCK_N + tl.arange(0, BLOCK_N)[:, None] < width) & (lines >= 0))
+    wait_for_predecessor(EARLY)
     for tile in tl.range(tl.program_id(0), n_rows * n_columns, tl.num_programs(0), flatten=True):
         row, column = _tile_of(tile, n_rows, n_columns, GROUP_M)
         if SWAP:
             # Few rows are the narrow side of the matrix instruction; as its long side they would be mostly padding.
             swapped = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
             for k in range(0, depth, BLOCK_K):
-                a = x.load([row * BLOCK_M, k])
+                if X_POINTER:
+                    xr = tl.minimum(row * BLOCK_M + tl.arange(0, BLOCK_M), rows - 1)
+                    xk = k + tl.arange(0, BLOCK_K)
+                    a = tl.load(
+                        x_pointer + xr[:, None].to(tl.int64) * depth + xk[None, :], mask=xk[None, :] < depth, other=0.0
+                    )
+                else:
+                    a = x.load([row * BLOCK_M, k])
                 b = weight.load([column * BLOCK_N, k])
                 swapped = tl.dot(b, a.T, swapped, input_precision="ieee")
             offs_n = column * BLOCK_N + tl.arange(0, BLOCK_N)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from worker_image.kernels.checks import FLOATS, require, require_tensor
+from worker_image.kernels.checks import FLOATS, KernelError, require_tensor
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,15 @@ class PagedCache:
         shape = (None, n_kv_heads, self.page, head_dim)
         require_tensor("keys", self.keys, shape, FLOATS, contiguous=False)
         require_tensor("values", self.values, tuple(self.keys.shape), (self.keys.dtype,), contiguous=False)
-        require(self.keys.dtype == dtype, f"the cache holds {self.keys.dtype}, queries are {dtype}")
-        require(
-            self.keys.stride() == self.values.stride() and self.keys[0].is_contiguous(),
-            f"keys have strides {self.keys.stride()}, values {self.values.stride()}; a block must be dense and "
-            "blocks of both equally far apart",
-        )
+        if self.keys.dtype != dtype:
+            raise KernelError(f"the cache holds {self.keys.dtype}, queries are {dtype}")
+        strides = self.keys.stride()
+        dense = strides[1:] == (self.page * head_dim, head_dim, 1)
+        if not dense or strides != self.values.stride():
+            raise KernelError(
+                f"keys have strides {strides}, values {self.values.stride()}; a block must be dense and blocks of both "
+                "equally far apart"
+            )
 
 
 def gather_reference(cache: PagedCache, table: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:

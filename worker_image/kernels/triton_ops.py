@@ -7,6 +7,7 @@ position; both then give a token the same bits in any batch, and in prefill what
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -186,6 +187,7 @@ class TritonOps:
         self._tuning = tuning
         self._early = tuning.early
         self._deterministic = deterministic
+        self._own_rows = sys.maxsize if deterministic else tuning.own_matmul_rows
         self._n_sms = n_multiprocessors(device)
 
     def prepare(self, weight: torch.Tensor) -> torch.Tensor:
@@ -196,13 +198,14 @@ class TritonOps:
 
     def linear(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         rows, width = x.shape[0], weight.shape[0]
-        if not self._deterministic and not (rows == 1 and self._early and gemv_fits(width, x.shape[1])):
+        alone = rows == 1 and not self._deterministic and self._early and gemv_fits(width, x.shape[1])
+        if not alone and rows > self._own_rows:
             return torch.mm(x, weight.t())
         out = x.new_empty((rows, width))
-        if not self._deterministic:
+        if alone:
             gemv(x, weight, out, early=self._early)
-            return out
-        matmul(x, weight, out, tile_for(self._tuning.matmul, x.shape[0]), self._n_sms)
+        else:
+            matmul(x, weight, out, tile_for(self._tuning.matmul, rows), self._n_sms, early=self._early)
         return out
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

@@ -40,6 +40,9 @@ class MatmulTile:
     programs_per_sm: int = 1
     swap: bool = False
     """Computes the transposed tile: for a handful of rows."""
+    x_pointer: bool = False
+    ahead: int = 0
+    """Elements of each weight row, a power of two, that an early launch fetches into the L2 while it waits."""
 
 
 TileT = TypeVar("TileT")
@@ -58,7 +61,8 @@ class Tuning:
     fixed_split: int
     """Tokens a split in deterministic mode."""
     matmul: ByRows[MatmulTile]
-    """Deterministic mode only."""
+    own_matmul_rows: int = 0
+    """Up to so many rows our matmul is used in any mode: it is faster than cuBLAS for a handful."""
     early: bool = False
     """Small kernels are launched while their predecessor still runs; compute capability 9.0 and up."""
 
@@ -76,6 +80,7 @@ def parse_tuning(entry: dict[str, Any]) -> Tuning:
         fixed_attention=AttentionTile(**entry["fixed_attention"]),
         fixed_split=entry["fixed_split"],
         matmul=_by_rows(entry["matmul"], MatmulTile),
+        own_matmul_rows=entry["own_matmul_rows"],
         early=entry["early"],
     )
 
