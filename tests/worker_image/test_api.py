@@ -87,6 +87,15 @@ async def test_sampling_fields_reach_the_engine(tmp_path: Path) -> None:
     assert (sampling.min_tokens, sampling.stop_ids, add.cache_salt) == (3, (9,), "acme")
 
 
+async def test_a_stream_tells_its_gateway_at_once_how_long_the_prompt_was(tmp_path: Path) -> None:
+    async with a_server(tmp_path, hello) as server:
+        create = server.client.chat.completions.with_streaming_response.create
+        async with create(stream=True, **CHAT) as response:
+            told = response.headers["x-foretide-prompt-tokens"]
+            await response.read()
+    assert int(told) == len(server.engine.adds[0].prompt)
+
+
 async def test_usage_comes_last_or_with_every_part(tmp_path: Path) -> None:
     async with a_server(tmp_path, hello) as server:
         stream = await server.client.chat.completions.create(

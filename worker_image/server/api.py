@@ -125,7 +125,8 @@ class Api:
         echo = None if job.echo is None else [text for text in job.echo for _ in range(job.sampling.n)]
         if not asked.stream:
             return await answer_whole(generation, envelope, writers, echo)
-        return await EventStream(await open_stream(request), generation, envelope, writers).run(options, echo)
+        response = await open_stream(request, generation.usage.prompt_tokens)
+        return await EventStream(response, generation, envelope, writers).run(options, echo)
 
 
 def _understand(kind: type[T], body: bytes, plan: Callable[[T, Served], Job], served: Served) -> tuple[T, Job]:

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from aiohttp import web
 
+from crds.contract import HEADER_PROMPT_TOKENS
 from worker_image.errors import EngineError
 from worker_image.server.answers import DONE, Envelope, Part, WholeChoice
 from worker_image.server.api_types import StreamOptions
@@ -92,11 +93,13 @@ class EventStream:
         return self._envelope.part(part, self._generation.usage if options.continuous_usage_stats else None)
 
 
-async def open_stream(request: web.Request) -> web.StreamResponse:
+async def open_stream(request: web.Request, prompt_tokens: int) -> web.StreamResponse:
     """The response's head, sent before the first token is there."""
     headers = {
         "Content-Type": "text/event-stream; charset=utf-8",
         "Cache-Control": "no-cache",
+        # For the gateway, which counts tokens and passes this on to nobody.
+        HEADER_PROMPT_TOKENS: str(prompt_tokens),
     }
     response = web.StreamResponse(headers=headers)
     await response.prepare(request)
