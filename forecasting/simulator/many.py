@@ -78,8 +78,9 @@ class _Column(Sequence[Scrape]):
 class Batch:
     """All runs, second by second; `outcomes` after `run`."""
 
-    def __init__(self, runs: Sequence[Run], arrivals: Sequence[SecondArrivals]) -> None:
+    def __init__(self, runs: Sequence[Run], arrivals: Sequence[SecondArrivals], *, keeps_course: bool = False) -> None:
         _check(runs, arrivals)
+        self._keeps_course = keeps_course
         self._runs, self._seconds = runs, len(arrivals[0])
         self._profile, self._slo = runs[0].world.profile, runs[0].world.slo
         self._lengths = arrivals[0].lengths
@@ -98,16 +99,27 @@ class Batch:
         self._rows: list[list[Scrape]] = []
         self._good: list[Floats] = []
         self._came: list[Floats] = []
+        self._course: list[tuple[list[int], list[float]]] = []
+        self._at_s = 0
         self._spent: list[Floats] = []
 
     def run(self, progress: Callable[[float], None] | None = None) -> list[Outcome]:
-        """Simulate all; `progress` is told the share that is done, once every ten simulated minutes."""
-        window = int(WORST_WINDOW_S)
-        for start in range(0, self._seconds, window):
-            self._window(start, min(start + window, self._seconds))
+        """Simulate all, from where it stopped; `progress` is told the share that is done after every ten minutes of the
+        trace. A batch that is pickled then, and read back, goes on from there."""
+        while self._at_s < self._seconds:
+            end = min(self._at_s + int(WORST_WINDOW_S), self._seconds)
+            self._window(self._at_s, end)
+            self._at_s = end
             if progress is not None:
-                progress(min(start + window, self._seconds) / self._seconds)
+                progress(end / self._seconds)
         return [self._outcome(run) for run in range(len(self._runs))]
+
+    def course(self) -> list[tuple[list[int], list[int]]]:
+        """For every run the replicas asked for and those that served, at every tick."""
+        return [
+            ([row[0][run] for row in self._course], [int(row[1][run]) for row in self._course])
+            for run in range(len(self._runs))
+        ]
 
     def windows(self) -> tuple[Floats, Floats, Floats]:
         """(windows, runs) requests that came, that met their targets, and GPU-hours, per ten minutes."""
@@ -144,6 +156,8 @@ class Batch:
                 view = View(now_s, self._current[index], int(self._ready[index]), _Column(self._rows, index))
                 self._resize(index, run.autoscaler.desired(view), now_s)
         self._asked_s += np.array(self._current) * TICK_S
+        if self._keeps_course:
+            self._course.append((list(self._current), self._ready.tolist()))
         self._scrape(now_s)
 
     def _scrape(self, now_s: int) -> None:

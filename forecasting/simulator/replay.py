@@ -46,47 +46,52 @@ class Replayed:
     scales: list[tuple[float, int, int]] = field(default_factory=list)
 
 
-def replay(
-    requests: Requests,
-    world: World,
-    autoscaler: Autoscaler,
-    *,
-    replicas: int,
-    seed: int = 0,
-    progress: Callable[[float], None] | None = None,
-) -> Replayed:
-    """Run the whole trace and a little longer. `replicas` serve at its start."""
-    fleet = EventFleet(world, requests, replicas, seed)
-    scrapes: list[Scrape] = []
-    course: list[Moment] = []
-    scales: list[tuple[float, int, int]] = []
-    end_s = requests.duration_s
-    for tick in range(int((end_s + AFTER_S) // world.scrape_s) + 2):
-        now_s = tick * world.scrape_s
+class Replay:
+    """A run that may be stopped between two scrapes, pickled, read back and gone on with."""
+
+    def __init__(
+        self, requests: Requests, world: World, autoscaler: Autoscaler, *, replicas: int, seed: int = 0
+    ) -> None:
+        self._requests, self._world, self._autoscaler = requests, world, autoscaler
+        self._fleet = EventFleet(world, requests, replicas, seed)
+        self._scrapes: list[Scrape] = []
+        self._course: list[Moment] = []
+        self._scales: list[tuple[float, int, int]] = []
+        self._tick = 0
+
+    def run(self, progress: Callable[[float], None] | None = None) -> Replayed:
+        """The whole trace and a little longer, from where it stopped; `progress` is told the share that is done."""
+        end_s = self._requests.duration_s
+        ticks = int((end_s + AFTER_S) // self._world.scrape_s) + 2
+        while self._tick < ticks:
+            self._step(self._tick * self._world.scrape_s, end_s)
+            self._tick += 1
+            if progress is not None:
+                progress(self._tick / ticks)
+        return _result(self._fleet, self._requests, self._world, self._course, self._scales)
+
+    def _step(self, now_s: float, end_s: float) -> None:
+        fleet = self._fleet
         fleet.run_until(now_s)
-        if tick and now_s <= end_s and now_s % autoscaler.period_s == 0:
-            _decide(fleet, autoscaler, world, scrapes, scales)
-        scrapes.append(fleet.scrape())
-        course.append(_moment(fleet, scrapes))
-        del scrapes[:-KEPT_SCRAPES]
-        if progress is not None and now_s <= end_s:
-            progress(now_s / max(end_s, 1.0))
-    return _result(fleet, requests, world, course, scales)
+        if 0 < now_s <= end_s and now_s % self._autoscaler.period_s == 0:
+            self._decide()
+        self._scrapes.append(fleet.scrape())
+        self._course.append(_moment(fleet, self._scrapes))
+        del self._scrapes[:-KEPT_SCRAPES]
+
+    def _decide(self) -> None:
+        fleet, world = self._fleet, self._world
+        seen = [each for each in self._scrapes if each.at_s <= fleet.now_s - world.metrics_lag_s]
+        wish = self._autoscaler.desired(View(fleet.now_s, fleet.current, fleet.ready, seen))
+        wanted = min(max(wish, world.min_replicas), world.max_replicas)
+        if wanted != fleet.current:
+            self._scales.append((fleet.now_s, fleet.current, wanted))
+            fleet.resize(wanted)
 
 
-def _decide(
-    fleet: EventFleet,
-    autoscaler: Autoscaler,
-    world: World,
-    scrapes: Sequence[Scrape],
-    scales: list[tuple[float, int, int]],
-) -> None:
-    seen = [each for each in scrapes if each.at_s <= fleet.now_s - world.metrics_lag_s]
-    wish = autoscaler.desired(View(fleet.now_s, fleet.current, fleet.ready, seen))
-    wanted = min(max(wish, world.min_replicas), world.max_replicas)
-    if wanted != fleet.current:
-        scales.append((fleet.now_s, fleet.current, wanted))
-        fleet.resize(wanted)
+def replay(requests: Requests, world: World, autoscaler: Autoscaler, *, replicas: int, seed: int = 0) -> Replayed:
+    """A run in one go. `replicas` serve at its start."""
+    return Replay(requests, world, autoscaler, replicas=replicas, seed=seed).run()
 
 
 def _moment(fleet: EventFleet, scrapes: Sequence[Scrape]) -> Moment:
