@@ -1,0 +1,151 @@
+"""The CapacityForecast of each service, over the API server in memory."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from controllers.apply import Applier
+from controllers.capacity_forecast.board import ForecastBoard, Schedule
+from controllers.capacity_forecast.cold_starts import ColdStarts
+from controllers.capacity_forecast.reconciler import CapacityForecastReconciler
+from controllers.history.interface import Counts, HistoryUnavailable, ServiceId, empty
+from controllers.history.store import Store
+from controllers.history.thread import StoreThread
+from controllers.runtime.interface import Key
+from controllers.wakes import forecast_of, wake
+from kube.informer import Informer, lean
+from kube.resources import CAPACITY_FORECASTS, INFERENCE_SERVICES, Object
+from tests.controllers.capacity_forecast.test_board import Inline
+from tests.controllers.inference_service.harness import inference_service, put
+from tests.controllers.running import Keys, running
+from tests.fakes import FakeClient
+from tests.waiting import eventually
+
+NS = "demo"
+CHAT = ServiceId(NS, "chat")
+NOW_S = 1_800_000_000.0 // 600 * 600
+SCALING = {"max": 9, "tokensPerSecond": 100}
+
+
+class Steady:
+    """A source in which 480 requests a second came, each of one output token; away when told."""
+
+    name = "Store"
+    away = False
+
+    async def read(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Counts:
+        if self.away:
+            raise HistoryUnavailable("The embedded history cannot be read.")
+        out = empty(start_s, end_s, step_s)
+        for column, rate in zip(out.columns, (480, 480, 0, 480), strict=True):
+            column[:] = rate * step_s + 0.0 * np.arange(len(column))
+        return out
+
+
+@dataclass
+class World:
+    client: FakeClient
+    keys: Keys
+    source: Steady
+    board: ForecastBoard
+    forecasts: Informer[Object]
+    services: Informer[Object]
+
+    def status(self) -> dict[str, Any]:
+        return (self.forecasts.get(NS, "chat") or {}).get("status") or {}
+
+    def ready(self) -> tuple[str, str] | None:
+        return next(((one["status"], one["reason"]) for one in self.status().get("conditions") or ()), None)
+
+    async def look(self) -> None:
+        await self.board.look()
+
+
+@asynccontextmanager
+async def world() -> AsyncIterator[World]:
+    client, keys, source = FakeClient(), Keys(), Steady()
+    services = Informer(client, INFERENCE_SERVICES, keep=lean)
+    forecasts = Informer(client, CAPACITY_FORECASTS, keep=lean)
+    board = ForecastBoard(source, Inline(), keys, Schedule(600, 600, 86_400), clock=lambda: NOW_S)
+    cold_starts = ColdStarts(StoreThread(Store(None)), lambda *_: None)
+    reconciler = CapacityForecastReconciler(services, forecasts, board, cold_starts, dict, Applier(client))
+    wake(services, keys, forecast_of)
+    async with running(keys, [reconciler], [forecasts], [services]):
+        yield World(client, keys, source, board, forecasts, services)
+
+
+async def test_a_service_that_scales_has_one_that_belongs_to_it_and_says_what_comes() -> None:
+    async with world() as it:
+        await put(it.client, INFERENCE_SERVICES, inference_service(NS, scaling=SCALING))
+        await eventually(lambda: it.ready() == ("False", "Pending"), "the object", 20)
+        it.board.follow(CHAT, 300.0)
+        await it.look()
+        await eventually(lambda: it.ready() == ("True", "Calibrated"), "the forecast", 20)
+        forecast, status = it.forecasts.get(NS, "chat"), it.status()
+        assert forecast
+        service = it.services.get(NS, "chat")
+        assert service
+        assert forecast["metadata"]["ownerReferences"][0]["uid"] == service["metadata"]["uid"]
+        assert forecast["spec"] == {"service": "chat"}
+        assert (status["load"], status["source"], status["leadTime"]) == ("480.0", "Store", "5m")
+        assert status["history"] == "1d in steps of 10m, 0% missing"
+        assert 5 <= status["plannedReplicas"] <= 6
+        assert [one["ahead"] for one in status["horizons"]] == ["10m", "30m", "1h", "2h"]
+        assert 400 < float(status["horizons"][0]["p50"]) < 560
+        assert status["peak"].split()[0] in ("5", "6")
+
+
+async def test_replanning_after_it_was_written_writes_nothing() -> None:
+    async with world() as it:
+        await put(it.client, INFERENCE_SERVICES, inference_service(NS, scaling=SCALING))
+        it.board.follow(CHAT, 300.0)
+        await it.look()
+        await eventually(lambda: it.ready() == ("True", "Calibrated"), "the forecast", 20)
+        await eventually(lambda: not it.keys.waiting, "nothing waits", 20)
+        writes, done = it.client.writes, it.keys.done
+        it.keys.add(Key("CapacityForecast", NS, "chat"))
+        await eventually(lambda: it.keys.done > done, "another look", 20)
+        assert it.client.writes == writes
+
+
+async def test_a_source_that_is_away_is_told_there_too() -> None:
+    async with world() as it:
+        it.source.away = True
+        await put(it.client, INFERENCE_SERVICES, inference_service(NS, scaling=SCALING))
+        it.board.follow(CHAT, 300.0)
+        await it.look()
+        await eventually(lambda: it.ready() == ("False", "HistoryUnavailable"), "the reason", 20)
+
+
+async def test_without_a_known_capacity_there_are_loads_and_no_workers() -> None:
+    async with world() as it:
+        await put(it.client, INFERENCE_SERVICES, inference_service(NS, scaling={"max": 9}))
+        it.board.follow(CHAT, 300.0)
+        await it.look()
+        await eventually(lambda: it.status().get("horizons"), "the forecast", 20)
+        assert "plannedReplicas" not in it.status()
+        assert "peak" not in it.status()
+
+
+async def test_one_that_is_not_ours_is_left_alone_and_ours_goes_when_scaling_does() -> None:
+    async with world() as it:
+        await put(it.client, INFERENCE_SERVICES, inference_service(NS, scaling=SCALING))
+        await eventually(it.ready, "the object", 20)
+        patch = {"spec": {"scaling": None, "replicas": 1}}
+        await it.client.merge_patch(INFERENCE_SERVICES, NS, "chat", patch)
+        await eventually(lambda: it.forecasts.get(NS, "chat") is None, "it is gone", 20)
+        foreign = {
+            "apiVersion": "foretide.dev/v1alpha1",
+            "kind": "CapacityForecast",
+            "metadata": {"namespace": NS, "name": "chat"},
+            "spec": {"service": "chat"},
+        }
+        done = it.keys.done
+        await put(it.client, CAPACITY_FORECASTS, foreign)
+        await eventually(lambda: it.keys.done > done, "a look at it", 20)
+        assert it.forecasts.get(NS, "chat")
