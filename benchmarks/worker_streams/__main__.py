@@ -94,8 +94,8 @@ def words(load: float) -> Words:
             "time a real one would lose.",
         ],
         notes=[
-            "Where steps come faster than one core can write, a stream gets several tokens in one write; the engine is "
-            "not slowed, the tokens come in larger pieces.",
+            "Where steps come faster than one core can write, a stream gets several tokens in one write: they come "
+            "in larger pieces, and the engine goes on.",
             f"The load average at the end was {load:.1f}; CPU time per token grows with it (caches are shared).",
         ],
     )

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from worker_image.engine.messages import Add, Admitted, Cancel, Ended, EngineLoad, Finish, Ready, StepDone
+from worker_image.engine.messages import Add, Admitted, Cancel, Ended, EngineLoad, Finish, Message, Ready, StepDone
 from worker_image.engine.process import Channel, ServerGone
 
 N_TOKENS: Final = 32000
@@ -23,7 +23,9 @@ N_TOKENS: Final = 32000
 def run(channel: Channel, step_s: float, n_steps: int, n_streams: int) -> list[float]:
     """Seconds that each step's message took."""
     adds: list[int] = []
-    _, *messages = channel.receive(wait=True)
+    messages: list[Message] = []
+    while not messages:
+        messages = channel.receive(wait=True)
     channel.send(Ready(8192, 1 << 20, 0.0))
     while True:
         for message in messages:
