@@ -22,12 +22,13 @@ from controllers.plans.snapshot import Forecasted
 from controllers.runtime.interface import Key, Marker
 from forecasting.forecast import Forecast
 from forecasting.policy import LoadForecast
-from forecasting.refresh import CEILING
 from forecasting.series import Series
 
 log = logging.getLogger(__name__)
 
 AHEAD_STEPS: Final = 24
+BELIEVED: Final = 4.0
+"""Times the highest load ever seen: as high as `forecasting.refresh` ever goes, so that what is beyond is a mistake."""
 RETRY_S: Final = 30.0
 """After an error."""
 SAID_LEVELS: Final = (0.5, 0.8, 0.95, 0.99)
@@ -217,7 +218,7 @@ def load_forecast(made: Made, *, trusted: bool) -> LoadForecast:
         levels=SAID_LEVELS,
         values=tuple(tuple(round(value, 3) for value in row) for row in zip(*columns, strict=True)),
         calibrated=trusted,
-        plausible_max=CEILING * highest + 1.0,
+        plausible_max=BELIEVED * highest + 1.0,
     )
 
 

@@ -8,12 +8,21 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from controllers.capacity_forecast.board import AHEAD_STEPS, RETRY_S, ForecastBoard, Schedule, foretold, load_forecast
+from controllers.capacity_forecast.board import (
+    AHEAD_STEPS,
+    BELIEVED,
+    RETRY_S,
+    ForecastBoard,
+    Schedule,
+    foretold,
+    load_forecast,
+)
 from controllers.capacity_forecast.job import Job, run
 from controllers.capacity_forecast.pool import ForecastFailed
 from controllers.history.interface import Counts, HistoryUnavailable, ServiceId, empty
 from controllers.runtime.interface import Key
 from forecasting.forecast import LEVELS, Forecast
+from forecasting.refresh import CEILING
 from tests.controllers.running import Keys
 from tests.waiting import eventually
 
@@ -215,6 +224,7 @@ async def test_what_is_believed_is_bounded_by_what_was_ever_seen() -> None:
     assert entry.made
     said = load_forecast(entry.made, trusted=True)
     assert said.plausible_max == pytest.approx(4 * 75 + 1)
+    assert BELIEVED == CEILING
 
 
 async def test_a_service_that_is_forgotten_is_asked_for_no_more() -> None:
