@@ -7,7 +7,9 @@ drift, so the level at which that quantile is read is moved after each outcome (
 
 Each level is moved on its own, so intervals are asymmetric. Horizons that lie close share their residuals; levels are
 moved per horizon group, with a further, slower part per hour bucket of the target's time. A level beyond the residuals
-reads a bound beyond them, in proportion. Nothing here knows what the residuals are of, or what the time is.
+reads a bound beyond them, in proportion. While residuals are few, a random walk of their size is mixed in.
+
+Nothing here knows what the residuals are of, or what the time is.
 """
 
 from __future__ import annotations
@@ -38,9 +40,15 @@ DELAYS: Final = 8
 BOUNDS_EVERY: Final = 2
 """In a replay, bounds are read anew at each second forecast: sorting the residuals is most of its time."""
 PRIOR_SPREAD: Final = 0.35
-PRIOR_WEIGHT: Final = 10.0
+"""With no residual at all, the 0.99 bound is 0.8 above the forecast."""
+PRIOR_WEIGHT: Final = 4.0
 ENOUGH: Final = 100
-"""Residuals a horizon from which on the prior has no say. With none, the 0.99 bound is 0.8 above the forecast."""
+"""Independent residuals a horizon from which on the prior has no say."""
+FEWEST: Final = 10
+"""One-step residuals from which on the prior is a random walk of their size."""
+DOUBT: Final = 2.5
+WITHIN_SIGMA: Final = 0.6827
+"""The share of a normal distribution within one standard deviation."""
 
 
 def groups_for(steps: int) -> Integers:
@@ -90,9 +98,30 @@ class AdaptiveConformal:
         """(groups, BUCKETS, levels) of the residual, rising along the levels."""
         at = np.asarray(self.levels) + self.shift[:, None, :] + self.bucket_shift
         found = _read(np.sort(self.memory, axis=1), np.minimum(self.counts, MEMORY), at)
-        prior = PRIOR_SPREAD * ndtri(np.asarray(self.levels))
-        weight = _prior_weight(self.counts / np.bincount(self.group))[:, None, None]
-        return np.maximum.accumulate(weight * prior + (1 - weight) * found, axis=-1)
+        prior = (self._prior_spread()[:, None] * ndtri(np.asarray(self.levels)))[:, None, :]
+        weight = self._prior_weight()[:, None, None]
+        return np.asarray(np.maximum.accumulate(weight * prior + (1 - weight) * found, axis=-1), dtype=np.float64)
+
+    def _prior_spread(self) -> Array:
+        """(groups,) of a random walk whose steps are as large as the first horizon's residuals, once there are some.
+
+        Where a horizon has residuals of its own, at most DOUBT times as wide as they are.
+        """
+        sizes = np.abs(self.memory)
+        kept = np.minimum(self.counts, MEMORY)
+        if kept[0] < FEWEST:
+            return np.full(len(kept), PRIOR_SPREAD)
+        middle = np.sort(sizes, axis=1)[np.arange(len(kept)), (kept * WITHIN_SIGMA).astype(np.int64)]
+        own = np.where(kept >= FEWEST, DOUBT * middle, np.inf)
+        walk = np.minimum(middle[0] * np.sqrt(2.0 ** np.arange(len(kept))), 2 * PRIOR_SPREAD)
+        return np.asarray(np.minimum(walk, own), dtype=np.float64)
+
+    def _prior_weight(self) -> Array:
+        """(groups,) from 1 without residuals to 0 with ENOUGH; those that overlap in time count as a part of one."""
+        apart = np.minimum(self.delay_unit / 2.0 ** np.arange(len(self.counts)), 1.0)
+        independent = self.counts / np.bincount(self.group) * apart
+        prior = PRIOR_WEIGHT * np.maximum(1 - independent / ENOUGH, 0.0)
+        return np.where(self.counts == 0, 1.0, prior / np.maximum(prior + independent, 1e-9))
 
     def at(self, target_times_s: Array) -> Array:
         """(steps, levels) bounds of the residuals of a forecast whose steps begin at `target_times_s`."""
@@ -105,7 +134,9 @@ class AdaptiveConformal:
         group, bucket, residual = self.group[steps_ahead[said]], buckets[said], residuals[said]
         missed = np.asarray(self.levels) - (residual[:, None] <= bounds[said])
         cells = _mean_by(group * BUCKETS + bucket, missed, self.bucket_shift.size // len(self.levels))
-        slower = 1 / (1 + 2.0 ** np.arange(len(self.shift)) / (DELAYS * self.delay_unit))[:, None]
+        late = 2.0 ** np.arange(len(self.shift)) / (DELAYS * self.delay_unit)
+        # What the prior got wrong says nothing about the residuals' levels.
+        slower = ((1 - self._prior_weight()) / (1 + late))[:, None]
         levels = np.asarray(self.levels)
         shift = self.shift + RATE * slower * _mean_by(group, missed, len(self.shift))
         self.shift = np.clip(shift, -levels - BEYOND, 1 - levels + BEYOND)
@@ -147,12 +178,6 @@ def _mean_by(cell: Integers, values: Array, n_cells: int) -> Array:
     counts = np.bincount(cell, minlength=n_cells)
     indicator = (cell[None, :] == np.arange(n_cells)[:, None]).astype(np.float64)
     return np.asarray(indicator @ values / np.maximum(counts, 1)[:, None], dtype=np.float64)
-
-
-def _prior_weight(n: Array) -> Array:
-    """n: residuals a horizon."""
-    prior = PRIOR_WEIGHT * np.maximum(1 - n / ENOUGH, 0.0)
-    return np.where(n == 0, 1.0, prior / np.maximum(prior + n, 1e-9))
 
 
 def _read(ordered: Array, n: Integers, level: Array) -> Array:
