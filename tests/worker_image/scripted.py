@@ -9,7 +9,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -187,6 +187,7 @@ async def a_server(
     template: str | None = TEMPLATE,
     limits: GrammarLimits | None = None,
     loaded: bool = True,
+    prefix_caching: bool = True,
 ) -> AsyncIterator[Server]:
     vocabulary = load_vocabulary(GgufFile(write_gguf(folder / "tiny.gguf", tiny_llama())))
     engine, process = ScriptedEngine(vocabulary, script), EngineProcess()
@@ -196,7 +197,7 @@ async def a_server(
     client = EngineClient(cast("asyncio.subprocess.Process", process), reader, writer, lambda _: None)
     state = ServerState(client, Metrics("chat"), 60.0)
     state.metrics.watch(client)
-    served = _served(vocabulary, template, limits or GrammarLimits())
+    served = replace(_served(vocabulary, template, limits or GrammarLimits()), prefix_caching=prefix_caching)
     if loaded:
         state.loaded(served)
     runners = [

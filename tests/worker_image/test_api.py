@@ -210,6 +210,21 @@ async def test_tokens_and_text_are_converted_in_both_directions(tmp_path: Path) 
             await client.post("/../detokenize", cast_to=object, body={"tokens": [261]})
 
 
+async def test_a_long_text_is_tokenized_as_a_short_one_is(tmp_path: Path) -> None:
+    async with a_server(tmp_path, hello) as server:
+        long = await server.client.post("/../tokenize", cast_to=dict, body={"prompt": "the " * 20_000})
+        assert long["count"] == 40_000
+        with pytest.raises(BadRequestError, match="context is 4096 tokens; the prompt has 40000"):
+            await server.client.completions.create(model="chat", prompt="the " * 20_000)
+
+
+async def test_without_prefix_caching_no_two_requests_have_a_salt_in_common(tmp_path: Path) -> None:
+    async with a_server(tmp_path, hello, prefix_caching=False) as server:
+        for _ in range(2):
+            await server.client.chat.completions.create(extra_body={"cache_salt": "same"}, **CHAT)
+    assert len({add.cache_salt for add in server.engine.adds}) == 2
+
+
 async def test_health_and_version_answer_on_the_api_port(tmp_path: Path) -> None:
     async with a_server(tmp_path, hello) as server:
         assert (await server.client.get("/../version", cast_to=dict))["version"]
