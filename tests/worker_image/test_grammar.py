@@ -7,17 +7,19 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import jsonschema
 import pytest
 from llguidance import LLMatcher, LLTokenizer
+from tokenizers import Tokenizer, models
 
 from tests.worker_image.tiny_gguf import tiny_llama, write_gguf
 from worker_image.checkpoint.gguf import GgufFile
 from worker_image.checkpoint.tokenizer import Vocabulary, load_vocabulary
-from worker_image.errors import RequestError
+from worker_image.errors import EngineError, RequestError
 from worker_image.text.grammar import json_object_grammar, json_schema_grammar, tools_grammar
 from worker_image.text.grammar_check import GrammarCheck, GrammarLimits
 from worker_image.text.tool_calls import Call, tool_calls
@@ -116,6 +118,19 @@ async def test_a_grammar_that_takes_too_long_costs_its_child_and_nobody_elses_re
         await check.stop()
 
 
+async def test_a_model_that_cannot_be_guided_says_so(vocabulary: Vocabulary) -> None:
+    endless = GrammarCheck(replace(vocabulary, stop_ids=frozenset()), GrammarLimits())
+    with pytest.raises(RequestError, match="no token ends this model's answers, which 'response_format' needs"):
+        await endless.check(json_object_grammar(), "response_format")
+    words = replace(vocabulary, tokenizer=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")))
+    check = GrammarCheck(words, GrammarLimits())
+    try:
+        with pytest.raises(EngineError, match="the process that checks schemas cannot start"):
+            await check.check(json_object_grammar(), "response_format")
+    finally:
+        await check.stop()
+
+
 async def test_a_client_that_leaves_amid_its_grammar_does_not_spoil_the_next(check: GrammarCheck) -> None:
     await check.check(json_object_grammar(), "response_format")
     schema = json_schema_grammar({"enum": [f"x{i}" for i in range(40000)]})
@@ -131,9 +146,9 @@ async def test_a_child_that_dies_is_told_from_a_bad_grammar(vocabulary: Vocabula
     try:
         await check.check(json_object_grammar(), "response_format")
         assert check.pid is not None
+        os.kill(check.pid, signal.SIGSTOP)
         asking = asyncio.create_task(check.check(json_schema_grammar(PERSON), "tools"))
         await asyncio.sleep(0)
-        os.kill(check.pid, signal.SIGSTOP)
         os.kill(check.pid, signal.SIGKILL)
         with pytest.raises(RequestError, match="needs more than the 2048 MiB of memory allowed"):
             await asking

@@ -21,6 +21,7 @@ from worker_image.text.grammar_child import HEADER
 
 N_REMEMBERED: Final = 1000
 MAX_GRAMMAR_CHARS: Final = 1 << 20
+MAX_VERDICT_CHARS: Final = 400
 START_LIMIT_S: Final = 30.0
 """For the interpreter and the tokenizer of a fresh child; not part of a grammar's own time."""
 
@@ -51,13 +52,15 @@ class GrammarCheck:
 
     async def check(self, grammar: str, param: str) -> None:
         """Raises RequestError for a grammar that cannot be compiled, or not within the limits."""
+        if not self._vocabulary.stop_ids:
+            raise RequestError(f"no token ends this model's answers, which '{param}' needs.", param=param)
         if len(grammar) > MAX_GRAMMAR_CHARS:
             raise RequestError(f"'{param}' is larger than the {MAX_GRAMMAR_CHARS >> 20} MiB allowed.", param=param)
         key = sha256(grammar.encode()).digest()
         if key not in self._verdicts:
             async with self._one_at_a_time:
                 if key not in self._verdicts:
-                    self._remember(key, await self._ask(grammar))
+                    self._remember(key, _one_line(await self._ask(grammar)))
         if verdict := self._verdicts[key]:
             raise RequestError(f"'{param}' cannot be compiled: {verdict.rstrip('.')}.", param=param)
 
@@ -111,6 +114,11 @@ class GrammarCheck:
             with contextlib.suppress(ProcessLookupError):
                 child.kill()
             await child.wait()
+
+
+def _one_line(verdict: str) -> str:
+    """A compiler's words may be several lines, the last of which draw a state nobody asked for."""
+    return " ".join(verdict.split())[:MAX_VERDICT_CHARS]
 
 
 async def _exchange(child: asyncio.subprocess.Process, text: str) -> str:

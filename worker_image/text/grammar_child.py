@@ -29,6 +29,14 @@ def check(tokenizer: LLTokenizer, grammar: str) -> str:
     return matcher.get_error()
 
 
+def read_tokenizer(frame: bytes) -> tuple[LLTokenizer | None, str]:
+    """The tokenizer, or what is wrong with it."""
+    try:
+        return LLTokenizer(*orjson.loads(frame)), ""
+    except ValueError as error:
+        return None, str(error) or "it cannot be read"
+
+
 def read_frame(stream: BinaryIO) -> bytes | None:
     """None at the end of the stream."""
     header = stream.read(HEADER.size)
@@ -43,7 +51,7 @@ def serve(source: BinaryIO, sink: BinaryIO, timeout_s: float) -> None:
     tokenizer: LLTokenizer | None = None
     while (frame := read_frame(source)) is not None:
         if tokenizer is None:
-            tokenizer, verdict = LLTokenizer(*orjson.loads(frame)), ""
+            tokenizer, verdict = read_tokenizer(frame)
         else:
             # The default action of the alarm ends the process, whatever it is busy with.
             signal.setitimer(signal.ITIMER_REAL, timeout_s + ALARM_GRACE_S)
