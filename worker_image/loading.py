@@ -5,6 +5,7 @@ torch is checked meanwhile. Used by every subcommand.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from worker_image.checkpoint.source import find_checkpoint, parse_digest, verify
 from worker_image.checkpoint.tokenizer import Vocabulary
 from worker_image.checkpoint.vocabulary import open_vocabulary
 from worker_image.engine.client import EngineClient
-from worker_image.engine.messages import Progress, Ready
+from worker_image.engine.messages import Device, Progress, Ready
+from worker_image.kernel_cache import fill_kernel_cache
 from worker_image.settings import ModelSettings
 from worker_image.text.chat_template import ChatTemplate
 from worker_image.text.detokenizer import TokenBytes
@@ -40,6 +42,8 @@ async def start_engine(settings: ModelSettings, on_progress: Callable[[Progress]
     path = find_checkpoint(settings.path, settings.load_format)
     if settings.digest is not None:
         parse_digest(settings.digest)
+    if settings.device is Device.CUDA:
+        await asyncio.to_thread(fill_kernel_cache, os.environ)
     return path, await EngineClient.start(settings.engine(path), on_progress)
 
 
