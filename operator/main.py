@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     # After the flags: a wrong one, and --help, need not wait a second for Kopf.
     from controllers.build import build
+    from controllers.history.interface import HistoryError
     from controllers.runtime import logs
     from controllers.runtime.loop import Options, operate
     from controllers.settings import SettingsError, load_settings
@@ -66,7 +67,11 @@ def main(arguments: list[str]) -> int:
         port=options.port,
         lease_name=options.lease_name,
     )
-    return asyncio.run(operate(connection, settings, process, build))
+    try:
+        return asyncio.run(operate(connection, settings, process, build))
+    except HistoryError as error:
+        print(f"foretide-operator: {error}", file=sys.stderr)
+        return 2
 
 
 def _level(text: str) -> str:

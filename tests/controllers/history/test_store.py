@@ -85,7 +85,7 @@ def test_a_damaged_file_is_put_aside_and_begun_anew(tmp_path: Path, caplog: pyte
 
 def test_a_folder_that_cannot_be_written_is_refused_at_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises((StoreUnusable, OSError)):
+    with pytest.raises(StoreUnusable, match="cannot be made: "):
         Store(tmp_path / "file" / "history.sqlite")
 
 
