@@ -11,7 +11,7 @@ export PYTHONPATH := $(CURDIR)
 
 PACKAGES := crds kube forecasting controllers gateway worker_image dashboard e2e benchmarks
 
-.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-forecasting clean
+.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-forecasting clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,10 @@ lock: ## Choose the newest versions that fit pyproject.toml and write them down 
 
 bench-control-plane: $(VENV)/.dev ## 1,000 InferenceServices and 10,000 pods against the operator (writes docs/benchmarks/).
 	@$(BIN)/python -m benchmarks.control_plane
+
+bench-engine: $(VENV)/.dev ## The engine on this machine's GPU (WORKLOADS=folder of the rule files; goes on where it stopped; writes docs/benchmarks/).
+	@$(BIN)/python -m benchmarks.engine run --workloads $(or $(WORKLOADS),$(error WORKLOADS names the folder of the rule files)) --out $(or $(OUT),build/bench-engine)
+	@$(BIN)/python -m benchmarks.engine report $(or $(OUT),build/bench-engine)
 
 bench-cpu-engine: $(VENV)/.dev ## The CPU engine beside transformers (writes docs/benchmarks/).
 	@$(BIN)/python -m benchmarks.cpu_engine

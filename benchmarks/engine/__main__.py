@@ -30,6 +30,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     measure.add_argument("--out", type=Path, required=True, help="folder of the results; finished stages are kept")
     measure.add_argument("--only", help="names of stages, with commas between (default: all)")
     measure.add_argument("--repeats", type=int, default=3, help="repeats of the short workloads (default: 3)")
+    measure.add_argument("--commit", help="commit of the code (default: asks git)")
     measure.add_argument("--limit-s", type=float, default=3600.0, help="no stage begins after this many seconds")
     written = commands.add_parser("report", help="write the page from a folder of results")
     written.add_argument("results", type=Path)
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> int:
         run(
             Rules(folder.resolve()),
             Results(options.out),
-            Options(options.quick, only, options.repeats, options.limit_s),
+            Options(options.quick, only, options.repeats, options.limit_s, options.commit),
         )
     print(f"results in {options.out}; the page: python -m benchmarks.engine report {options.out}")
     return 0

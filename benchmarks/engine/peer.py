@@ -14,6 +14,7 @@ from typing import Any, Final
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+from benchmarks.engine.stages import WARM_REPEAT, WARM_TOKENS, shortened
 from benchmarks.engine.workloads import Rules, Workload
 
 NO_TOKEN: Final = 10**9
@@ -71,7 +72,7 @@ def main(arguments: list[str]) -> int:
     folder, rules = Path(arguments[0]), Rules(Path(arguments[1]))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = build(folder, device)
-    generate(model, rules.latency(90, 1), device)
+    generate(model, shortened(rules.latency(WARM_REPEAT, 1), WARM_TOKENS), device)
     for batch in map(int, arguments[2:]):
         workload = rules.latency(0, batch)
         print(json.dumps({"workload": workload.name} | generate(model, workload, device)), flush=True)

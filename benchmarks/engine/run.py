@@ -23,16 +23,21 @@ from benchmarks.engine.stages import Kind, Result, Stage, stages, warm_up
 from benchmarks.engine.workloads import Rules
 from benchmarks.report import REPOSITORY, commit, machine
 
-PEER_BATCHES = ("1", "8", "32")
-PEER_LIMIT_S = 240.0
+PEER_BATCHES = ("1", "8")
+MODULE_LIMIT_S = 240.0
+IDLE_S = 5.0
+"""Graphs of all sizes are made in less."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
+    """`commit`: of the code, where the tree at hand has no repository."""
+
     quick: bool
     only: frozenset[str] | None
     repeats: int
     limit_s: float
+    commit: str | None
 
 
 class Run:
@@ -74,7 +79,7 @@ class Run:
         with _announced(f"engine: {kind}, and its warm-up"):
             engine = Engine(engine_settings(self._rules, kind, quick=self._options.quick))
             self._engine = (kind, engine)
-            warm_up(engine, self._rules, kind)
+            warm_up(engine, self._rules, kind, 0.0 if self._options.quick else IDLE_S)
         return engine
 
     def _close(self) -> None:
@@ -86,18 +91,19 @@ class Run:
 def run(rules: Rules, results: Results, options: Options) -> None:
     """Raises what a stage raises; the stages before it have their files."""
     with Run(rules, results, options) as running:
-        running.alone("machine", _machine)
+        running.alone("machine", lambda: _machine(options.commit or commit()))
         running.alone("ceilings", lambda: _module("ceilings", [])[-1])
         for stage in stages(rules, options.repeats):
             running.driven(stage)
-        running.alone("cold_start_empty", lambda: _cold_start(rules, options, warm=False))
         running.alone("cold_start", lambda: _cold_start(rules, options, warm=True))
         running.alone("agreement", lambda: _agreement(rules, results))
+        running.alone("kernels", lambda: _module("kernels", [])[-1])
         running.alone("transformers", lambda: _peer(rules, options))
+        running.alone("cold_start_empty", lambda: _cold_start(rules, options, warm=False))
 
 
-def _machine() -> Result:
-    return {"machine": machine(), "commit": commit(), "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
+def _machine(at: str) -> Result:
+    return {"machine": machine(), "commit": at, "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")}
 
 
 def _model(rules: Rules, kind: Kind) -> Path:
@@ -128,7 +134,7 @@ def _module(name: str, arguments: list[str]) -> list[dict[str, Any]]:
     """Runs a module of this package in a process of its own and returns its lines of JSON."""
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.engine.{name}", *arguments],
-        cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, timeout=PEER_LIMIT_S, check=True,
+        cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, timeout=MODULE_LIMIT_S, check=True,
     )  # fmt: skip
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 

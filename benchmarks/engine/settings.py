@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Final
 
 import orjson
 
@@ -14,20 +15,29 @@ from worker_image.engine.messages import Device, EngineSettings, LoadFormat
 
 MAX_MODEL_LEN = 4096
 """As the peer was set: the longest request of the workloads fits."""
+LIMITS: Final = {
+    Kind.NANO: (256, 16384),
+    Kind.LARGE: (1024, 8192),
+    Kind.ONLINE: (512, 1792),
+    Kind.DETERMINISTIC: (1024, 8192),
+}
+"""Most requests at once, and most tokens a step."""
 
 
 def engine_settings(rules: Rules, kind: Kind, *, quick: bool) -> EngineSettings:
     """`quick`: the tiny shape on a CPU."""
+    max_num_seqs, step_tokens = LIMITS[kind]
     settings = EngineSettings(
         model_path=str(rules.model_folder(rules.model_of("w1" if kind is Kind.NANO else "w2"))),
         n_threads=8,
-        max_num_seqs=256 if kind is Kind.NANO else 512,
-        step_tokens=16384 if kind is Kind.NANO else 4096,
+        max_num_seqs=max_num_seqs,
+        step_tokens=step_tokens,
         block_tokens=16,
         max_model_len=MAX_MODEL_LEN,
         kv_cache_bytes=None,
         device=Device.CUDA,
         load_format=LoadFormat.DUMMY,
+        gpu_memory_utilization=0.93,
         deterministic=kind is Kind.DETERMINISTIC,
     )
     if not quick:

@@ -6,8 +6,9 @@ A stage says which engine it needs; the run keeps that engine until a stage need
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, TypeAlias
 
@@ -15,6 +16,7 @@ from benchmarks.engine.driver import Engine
 from benchmarks.engine.measures import check, medians, numbers
 from benchmarks.engine.workloads import Rules, Workload
 
+WARM_TOKENS = 24
 WARM_REPEAT = 90
 """Its prompts are in no timed repeat, so that nothing of them is in the prefix cache."""
 
@@ -24,6 +26,9 @@ class Kind(StrEnum):
 
     NANO = "nano"
     LARGE = "large"
+    """Set for throughput."""
+    ONLINE = "online"
+    """Set for latency under load: fewer tokens a step."""
     DETERMINISTIC = "deterministic"
 
 
@@ -44,8 +49,8 @@ def stages(rules: Rules, repeats: int) -> Iterator[Stage]:
     yield from _latency(rules, Kind.LARGE, rules.batches, repeats)
     yield _repeated("w5", Kind.LARGE, rules.prefix, repeats)
     yield _repeated("w2", Kind.LARGE, rules.offline, 1)
-    for rate in rules.rates:
-        yield _repeated(f"w4_rate{rate}", Kind.LARGE, lambda _, rate=rate: rules.online(rate), 1)  # type: ignore[misc]
+    for rate in reversed(rules.rates):
+        yield _repeated(f"w4_rate{rate}", Kind.ONLINE, lambda _, rate=rate: rules.online(rate), 1)  # type: ignore[misc]
     yield from _latency(rules, Kind.DETERMINISTIC, rules.batches[:1], repeats)
     yield Stage("determinism", Kind.DETERMINISTIC, lambda engine: determinism(engine, rules))
     yield _repeated("w2_deterministic", Kind.DETERMINISTIC, rules.offline, 1)
@@ -103,13 +108,17 @@ def greedy_sample(engine: Engine, rules: Rules, count: int = 8) -> Result:
     return {"sequences": [{"prompt": request.prompt, "answer": answer.tokens} for request, answer in pairs]}
 
 
-def warm_up(engine: Engine, rules: Rules, kind: Kind) -> None:
-    """Both kinds of step, at a large and at small batches, before anything is timed."""
-    batches = rules.batches if kind is Kind.LARGE else rules.batches[:1]
-    for batch in (*batches[:1], batches[-1], *batches[:1]):
-        drawn = rules.latency(WARM_REPEAT, batch)
-        if kind is Kind.NANO:
-            drawn = rules.nano(WARM_REPEAT)
-        engine.run(drawn)
-        if kind is Kind.NANO:
-            return
+def warm_up(engine: Engine, rules: Rules, kind: Kind, idle_s: float) -> None:
+    """Short answers at a large and at a small batch, then `idle_s` for what the engine prepares while it is idle."""
+    workloads = [rules.latency(WARM_REPEAT, batch) for batch in (rules.batches[-1], rules.batches[0])]
+    if kind is Kind.NANO:
+        workloads = [rules.nano(WARM_REPEAT)]
+    for drawn in workloads:
+        engine.run(shortened(drawn, WARM_TOKENS))
+    time.sleep(idle_s)
+
+
+def shortened(workload: Workload, most: int) -> Workload:
+    """The same requests with at most that many tokens of output."""
+    requests = (replace(request, output_tokens=min(request.output_tokens, most)) for request in workload.requests)
+    return replace(workload, requests=tuple(requests))
