@@ -46,9 +46,9 @@ class KvBlocks:
         """Blocks that were shared before now are filled by earlier steps, so that they may be copied from."""
         self._fresh.clear()
 
-    def admit(self, sequence: Sequence, step: int, reserve: int) -> Grant | None:
+    def admit(self, sequence: Sequence, reserve: int) -> Grant | None:
         """Blocks for all its tokens and one more; None (and nothing taken) unless `reserve` free ones are left."""
-        found = self._find(sequence, step)
+        found = self._find(sequence)
         for choice in (found, _Found(len(found.whole) * self.block_tokens, found.whole, None)):
             # With the block to copy from held, an otherwise empty pool may be one block short.
             if (grant := self._take(sequence, choice, reserve)) is not None:
@@ -57,13 +57,13 @@ class KvBlocks:
                 return grant
         return None
 
-    def _find(self, sequence: Sequence, step: int) -> _Found:
+    def _find(self, sequence: Sequence) -> _Found:
         """What the cache has; never the whole prompt, as the last token's logits are wanted."""
         if sequence.alone:
             return _Found(0, [], None)
         most = len(sequence.tokens) - 1
         parent = sequence.parent
-        if parent is not None and parent.blocks and 0 < parent.prefilled_at < step:
+        if parent is not None and parent.blocks and parent.prefilled_at:
             blocks, cached = parent.blocks, most
         else:
             self._chain.extend(sequence.keys, sequence.tokens, len(sequence.tokens), sequence.salt)

@@ -161,7 +161,7 @@ class Scheduler:
             if sequence.leaving or self._awaits_parent(sequence) or (self.running and self.running[-1].alone):
                 return
             # Without a block left for each running request, the newcomer would be preempted at once.
-            grant = self.kv.admit(sequence, self.n_launched + 1, len(self.running))
+            grant = self.kv.admit(sequence, len(self.running))
             if grant is None:
                 return
             self.running.append(self.waiting.popleft())
@@ -173,7 +173,7 @@ class Scheduler:
             budget -= chunks[-1].length
 
     def _awaits_parent(self, sequence: Sequence) -> bool:
-        """Its prompt is being computed for its first choice, whose blocks it will share."""
+        """Its first choice's prompt is being computed, by this step perhaps, and its blocks will be shared."""
         parent = sequence.parent
         if parent is None or parent.row is None or parent.leaving:
             return False
