@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import resource
 import signal
 import time
 from pathlib import Path
@@ -36,6 +37,9 @@ EXIT_REFUSED: Final = 2
 EXIT_CUT_SHORT: Final = 130
 ANSWER_GRACE_S: Final = 2.0
 """Time for the answers to open requests to leave after the engine has ended."""
+BACKLOG: Final = 2048
+"""Connections that may come at once."""
+MAX_OPEN_FILES: Final = 65_536
 
 
 class Signals:
@@ -54,6 +58,7 @@ async def serve(settings: ServeSettings) -> int:
     """Runs until a signal or the end of the engine; gives the exit code."""
     started_at = time.monotonic()
     signals = Signals()
+    _allow_many_connections()
     try:
         path, engine = await start_engine(settings.model, show_progress())
     except (CheckpointError, SettingsError) as error:
@@ -70,6 +75,14 @@ async def serve(settings: ServeSettings) -> int:
         await engine.stop()
 
 
+def _allow_many_connections() -> None:
+    """Each stream is an open file, and a login shell's limit is often 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 async def _listen(settings: ServeSettings, state: ServerState) -> list[web.AppRunner]:
     """Both ports, before the model is loaded: liveness and a clear 503 need no weights."""
     runners = []
@@ -78,7 +91,7 @@ async def _listen(settings: ServeSettings, state: ServerState) -> list[web.AppRu
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=ANSWER_GRACE_S)
         await runner.setup()
         runners.append(runner)
-        await web.TCPSite(runner, settings.host, port).start()
+        await web.TCPSite(runner, settings.host, port, backlog=BACKLOG).start()
         log.info("listening on %s", ", ".join(f"{host}:{port}" for host, port, *_ in runner.addresses))
     return runners
 
