@@ -20,7 +20,7 @@ import triton.language as tl
 from worker_image.kernels.attention_tile import attend_tiles, merge
 from worker_image.kernels.checks import FLOATS, power_of_two, require, require_tensor
 from worker_image.kernels.decode_plan import PLAN_COLUMNS, PlanShape, plan_decode, units_of
-from worker_image.kernels.early import launch_options, wait_for_predecessor
+from worker_image.kernels.early import fetch_to_l2, launch_options, wait_for_predecessor
 from worker_image.kernels.paged import PagedCache, gather_reference
 from worker_image.kernels.tuning import AttentionTile
 
@@ -264,6 +264,18 @@ def _decode_kernel(
     offs_d = tl.arange(0, HEAD_PAD)
     inside = (offs_m[:, None] < GROUP) & (offs_d[None, :] < HEAD_DIM)
     length = tl.load(lengths + row)
+    if EARLY:
+        # All but the newest token is older than the predecessor, so the first tile may be on its way already.
+        first_unit, _ = units_of(length, UNIT, WINDOW)
+        positions = (first_unit + unit) * UNIT + tl.arange(0, BLOCK_N)
+        inside_kv = (positions < length) & (left > 0)
+        pages = tl.load(block_tables + row.to(tl.int64) * table_stride + positions // PAGE, mask=inside_kv, other=0)
+        slots = pages.to(tl.int64) * block_stride + head * (PAGE * HEAD_DIM) + (positions % PAGE) * HEAD_DIM
+        lines = tl.arange(0, HEAD_PAD // 64) * 64
+        fetched = slots[:, None] + lines[None, :]
+        wanted = inside_kv[:, None] & (lines[None, :] < HEAD_DIM)
+        fetch_to_l2(k_cache + fetched, wanted)
+        fetch_to_l2(v_cache + fetched, wanted)
     wait_for_predecessor(EARLY)
     while left > 0:
         first_unit, n_units = units_of(length, UNIT, WINDOW)

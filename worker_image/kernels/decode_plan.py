@@ -8,6 +8,7 @@ stream-K idea, arXiv:2301.03598, applied to attention as in arXiv:2405.10480).
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -61,7 +62,10 @@ def plan_decode_reference(lengths: torch.Tensor, n_programs: int, shape: PlanSha
         first = max(0, length - shape.window) // shape.unit_tokens if shape.window else 0
         n_units = -(-length // shape.unit_tokens) - first
         units += [(row, head, unit) for head in range(shape.n_kv_heads) for unit in range(n_units)]
-    share = max(-(-len(units) // n_programs), shape.min_units)
+    least = max(-(-len(units) // n_programs), shape.min_units)
+    longest = max(Counter((row, head) for row, head, _ in units).values(), default=1)
+    fitting = -(-longest // (longest // least)) if longest >= least else -(-least // longest) * longest
+    share = fitting if fitting * 20 <= least * 21 else least
     plan = torch.zeros((n_programs, PLAN_COLUMNS), dtype=torch.int32)
     for program in range(n_programs):
         mine = units[program * share : (program + 1) * share]
@@ -93,11 +97,20 @@ def _plan_kernel(
 ) -> None:
     offsets = tl.arange(0, BLOCK_ROWS)
     in_all = 0
+    longest = 0
     for start in range(0, n_rows, BLOCK_ROWS):
         length = tl.load(lengths + start + offsets, mask=start + offsets < n_rows, other=0)
         _, n_units = units_of(length, UNIT, WINDOW)
         in_all += tl.sum(n_units) * N_KV_HEADS
+        longest = tl.maximum(longest, tl.max(n_units))
     share = tl.maximum(tl.cdiv(in_all, n_programs), min_units)
+    # Where it costs less than a twentieth, the longest pair is cut evenly: the heads of a sequence then walk its blocks
+    # side by side, and what lies together in memory is read together.
+    longest = tl.maximum(longest, 1)
+    whole = tl.cdiv(share, longest) * longest
+    even = tl.cdiv(longest, tl.maximum(longest // share, 1))
+    fitting = tl.where(longest >= share, even, whole)
+    share = tl.where(fitting * 20 <= share * 21, fitting, share)
     program = tl.program_id(0) * BLOCK_PROGRAMS + tl.arange(0, BLOCK_PROGRAMS)
     goal = program * share
     row = tl.zeros([BLOCK_PROGRAMS], tl.int32)

@@ -33,7 +33,6 @@ def matmul(
     n_tiles = triton.cdiv(rows, tile.block_m) * triton.cdiv(width, tile.block_n)
     _matmul_kernel[(min(n_tiles, n_sms * tile.programs_per_sm),)](
         TensorDescriptor.from_tensor(x, [tile.block_m, tile.block_k]),
-        x,
         TensorDescriptor.from_tensor(weight, [tile.block_n, tile.block_k]),
         weight,
         out if tile.swap else TensorDescriptor.from_tensor(out, [tile.block_m, tile.block_n // tile.out_parts]),
@@ -47,7 +46,6 @@ def matmul(
         OUT_PARTS=tile.out_parts,
         SWAP=tile.swap,
         AHEAD=min(depth, tile.ahead),
-        X_POINTER=tile.x_pointer,
         EARLY=early,
         num_warps=tile.warps,
         num_stages=tile.stages,
@@ -74,7 +72,6 @@ def _tile_of(
 @triton.jit(do_not_specialize=["rows"])
 def _matmul_kernel(
     x: tl.tensor,
-    x_pointer: tl.tensor,
     weight: tl.tensor,
     weight_pointer: tl.tensor,
     out: tl.tensor,
@@ -88,7 +85,6 @@ def _matmul_kernel(
     OUT_PARTS: tl.constexpr,
     SWAP: tl.constexpr,
     AHEAD: tl.constexpr,
-    X_POINTER: tl.constexpr,
     EARLY: tl.constexpr,
 ) -> None:
     PART: tl.constexpr = BLOCK_N // OUT_PARTS
@@ -107,14 +103,7 @@ def _matmul_kernel(
             # Few rows are the narrow side of the matrix instruction; as its long side they would be mostly padding.
             swapped = tl.zeros([BLOCK_N, BLOCK_M], tl.float32)
             for k in range(0, depth, BLOCK_K):
-                if X_POINTER:
-                    xr = tl.minimum(row * BLOCK_M + tl.arange(0, BLOCK_M), rows - 1)
-                    xk = k + tl.arange(0, BLOCK_K)
-                    a = tl.load(
-                        x_pointer + xr[:, None].to(tl.int64) * depth + xk[None, :], mask=xk[None, :] < depth, other=0.0
-                    )
-                else:
-                    a = x.load([row * BLOCK_M, k])
+                a = x.load([row * BLOCK_M, k])
                 b = weight.load([column * BLOCK_N, k])
                 swapped = tl.dot(b, a.T, swapped, input_precision="ieee")
             offs_n = column * BLOCK_N + tl.arange(0, BLOCK_N)

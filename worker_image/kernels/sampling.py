@@ -19,7 +19,7 @@ from worker_image.kernels.checks import FLOATS, require_tensor
 
 _BLOCK = 8192
 _WARPS = 16
-_STAGES = 4
+_STAGES = 2
 _KEY_BITS = {torch.bfloat16: 16, torch.float16: 20, torch.float32: 32}
 """How many leading bits of its float32 tell two numbers of a type apart."""
 

@@ -29,6 +29,8 @@ from worker_image.models.ops import AttentionLayer, StepTensors
 Window: TypeAlias = int | None
 MAX_SPLITS: Final = 64
 """Of one sequence in deterministic mode: their partial results are combined one by one and held for every row."""
+EARLY_ROWS: Final = 64
+"""With more, kernels that wait for their predecessor hold room on the card that it could use: 5 % of a prefill step."""
 
 
 @dataclass(frozen=True)
@@ -197,41 +199,48 @@ class TritonOps:
         return embedding(token_ids, weight)
 
     def linear(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        rows, width = x.shape[0], weight.shape[0]
-        alone = rows == 1 and not self._deterministic and self._early and gemv_fits(width, x.shape[1])
-        if not alone and rows > self._own_rows:
+        rows, width, depth = x.shape[0], *weight.shape
+        if not self.has_own_matmul(rows, width, depth):
             return torch.mm(x, weight.t())
         out = x.new_empty((rows, width))
-        if alone:
-            gemv(x, weight, out, early=self._early)
+        if self._is_gemv(rows, width, depth):
+            gemv(x, weight, out, early=True)
         else:
-            matmul(x, weight, out, tile_for(self._tuning.matmul, rows), self._n_sms, early=self._early)
+            matmul(x, weight, out, tile_for(self._tuning.matmul, rows), self._n_sms, early=self._is_early(rows))
         return out
+
+    def has_own_matmul(self, rows: int, width: int, depth: int) -> bool:
+        """Whether x: (rows, depth) meets a weight (width, depth) in one of our kernels rather than in cuBLAS."""
+        return rows <= self._own_rows or self._is_gemv(rows, width, depth)
+
+    def _is_gemv(self, rows: int, width: int, depth: int) -> bool:
+        return rows == 1 and not self._deterministic and self._early and gemv_fits(width, depth)
+
+    def _is_early(self, rows: int) -> bool:
+        return self._early and rows <= EARLY_ROWS
 
     def rms_norm(self, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         out = torch.empty_like(x)
-        rms_norm(x, weight, eps, out, early=self._early)
+        rms_norm(x, weight, eps, out, early=self._is_early(x.shape[0]))
         return out
 
     def add_rms_norm(
         self, x: torch.Tensor, residual: torch.Tensor, weight: torch.Tensor, eps: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        add_rms_norm(x, residual, weight, eps, x, early=self._early)
+        add_rms_norm(x, residual, weight, eps, x, early=self._is_early(x.shape[0]))
         return x, residual
 
     def attention(self, layer: AttentionLayer, qkv: torch.Tensor, step: TritonStep) -> torch.Tensor:
-        cache = step.cache.layer(layer.index)
+        cache, early = step.cache.layer(layer.index), self._is_early(qkv.shape[0])
         shape = QkvShape(layer.n_q_heads, layer.n_kv_heads, layer.head_dim, layer.norm_eps)
         q = qkv.new_empty((qkv.shape[0], layer.n_q_heads, layer.head_dim))
         extras = QkvExtras(layer.bias, layer.q_norm, layer.k_norm)
-        qkv_to_cache(shape, extras, qkv, layer.rope, step.positions, step.slots, cache, q, early=self._early)
+        qkv_to_cache(shape, extras, qkv, layer.rope, step.positions, step.slots, cache, q, early=early)
         out = torch.empty_like(q)
         if step.decode is not None:
             part, rows = step.decode, slice(0, step.decode.n_rows)
             shape_and_scratch = part.planned[layer.window]
-            decode_attention(
-                *shape_and_scratch, q[rows], cache, part.tables, part.lengths, out[rows], early=self._early
-            )
+            decode_attention(*shape_and_scratch, q[rows], cache, part.tables, part.lengths, out[rows], early=early)
         if step.prefill is not None:
             prefill = step.prefill
             prefill_attention(prefill.shapes[layer.window], q, cache, prefill.tables, prefill.tiles, out)
@@ -239,7 +248,7 @@ class TritonOps:
 
     def swiglu(self, gate_up: torch.Tensor) -> torch.Tensor:
         out = gate_up.new_empty((gate_up.shape[0], gate_up.shape[1] // 2))
-        swiglu(gate_up, out, early=self._early)
+        swiglu(gate_up, out, early=self._is_early(gate_up.shape[0]))
         return out
 
 

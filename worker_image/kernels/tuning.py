@@ -1,4 +1,7 @@
-"""Tile shapes by device: a table that `python -m benchmarks.engine tune` makes; nothing is searched at start."""
+"""Tile shapes by device, out of a table that ships with the package; nothing is searched at start.
+
+`python -m benchmarks.engine.kernels_tune` measures the candidates on a card and prints what an entry would be.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,6 @@ class MatmulTile:
     programs_per_sm: int = 1
     swap: bool = False
     """Computes the transposed tile: for a handful of rows."""
-    x_pointer: bool = False
     ahead: int = 0
     """Elements of each weight row, a power of two, that an early launch fetches into the L2 while it waits."""
 
@@ -68,9 +70,13 @@ class Tuning:
 
 
 def tuning_for(device_name: str, table: Path = TABLE) -> Tuning:
-    """The entry of a device as torch names it, or the one for all others."""
+    """The entry whose name a device's begins with, as torch names it, or the one for all others.
+
+    A slice of a card is named after the card. An entry that is a name stands for that one.
+    """
     entries = json.loads(table.read_text(encoding="utf-8"))
-    return parse_tuning(entries.get(device_name, entries[OTHER]))
+    entry = next((entries[name] for name in entries if device_name.startswith(name)), entries[OTHER])
+    return parse_tuning(entries[entry] if isinstance(entry, str) else entry)
 
 
 def parse_tuning(entry: dict[str, Any]) -> Tuning:

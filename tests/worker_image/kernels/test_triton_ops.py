@@ -113,6 +113,13 @@ def test_every_entry_of_the_tuned_table_serves_any_number_of_rows() -> None:
             assert tile_for(tuning.matmul, rows).block_k > 0
 
 
+def test_a_slice_of_a_card_and_its_smaller_sister_use_the_cards_tiles() -> None:
+    entry = tuning_for("NVIDIA H200")
+    assert entry != tuning_for(OTHER)
+    assert tuning_for("NVIDIA H200 MIG 1g.18gb") == tuning_for("NVIDIA H100 80GB HBM3") == entry
+    assert tuning_for("NVIDIA L4") == tuning_for(OTHER)
+
+
 def test_a_cache_of_another_shape_is_refused() -> None:
     both = Both(None)
     odd = KvTensors(both.kv.data[:, :, :, :1])
