@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.autoscaling.cell import Cell, Plan, run_cell
+from benchmarks.autoscaling.cell import Cell, Plan, run_cells
 from benchmarks.autoscaling.page import words
 from benchmarks.autoscaling.plots import plot
 from benchmarks.autoscaling.quick import made_lengths, workload
@@ -28,7 +28,7 @@ from forecasting.simulator.requests import Requests
 from forecasting.simulator.servegen import Clients
 from forecasting.simulator.world import ColdStart, Slo, World
 
-COLD_STARTS = (180.0, 60.0, 480.0)
+COLD_STARTS = (60.0, 180.0, 480.0)
 FLEETS = (("m-large", 5.0), ("m-small", 20.0))
 TUNE_DAYS = (5, 7)
 LENGTHS = Path("azure_llm_2023") / "AzureLLMInferenceTrace_conv.csv.gz"
@@ -48,13 +48,12 @@ def main(arguments: list[str]) -> int:
     """Run, print, write. 0 whether or not the goals are met: a goal missed is a result."""
     options = _options().parse_args(arguments)
     study = _study(options)
-    cells = []
-    for load_s in study.cold_starts:
-        for each, sizing in study.workloads:
-            cells.append(_cell(each, sizing, load_s, study.plan, fresh=options.fresh))
-            print("\n".join(summary(cells[-1:])), flush=True)
-            if study.publishes:
-                _publish(cells, options.out)
+    cells: list[Cell] = []
+    for each, sizing in study.workloads:
+        cells += _cells(each, sizing, study, fresh=options.fresh)
+        print("\n".join(summary(cells[-len(study.cold_starts) :])), flush=True)
+        if study.publishes:
+            _publish(cells, options.out)
     if not study.publishes:
         for cell in cells:
             for row in rows_of(cell):
@@ -67,6 +66,7 @@ def _options() -> argparse.ArgumentParser:
     data = REPOSITORY.parent / "shared" / "data" / "traces"
     parser.add_argument("--data", type=Path, default=data, help="folder with servegen/ and azure_llm_2023/")
     parser.add_argument("--trace", type=Path, help="run this trace instead (any format that `foretide simulate` reads)")
+    parser.add_argument("--model", choices=[each for each, _ in FLEETS], action="append", help="only these of ServeGen")
     parser.add_argument("--fleet", type=float, help="mean fleet to thin a trace to (replicas)")
     parser.add_argument("--cold-start", type=float, action="append", help="seconds; may be repeated")
     parser.add_argument("--seeds", type=int, default=5, help="seeds of the test days")
@@ -89,7 +89,8 @@ def _study(options: argparse.Namespace) -> Study:
         own = _own_sizing(options.trace, sizing, slo)
         found = from_file(options.trace, lent, options.fleet or 5.0, own, profile, slo)
         return Study([(found, own)], cold_starts, plan, options.out != RESULTS)
-    workloads = [(_servegen(options, model, fleet, lent, sizing), sizing) for model, fleet in FLEETS]
+    wanted = options.model or [model for model, _ in FLEETS]
+    workloads = [(_servegen(options, model, fleet, lent, sizing), sizing) for model, fleet in FLEETS if model in wanted]
     return Study(workloads, cold_starts, plan, True)
 
 
@@ -115,15 +116,20 @@ def _servegen(options: argparse.Namespace, model: str, fleet: float, lent: Lent,
     return servegen(f"ServeGen {model}", clients, lent, options.fleet or fleet, sizing, (first, end))
 
 
-def _cell(each: Workload, sizing: Sizing, load_s: float, plan: Plan, *, fresh: bool) -> Cell:
+def _cells(each: Workload, sizing: Sizing, study: Study, *, fresh: bool) -> list[Cell]:
+    """The cells of a workload: those that are done are read, the others run side by side."""
+    paths = {load_s: _path(each, load_s, study.plan) for load_s in study.cold_starts}
+    missing = [load_s for load_s, path in paths.items() if fresh or not study.plan.full or not path.exists()]
+    if missing:
+        worlds = [World(cold_start=ColdStart(load_s), slo=Slo(), max_replicas=100) for load_s in missing]
+        for cell in run_cells(each, worlds, sizing, study.plan, _progress(each.name)):
+            cell.write(paths[cell.cold_start_s])
+    return [Cell.read(paths[load_s]) for load_s in study.cold_starts]
+
+
+def _path(each: Workload, load_s: float, plan: Plan) -> Path:
     key = hashlib.sha256(f"{each.name} {each.tune} {each.test} {load_s} {plan}".encode()).hexdigest()[:16]
-    path = cache_folder() / f"cell-{key}.json"
-    if path.exists() and plan.full and not fresh:
-        return Cell.read(path)
-    world = World(cold_start=ColdStart(load_s), slo=Slo(), max_replicas=100)
-    cell = run_cell(each, world, sizing, plan, _progress(f"{each.name}, cold start {load_s:.0f} s"))
-    cell.write(path)
-    return cell
+    return cache_folder() / f"cell-{key}.json"
 
 
 class _progress:

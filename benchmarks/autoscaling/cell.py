@@ -1,4 +1,4 @@
-"""One cell of the study: a workload under one cold-start regime. Tune on its tuning days, test on its test days.
+"""The cells of the study: a workload under cold-start regimes. Tune on its tuning days, test on its test days.
 
 From each family's grid those settings are tested that were cheapest for an attainment on the tuning days; the test days
 are looked at once. A cell that is done is kept as JSON, so that a run may be interrupted.
@@ -6,6 +6,7 @@ are looked at once. A cell that is done is kept as JSON, so that a run may be in
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -15,19 +16,28 @@ import numpy as np
 
 from benchmarks.autoscaling.families import Context, Setting, all_settings
 from benchmarks.autoscaling.pareto import Point
-from benchmarks.autoscaling.workloads import DAY_S, Workload
+from benchmarks.autoscaling.workloads import DAY_S, Workload, cache_folder
 from forecasting.simulator.arrivals import SecondArrivals
 from forecasting.simulator.autoscalers.common import Sizing
 from forecasting.simulator.many import Batch, Run
-from forecasting.simulator.oracle import NoSchedule, best_schedule, lower_bound_gpu_hours, search
+from forecasting.simulator.oracle import (
+    CANDIDATES,
+    PRICES,
+    Clairvoyant,
+    best_schedules,
+    lower_bound_gpu_hours,
+    search,
+)
 from forecasting.simulator.outcome import Outcome
 from forecasting.simulator.record import record_of
+from forecasting.simulator.requests import Ints
 from forecasting.simulator.world import World
 
 TUNED_FOR = (0.98, 0.985, 0.99, 0.993, 0.996, 0.999)
 CHOSEN_FOR = 0.993
 """The attainment on the tuning days that a user who is promised 99 % would tune for."""
 Progress = Callable[[str, float], None]
+Tuned = dict[str, tuple[list[str], str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,15 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """The oracles, in GPU-hours; attained: by the upper one."""
+
+    lower: float
+    upper: float | None
+    attained: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How much of a cell is done: seeds of the test, whether grids are whole, how many test settings a family."""
 
@@ -67,11 +86,20 @@ class Plan:
     full: bool = True
 
 
-def run_cell(workload: Workload, world: World, sizing: Sizing, plan: Plan, progress: Progress) -> Cell:
-    """Tune, test, and ask the oracles."""
-    tuned = _tuned(workload, world, sizing, plan, progress)
-    tested, requests = _tested(workload, world, sizing, plan, tuned, progress)
-    lower, upper, attained = _bounds(workload, world, sizing, plan, progress)
+def run_cells(
+    workload: Workload, worlds: Sequence[World], sizing: Sizing, plan: Plan, progress: Progress
+) -> list[Cell]:
+    """Tune, test, and ask the oracles; the regimes run side by side, which costs little more than one."""
+    tuned = _tuned(workload, worlds, sizing, plan, progress)
+    tested, requests = _tested(workload, worlds, sizing, plan, tuned, progress)
+    bounds = _bounds(workload, worlds, sizing, plan, progress)
+    found = zip(worlds, tuned, tested, bounds, strict=True)
+    return [_cell(workload, world, plan, requests, labels, points, oracle) for world, labels, points, oracle in found]
+
+
+def _cell(
+    workload: Workload, world: World, plan: Plan, requests: float, tuned: Tuned, points: list[Point], bounds: Bounds
+) -> Cell:
     test_s = workload.test[1] - workload.test[0]
     return Cell(
         workload.name,
@@ -80,11 +108,11 @@ def run_cell(workload: Workload, world: World, sizing: Sizing, plan: Plan, progr
         test_s / DAY_S,
         (workload.tune[1] - workload.tune[0]) / DAY_S,
         requests,
-        lower * 3600 / test_s,
-        lower,
-        upper,
-        attained,
-        tuple(tested),
+        bounds.lower * 3600 / test_s,
+        bounds.lower,
+        bounds.upper,
+        bounds.attained,
+        tuple(points),
         {family: chosen for family, (_, chosen) in tuned.items()},
     )
 
@@ -99,23 +127,29 @@ def _start_replicas(part: SecondArrivals, sizing: Sizing) -> int:
     return max(int(np.ceil(1.3 * part.counts[:600].mean() / sizing.requests_per_s)), 1)
 
 
-Tuned = dict[str, tuple[list[str], str]]
-
-
-def _tuned(workload: Workload, world: World, sizing: Sizing, plan: Plan, progress: Progress) -> Tuned:
-    """For each family the labels to test, and the one chosen."""
+def _tuned(workload: Workload, worlds: Sequence[World], sizing: Sizing, plan: Plan, progress: Progress) -> list[Tuned]:
+    """For each world and family the labels to test, and the one chosen."""
     # Another seed than those of the test: nobody tunes on the noise that is tested.
     whole = workload.make(1000)
     start, end = workload.tune
     part = whole.between(start, end)
-    settings = all_settings(_context(whole, start, part, world, sizing), full=plan.full)
-    runs = [Run(world, each.make(), 1000, _start_replicas(part, sizing)) for each in settings]
-    outcomes = Batch(runs, [part]).run(lambda share: progress("tune", share))
+    grids = [all_settings(_context(whole, start, part, world, sizing), full=plan.full) for world in worlds]
+    runs = [
+        Run(world, setting.make(), 1000, _start_replicas(part, sizing))
+        for world, grid in zip(worlds, grids, strict=True)
+        for setting in grid
+    ]
+    outcomes = iter(Batch(runs, [part]).run(lambda share: progress("tune", share)))
+    return [_best([(setting, next(outcomes)) for setting in grid]) for grid in grids]
+
+
+def _best(tried: Sequence[tuple[Setting, Outcome]]) -> Tuned:
     found: Tuned = {}
-    for family in dict.fromkeys(each.family for each in settings):
-        mine = [(s, o) for s, o in zip(settings, outcomes, strict=True) if s.family == family]
+    for family in dict.fromkeys(setting.family for setting, _ in tried):
+        mine = [each for each in tried if each[0].family == family]
         labels = dict.fromkeys(_cheapest(mine, level) for level in TUNED_FOR)
-        found[family] = list(labels), _cheapest(mine, CHOSEN_FOR)
+        chosen = _cheapest(mine, CHOSEN_FOR)
+        found[family] = list(dict.fromkeys([*labels, chosen])), chosen
     return found
 
 
@@ -126,32 +160,43 @@ def _cheapest(tried: Sequence[tuple[Setting, Outcome]], attainment: float) -> st
 
 
 def _tested(
-    workload: Workload, world: World, sizing: Sizing, plan: Plan, tuned: Tuned, progress: Progress
-) -> tuple[list[Point], float]:
+    workload: Workload,
+    worlds: Sequence[World],
+    sizing: Sizing,
+    plan: Plan,
+    tuned: Sequence[Tuned],
+    progress: Progress,
+) -> tuple[list[list[Point]], float]:
     start, end = workload.test
     parts, runs, labels = [], [], []
     for seed in range(plan.seeds):
         whole = workload.make(seed)
         part = whole.between(start, end)
         parts.append(part)
-        for setting in all_settings(_context(whole, start, part, world, sizing)):
-            if setting.label in tuned.get(setting.family, ([], ""))[0]:
-                runs.append(Run(world, setting.make(), seed, _start_replicas(part, sizing), seed))
-                labels.append((setting.family, setting.label))
+        for at, world in enumerate(worlds):
+            for setting in all_settings(_context(whole, start, part, world, sizing)):
+                if setting.label in tuned[at].get(setting.family, ([], ""))[0]:
+                    runs.append(Run(world, setting.make(), seed, _start_replicas(part, sizing), seed))
+                    labels.append((at, setting.family, setting.label))
     batch = Batch(runs, parts)
     outcomes = batch.run(lambda share: progress("test", share))
-    points = _points(labels, outcomes, batch.windows())
+    windows = batch.windows()
+    points = [_points(_of_world(labels, at), outcomes, windows) for at in range(len(worlds))]
     return points, float(np.mean([part.counts.sum() for part in parts]))
 
 
+def _of_world(labels: Sequence[tuple[int, str, str]], world: int) -> list[tuple[str, str] | None]:
+    return [(family, label) if at == world else None for at, family, label in labels]
+
+
 def _points(
-    labels: Sequence[tuple[str, str]],
+    labels: Sequence[tuple[str, str] | None],
     outcomes: Sequence[Outcome],
     windows: tuple[np.ndarray, ...],
 ) -> list[Point]:
-    """Means over the seeds; days one after the other, of all seeds."""
+    """Means over the seeds; days one after the other, of all seeds. None: a run of another world."""
     points = []
-    for family, label in dict.fromkeys(labels):
+    for family, label in dict.fromkeys(each for each in labels if each is not None):
         mine = [at for at, each in enumerate(labels) if each == (family, label)]
         came, good = (sum(_by_day(part[:, at]).sum() for at in mine) for part in windows[:2])
         points.append(
@@ -180,18 +225,33 @@ def _by_day(values: np.ndarray) -> np.ndarray:
     return np.asarray(np.add.reduceat(values, starts))
 
 
+def _searched(part: SecondArrivals, world: World, sizing: Sizing) -> Ints:
+    """The oracle's search knows no cold start, so the regimes of a workload share it."""
+    said = f"{world.profile} {world.slo} {world.min_replicas} {world.max_replicas} {PRICES} {CANDIDATES}"
+    key = hashlib.sha256(part.counts.tobytes() + part.inputs.tobytes() + said.encode()).hexdigest()[:16]
+    path = cache_folder() / f"oracle-{key}.npy"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.save(path, search(part, world, sizing.requests_per_s))
+    return np.asarray(np.load(path), dtype=np.int64)
+
+
 def _bounds(
-    workload: Workload, world: World, sizing: Sizing, plan: Plan, progress: Progress
-) -> tuple[float, float | None, float | None]:
-    lower, upper, attained = [], [], []
+    workload: Workload, worlds: Sequence[World], sizing: Sizing, plan: Plan, progress: Progress
+) -> list[Bounds]:
+    """Means over the seeds; without an upper bound when no schedule of a seed reached the attainment."""
+    lower, found = [], []
     for seed in range(plan.seeds):
         part = workload.make(seed).between(*workload.test)
-        lower.append(lower_bound_gpu_hours(part, sizing.requests_per_s, world.profile.gpus))
-        try:
-            best = best_schedule(search(part, world, sizing.requests_per_s), part, world)
-        except NoSchedule:
-            return float(np.mean(lower)), None, None
-        upper.append(best.gpu_hours)
-        attained.append(best.attainment)
+        lower.append(lower_bound_gpu_hours(part, sizing.requests_per_s, worlds[0].profile.gpus))
+        found.append(best_schedules(_searched(part, worlds[0], sizing), part, worlds))
         progress("oracle", (seed + 1) / plan.seeds)
-    return float(np.mean(lower)), float(np.mean(upper)), float(np.mean(attained))
+    return [_mean_bounds(float(np.mean(lower)), [each[at] for each in found]) for at in range(len(worlds))]
+
+
+def _mean_bounds(lower: float, found: Sequence[Clairvoyant | None]) -> Bounds:
+    known = [each for each in found if each is not None]
+    if len(known) < len(found):
+        return Bounds(lower, None, None)
+    hours, attained = ([each.gpu_hours for each in known], [each.attainment for each in known])
+    return Bounds(lower, float(np.mean(hours)), float(np.mean(attained)))

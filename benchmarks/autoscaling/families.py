@@ -6,12 +6,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
-from forecasting.policy import Policy, PolicySettings
+from forecasting.policy import Bounds, Policy, PolicySettings
 from forecasting.simulator.autoscaler import Autoscaler
 from forecasting.simulator.autoscalers.common import Sizing
 from forecasting.simulator.autoscalers.headroom import Hourly, Persistence, Seasonal, Static
 from forecasting.simulator.autoscalers.kubernetes import Hpa, Keda, Kpa
-from forecasting.simulator.autoscalers.ours import Forecasts, Foretide, GrowthForecasts, PerfectForecasts
+from forecasting.simulator.autoscalers.ours import (
+    Forecasts,
+    Foretide,
+    GrowthForecasts,
+    PerfectForecasts,
+    capacity_for,
+)
 from forecasting.simulator.autoscalers.serving import AibrixApa, AibrixKpa, DynamoPlanner, Predictor, WvaQueueModel
 from forecasting.simulator.record import Record
 from forecasting.simulator.world import World
@@ -187,7 +193,9 @@ def _policy(quantile: float, headroom: float, stabilisation_s: float, policy: Po
 def _foretide(family: str, context: Context, forecasts: Forecasts | None, policy: Policy) -> Callable[..., Autoscaler]:
     def make(quantile: float, headroom: float, stabilisation_s: float) -> Autoscaler:
         settings = _policy(quantile, headroom, stabilisation_s, policy)
-        return Foretide(family, context.world, context.sizing, settings, forecasts, context.lead_s, 15)
+        bounds = Bounds(context.world.min_replicas, context.world.max_replicas)
+        capacity = capacity_for(context.sizing)
+        return Foretide(family, bounds, capacity, settings, forecasts, context.lead_s, 15)
 
     return make
 

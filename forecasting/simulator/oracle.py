@@ -68,30 +68,41 @@ def clairvoyant(arrivals: SecondArrivals, world: World, requests_per_s: float) -
     Raises:
         NoSchedule: none does within the world's bounds.
     """
-    wished = search(arrivals, world, requests_per_s)
-    return best_schedule(wished, arrivals, world)
+    best = best_schedules(search(arrivals, world, requests_per_s), arrivals, [world])[0]
+    if best is None:
+        raise NoSchedule(
+            f"Oracle: no schedule of at most {world.max_replicas} replicas reaches {world.slo.attainment:.1%}."
+            " Raise max_replicas."
+        )
+    return best
 
 
-def best_schedule(wished: Ints, arrivals: SecondArrivals, world: World) -> Clairvoyant:
-    """Fill, prune and judge the schedules of `search` under the world's cold starts."""
+def best_schedules(wished: Ints, arrivals: SecondArrivals, worlds: Sequence[World]) -> list[Clairvoyant | None]:
+    """Fill, prune and judge the schedules of `search` under the cold starts of each world; None when none holds."""
+    tried = [_variants(wished, arrivals, world) for world in worlds]
+    outcomes = iter(judge([schedule for each in tried for schedule in each], arrivals, worlds[0]))
+    return [
+        _cheapest([(each, next(outcomes).attainment) for each in schedules], arrivals, world)
+        for world, schedules in zip(worlds, tried, strict=True)
+    ]
+
+
+def _variants(wished: Ints, arrivals: SecondArrivals, world: World) -> list[Ints]:
     gap_slots = int(np.ceil((mean_cold_s(world.cold_start) + _drain_s(arrivals, world)) / SLOT_S))
-    tried = [
+    return [
         pruned(filled(wished[:, price], gap_slots), keep, world.min_replicas)
         for price in range(wished.shape[1])
         for keep in PRUNED_SLOTS
     ]
-    outcomes = judge(tried, arrivals, world)
+
+
+def _cheapest(judged: Sequence[tuple[Ints, float]], arrivals: SecondArrivals, world: World) -> Clairvoyant | None:
     found = [
-        Clairvoyant(schedule, outcome.attainment, _gpu_hours(schedule, arrivals, world), _starts(schedule))
-        for schedule, outcome in zip(tried, outcomes, strict=True)
-        if outcome.attainment >= world.slo.attainment
+        Clairvoyant(schedule, attainment, _gpu_hours(schedule, arrivals, world), _starts(schedule))
+        for schedule, attainment in judged
+        if attainment >= world.slo.attainment
     ]
-    if not found:
-        raise NoSchedule(
-            f"Oracle: no schedule of at most {world.max_replicas} replicas reaches {world.slo.attainment:.1%};"
-            f" the best has {max(outcome.attainment for outcome in outcomes):.2%}. Raise max_replicas."
-        )
-    return min(found, key=lambda each: each.gpu_hours)
+    return min(found, key=lambda each: each.gpu_hours) if found else None
 
 
 def judge(schedules: Sequence[Ints], arrivals: SecondArrivals, world: World) -> list[Outcome]:

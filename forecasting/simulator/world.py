@@ -67,7 +67,7 @@ class World:
         if not 0 <= self.min_replicas <= self.max_replicas or self.max_replicas < 1:
             raise BadSetting(
                 f"World: min_replicas is {self.min_replicas}, max_replicas {self.max_replicas};"
-                " 0 <= min <= max and a max of at least 1 are needed."
+                " 0 <= min <= max and a max of at least 1 are needed. Lower min or raise max."
             )
 
 

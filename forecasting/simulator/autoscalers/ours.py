@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from forecasting.growth import LEVELS, Growth, Peaks, learn, peaks_of
@@ -20,12 +21,16 @@ from forecasting.simulator.autoscalers.common import Sizing
 from forecasting.simulator.record import STEP_S, Record
 from forecasting.simulator.requests import Floats
 from forecasting.simulator.view import View
-from forecasting.simulator.world import World
 
 LEARN_EVERY_S = 3600
 RATE_WINDOW_S = 60.0
 MINUTE_S = 60.0
-LEAST_HISTORY_S = 6 * 3600
+LEAST_HISTORY_S = 3600
+
+
+def capacity_for(sizing: Sizing) -> Capacity:
+    """One replica as the policy takes it."""
+    return Capacity(sizing.work_per_s, sizing.running, min(sizing.kv_use * 1.1, 0.9), input_weight=sizing.input_weight)
 
 
 class Forecasts(Protocol):
@@ -79,32 +84,33 @@ class PerfectForecasts:
 
 
 class Foretide:
-    """`policy.plan` every `period_s` seconds."""
+    """`policy.plan` every `period_s` seconds. `start_s`: Unix time at which the trace begins, for schedule windows."""
 
     def __init__(
         self,
         name: str,
-        world: World,
-        sizing: Sizing,
+        bounds: Bounds,
+        capacity: Capacity,
         settings: PolicySettings,
         forecasts: Forecasts | None,
         lead_time_s: float,
         period_s: int = 30,
+        start_s: float = 0.0,
     ) -> None:
+        self._start_s = start_s
         self.name, self.period_s = name, period_s
-        self._settings, self._forecasts, self._lead_time_s = settings, forecasts, lead_time_s
-        self._bounds = Bounds(world.min_replicas, world.max_replicas)
-        self._capacity = Capacity(
-            sizing.work_per_s, sizing.running, min(sizing.kv_use * 1.1, 0.9), input_weight=sizing.input_weight
-        )
+        self._bounds, self._capacity, self._settings = bounds, capacity, settings
+        self._forecasts, self._lead_time_s = forecasts, lead_time_s
         self._memory = Memory()
         self.last: ScalingDecision | None = None
 
     def desired(self, view: View) -> int:
         forecast = self._forecasts.at(view.now_s) if self._forecasts is not None else None
+        if forecast is not None and self._start_s:
+            forecast = replace(forecast, issued_s=forecast.issued_s + self._start_s)
         decision = plan(
             ScalingInput(
-                now_s=view.now_s,
+                now_s=self._start_s + view.now_s,
                 bounds=self._bounds,
                 current=view.current,
                 ready=view.ready,

@@ -1,0 +1,159 @@
+"""`foretide simulate`: what an edit would have given on a load that was, before it is applied."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from cli.errors import CliError
+from cli.prometheus import client_of, read_range
+from cli.service_files import Subject, read_services
+from cli.simulate_html import to_html
+from cli.simulate_text import WIDTH, print_text, to_json
+from cli.simulation import EXACT_MOST, Load, Result, Setting, simulate
+from cli.trace_files import read_trace
+from forecasting.cost import Prices
+from forecasting.errors import BadSetting
+from forecasting.profile import LLAMA_8B_H100, Profile, profile_from_json
+from forecasting.simulator.arrivals import lengths_of, per_second
+from forecasting.simulator.requests import Requests
+from forecasting.simulator.servegen import Clients, seconds_of
+from forecasting.simulator.world import ColdStart, Slo
+
+A_MONDAY = "2026-03-02T00:00"
+
+
+class Output(StrEnum):
+    """How results are written."""
+
+    TEXT = "text"
+    JSON = "json"
+    HTML = "html"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the load comes from."""
+
+    trace: Path | None
+    prometheus: str | None
+    hours: float
+    share: float
+    lengths: Path | None
+    seed: int
+
+
+def command(
+    file: Annotated[list[Path], typer.Option("-f", "--file", help="InferenceService YAML; repeat to compare edits.")],
+    trace: Annotated[Path | None, typer.Option(help="CSV arrival_s,input_tokens,output_tokens or a trace.")] = None,
+    prometheus: Annotated[str | None, typer.Option(help="URL of a Prometheus that scrapes the gateways.")] = None,
+    hours: Annotated[float, typer.Option(help="With --prometheus: how far back.")] = 24.0,
+    profile: Annotated[Path | None, typer.Option(help="Profile of model and accelerator (JSON).")] = None,
+    cold_start: Annotated[float, typer.Option(help="Seconds until a new replica serves.")] = 180.0,
+    share: Annotated[float, typer.Option(help="Keep each request of the trace with this probability.")] = 1.0,
+    lengths: Annotated[Path | None, typer.Option(help="Trace to draw token lengths from, for one without.")] = None,
+    price: Annotated[float, typer.Option(help="Price of a GPU-hour on demand.")] = 1.0,
+    start: Annotated[str, typer.Option(help="When the trace begins (UTC), for schedules.")] = A_MONDAY,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    output: Annotated[Output, typer.Option("-o", "--output", help="text, json or html.")] = Output.TEXT,
+    fresh: Annotated[bool, typer.Option(help="Forget an interrupted run.")] = False,
+) -> None:
+    """Replay a load and say what SLO attainment, cost and replicas a service would have had."""
+    if (trace is None) == (prometheus is None):
+        raise CliError("Give either --trace FILE or --prometheus URL: one load is needed.")
+    subjects = [subject for path in file for subject in read_services(path, Slo())]
+    source = Source(trace, prometheus, hours, share, lengths, seed)
+    load, begins_s = load_of(source, subjects[0], _unix(start))
+    setting = Setting(_profile(profile), ColdStart(cold_start), Prices(), seed, price, begins_s)
+    results = _run(subjects, load, setting, fresh)
+    _write(output, load, setting, results)
+
+
+def load_of(source: Source, subject: Subject, start_s: float) -> tuple[Load, float]:
+    """The load, and the Unix time at which it begins.
+
+    Raises:
+        CliError: it cannot be read; says why.
+    """
+    if source.prometheus is not None:
+        now_s = time.time() // 60 * 60
+        client = client_of(source.prometheus)
+        found = read_range(client, source.prometheus, subject.namespace, subject.name, now_s, source.hours)
+        gaps = f" ({found.gaps} minutes without a sample)" if found.gaps else ""
+        load = _of_requests(f"{subject.namespace}/{subject.name} in Prometheus{gaps}", found.requests, source)
+        return load, now_s - source.hours * 3600
+    assert source.trace is not None, "command checks that one of the two is given"
+    read = read_trace(source.trace)
+    if isinstance(read, Clients):
+        return _of_clients(source.trace.name, read, source), start_s
+    return _of_requests(source.trace.name, read, source), start_s
+
+
+def _of_requests(name: str, requests: Requests, source: Source) -> Load:
+    try:
+        kept = requests.thinned(source.share, source.seed)
+        return Load(name, per_second(kept), kept if len(kept) <= EXACT_MOST else None)
+    except BadSetting as error:
+        raise CliError(f"{name}: {error}") from error
+
+
+def _of_clients(name: str, clients: Clients, source: Source) -> Load:
+    if source.lengths is None:
+        raise CliError(f"{name} has no token lengths. Name a trace to draw them from with --lengths FILE.")
+    lent = read_trace(source.lengths)
+    if isinstance(lent, Clients):
+        raise CliError(f"{source.lengths} has no token lengths either; name a trace of single requests.")
+    lengths = lengths_of(lent.input_tokens.astype(np.float64), lent.output_tokens.astype(np.float64))
+    return Load(name, seconds_of(clients, source.share, lent.input_tokens, lengths, source.seed), None)
+
+
+def _profile(path: Path | None) -> Profile:
+    if path is None:
+        return LLAMA_8B_H100
+    try:
+        return profile_from_json(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise CliError(f"{path}: {error.strerror or error}. Name a profile file, or leave --profile out.") from error
+    except BadSetting as error:
+        raise CliError(str(error)) from error
+
+
+def _unix(start: str) -> float:
+    try:
+        return datetime.fromisoformat(start).replace(tzinfo=UTC).timestamp()
+    except ValueError as error:
+        raise CliError(f"--start is {start!r}; a time such as {A_MONDAY} is needed.") from error
+
+
+def _run(subjects: list[Subject], load: Load, setting: Setting, fresh: bool) -> list[Result]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
+        results = []
+        for subject in subjects:
+            task = bar.add_task(subject.label, total=1.0)
+            results.append(
+                simulate(subject, load, setting, lambda done, task=task: bar.update(task, completed=done), fresh)  # type: ignore[misc]
+            )
+    return results
+
+
+def _write(output: Output, load: Load, setting: Setting, results: list[Result]) -> None:
+    # Replicas of several GPUs are of the service; the profile that is shown is that of one.
+    shown = replace(setting, profile=setting.profile)
+    if output is Output.JSON:
+        print(to_json(load, shown, results))
+    elif output is Output.HTML:
+        print(to_html(load, shown, results))
+    else:
+        console = Console()
+        print_text(Console(width=WIDTH) if not console.is_terminal else console, load, shown, results)

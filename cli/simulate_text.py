@@ -1,0 +1,100 @@
+"""Results of a simulation for a terminal of 80 columns, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.table import Table
+
+from cli.simulation import Load, Result, Setting
+from forecasting.simulator.many import TICK_S
+
+WIDTH = 80
+
+
+def rows_of(result: Result) -> list[tuple[str, str]]:
+    """What is said of a service, in order."""
+    outcome, slo = result.outcome, result.subject.slo
+    return [
+        ("attainment", f"{outcome.attainment:.2%} (target {slo.attainment:.0%})"),
+        ("worst 10 minutes", f"{outcome.worst_window:.1%}"),
+        ("TTFT p99", _seconds(outcome.ttft_p99_s, slo.ttft_s)),
+        ("TPOT p99", _milliseconds(outcome.tpot_p99_s, slo.tpot_s)),
+        ("replicas, mean", f"{outcome.mean_replicas:.2f}"),
+        ("replicas, peak", f"{outcome.peak_replicas}"),
+        ("scale ups, downs", f"{outcome.scale_ups}, {outcome.scale_downs}"),
+        ("GPU-hours", f"{outcome.gpu_hours:.1f}"),
+        ("cost on demand", f"{result.cost:.2f}"),
+        ("cost, best mix", f"−{result.mix.saving:.0%}"),
+        ("its mix", f"{result.mix.reserved} reserved, {result.mix.spot} spot, {result.mix.on_demand} on demand"),
+        ("finished", f"{outcome.finished:,.0f} of {outcome.requests:,.0f}"),
+    ]
+
+
+def _seconds(value: float | None, target: float) -> str:
+    return "not known" if value is None else f"{value:.2f} s (target {target:g} s)"
+
+
+def _milliseconds(value: float | None, target: float) -> str:
+    return "not known" if value is None else f"{1e3 * value:.1f} ms (target {1e3 * target:g} ms)"
+
+
+def about(load: Load, setting: Setting, results: Sequence[Result]) -> list[str]:
+    """What was simulated, in sentences."""
+    arrivals, profile = load.arrivals, setting.profile
+    hours = len(arrivals) / 3600
+    how = (
+        "request by request"
+        if results[0].exact
+        else "by the second (fluid: no percentiles, attainment within about 2 points)"
+    )
+    return [
+        f"{load.name}: {arrivals.counts.sum():,.0f} requests in {hours:.1f} h, {how}.",
+        f"Profile: {profile.model} on {profile.accelerator}; {results[0].capacity.message}.",
+        f"Cold start: {setting.cold_start.load_s:.0f} s ± {setting.cold_start.spread:.0%}.",
+    ]
+
+
+def print_text(console: Console, load: Load, setting: Setting, results: Sequence[Result]) -> None:
+    """A column a service, beside each other."""
+    for line in about(load, setting, results):
+        console.print(line, highlight=False)
+    table = Table(width=min(WIDTH, console.width), show_edge=False, pad_edge=False)
+    table.add_column("")
+    for result in results:
+        table.add_column(result.subject.label, overflow="fold")
+    for cells in zip(*(rows_of(result) for result in results), strict=True):
+        table.add_row(cells[0][0], *(cell[1] for cell in cells))
+    console.print(table, highlight=False)
+
+
+def to_json(load: Load, setting: Setting, results: Sequence[Result]) -> str:
+    """Everything, for programs."""
+    return json.dumps(
+        {
+            "trace": {"name": load.name, "seconds": len(load.arrivals), "requests": float(load.arrivals.counts.sum())},
+            "profile": asdict(setting.profile),
+            "coldStart": asdict(setting.cold_start),
+            "services": [_plain(result) for result in results],
+        },
+        indent=2,
+        ensure_ascii=False,
+    )
+
+
+def _plain(result: Result) -> dict[str, object]:
+    subject = result.subject
+    return {
+        "name": subject.name,
+        "namespace": subject.namespace,
+        "from": subject.label,
+        "slo": asdict(subject.slo),
+        "exact": result.exact,
+        "outcome": asdict(result.outcome),
+        "cost": result.cost,
+        "mix": asdict(result.mix),
+        "course": {"stepSeconds": TICK_S, "wanted": result.wanted, "ready": result.ready},
+    }

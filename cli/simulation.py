@@ -1,0 +1,201 @@
+"""One service over one trace: the operator's own policy and settings, in the simulator.
+
+Traces of up to EXACT_MOST requests are simulated exactly, longer ones by the second (fluid). A run keeps its state in
+the user's cache folder now and then, so that one that was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cli.errors import CliError
+from cli.service_files import Subject
+from controllers.plans.capacity import INPUT_WEIGHT, capacity_of, lead_time_s
+from controllers.plans.scaling import settings_of
+from forecasting.capacity import ReplicaCapacity
+from forecasting.capacity import capacity_of as replica_capacity
+from forecasting.cost import Mix, Prices, mix
+from forecasting.errors import ForecastingError
+from forecasting.policy import Bounds
+from forecasting.profile import Profile
+from forecasting.simulator.arrivals import SecondArrivals
+from forecasting.simulator.autoscaler import Autoscaler
+from forecasting.simulator.autoscalers.headroom import Static
+from forecasting.simulator.autoscalers.ours import Foretide, GrowthForecasts
+from forecasting.simulator.many import TICK_S, Batch, Run
+from forecasting.simulator.outcome import Outcome
+from forecasting.simulator.record import record_of
+from forecasting.simulator.replay import Replay
+from forecasting.simulator.requests import Requests
+from forecasting.simulator.world import ColdStart, World
+
+EXACT_MOST = 300_000
+SAVE_EVERY_S = 10.0
+PERIOD_S = 15
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is replayed. requests is None where only counts a second are known or there are too many."""
+
+    name: str
+    arrivals: SecondArrivals
+    requests: Requests | None
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What holds for every service of a call. start_s: Unix time at which the trace begins."""
+
+    profile: Profile
+    cold_start: ColdStart
+    prices: Prices
+    seed: int
+    gpu_price: float
+    start_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one service would have given. wanted, ready: replicas every TICK_S. dollars: at the on-demand price."""
+
+    subject: Subject
+    exact: bool
+    capacity: ReplicaCapacity
+    outcome: Outcome
+    wanted: list[int]
+    ready: list[int]
+    mix: Mix
+    cost: float
+
+
+def simulate(subject: Subject, load: Load, setting: Setting, progress: Callable[[float], None], fresh: bool) -> Result:
+    """Run it, or go on where an earlier call stopped.
+
+    Raises:
+        CliError: the service cannot be simulated on this profile; says why.
+    """
+    try:
+        run = _Prepared.of(subject, load, setting)
+        outcome, wanted, ready = run.finish(progress, fresh)
+    except ForecastingError as error:
+        raise CliError(f"{subject.label}: {error}") from error
+    chosen = mix(wanted, TICK_S, setting.prices, gpus=run.world.profile.gpus)
+    cost = outcome.gpu_hours * setting.gpu_price
+    return Result(subject, load.requests is not None, run.capacity, outcome, wanted, ready, chosen, cost)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    world: World
+    capacity: ReplicaCapacity
+    autoscaler: Autoscaler
+    replicas: int
+    load: Load
+    seed: int
+    key: str
+
+    @classmethod
+    def of(cls, subject: Subject, load: Load, setting: Setting) -> _Prepared:
+        spec, scaling = subject.spec, subject.spec.scaling
+        gpus = spec.accelerator.gpu.count if spec.accelerator.gpu else 1
+        profile = replace(setting.profile, gpus=gpus)
+        capacity = replica_capacity(profile, load.arrivals.lengths, subject.slo)
+        least, most = (scaling.fewest, scaling.max) if scaling else (0, 1000)
+        world = World(profile, setting.cold_start, subject.slo, least, most)
+        first = max(scaling.min, 1) if scaling else (1 if spec.replicas is None else spec.replicas)
+        autoscaler = _autoscaler(subject, load, capacity, setting)
+        return cls(world, capacity, autoscaler, first, load, setting.seed, _key(subject, load, setting))
+
+    def finish(self, progress: Callable[[float], None], fresh: bool) -> tuple[Outcome, list[int], list[int]]:
+        path = cache_folder() / f"{self.key}.state"
+        if fresh:
+            path.unlink(missing_ok=True)
+        run = _restored(path) or self._new()
+        saved = _Saver(path, run, progress)
+        try:
+            found = _finished(run, saved)
+        except KeyboardInterrupt as stop:
+            raise CliError("Stopped. The same command goes on from the last state that was kept.") from stop
+        path.unlink(missing_ok=True)
+        return found
+
+    def _new(self) -> Replay | Batch:
+        if self.load.requests is not None:
+            return Replay(self.load.requests, self.world, self.autoscaler, replicas=self.replicas, seed=self.seed)
+        return Batch(
+            [Run(self.world, self.autoscaler, self.seed, self.replicas)], [self.load.arrivals], keeps_course=True
+        )
+
+
+def _finished(run: Replay | Batch, saved: Callable[[float], None]) -> tuple[Outcome, list[int], list[int]]:
+    if isinstance(run, Replay):
+        done = run.run(saved)
+        return done.outcome, [each.wanted for each in done.course], [each.ready for each in done.course]
+    outcome = run.run(saved)[0]
+    wanted, ready = run.course()[0]
+    return outcome, wanted, ready
+
+
+def _autoscaler(subject: Subject, load: Load, capacity: ReplicaCapacity, setting: Setting) -> Autoscaler:
+    """As the operator would do it; without `scaling` the number of replicas stays as it is."""
+    spec = subject.spec
+    if spec.scaling is None:
+        return Static(1 if spec.replicas is None else spec.replicas)
+    # The operator weighs an input token as INPUT_WEIGHT and learns what a worker carries in that measure.
+    lengths = load.arrivals.lengths
+    work_per_s = capacity.requests_per_s * (lengths.decode + 1 + INPUT_WEIGHT * lengths.mean_input)
+    starts = [setting.cold_start.draw_s(setting.seed, at) for at in range(200)]
+    lead_s = lead_time_s(starts)
+    settings = settings_of(spec.scaling)
+    record = record_of(None, load.arrivals, TICK_S)
+    forecasts = GrowthForecasts(record, INPUT_WEIGHT, lead_s + settings.horizon_s)
+    bounds = Bounds(spec.scaling.min, spec.scaling.max)
+    carries = capacity_of(spec, work_per_s)
+    return Foretide(subject.name, bounds, carries, settings, forecasts, lead_s, PERIOD_S, setting.start_s)
+
+
+class _Saver:
+    """Passes progress on and keeps the state from time to time."""
+
+    def __init__(self, path: Path, run: Replay | Batch, progress: Callable[[float], None]) -> None:
+        self._path, self._run, self._progress = path, run, progress
+        self._saved_s = time.monotonic()
+
+    def __call__(self, share: float) -> None:
+        self._progress(share)
+        if time.monotonic() - self._saved_s >= SAVE_EVERY_S and share < 1:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            partial = self._path.with_suffix(f".{os.getpid()}")
+            partial.write_bytes(pickle.dumps(self._run))
+            partial.replace(self._path)
+            self._saved_s = time.monotonic()
+
+
+def _restored(path: Path) -> Replay | Batch | None:
+    """A kept state; None when there is none or it is of another version. Only our own private folder is read."""
+    try:
+        run = pickle.loads(path.read_bytes())
+    except (OSError, pickle.UnpicklingError, EOFError, AttributeError, ImportError, TypeError):
+        return None
+    return run if isinstance(run, Replay | Batch) else None
+
+
+def _key(subject: Subject, load: Load, setting: Setting) -> str:
+    counts = np.concatenate([load.arrivals.counts, load.arrivals.inputs])
+    said = f"{subject.text} {subject.label} {subject.slo} {setting} {load.requests is not None}"
+    return hashlib.sha256(said.encode() + counts.tobytes()).hexdigest()[:24]
+
+
+def cache_folder() -> Path:
+    """Where states of interrupted runs lie."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "foretide" / "simulate"

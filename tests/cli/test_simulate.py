@@ -1,0 +1,231 @@
+"""`foretide simulate`: what it says, in which form, and what it says when it cannot."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import tarfile
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from cli import simulation
+from cli.errors import CliError
+from cli.main import app, main
+from cli.prometheus import read_range
+from cli.service_files import read_services
+from forecasting.profile import LLAMA_8B_H100, profile_to_json
+from forecasting.simulator.world import Slo
+
+SERVICE = """
+apiVersion: foretide.dev/v1alpha1
+kind: SLA
+metadata: {name: gold, namespace: demo}
+spec: {priority: P1, targets: {ttft: 500ms, tpot: 40ms, percentile: 95}}
+---
+apiVersion: foretide.dev/v1alpha1
+kind: InferenceService
+metadata: {name: chat, namespace: demo}
+spec:
+  model: llama
+  sla: gold
+  accelerator: {gpu: {count: 1}}
+  scaling: {policy: predictive, min: 1, max: 6, targetConcurrency: 60, scaleDownDelay: 1m}
+"""
+FIXED = SERVICE.replace(
+    "scaling: {policy: predictive, min: 1, max: 6, targetConcurrency: 60, scaleDownDelay: 1m}", "replicas: 3"
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Path:
+    path = tmp_path / "chat.yaml"
+    path.write_text(SERVICE)
+    return path
+
+
+@pytest.fixture
+def trace(tmp_path: Path) -> Path:
+    """Ten minutes, twice as much load in the second half."""
+    random = np.random.default_rng(0)
+    times = np.concatenate([random.uniform(0, 300, 1500), random.uniform(300, 600, 6000)])
+    rows = [f"{at:.3f},{random.integers(50, 1500)},{random.integers(1, 200)}" for at in np.sort(times)]
+    path = tmp_path / "load.csv"
+    path.write_text("arrival_s,input_tokens,output_tokens\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_text_fits_80_columns_and_compares_edits_side_by_side(service: Path, trace: Path, tmp_path: Path) -> None:
+    fixed = tmp_path / "fixed.yaml"
+    fixed.write_text(FIXED)
+    said = run("simulate", "-f", service, "-f", fixed, "--trace", trace, "--cold-start", 30)
+    assert max(map(len, said.splitlines())) <= 80
+    assert "chat (chat.yaml)" in said
+    assert "chat (fixed.yaml)" in said
+    assert "7,500 requests in 0.2 h, request by request" in " ".join(said.split())
+    assert "(target 95%)" in said
+    assert "(target 0.5 s)" in said
+
+
+def test_json_holds_outcome_cost_and_course_of_replicas(service: Path, trace: Path) -> None:
+    said = json.loads(run("simulate", "-f", service, "--trace", trace, "-o", "json", "--price", 2, "--cold-start", 30))
+    found = said["services"][0]
+    assert found["exact"] is True
+    assert found["slo"] == {"ttft_s": 0.5, "tpot_s": 0.04, "attainment": 0.95}
+    assert found["outcome"]["requests"] == found["outcome"]["finished"] == 7500
+    assert found["cost"] == pytest.approx(2 * found["outcome"]["gpu_hours"])
+    assert max(found["course"]["wanted"]) == found["outcome"]["peak_replicas"] > 1
+    assert said["profile"]["model"] == "Llama-3.1-8B"
+
+
+def test_html_needs_nothing_else(service: Path, trace: Path) -> None:
+    page = run("simulate", "-f", service, "--trace", trace, "-o", "html")
+    assert page.startswith("<!doctype html>")
+    assert page.count("<svg") == 1
+    assert "<script" not in page
+    links = set(re.findall(r'(?:src|href)="([^"]+)"', page))
+    assert all(link.startswith("#") for link in links)
+
+
+def test_a_measured_profile_takes_the_place_of_the_built_in_one(service: Path, trace: Path, tmp_path: Path) -> None:
+    path = tmp_path / "profile.json"
+    path.write_text(profile_to_json(LLAMA_8B_H100).replace("Llama-3.1-8B", "mine"))
+    assert "mine on H100" in run("simulate", "-f", service, "--trace", trace, "--profile", path)
+
+
+def test_a_gzipped_trace_and_a_share_of_it_are_taken(service: Path, trace: Path, tmp_path: Path) -> None:
+    zipped = tmp_path / "load.csv.gz"
+    zipped.write_bytes(gzip.compress(trace.read_bytes()))
+    said = json.loads(run("simulate", "-f", service, "--trace", zipped, "--share", 0.5, "-o", "json"))
+    assert said["trace"]["requests"] == pytest.approx(3750, rel=0.05)
+
+
+def test_a_servegen_archive_draws_its_lengths_from_another_trace(service: Path, trace: Path, tmp_path: Path) -> None:
+    window = tmp_path / "chunk-0-trace.csv"
+    window.write_text("0,5.0,1.0,Gamma,1.0,0.2\n600,9.0,1.0,Weibull,1.0,0.1\n")
+    archive = tmp_path / "model-traces.tar.gz"
+    with tarfile.open(archive, "w:gz") as out:
+        out.add(window, "data/chunk-0-trace.csv")
+    said = json.loads(run("simulate", "-f", service, "--trace", archive, "--lengths", trace, "-o", "json"))
+    assert said["trace"]["requests"] == 8400
+    assert said["services"][0]["exact"] is False
+    assert said["services"][0]["outcome"]["ttft_p99_s"] is None
+
+
+def test_an_interrupted_run_goes_on_and_ends_the_same(
+    service: Path, trace: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["simulate", "-f", str(service), "--trace", str(trace), "-o", "json"]
+    whole = run(*arguments)
+    monkeypatch.setattr(simulation, "SAVE_EVERY_S", 0.0)
+    seen: list[float] = []
+
+    class Stops(simulation._Saver):
+        def __call__(self, share: float) -> None:
+            super().__call__(share)
+            seen.append(share)
+            if share > 0.5:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(simulation, "_Saver", Stops)
+        stopped.setattr("sys.argv", ["foretide", *arguments])
+        with pytest.raises(SystemExit):
+            main()
+    assert "goes on" in capsys.readouterr().err
+    assert list(cache.rglob("*.state"))
+    assert run(*arguments) == whole
+    assert not list(cache.rglob("*.state"))
+    assert min(seen) < 0.5
+
+
+@pytest.mark.parametrize(
+    ("file", "options", "says"),
+    [
+        (SERVICE, [], "Give either --trace FILE or --prometheus URL"),
+        (SERVICE, ["--trace", "nothing.csv"], "no such file"),
+        ("kind: Pod\n", ["--trace", "TRACE"], "holds Pod, but no InferenceService"),
+        ("a: [", ["--trace", "TRACE"], "no YAML"),
+        (SERVICE.replace("max: 6", "max: many"), ["--trace", "TRACE"], "spec.scaling.max"),
+        (SERVICE.replace("min: 1", "min: 9"), ["--trace", "TRACE"], "Lower min or raise max"),
+        (SERVICE.replace("ttft: 500ms", "ttft: 1ms"), ["--trace", "TRACE"], "cannot meet TTFT 0.001 s"),
+        (SERVICE, ["--trace", "TRACE", "--share", "2"], "share of 2.0 cannot be kept"),
+        (SERVICE, ["--trace", "TRACE", "--start", "soon"], "--start is 'soon'"),
+        (SERVICE, ["--trace", "TRACE", "--profile", "TRACE"], "not JSON"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line_with_status_2(
+    file: str,
+    options: list[str],
+    says: str,
+    trace: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(file)
+    chosen = [str(trace) if each == "TRACE" else each for each in options]
+    monkeypatch.setattr("sys.argv", ["foretide", "simulate", "-f", str(path), *chosen])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert says in said
+    assert len(said.splitlines()) == 1
+    assert said.startswith("foretide: ")
+
+
+def test_the_sla_of_the_file_sets_the_targets_and_one_without_takes_the_defaults(service: Path) -> None:
+    assert read_services(service, Slo())[0].slo == Slo(0.5, 0.04, 0.95)
+    service.write_text(SERVICE.replace("sla: gold", ""))
+    assert read_services(service, Slo())[0].slo == Slo()
+
+
+class FakePrometheus:
+    """Answers range queries with a constant increase a minute; nothing in minutes 3 and 4."""
+
+    def __init__(self, each: dict[str, float]) -> None:
+        self._each = each
+        self.asked: list[str] = []
+
+    def custom_query_range(self, query: str, start_time: datetime, end_time: datetime, step: str) -> Any:
+        self.asked.append(query)
+        value = next((value for name, value in self._each.items() if name in query), None)
+        if value is None:
+            return []
+        times = np.arange(start_time.timestamp(), end_time.timestamp() + 1, float(step))
+        return [{"metric": {}, "values": [[at, str(value)] for at in times if (at / 60) % 60 not in (3, 4)]}]
+
+
+def test_a_range_of_prometheus_becomes_requests_with_its_counts_and_lengths() -> None:
+    fake = FakePrometheus({"arrivals": 12, "completed": 10, "input": 5000, "output": 800})
+    found = read_range(fake, "http://prometheus", "demo", "chat", 7200.0, 1.0)
+    assert 'namespace="demo",service="chat"' in fake.asked[0]
+    assert found.gaps == 2
+    assert len(found.requests) == 12 * 58
+    assert found.requests.duration_s == 3600
+    assert found.requests.input_tokens.mean() == pytest.approx(500)
+    assert found.requests.output_tokens.mean() == pytest.approx(80, rel=0.2)
+
+
+def test_a_service_that_prometheus_does_not_know_is_said_with_what_to_do() -> None:
+    with pytest.raises(CliError, match="has no request of service 'demo/chat' in the last 1 h"):
+        read_range(FakePrometheus({}), "http://prometheus", "demo", "chat", 7200.0, 1.0)
