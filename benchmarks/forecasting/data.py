@@ -24,7 +24,7 @@ TRACE_STEP_S: Final = 600.0
 SHORT_STEP_S: Final = 10.0
 SHORT_S: Final = 6 * 3600.0
 """A trace that is shorter than this is cut into steps of SHORT_STEP_S."""
-CLIENTS: Final = 8
+CLIENTS: Final = 4
 """Series taken of an archive of clients."""
 SKIPPED_CLIENTS: Final = 12
 """The largest clients were looked at while the intervals were made; the next ones were not."""
