@@ -7,6 +7,7 @@ The draw's noise is counted (`noise`), so a token depends on its own sequence an
 from __future__ import annotations
 
 from collections.abc import Sequence as Rows
+from typing import Final
 
 import numpy as np
 import torch
@@ -16,6 +17,9 @@ from worker_image.engine.grammar import Matcher
 from worker_image.engine.messages import Logprobs, Sampling
 from worker_image.engine.noise import exponential
 from worker_image.engine.sequence import Sequence
+
+FIRST_LOOK: Final = 1024
+"""Candidates among which a filter nearly always ends."""
 
 
 def sample(logits: torch.Tensor, sequences: Rows[Sequence]) -> Sampled:
@@ -89,13 +93,27 @@ def _candidates(logits: torch.Tensor, sampling: Sampling) -> tuple[torch.Tensor,
     """The logits that may be drawn and their token ids, likeliest first where any filter is set."""
     if sampling.top_k == 0 and sampling.top_p >= 1.0 and sampling.min_p == 0.0:
         return logits, torch.arange(logits.numel())
-    kept, ids = logits.topk(sampling.top_k) if 0 < sampling.top_k < logits.numel() else logits.sort(descending=True)
-    probabilities = torch.softmax(kept, dim=-1)
+    all_kept = logits.topk(sampling.top_k).values if 0 < sampling.top_k < logits.numel() else logits
+    total = torch.logsumexp(all_kept, dim=-1)
+    kept, ids = _likeliest(logits, sampling, all_kept.numel(), total)
+    probabilities = (kept - total).exp()
     keep = probabilities >= sampling.min_p * probabilities[0]
     # A token stays while the mass before it is below top_p, so the likeliest always stays.
     keep &= probabilities.cumsum(0) - probabilities < sampling.top_p
     keep[0] = True
     return kept[keep], ids[keep]
+
+
+def _likeliest(
+    logits: torch.Tensor, sampling: Sampling, most: int, total: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The `most` likeliest in their order, or fewer where the filters keep none of the rest: sorting all is slow."""
+    if most > FIRST_LOOK:
+        kept, ids = logits.topk(FIRST_LOOK)
+        probabilities = (kept - total).exp()
+        if probabilities.sum() >= sampling.top_p or probabilities[-1] < sampling.min_p * probabilities[0]:
+            return kept, ids
+    return logits.topk(most) if most < logits.numel() else logits.sort(descending=True)
 
 
 def _logprobs(scores: torch.Tensor, token: int, n_top: int) -> Logprobs:

@@ -10,6 +10,7 @@ import torch
 from worker_image.engine.messages import Sampling
 from worker_image.engine.sampler import sample
 from worker_image.engine.sequence import Sequence
+from worker_image.kernels.sampling import kept_reference, noise_reference, sample_reference
 
 LOGITS = torch.tensor([2.0, 1.0, 0.0, -1.0, 3.0, -2.0])
 N_DRAWS = 4000
@@ -89,3 +90,21 @@ def test_log_probabilities_are_the_models_own() -> None:
     assert sampled.tokens == [2]
     assert sampled.logprobs[0].chosen == pytest.approx(float(expected[2]))
     assert sampled.logprobs[0].top == [(4, pytest.approx(float(expected[4]))), (0, pytest.approx(float(expected[0])))]
+
+
+@pytest.mark.parametrize("spread", [0.3, 4.0], ids=["flat", "peaked"])
+@pytest.mark.parametrize("filters", [{"top_p": 0.9}, {"min_p": 0.02}, {"top_k": 2000, "top_p": 0.5}], ids=str)
+def test_filters_of_a_large_vocabulary_keep_what_sorting_all_of_it_keeps(
+    filters: dict[str, float], spread: float
+) -> None:
+    logits = torch.randn(5000, generator=torch.Generator().manual_seed(0)) * spread
+    kept = kept_reference(logits, 1.0, int(filters.get("top_k", 0)), filters.get("top_p", 1.0), filters.get("min_p", 0))
+    seen = set()
+    for seed in range(100):
+        [token] = sample(logits[None].clone(), [a_sequence([0], seed=seed, **filters)]).tokens
+        assert kept[token]
+        seen.add(token)
+        expected = sample_reference(logits, 1.0, int(filters.get("top_k", 0)), filters.get("top_p", 1.0),
+                                    filters.get("min_p", 0), noise_reference(seed, 1, 5000))  # fmt: skip
+        assert token == expected, "the card's reference draws the same"
+    assert len(seen) > 1
