@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -115,9 +116,12 @@ def test_a_service_sleeps_and_its_first_request_wakes_it(world: World, measured:
     with world.serving("sleepy", scaling=sleepy):
         until(lambda: not world.pods("sleepy") and desired(world, "sleepy") == 0, "no worker is left", 90)
         started = time.monotonic()
-        answer = world.ask("sleepy")
+        with ThreadPoolExecutor(1) as client:
+            answer = client.submit(world.ask, "sleepy")
+            until(lambda: desired(world, "sleepy") == 1, "a worker is wanted", 30, every_s=0.05)
+            measured("request to a sleeping service → a worker is wanted", f"{time.monotonic() - started:.1f} s")
+            assert answer.result()
         measured("request to a sleeping service → its answer", f"{time.monotonic() - started:.1f} s")
-        assert answer
         last = world.status("sleepy")["scaling"]["lastDecision"]
         assert (last["before"], last["after"]) == (0, 1)
         until(lambda: not world.pods("sleepy"), "it sleeps again", 90)
