@@ -30,7 +30,8 @@ from forecasting.simulator.world import ColdStart, Slo, World
 
 COLD_STARTS = (60.0, 180.0, 480.0)
 FLEETS = (("m-large", 5.0), ("m-small", 20.0))
-TUNE_DAYS = (5, 7)
+TUNE_DAYS = (0, 7)
+TEST_DAYS = (7, 14)
 LENGTHS = Path("azure_llm_2023") / "AzureLLMInferenceTrace_conv.csv.gz"
 
 
@@ -71,6 +72,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--cold-start", type=float, action="append", help="seconds; may be repeated")
     parser.add_argument("--seeds", type=int, default=5, help="seeds of the test days")
     parser.add_argument("--tune-days", type=int, nargs=2, default=TUNE_DAYS, metavar=("FIRST", "END"), help="from 0")
+    parser.add_argument("--test-days", type=int, nargs=2, default=TEST_DAYS, metavar=("FIRST", "END"), help="from 0")
     parser.add_argument("--quick", action="store_true", help="a minute, on a trace made here; writes nothing")
     parser.add_argument("--fresh", action="store_true", help="forget the cells that are done")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where results go")
@@ -112,8 +114,8 @@ def _own_sizing(path: Path, lent: Sizing, slo: Slo) -> Sizing:
 def _servegen(options: argparse.Namespace, model: str, fleet: float, lent: Lent, sizing: Sizing) -> Workload:
     clients = read_trace(options.data / "servegen" / f"{model}-traces.tar.gz")
     assert isinstance(clients, Clients)
-    first, end = options.tune_days
-    return servegen(f"ServeGen {model}", clients, lent, options.fleet or fleet, sizing, (first, end))
+    tune, test = tuple(options.tune_days), tuple(options.test_days)
+    return servegen(f"ServeGen {model}", clients, lent, options.fleet or fleet, sizing, tune, test)
 
 
 def _cells(each: Workload, sizing: Sizing, study: Study, *, fresh: bool) -> list[Cell]:

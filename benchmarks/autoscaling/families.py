@@ -175,6 +175,9 @@ def hourly(context: Context) -> list[Setting]:
     )
 
 
+DECIDES_EVERY_S = 30
+
+
 def _policy(quantile: float, headroom: float, stabilisation_s: float, policy: Policy) -> PolicySettings:
     return PolicySettings(
         policy=policy,
@@ -195,7 +198,7 @@ def _foretide(family: str, context: Context, forecasts: Forecasts | None, policy
         settings = _policy(quantile, headroom, stabilisation_s, policy)
         bounds = Bounds(context.world.min_replicas, context.world.max_replicas)
         capacity = capacity_for(context.sizing)
-        return Foretide(family, bounds, capacity, settings, forecasts, context.lead_s, 15)
+        return Foretide(family, bounds, capacity, settings, forecasts, context.lead_s, DECIDES_EVERY_S)
 
     return make
 
@@ -218,7 +221,7 @@ def reactive(context: Context) -> list[Setting]:
         _foretide(family, context, None, Policy.REACTIVE),
         quantile=(0.95,),
         headroom=HEADROOMS,
-        stabilisation_s=(120.0, 300.0, 600.0),
+        stabilisation_s=(300.0,),
     )
 
 
@@ -228,6 +231,6 @@ def perfect(context: Context) -> list[Setting]:
         PERFECT,
         _foretide(PERFECT, context, forecasts, Policy.PREDICTIVE),
         quantile=(0.5,),
-        headroom=HEADROOMS,
-        stabilisation_s=(0.0, 120.0, 300.0),
+        headroom=(0.95, *HEADROOMS[:6]),
+        stabilisation_s=(120.0,),
     )

@@ -23,7 +23,7 @@ def words(cells: Sequence[Cell], plots: Sequence[str]) -> Words:
             f"Setting of this run: ServeGen's client windows, each request kept with a fixed probability (Bernoulli) so"
             f" that the mean fleet is as named, never compressed in time; lengths drawn from the Azure conversation"
             f" trace. Tuned on {first.tune_days:g} of the days 1–7 with a seed of its own, tested on"
-            f" {first.test_days:.3g} days (8–14) with {first.seeds} seed{'s' if first.seeds > 1 else ''}; about 30"
+            f" {first.test_days:.3g} of the days 8–14 with {first.seeds} seed{'s' if first.seeds > 1 else ''}; about 30"
             f" settings a family; tested are those that were cheapest for {levels} % on the tuning days.",
             "The runs are by the fluid mode of the simulator (one-second steps), which the tests hold against the"
             " exact, event-driven one. Cold starts are the load of the named length ± 10 % from a warm pool of nodes.",
@@ -39,7 +39,8 @@ def words(cells: Sequence[Cell], plots: Sequence[str]) -> Words:
             "The peers' algorithms are written anew from their documentation and run in this simulator, not as the"
             " peers' programs. 37 all-zero windows of m-small are gaps in the collection and carry the mean of the"
             " windows around them.",
-            "Fewer than five seeds, and tuning on fewer than seven days, widen what chance can do; the intervals by"
-            " days say by how much. `--seeds 5 --tune-days 0 7` is the whole study.",
+            "Few seeds and days widen what chance can do; the intervals by days say by how much. Without options the"
+            " command does the whole study: five seeds, tuned on days 1–7, tested on days 8–14. What an earlier run"
+            " finished is not done again.",
         ),
     )

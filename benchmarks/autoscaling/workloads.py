@@ -63,12 +63,20 @@ def lent_by(requests: Requests) -> Lent:
     return Lent(requests.input_tokens, lengths_of(inputs, outputs))
 
 
-def servegen(name: str, clients: Clients, lent: Lent, fleet: float, sizing: Sizing, tune: tuple[int, int]) -> Workload:
-    """Two weeks: the tuning days as given (days from 0), tests on days 8–14 or the second half of a shorter trace."""
+def servegen(
+    name: str,
+    clients: Clients,
+    lent: Lent,
+    fleet: float,
+    sizing: Sizing,
+    tune: tuple[int, int] = (0, 7),
+    tested: tuple[int, int] = (7, 14),
+) -> Workload:
+    """Two weeks: tuning and test days as given (from 0, end excluded); of a shorter trace the two halves."""
     days = clients.windows * 600 // DAY_S
     whole_s = clients.windows * 600
     share = min(fleet * sizing.requests_per_s / float(clients.rate.sum(axis=0).mean()), 1.0)
-    test = (7 * DAY_S, min(14 * DAY_S, whole_s)) if days > 7 else (whole_s // 2, whole_s)
+    test = (tested[0] * DAY_S, min(tested[1] * DAY_S, whole_s)) if days > 7 else (whole_s // 2, whole_s)
     tuned = (tune[0] * DAY_S, tune[1] * DAY_S) if days > 7 else (0, whole_s // 2)
 
     def make(seed: int) -> SecondArrivals:
@@ -100,7 +108,7 @@ def from_file(
     if isinstance(found, Clients):
         if lent is None or sizing is None:
             raise FileNotFoundError(f"{path} has no lengths: the Azure conversation trace is needed for them.")
-        return servegen(name, found, lent, fleet, sizing, (0, 7))
+        return servegen(name, found, lent, fleet, sizing)
     own = sizing_of(profile, lent_by(found).lengths, slo)
     return single_requests(name, found, fleet, own)
 
