@@ -30,7 +30,7 @@ from worker_image.kernels.step_inputs import (
     scatter,
     token_inputs,
 )
-from worker_image.kernels.triton_ops import KvTensors, StepLimits, Steps, StepTokens, TritonOps
+from worker_image.kernels.triton_ops import EARLY_ROWS, KvTensors, StepLimits, Steps, StepTokens, TritonOps
 from worker_image.kernels.tuning import Tuning, tuning_for
 from worker_image.models.config import ModelConfig
 from worker_image.models.ops import AttentionLayer
@@ -94,10 +94,12 @@ def compile_kernels(model: Model, tuning: Tuning, *, deterministic: bool = False
     """All kernels of one model's steps. The active driver must be a `CompilingDriver`."""
     config, empty = model.config, model.empty
     ops = TritonOps(CPU, tuning, model.dtype, deterministic=deterministic)
-    x, gain = empty(1, config.hidden), empty(config.hidden)
-    ops.rms_norm(x, gain, config.norm_eps)
-    ops.add_rms_norm(x, x, gain, config.norm_eps)
-    ops.swiglu(empty(1, 2 * config.ffn))
+    gain = empty(config.hidden)
+    for rows in (1, EARLY_ROWS + 1):
+        x = empty(rows, config.hidden)
+        ops.rms_norm(x, gain, config.norm_eps)
+        ops.add_rms_norm(x, x, gain, config.norm_eps)
+        ops.swiglu(empty(rows, 2 * config.ffn))
     for rows in _row_counts(tuning):
         for width, depth in _matrices(config):
             if ops.has_own_matmul(rows, width, depth):
@@ -129,16 +131,17 @@ def _compile_attention(model: Model, ops: TritonOps, tuning: Tuning, *, determin
     config, layers = model.config, model.layers()
     cache = KvTensors.allocate(1, 4, config.n_kv_heads, PAGE, config.head_dim, model.dtype, CPU)
     steps = Steps(layers, cache, tuning, StepLimits(1, config.context), deterministic=deterministic)
-    width = config.q_rows + 2 * config.kv_rows
     for rows in sorted(set(_row_counts(tuning))):
-        tables, lengths = torch.zeros((rows, 4), dtype=torch.int32), torch.zeros(rows, dtype=torch.int32)
-        step = steps.decode(_tokens(rows), tables, lengths)
-        for layer in layers:
-            ops.attention(layer, model.empty(rows, width), step)
-    tables, lengths = torch.zeros((1, 4), dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
-    step = steps.mixed(_tokens(2), tables, lengths, [Chunk(0, 2, 2)])
-    for layer in layers:
-        ops.attention(layer, model.empty(2, width), step)
+        # Alone, beside a chunk that is short, and beside one that makes the step a long one.
+        for chunk in (0, 1, EARLY_ROWS + 1):
+            tables, lengths = torch.zeros((rows + 1, 4), dtype=torch.int32), torch.zeros(rows + 1, dtype=torch.int32)
+            tokens = _tokens(rows + chunk)
+            if chunk:
+                step = steps.mixed(tokens, tables, lengths, [Chunk(rows, chunk, chunk)])
+            else:
+                step = steps.decode(tokens, tables[:rows], lengths[:rows])
+            for layer in layers:
+                ops.attention(layer, model.empty(rows + chunk, config.q_rows + 2 * config.kv_rows), step)
 
 
 def _tokens(n: int) -> StepTokens:
