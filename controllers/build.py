@@ -24,6 +24,7 @@ from controllers.settings import Settings
 from controllers.sla.reconciler import SlaReconciler
 from controllers.tenant.wiring import wire_tenant
 from controllers.wakes import by_namespace, forecast_of, of_service, wake
+from forecasting.cost import Prices
 from kube.api import Api
 from kube.events import Recorder
 from kube.informer import Informer, lean
@@ -59,7 +60,13 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
     )
     capacities = of_services.loads.capacities
     of_forecasts = CapacityForecastReconciler(
-        services, forecasts, insight.board, insight.cold_starts, lambda: capacities, applier
+        services,
+        forecasts,
+        insight.board,
+        insight.cold_starts,
+        lambda: capacities,
+        applier,
+        Prices(**settings.prices.model_dump()),
     )
     of_models = wire_model(client, settings, queue, recorder, applier, services=services, models=models)
     of_slas = SlaReconciler(slas, services, applier, recorder)

@@ -56,6 +56,16 @@ class History(Section):
     scrape_period_s: float = Field(15.0, ge=1.0, le=60.0, description="Between two looks at the gateways' counters.")
 
 
+class PricesOf(Section):
+    """Of an hour of one worker's accelerator, in any one currency."""
+
+    on_demand: float = Field(1.0, gt=0, description="On demand.")
+    reserved: float = Field(0.6, ge=0, description="Reserved for long, used or not.")
+    spot: float = Field(0.35, ge=0, description="Spot, which may be taken away.")
+    interruptions_per_hour: float = Field(0.05, ge=0, description="How often one spot worker is taken away.")
+    reclaim_hours: float = Field(0.1, ge=0, description="Hours of a worker that each interruption costs besides.")
+
+
 class Forecasting(Section):
     """How forecasts are made."""
 
@@ -95,6 +105,7 @@ class Settings(Section):
     model_cache: ModelCache = Field(default_factory=ModelCache, description="Copies of Models on the nodes.")
     history: History = Field(default_factory=History, description="The load of the past.")
     forecasting: Forecasting = Field(default_factory=Forecasting, description="Forecasts of the load.")
+    prices: PricesOf = Field(default_factory=PricesOf, description="What CapacityForecasts reckon with.")
     dashboard: Dashboard = Field(default_factory=Dashboard, description="The web page.")
     workers: int = Field(16, ge=1, le=256, description="Reconciles that may run at once.")
     resync_period_s: float = Field(300.0, ge=10.0, description="Every object is looked at once in this time.")

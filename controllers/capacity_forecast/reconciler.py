@@ -16,6 +16,7 @@ from controllers.plans.capacity_forecast import Outlook, condition, manifest, st
 from controllers.runtime.interface import Key, Outcome
 from crds.contract import LABEL_MANAGED_BY, MANAGED_BY
 from crds.inference_service import InferenceServiceSpec
+from forecasting.cost import Prices
 from kube.informer import Informer
 from kube.resources import CAPACITY_FORECASTS, Object
 
@@ -35,12 +36,13 @@ class CapacityForecastReconciler:
         cold_starts: ColdStarts,
         capacities: Callable[[], Mapping[str, float]],
         applier: Applier,
+        prices: Prices,
         *,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._services, self._forecasts, self._board = services, forecasts, board
         self._cold_starts, self._capacities, self._applier = cold_starts, capacities, applier
-        self._wall_clock = wall_clock
+        self._prices, self._wall_clock = prices, wall_clock
 
     async def reconcile(self, key: Key) -> Outcome:
         service = self._services.get(key.namespace, key.name)
@@ -89,4 +91,6 @@ class CapacityForecastReconciler:
             work_per_s=spec.scaling.tokens_per_second or self._capacities().get(profile),
             scaling=spec.scaling,
             desired=(service.get("status") or {}).get("desiredReplicas"),
+            prices=self._prices,
+            accelerators=spec.accelerator.gpu.count if spec.accelerator.gpu else 1,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,10 +13,11 @@ from controllers.plans.scaling import QUANTILE
 from controllers.plans.service_status import NewCondition
 from controllers.plans.snapshot import Forecasted
 from controllers.plans.units import duration_text
-from crds.capacity_forecast import CapacityForecastStatus, Coverage, Horizon
+from crds.capacity_forecast import CapacityForecastStatus, CostPlan, Coverage, Horizon
 from crds.conditions import READY, ConditionStatus
 from crds.contract import API_VERSION, LABEL_MANAGED_BY, LABEL_SERVICE, MANAGED_BY
 from crds.scaling import Scaling
+from forecasting.cost import Prices, mix
 from forecasting.forecast import Forecast
 from forecasting.series import Series
 
@@ -41,6 +42,9 @@ class Outlook:
     """What one worker carries; None while nobody knows."""
     scaling: Scaling
     desired: int | None
+    prices: Prices = field(default_factory=Prices)
+    accelerators: int = 1
+    """Of one worker: what a price is of."""
 
 
 def manifest(service: Mapping[str, Any]) -> Manifest:
@@ -104,6 +108,7 @@ def _foretold(outlook: Outlook, forecast: Forecast, series: Series) -> Mapping[s
         "load": _last_load(series),
         "planned_replicas": _replicas(outlook, forecast.peak(until_s, QUANTILE)),
         "peak": _peak(outlook, forecast, now_s),
+        "cost": _cost(outlook, forecast, series),
         "horizons": [_horizon(outlook, forecast, now_s, ahead_s) for ahead_s in _shown(forecast, now_s)],
     }
 
@@ -138,6 +143,23 @@ def _replicas(outlook: Outlook, work_per_s: float) -> int | None:
         return None
     needed = math.ceil(work_per_s / outlook.work_per_s - 1e-3)
     return min(max(needed, outlook.scaling.min), outlook.scaling.max)
+
+
+def _cost(outlook: Outlook, forecast: Forecast, series: Series) -> CostPlan | None:
+    """The cheapest mix for the workers of the history and of the forecast together: what is reserved is so for long."""
+    work = [*series.values[series.observed].tolist(), *forecast.quantile(QUANTILE).tolist()]
+    plan = [replicas for value in work if (replicas := _replicas(outlook, value)) is not None]
+    if not plan:
+        return None
+    found = mix(plan, series.step_s, outlook.prices, gpus=outlook.accelerators)
+    hours = len(plan) * series.step_s / 3600.0
+    return CostPlan(
+        reserved=found.reserved,
+        on_demand=found.on_demand,
+        spot=found.spot,
+        per_hour=f"{found.cost / hours:.3f}",
+        message=found.message[:1024],
+    )
 
 
 def _last_load(series: Series) -> str | None:

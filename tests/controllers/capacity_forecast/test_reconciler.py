@@ -18,6 +18,7 @@ from controllers.history.store import Store
 from controllers.history.thread import StoreThread
 from controllers.runtime.interface import Key
 from controllers.wakes import forecast_of, wake
+from forecasting.cost import Prices
 from kube.informer import Informer, lean
 from kube.resources import CAPACITY_FORECASTS, INFERENCE_SERVICES, Object
 from tests.controllers.capacity_forecast.test_board import Inline
@@ -73,7 +74,7 @@ async def world() -> AsyncIterator[World]:
     forecasts = Informer(client, CAPACITY_FORECASTS, keep=lean)
     board = ForecastBoard(source, Inline(), keys, Schedule(600, 600, 86_400), clock=lambda: NOW_S)
     cold_starts = ColdStarts(StoreThread(Store(None)), lambda *_: None)
-    reconciler = CapacityForecastReconciler(services, forecasts, board, cold_starts, dict, Applier(client))
+    reconciler = CapacityForecastReconciler(services, forecasts, board, cold_starts, dict, Applier(client), Prices())
     wake(services, keys, forecast_of)
     async with running(keys, [reconciler], [forecasts], [services]):
         yield World(client, keys, source, board, forecasts, services)
@@ -98,6 +99,11 @@ async def test_a_service_that_scales_has_one_that_belongs_to_it_and_says_what_co
         assert [one["ahead"] for one in status["horizons"]] == ["10m", "30m", "1h", "2h"]
         assert 400 < float(status["horizons"][0]["p50"]) < 560
         assert status["peak"].split()[0] in ("5", "6")
+        cost = status["cost"]
+        assert cost["reserved"] + cost["onDemand"] + cost["spot"] in (5, 6)
+        assert cost["reserved"] >= 4, "most of what is always there is reserved"
+        assert 2 < float(cost["perHour"]) < 4, "less than five workers on demand"
+        assert "reserved (pays when used over 60% of the time" in cost["message"]
 
 
 async def test_replanning_after_it_was_written_writes_nothing() -> None:
