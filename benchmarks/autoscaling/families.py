@@ -59,8 +59,9 @@ def all_settings(context: Context, *, full: bool = True) -> list[Setting]:
 
 
 def static(context: Context) -> list[Setting]:
-    sizes = sorted({min(max(round(1.155**at), 1), context.world.max_replicas) for at in range(40)})
-    return _grid("static peak", Static, replicas=tuple(sizes))
+    sizes = [*range(1, 21), *range(22, 42, 2), *range(45, 101, 5)]
+    most = context.world.max_replicas
+    return _grid("static peak", Static, replicas=tuple(n for n in sizes if n <= most))
 
 
 def _grid(family: str, make: Callable[..., Autoscaler], **axes: tuple[object, ...]) -> list[Setting]:
