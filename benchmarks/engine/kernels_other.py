@@ -15,6 +15,7 @@ from worker_image.kernels.norm import add_rms_norm, rms_norm_reference
 from worker_image.kernels.qkv import QkvExtras, QkvShape, qkv_reference, qkv_to_cache
 from worker_image.kernels.sampling import SamplingParameters, sample
 from worker_image.kernels.swiglu import swiglu, swiglu_reference
+from worker_image.kernels.triton_ops import EARLY_ROWS
 from worker_image.kernels.tuning import Tuning, tile_for
 
 HIDDEN: Final = 4096
@@ -49,7 +50,9 @@ def _norm(tokens: int, tuning: Tuning) -> Iterator[Row]:
     out, total = torch.empty_like(x), x + residual
     add_rms_norm(x, residual, weight, 1e-5, out)
     found = error(out, rms_norm_reference(total, weight, 1e-5))
-    time_s = seconds([lambda: add_rms_norm(x, residual, weight, 1e-5, out, early=tuning.early)])
+    time_s = seconds(
+        [lambda: add_rms_norm(x, residual, weight, 1e-5, out, early=tuning.early and tokens <= EARLY_ROWS)]
+    )
 
     def eager() -> None:
         residual.add_(x)
@@ -62,7 +65,7 @@ def _swiglu(tokens: int, tuning: Tuning) -> Iterator[Row]:
     gate_up, out = normal(tokens, 2 * FFN), torch.empty(tokens, FFN, device="cuda", dtype=torch.bfloat16)
     swiglu(gate_up, out)
     found = error(out, swiglu_reference(gate_up))
-    time_s = seconds([lambda: swiglu(gate_up, out, early=tuning.early)])
+    time_s = seconds([lambda: swiglu(gate_up, out, early=tuning.early and tokens <= EARLY_ROWS)])
 
     def eager() -> None:
         gate, up = gate_up.chunk(2, dim=-1)
@@ -79,7 +82,7 @@ def _qkv(tokens: int, tuning: Tuning) -> Iterator[Row]:
     qkv_to_cache(shape, extras, qkv, rope, positions, positions, cache, q)
     found = error(q, qkv_reference(shape, extras, qkv, rope, positions)[0])
     run = lambda: qkv_to_cache(  # noqa: E731
-        shape, extras, qkv, rope, positions, positions, cache, q, early=tuning.early
+        shape, extras, qkv, rope, positions, positions, cache, q, early=tuning.early and tokens <= EARLY_ROWS
     )
     yield from _moved(f"rotation and KV write of {tokens} tokens", 2 * qkv.nbytes, seconds([run]), None, found)
 
@@ -131,10 +134,11 @@ def _parameters(rows: int, temperature: float, top_k: int, top_p: float, min_p: 
 
 def _matmul(name: str, rows: int, width: int, depth: int, tuning: Tuning) -> Iterator[Row]:
     copies = 1 + (200 << 20) // (width * depth * 2)
+    early = tuning.early and rows <= EARLY_ROWS
     weights = [normal(width, depth) * 0.02 for _ in range(copies)]
     x, out = normal(rows, depth), torch.empty(rows, width, device="cuda", dtype=torch.bfloat16)
     tile, n_sms = tile_for(tuning.matmul, rows), torch.cuda.get_device_properties(0).multi_processor_count
-    ours = seconds([lambda w=w: matmul(x, w, out, tile, n_sms) for w in weights], 12)  # type: ignore[misc]
+    ours = seconds([lambda w=w: matmul(x, w, out, tile, n_sms, early=early) for w in weights], 12)  # type: ignore[misc]
     cublas = seconds([lambda w=w: torch.mm(x, w.t(), out=out) for w in weights], 12)  # type: ignore[misc]
     matmul(x, weights[0], out, tile, n_sms)
     workload = f"deterministic matmul {name}, {rows} rows"

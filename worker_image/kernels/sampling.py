@@ -3,8 +3,8 @@
 The draw is an exponential race: the token with the largest probability over noise wins, and the noise is a function
 of (seed, position, token id), so a row's token depends on that row alone. No row is sorted. top-k and top-p are
 checked after the race: where the winner is outside, it and all that are no likelier leave, and the race is run among
-the rest; the outcome is that of a race among what is kept (the rejection of arXiv:2501.01005, section on sampling,
-made exact by keeping the noise). Ties with the last kept token stay. One program a row, and no state between calls.
+the rest; since the noise stays, the outcome is that of one race among what is kept, however it was found. Ties with
+the last kept token stay. One program a row, and no state between calls.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, TypeAlias
 
 import torch
@@ -48,8 +49,13 @@ class KvTensors:
         """Nothing is written: slots that no token has filled are never read."""
         return cls(torch.empty((n_layers, 2, n_blocks, n_kv_heads, page, head_dim), dtype=dtype, device=device))
 
+    @cached_property
+    def layers(self) -> tuple[PagedCache, ...]:
+        """Views, made once: making them costs the host as much as a launch."""
+        return tuple(PagedCache(keys, values) for keys, values in self.data)
+
     def layer(self, index: int) -> PagedCache:
-        return PagedCache(self.data[index, 0], self.data[index, 1])
+        return self.layers[index]
 
     def copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
         """(from, to) of whole blocks in all layers; no block is both."""
