@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from controllers.apply import Applier
 from controllers.runtime import logs
-from controllers.runtime.interface import Assembly, Background, Key, Marker, Outcome
+from controllers.runtime.interface import Assembly, Background, Key, Marker, Outcome, Page
 from controllers.runtime.loop import Options, operate
 from controllers.settings import Settings
 from kube.api import Api
@@ -58,8 +59,26 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
     async def ends() -> None:
         await copier.worked.wait()
 
+    watched = asyncio.Event()
+
+    async def watches() -> None:
+        watched.set()
+        await asyncio.Event().wait()
+
+    async def tells(parts: Mapping[str, str], query: Mapping[str, str]) -> str:
+        if "refuse" in query:
+            raise ValueError("refuse is not allowed.")
+        return f"{parts['name']} {watched.is_set()}"
+
     background = (Background("the loop that ends", ends),) if "fail" in sys.argv else ()
-    return Assembly(owned={MODELS.kind: models}, children=(copies,), reconcilers=(copier,), background=background)
+    return Assembly(
+        owned={MODELS.kind: models},
+        children=(copies,),
+        reconcilers=(copier,),
+        background=background,
+        always=(Background("the watch", watches),),
+        pages=(Page("/pages/{name}", "text/plain", tells),),
+    )
 
 
 def main(kubeconfig: str, port: str, identity: str, *_: Any) -> int:

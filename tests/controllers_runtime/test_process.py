@@ -164,6 +164,8 @@ def test_a_standby_is_ready_and_takes_over_within_two_seconds_of_a_clean_stop(cl
     second = start("clean-2")
     eventually_blocking(second.is_ready, "the standby is ready", 60)
     assert not second.leads()
+    assert second.fetch("/pages/load") == (200, "load True"), "a standby watches, and shows its pages"
+    assert second.fetch("/pages/load?refuse=1") == (400, "refuse is not allowed.\n")
     began_s = time.monotonic()
     assert first.end(signal.SIGTERM, 5) == 0
     eventually_blocking(second.leads, "the standby leads", 5)
