@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from controllers.capacity_forecast.job import Job
@@ -65,6 +65,8 @@ class Made:
     forecast: Forecast
     series: Series
     made_s: float
+    said: LoadForecast
+    """The same for decisions, of which there are many."""
 
 
 @dataclass(slots=True)
@@ -175,7 +177,7 @@ class ForecastBoard:
         if entry.trouble is not None:
             return
         forecast = await self._pool.run(Job(series, AHEAD_STEPS))
-        entry.made = Made(forecast, series, self._clock())
+        entry.made = Made(forecast, series, self._clock(), load_forecast(forecast, series))
         entry.calibration = promised(entry.calibration, promise_of(forecast, entry.lead_time_s))
 
     async def _history(self, service: ServiceId, known: Counts | None) -> Counts:
@@ -198,26 +200,23 @@ def foretold(entry: Entry, now_s: float) -> Forecasted:
     assert made is not None, "without trouble there is a forecast"
     if made.forecast.reason == UNTAUGHT:
         return Forecasted(None, False, "NoHistory", "There is too little history to learn from yet.")
-    forecast = load_forecast(made, trusted=entry.calibration.trusted)
     if not entry.calibration.trusted:
         message = "Its intervals have not kept what they promise; the measured load decides until they do again."
-        return Forecasted(forecast, False, "CoverageLost", message)
+        return Forecasted(replace(made.said, calibrated=False), False, "CoverageLost", message)
     if trouble is not None:
-        return Forecasted(forecast, True, trouble[0], f"{trouble[1]} The last forecast is used until it runs out.")
-    return Forecasted(forecast, True, "Calibrated", "The forecast keeps what it promises and has its say.")
+        return Forecasted(made.said, True, trouble[0], f"{trouble[1]} The last forecast is used until it runs out.")
+    return Forecasted(made.said, True, "Calibrated", "The forecast keeps what it promises and has its say.")
 
 
-def load_forecast(made: Made, *, trusted: bool) -> LoadForecast:
+def load_forecast(forecast: Forecast, series: Series) -> LoadForecast:
     """In the policy's shape. The highest load ever seen bounds what is believed."""
-    forecast = made.forecast
     columns = [forecast.quantile(level).tolist() for level in SAID_LEVELS]
-    highest = float(max((value for value in made.series.values if value == value), default=0.0))
+    highest = float(series.values[series.observed].max())
     return LoadForecast(
         issued_s=forecast.origin_s,
         step_s=forecast.step_s,
         levels=SAID_LEVELS,
         values=tuple(tuple(round(value, 3) for value in row) for row in zip(*columns, strict=True)),
-        calibrated=trusted,
         plausible_max=BELIEVED * highest + 1.0,
     )
 

@@ -222,7 +222,7 @@ async def test_what_is_believed_is_bounded_by_what_was_ever_seen() -> None:
     entry = it.board.entry(CHAT)
     assert entry
     assert entry.made
-    said = load_forecast(entry.made, trusted=True)
+    said = load_forecast(entry.made.forecast, entry.made.series)
     assert said.plausible_max == pytest.approx(4 * 75 + 1)
     assert BELIEVED == CEILING
 
