@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.autoscaling.agreement import SPAN_S, Pair, compare
+from benchmarks.autoscaling.agreement import rows_of as agreement_rows
 from benchmarks.autoscaling.cell import Cell, Plan, run_cells
 from benchmarks.autoscaling.page import words
 from benchmarks.autoscaling.plots import plot
 from benchmarks.autoscaling.quick import made_lengths, workload
 from benchmarks.autoscaling.rows import rows_of, summary
 from benchmarks.autoscaling.workloads import Lent, Workload, cache_folder, from_file, lent_by, servegen, sizing_of
-from benchmarks.report import REPOSITORY, RESULTS, Report, publish
+from benchmarks.report import REPOSITORY, RESULTS, Report, Row, publish
 from cli.trace_files import read_trace
 from forecasting.profile import LLAMA_8B_H100
 from forecasting.simulator.arrivals import lengths_of
@@ -50,15 +53,16 @@ def main(arguments: list[str]) -> int:
     options = _options().parse_args(arguments)
     study = _study(options)
     cells: list[Cell] = []
+    agreement: list[Row] = []
     for each, sizing in study.workloads:
         cells += _cells(each, sizing, study, fresh=options.fresh)
         print("\n".join(summary(cells[-len(study.cold_starts) :])), flush=True)
+        agreement += _agreement(each, sizing)
         if study.publishes:
-            _publish(cells, options.out)
+            _publish(cells, agreement, options.out)
     if not study.publishes:
-        for cell in cells:
-            for row in rows_of(cell):
-                print(f"  {row.metric}: {'–' if row.ours is None else f'{row.ours:.4g}'} {row.unit}")
+        for row in [*(row for cell in cells for row in rows_of(cell)), *agreement]:
+            print(f"  {row.metric}: {'–' if row.ours is None else f'{row.ours:.4g}'} {row.unit}")
     return 0
 
 
@@ -149,8 +153,19 @@ class _progress:
             print(line, file=sys.stderr, flush=True)
 
 
-def _publish(cells: Sequence[Cell], folder: Path) -> None:
-    report = Report.of_now([row for cell in cells for row in rows_of(cell)])
+def _agreement(each: Workload, sizing: Sizing) -> list[Row]:
+    """Kept like the cells."""
+    key = hashlib.sha256(f"{each.name} {each.test} {sizing}".encode()).hexdigest()[:16]
+    path = cache_folder() / f"agreement-{key}.json"
+    if not path.exists():
+        pairs = compare(each.sample(SPAN_S), World(max_replicas=100), sizing)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps([asdict(pair) for pair in pairs]), encoding="utf-8")
+    return agreement_rows(each.name, [Pair(**pair) for pair in json.loads(path.read_text(encoding="utf-8"))])
+
+
+def _publish(cells: Sequence[Cell], agreement: Sequence[Row], folder: Path) -> None:
+    report = Report.of_now([*(row for cell in cells for row in rows_of(cell)), *agreement])
     plots = [plot(cell, folder) for cell in cells]
     publish(report, words(cells, [path.name for path in plots]), "autoscaling", folder)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.autoscaling.workloads import Workload
 from forecasting.simulator.arrivals import SecondArrivals, lengths_of
-from forecasting.simulator.requests import Floats
+from forecasting.simulator.requests import Floats, Requests
 
 HOURS = 16
 TEST_FROM_HOUR = 12
@@ -41,4 +41,15 @@ def workload(mean_rate: float) -> Workload:
         ((TEST_FROM_HOUR - 4) * 3600, TEST_FROM_HOUR * 3600),
         (TEST_FROM_HOUR * 3600, HOURS * 3600),
         lambda seed: made(seed, mean_rate),
+        lambda span_s: sample(mean_rate, span_s),
     )
+
+
+def sample(mean_rate: float, span_s: int) -> Requests:
+    """Single requests of the mean rate."""
+    random = np.random.default_rng(1)
+    inputs, outputs = made_lengths()
+    n = random.poisson(mean_rate * span_s)
+    which = random.integers(0, len(inputs), n)
+    times = np.sort(random.uniform(0, span_s, n))
+    return Requests(times, inputs[which].astype(np.int64), outputs[which].astype(np.int64), float(span_s))

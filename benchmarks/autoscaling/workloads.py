@@ -19,7 +19,7 @@ from forecasting.profile import Profile
 from forecasting.simulator.arrivals import Lengths, SecondArrivals, lengths_of, per_second
 from forecasting.simulator.autoscalers.common import Sizing
 from forecasting.simulator.requests import Ints, Requests
-from forecasting.simulator.servegen import Clients, seconds_of
+from forecasting.simulator.servegen import Clients, arrival_times, requests_of, seconds_of
 from forecasting.simulator.world import Slo
 
 DAY_S = 86_400
@@ -30,6 +30,7 @@ class Lent:
     """Lengths for traces that have none of their own."""
 
     inputs: Ints
+    outputs: Ints
     lengths: Lengths
 
 
@@ -41,6 +42,8 @@ class Workload:
     tune: tuple[int, int]
     test: tuple[int, int]
     make: Callable[[int], SecondArrivals]
+    sample: Callable[[int], Requests]
+    """Single requests of so many seconds of the test days."""
 
 
 def sizing_of(profile: Profile, lengths: Lengths, slo: Slo) -> Sizing:
@@ -60,7 +63,7 @@ def sizing_of(profile: Profile, lengths: Lengths, slo: Slo) -> Sizing:
 def lent_by(requests: Requests) -> Lent:
     """The lengths of a trace of single requests."""
     inputs, outputs = requests.input_tokens.astype(np.float64), requests.output_tokens.astype(np.float64)
-    return Lent(requests.input_tokens, lengths_of(inputs, outputs))
+    return Lent(requests.input_tokens, requests.output_tokens, lengths_of(inputs, outputs))
 
 
 def servegen(
@@ -83,7 +86,12 @@ def servegen(
         key = hashlib.sha256(clients.rate.tobytes() + f"{share:.9f} {seed}".encode()).hexdigest()[:16]
         return _kept(key, lent.lengths, lambda: seconds_of(clients, share, lent.inputs, lent.lengths, seed))
 
-    return Workload(f"{name}, mean fleet of {fleet:g}", tuned, test, make)
+    def sample(span_s: int) -> Requests:
+        first = (test[0] + DAY_S // 2) // 600 if test[1] - test[0] > DAY_S else test[0] // 600
+        times = arrival_times(clients.between(first, first + span_s // 600), share, 0)
+        return requests_of(times, lent.inputs, lent.outputs, float(span_s), 0)
+
+    return Workload(f"{name}, mean fleet of {fleet:g}", tuned, test, make, sample)
 
 
 def single_requests(name: str, requests: Requests, fleet: float | None, sizing: Sizing) -> Workload:
@@ -96,7 +104,10 @@ def single_requests(name: str, requests: Requests, fleet: float | None, sizing: 
     def make(seed: int) -> SecondArrivals:
         return per_second(requests.thinned(share, seed)).between(0, whole_s)
 
-    return Workload(name, (0, half_s), (half_s, whole_s), make)
+    def sample(span_s: int) -> Requests:
+        return requests.thinned(share, 0).between(half_s, min(half_s + span_s, whole_s))
+
+    return Workload(name, (0, half_s), (half_s, whole_s), make, sample)
 
 
 def from_file(

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 from benchmarks.autoscaling import workloads
+from benchmarks.autoscaling.agreement import compare
+from benchmarks.autoscaling.agreement import rows_of as agreement_rows
 from benchmarks.autoscaling.cell import Cell, Plan, run_cells
 from benchmarks.autoscaling.families import OURS, Context, all_settings
 from benchmarks.autoscaling.page import words
 from benchmarks.autoscaling.pareto import Point, attainment_interval, front, gpu_hours_at, ratio_interval
 from benchmarks.autoscaling.plots import plot
-from benchmarks.autoscaling.quick import made, made_lengths
+from benchmarks.autoscaling.quick import made, made_lengths, sample
 from benchmarks.autoscaling.rows import best_baseline, of_family, rows_of, summary
 from benchmarks.autoscaling.workloads import Workload, from_file, sizing_of
 from benchmarks.report import Report, render
@@ -57,7 +59,7 @@ def cell() -> Cell:
     def make(seed: int) -> workloads.SecondArrivals:
         return made(seed, 3 * sizing.requests_per_s).between(0, 6 * 1200)
 
-    short = Workload("minutes", (2400, 4200), (4800, 7200), make)
+    short = Workload("minutes", (2400, 4200), (4800, 7200), make, lambda span_s: sample(20.0, span_s))
     world = World(cold_start=ColdStart(60.0), max_replicas=60)
     return run_cells(short, [world], sizing, Plan(1, full=False), lambda stage, share: None)[0]
 
@@ -87,6 +89,15 @@ def test_the_page_and_the_plot_come_from_the_cells(cell: Cell, tmp_path: Path) -
     assert f"]({drawn.name})" in page
     assert "UB: clairvoyant schedule at 99 %" in page
     assert summary([cell])[0].startswith("minutes, cold start 60 s: at 99 %")
+
+
+def test_the_fluid_and_the_exact_mode_are_held_against_each_other() -> None:
+    sizing = sizing_of(LLAMA_8B_H100, lengths_of(*made_lengths()), Slo())
+    pairs = compare(sample(3.5 * sizing.requests_per_s, 60), World(), sizing)
+    assert [each.name for each in pairs][-1] == "persistence × 1.15"
+    rows = agreement_rows("minutes", pairs)
+    assert {row.goal for row in rows} == {0.02, None}
+    assert all(0 <= each.exact <= 1 and 0 <= each.fluid <= 1 for each in pairs)
 
 
 def test_the_best_baseline_is_never_one_of_ours(cell: Cell) -> None:
