@@ -12,6 +12,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 EXIT_REFUSED = 2
 RECEIVE_BYTES = 1 << 20
+BURST_S = 0.02
+"""The most that a step waits for requests that are coming in."""
 
 
 class ServerGone(Exception):
@@ -71,7 +74,7 @@ class Channel:
             raise ServerGone from None
 
     def receive(self, *, wait: bool) -> list[Message]:
-        """What has arrived; with `wait`, blocks until something has. Raises ServerGone."""
+        """What has arrived and keeps arriving; with `wait`, blocks until something has. Raises ServerGone."""
         readable: list[socket.socket] = []
         while not readable:
             writing = [self._socket] if self._outgoing else []
@@ -80,13 +83,21 @@ class Channel:
                 self._push()
             if not wait and not readable:
                 return []
+        messages = self._frames.feed(self._piece())
+        # The socket holds only some 200 kB: without this, a burst of long prompts would come in over a dozen steps.
+        ends_at = time.monotonic() + BURST_S
+        while time.monotonic() < ends_at and select.select([self._socket], [], [], 0)[0]:
+            messages += self._frames.feed(self._piece())
+        return messages
+
+    def _piece(self) -> bytes:
         try:
             piece = self._socket.recv(RECEIVE_BYTES)
         except ConnectionResetError:
             raise ServerGone from None
         if not piece:
             raise ServerGone
-        return self._frames.feed(piece)
+        return piece
 
 
 def serve(channel: Channel) -> NoReturn:
