@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -148,12 +148,10 @@ def _run(subjects: list[Subject], load: Load, setting: Setting, fresh: bool) -> 
 
 
 def _write(output: Output, load: Load, setting: Setting, results: list[Result]) -> None:
-    # Replicas of several GPUs are of the service; the profile that is shown is that of one.
-    shown = replace(setting, profile=setting.profile)
     if output is Output.JSON:
-        print(to_json(load, shown, results))
+        print(to_json(load, setting, results))
     elif output is Output.HTML:
-        print(to_html(load, shown, results))
+        print(to_html(load, setting, results))
     else:
         console = Console()
-        print_text(Console(width=WIDTH) if not console.is_terminal else console, load, shown, results)
+        print_text(Console(width=WIDTH) if not console.is_terminal else console, load, setting, results)

@@ -20,7 +20,7 @@ from benchmarks.autoscaling.cell import Cell, Plan, run_cells
 from benchmarks.autoscaling.page import words
 from benchmarks.autoscaling.plots import plot
 from benchmarks.autoscaling.quick import made_lengths, workload
-from benchmarks.autoscaling.rows import rows_of, summary
+from benchmarks.autoscaling.rows import rows_of, sensitivity, summary
 from benchmarks.autoscaling.workloads import Lent, Workload, cache_folder, from_file, lent_by, servegen, sizing_of
 from benchmarks.report import REPOSITORY, RESULTS, Report, Row, publish
 from cli.trace_files import read_trace
@@ -59,7 +59,8 @@ def main(arguments: list[str]) -> int:
         print("\n".join(summary(cells[-len(study.cold_starts) :])), flush=True)
         agreement += _agreement(each, sizing)
         if study.publishes:
-            _publish(cells, agreement, options.out)
+            profile_rows = sensitivity(LLAMA_8B_H100, each.make(0).lengths, Slo())
+            _publish(cells, [*agreement, *profile_rows], options.out)
     if not study.publishes:
         for row in [*(row for cell in cells for row in rows_of(cell)), *agreement]:
             print(f"  {row.metric}: {'–' if row.ours is None else f'{row.ours:.4g}'} {row.unit}")

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from benchmarks.autoscaling.cell import CHOSEN_FOR, Cell
 from benchmarks.autoscaling.families import OURS, PERFECT
 from benchmarks.autoscaling.pareto import LEVELS, Point, attainment_interval, front, gpu_hours_at, ratio_interval
 from benchmarks.report import Better, Row
+from forecasting.capacity import capacity_of
+from forecasting.profile import Profile
+from forecasting.simulator.arrivals import Lengths
+from forecasting.simulator.world import Slo
 
 GOAL_RATIO = 1.15
 GOAL_ATTAINMENT = 0.99
@@ -113,6 +118,21 @@ def _everyone(name: str, cell: Cell) -> list[Row]:
     return rows
 
 
+def sensitivity(profile: Profile, lengths: Lengths, slo: Slo) -> list[Row]:
+    """What one replica carries when the profile's slopes are 30 % off: how much a wrong profile would plan wrong."""
+    rows = [Row("sensitivity of the profile", "requests/s of a replica", "requests/s", _carries(profile, lengths, slo))]
+    for name in ("delta_s", "gamma_s"):
+        for factor in (0.7, 1.3):
+            other = replace(profile, **{name: factor * getattr(profile, name)})
+            said = f"with {name} × {factor:g}"
+            rows.append(Row("sensitivity of the profile", said, "requests/s", _carries(other, lengths, slo)))
+    return rows
+
+
+def _carries(profile: Profile, lengths: Lengths, slo: Slo) -> float:
+    return capacity_of(profile, lengths, slo).requests_per_s
+
+
 def summary(cells: Sequence[Cell]) -> list[str]:
     """Lines for the terminal."""
     lines = []
@@ -124,4 +144,4 @@ def summary(cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
-__all__ = ["families", "front", "is_ours", "of_family", "rows_of", "summary"]
+__all__ = ["families", "front", "is_ours", "of_family", "rows_of", "sensitivity", "summary"]
