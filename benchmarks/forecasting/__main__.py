@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     except UnknownData as error:
         print(error, file=sys.stderr)
         return 2
-    for path in publish(Report.of_now(rows), words(options), "forecasting", options.out):
+    for path in publish(Report.of_now(rows), words(options, os.getloadavg()[0]), "forecasting", options.out):
         print(path)
     return 0 if all(row.met is not False for row in rows) else 1
 
@@ -118,7 +118,7 @@ def _has_days(series: Series) -> bool:
     return len(series) * series.step_s > WARM_DAYS * DAY_S
 
 
-def words(options: argparse.Namespace) -> Words:
+def words(options: argparse.Namespace, load: float) -> Words:
     pictures = sorted(path.name for path in options.out.glob("forecasting-*.svg"))
     return Words(
         title="Forecasts, intervals and anomaly scores",
