@@ -68,6 +68,8 @@ class CapacityForecastReconciler:
         outlook = self._outlook(service)
         generation = int(forecast["metadata"].get("generation", 0))
         old = forecast.get("status") or {}
+        if outlook.view is None and old:
+            return  # An operator that just started knows nothing newer yet.
         conditions = merge_conditions(
             old.get("conditions"), [condition(outlook).dump()], now=self._wall_clock(), generation=generation
         )

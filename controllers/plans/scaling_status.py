@@ -32,9 +32,10 @@ def scaling_status(snapshot: Snapshot, plan: ScalingPlan, granted: int, now_s: f
 
 
 def _effective(scaling: Scaling, snapshot: Snapshot) -> ScalingPolicy:
-    if scaling.policy is ScalingPolicy.PREDICTIVE and _distrust(snapshot, scaling) is not None:
-        return ScalingPolicy.REACTIVE
-    return scaling.policy
+    if scaling.policy is not ScalingPolicy.PREDICTIVE:
+        return scaling.policy
+    condition = _trusted(snapshot, scaling)
+    return scaling.policy if condition.status is ConditionStatus.TRUE else ScalingPolicy.REACTIVE
 
 
 def _last(snapshot: Snapshot, plan: ScalingPlan, granted: int, now_s: float) -> LastDecision | None:
@@ -74,6 +75,10 @@ def _held(snapshot: Snapshot, plan: ScalingPlan) -> NewCondition | None:
 
 
 def _trusted(snapshot: Snapshot, scaling: Scaling) -> NewCondition:
+    """What was last known stays until an operator that just started has looked at the history itself."""
+    before = next((one for one in snapshot.status.conditions or () if one.type == FORECAST_TRUSTED), None)
+    if snapshot.forecast is None and before is not None:
+        return NewCondition(before.type, before.status, before.reason, before.message)
     distrust = _distrust(snapshot, scaling)
     if distrust:
         return NewCondition(FORECAST_TRUSTED, ConditionStatus.FALSE, *distrust)

@@ -339,6 +339,17 @@ def test_losing_and_regaining_trust_are_events() -> None:
     assert ("ForecastTrusted", False) in [(note.reason, note.warning) for note in plan_whole(seen, now_s=NOW_S).notes]
 
 
+def test_a_restart_of_the_operator_is_no_loss_of_trust() -> None:
+    seen = scaled_snapshot(AHEAD, 1, 1)
+    before = {"type": "ForecastTrusted", "status": "True", "reason": "Calibrated", "message": "as it was"}
+    known = {"desiredReplicas": 1, "conditions": [before | {"lastTransitionTime": EARLY}]}
+    made = plan_whole(dataclasses.replace(seen, status=seen.status.model_validate(known)), now_s=NOW_S)
+    assert condition(made, "ForecastTrusted") == ("True", "Calibrated", "as it was")
+    assert made.status
+    assert made.status["scaling"]["policy"] == "predictive"
+    assert "ForecastDemoted" not in [note.reason for note in made.notes]
+
+
 def test_a_held_number_is_a_condition_with_the_next_step() -> None:
     told = condition(plan_whole(scaled_snapshot(SCALED, 1, 90, autoscaler="ScaledObject 'chat'")), "ScalingHeld")
     assert told

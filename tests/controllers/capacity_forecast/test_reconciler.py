@@ -119,6 +119,20 @@ async def test_replanning_after_it_was_written_writes_nothing() -> None:
         assert it.client.writes == writes
 
 
+async def test_an_operator_that_just_started_does_not_wipe_what_the_last_one_said() -> None:
+    async with world() as it:
+        await put(it.client, INFERENCE_SERVICES, inference_service(NS, scaling=SCALING))
+        it.board.follow(CHAT, 300.0)
+        await it.look()
+        await eventually(lambda: it.ready() == ("True", "Calibrated"), "the forecast", 20)
+        said = it.status()
+        it.board.forget(CHAT)
+        done = it.keys.done
+        it.keys.add(Key("CapacityForecast", NS, "chat"))
+        await eventually(lambda: it.keys.done > done, "another look", 20)
+        assert it.status() == said
+
+
 async def test_a_source_that_is_away_is_told_there_too() -> None:
     async with world() as it:
         it.source.away = True
