@@ -78,6 +78,7 @@ def test_a_predictive_service_has_its_workers_before_the_load_and_a_reactive_one
         _the_forecast_is_shown(world)
         _the_history_may_be_away(world, prometheus)
         _decisions_can_be_replayed(world)
+        _another_autoscaler_is_told_of(world)
 
 
 def _the_forecast_is_shown(world: World) -> None:
@@ -109,6 +110,27 @@ def _decisions_can_be_replayed(world: World) -> None:
     events = world.kubectl("-n", "demo", "get", "events.events.k8s.io", "-o", "json")
     notes = {item["reason"] for item in json.loads(events)["items"] if item["regarding"]["name"] == "ahead"}
     assert "ScaledUp" in notes
+
+
+def _another_autoscaler_is_told_of(world: World) -> None:
+    """Two that set one number would fight for it."""
+    target = {"apiVersion": "foretide.dev/v1alpha1", "kind": "InferenceService", "name": "behind"}
+    metric = {"metric": {"name": "queue"}, "target": {"type": "AverageValue", "averageValue": "1"}}
+    hpa = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "behind", "namespace": "demo"},
+        "spec": {"scaleTargetRef": target, "maxReplicas": 3, "metrics": [{"type": "Pods", "pods": metric}]},
+    }
+
+    def held() -> str | None:
+        reason: str | None = world.condition("inferenceservice/behind", "ScalingHeld").get("reason")
+        return reason
+
+    world.kubectl.apply(hpa)
+    until(lambda: held() == "OtherAutoscaler", "the other autoscaler is told of", 20)
+    world.kubectl("-n", "demo", "delete", "hpa", "behind")
+    until(lambda: held() is None, "ours goes on", 20)
 
 
 def test_a_service_sleeps_and_its_first_request_wakes_it(world: World, measured: Measured) -> None:
