@@ -11,7 +11,8 @@ import orjson
 
 from benchmarks.engine.stages import Kind
 from benchmarks.engine.workloads import Rules
-from worker_image.engine.messages import Device, EngineSettings, LoadFormat
+from worker_image.checkpoint.source import LoadFormat
+from worker_image.engine.messages import Device, EngineSettings
 
 MAX_MODEL_LEN = 4096
 """As the peer was set: the longest request of the workloads fits."""
