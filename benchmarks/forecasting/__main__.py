@@ -108,7 +108,8 @@ def of_trace(pieces: Pieces, name: str, series: list[Series], options: argparse.
         raise UnknownData(f"{name}: fewer than 100 steps with a measurement; a longer recording is needed.")
     found = pieces.all(f"trace {name}", measures.trace_jobs(usable, QUICK_ORIGINS if options.quick else ORIGINS))
     workload = f"{name}: {len(usable)} series of {usable[0].step_s:g} s steps, {LONG_STEPS} steps ahead"
-    plots.draw(usable[0], options.out)
+    if len(usable) == 1:
+        plots.draw(usable[0], options.out)
     rows = measures.traces(found, workload)
     return rows if _has_days(usable[0]) else [replace(row, goal=None) for row in rows]
 
@@ -133,11 +134,12 @@ def words(options: argparse.Namespace, load: float) -> Words:
             "Rolling origins: the forecast at each origin knows what came before it and no more. A trace of two weeks "
             "is tested from its eighth day on, a shorter one in its second half.",
             "Skill is 1 - loss ÷ the reference's, with a 95 % bootstrap interval over series and days; the references' "
-            "p95 is their forecast with a split conformal margin of the week before.",
+            "p95 is their forecast with a split conformal margin of the week before. In a recording without two days "
+            "the seasonal reference is persistence too.",
             "The NAB threshold is the best one for the corpus, as that benchmark does; the default one is what a "
             "detector has before anybody chose.",
-            "What was looked at while this was made: these M4 and NAB halves, and of the traces the totals of m-large "
-            "and m-small with their twelve largest clients. The clients measured here are the four next in size, "
+            "What was looked at while this was made: these M4 and NAB halves, and of the traces the totals of m-large, "
+            "m-small and deepseek-r1 and the twelve largest clients of the first two. The clients measured here are the four next in size, "
             "which were not looked at.",
             "Coverage is over all steps ahead together; a goal of 2 points is the distance from nominal, and "
             "is for recordings of over a week: those of an hour or a day have no days to hold out.",
