@@ -139,10 +139,12 @@ def words(options: argparse.Namespace, load: float) -> Words:
             "The NAB threshold is the best one for the corpus, as that benchmark does; the default one is what a "
             "detector has before anybody chose.",
             "What was looked at while this was made: these M4 and NAB halves, and of the traces the totals of m-large, "
-            "m-small and deepseek-r1 and the twelve largest clients of the first two. The clients measured here are the four next in size, "
-            "which were not looked at.",
+            "m-small and deepseek-r1 and the twelve largest clients of the first two. The clients measured here are "
+            "the four next in size, which were not looked at.",
             "Coverage is over all steps ahead together; a goal of 2 points is the distance from nominal, and "
             "is for recordings of over a week: those of an hour or a day have no days to hold out.",
+            f"The load average at the end was {load:.1f}: beyond the number of CPUs other work slowed the refresh of the "
+            "fleet, whose wall time then says less than its CPU time.",
             *(
                 ["A quick run: few origins of self-made data show that it works; it is held to no goal."]
                 * options.quick
