@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.autoscaling import decision
 from benchmarks.autoscaling.agreement import SPAN_S, Pair, compare
 from benchmarks.autoscaling.agreement import rows_of as agreement_rows
 from benchmarks.autoscaling.cell import Cell, Plan, run_cells
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> int:
         agreement += _agreement(each, sizing)
         if study.publishes:
             profile_rows = sensitivity(LLAMA_8B_H100, each.make(0).lengths, Slo())
-            _publish(cells, [*agreement, *profile_rows], options.out)
+            _publish(cells, [*agreement, *profile_rows, *decision.rows()], options.out)
     if not study.publishes:
         for row in [*(row for cell in cells for row in rows_of(cell)), *agreement]:
             print(f"  {row.metric}: {'–' if row.ours is None else f'{row.ours:.4g}'} {row.unit}")
