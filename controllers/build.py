@@ -64,7 +64,7 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
         forecasts,
         insight.board,
         insight.cold_starts,
-        lambda: capacities,
+        capacities,
         applier,
         Prices(**settings.prices.model_dump()),
     )

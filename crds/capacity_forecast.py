@@ -91,6 +91,9 @@ class CapacityForecastStatus(Part):
     lead_time: Annotated[
         str | None, Field(description="How long a new worker takes: the distance that scaling looks at.", max_length=16)
     ] = None
+    capacity: Annotated[
+        Rate | None, Field(description="Work that one worker carries, said or learned, in tokens each second.")
+    ] = None
     replicas: Annotated[int | None, Field(description="Workers wanted now.", ge=0)] = None
     planned_replicas: Annotated[
         int | None, Field(description="Workers that the forecast takes at the lead time.", ge=0)

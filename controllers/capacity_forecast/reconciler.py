@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -34,7 +34,7 @@ class CapacityForecastReconciler:
         forecasts: Informer[Object],
         board: ForecastBoard,
         cold_starts: ColdStarts,
-        capacities: Callable[[], Mapping[str, float]],
+        capacities: MutableMapping[str, float],
         applier: Applier,
         prices: Prices,
         *,
@@ -65,6 +65,7 @@ class CapacityForecastReconciler:
             await self._applier.delete(CAPACITY_FORECASTS, forecast)
 
     async def _write_status(self, service: Object, forecast: Object) -> None:
+        self._recall(service, forecast)
         outlook = self._outlook(service)
         generation = int(forecast["metadata"].get("generation", 0))
         old = forecast.get("status") or {}
@@ -75,6 +76,13 @@ class CapacityForecastReconciler:
         )
         wanted = status(outlook, generation) | {"conditions": conditions}
         await self._applier.status(CAPACITY_FORECASTS, forecast, wanted, old)
+
+    def _recall(self, service: Object, forecast: Object) -> None:
+        """What the last leader learned of such workers is a better beginning than nothing."""
+        spec = InferenceServiceSpec.model_validate(service["spec"])
+        said = (forecast.get("status") or {}).get("capacity")
+        if said and spec.scaling is not None and spec.scaling.tokens_per_second is None:
+            self._capacities.setdefault(profile_of(spec), float(said))
 
     def _outlook(self, service: Object) -> Outlook:
         spec = InferenceServiceSpec.model_validate(service["spec"])
@@ -90,7 +98,7 @@ class CapacityForecastReconciler:
             source=self._board.source.name,
             calibration=entry.calibration if entry else Calibration(),
             lead_time_s=self._cold_starts.lead_time_s(profile),
-            work_per_s=spec.scaling.tokens_per_second or self._capacities().get(profile),
+            work_per_s=spec.scaling.tokens_per_second or self._capacities.get(profile),
             scaling=spec.scaling,
             desired=(service.get("status") or {}).get("desiredReplicas"),
             prices=self._prices,

@@ -87,6 +87,7 @@ def status(outlook: Outlook, generation: int) -> Manifest:
         observed_generation=generation,
         source=outlook.source,
         lead_time=duration_text(outlook.lead_time_s),
+        capacity=_rate(outlook.work_per_s) if outlook.work_per_s else None,
         replicas=outlook.desired,
         coverage=_coverage(outlook.calibration),
         coverage_text=_coverage_text(outlook.calibration),

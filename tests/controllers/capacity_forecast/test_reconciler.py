@@ -56,6 +56,7 @@ class World:
     board: ForecastBoard
     forecasts: Informer[Object]
     services: Informer[Object]
+    capacities: dict[str, float]
 
     def status(self) -> dict[str, Any]:
         return (self.forecasts.get(NS, "chat") or {}).get("status") or {}
@@ -73,11 +74,14 @@ async def world() -> AsyncIterator[World]:
     services = Informer(client, INFERENCE_SERVICES, keep=lean)
     forecasts = Informer(client, CAPACITY_FORECASTS, keep=lean)
     board = ForecastBoard(source, Inline(), keys, Schedule(600, 600, 86_400), clock=lambda: NOW_S)
+    capacities: dict[str, float] = {}
     cold_starts = ColdStarts(StoreThread(Store(None)), lambda *_: None)
-    reconciler = CapacityForecastReconciler(services, forecasts, board, cold_starts, dict, Applier(client), Prices())
+    reconciler = CapacityForecastReconciler(
+        services, forecasts, board, cold_starts, capacities, Applier(client), Prices()
+    )
     wake(services, keys, forecast_of)
     async with running(keys, [reconciler], [forecasts], [services]):
-        yield World(client, keys, source, board, forecasts, services)
+        yield World(client, keys, source, board, forecasts, services, capacities)
 
 
 async def test_a_service_that_scales_has_one_that_belongs_to_it_and_says_what_comes() -> None:
@@ -150,6 +154,14 @@ async def test_without_a_known_capacity_there_are_loads_and_no_workers() -> None
         await eventually(lambda: it.status().get("horizons"), "the forecast", 20)
         assert "plannedReplicas" not in it.status()
         assert "peak" not in it.status()
+        it.capacities["m on cpu 1"] = 160.0
+        await it.look()
+        it.keys.add(Key("CapacityForecast", NS, "chat"))
+        await eventually(lambda: it.status().get("capacity") == "160.0", "what was learned", 20)
+        assert 3 <= it.status()["plannedReplicas"] <= 4
+        it.capacities.clear()
+        it.keys.add(Key("CapacityForecast", NS, "chat"))
+        await eventually(lambda: it.capacities == {"m on cpu 1": 160.0}, "a new leader begins with it", 20)
 
 
 async def test_one_that_is_not_ours_is_left_alone_and_ours_goes_when_scaling_does() -> None:
