@@ -1,4 +1,4 @@
-"""How long one decision takes, with a forecast of an hour in minutes at many levels."""
+"""CPU time of one decision, with a forecast of an hour in minutes at many levels."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def rows() -> list[Row]:
     taken_ms = sorted(_timed_ms(given) for _ in range(CALLS))
     name = "one decision for one service"
     return [
-        Row(name, "median", "ms", median(taken_ms), goal=GOAL_MS),
-        Row(name, "99th percentile", "ms", taken_ms[int(0.99 * CALLS)], goal=GOAL_MS),
+        Row(name, "median, CPU time", "ms", median(taken_ms), goal=GOAL_MS),
+        Row(name, "99th percentile, CPU time", "ms", taken_ms[int(0.99 * CALLS)], goal=GOAL_MS),
     ]
 
 
 def _timed_ms(given: ScalingInput) -> float:
-    start_s = time.perf_counter()
+    start_s = time.thread_time()
     plan(given)
-    return 1e3 * (time.perf_counter() - start_s)
+    return 1e3 * (time.thread_time() - start_s)
