@@ -143,8 +143,8 @@ def words(options: argparse.Namespace, load: float) -> Words:
             "the four next in size, which were not looked at.",
             "Coverage is over all steps ahead together; a goal of 2 points is the distance from nominal, and "
             "is for recordings of over a week: those of an hour or a day have no days to hold out.",
-            f"The load average at the end was {load:.1f}: beyond the number of CPUs other work slowed the refresh of the "
-            "fleet, whose wall time then says less than its CPU time.",
+            f"The load average at the end was {load:.1f}: beyond the number of CPUs other work slowed the refresh "
+            "of the fleet, whose wall time then says less than its CPU time.",
             *(
                 ["A quick run: few origins of self-made data show that it works; it is held to no goal."]
                 * options.quick
