@@ -6,6 +6,7 @@ Until a size has its graph, steps of that size run as they are. Decides nothing 
 
 from __future__ import annotations
 
+import logging
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeAlias
 
 import torch
+
+log = logging.getLogger(__name__)
 
 FINE_UP_TO: Final = 256
 FINE: Final = 8
@@ -67,14 +70,20 @@ class DecodeGraphs:
     def capture_next(self) -> int | None:
         """Makes one more graph: of the size that was missed last, else of the largest without one. Returns its size.
 
-        Whatever the static buffers hold is run: it must touch nothing.
+        Whatever the static buffers hold is run: it must touch nothing. Where the card has no memory for another graph,
+        there will be no more: steps of other sizes run as they are.
         """
         left = [size for size in self._sizes if size not in self._graphs]
         missed, self._missed = self._missed, None
         if self._capture is None or not left:
             return None
         size = missed if missed in left else left[-1]
-        self._graphs[size] = self._capture(partial(self._step, size))
+        try:
+            self._graphs[size] = self._capture(partial(self._step, size))
+        except torch.OutOfMemoryError:
+            log.warning("no memory for a graph of %d rows; %d sizes have one", size, len(self._graphs))
+            self._capture = None
+            return None
         return size
 
 
