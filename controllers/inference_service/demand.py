@@ -14,7 +14,7 @@ from controllers.inference_service.admin_ports import AdminPorts
 from controllers.plans.snapshot import Demanded
 from controllers.runtime.interface import Key, Marker
 
-PERIOD_S: Final = 0.5
+PERIOD_S: Final = 0.25
 
 
 class DemandBoard:
