@@ -56,8 +56,11 @@ def main(arguments: list[str]) -> int:
     cells: list[Cell] = []
     agreement: list[Row] = []
     for each, sizing in study.workloads:
-        cells += _cells(each, sizing, study, fresh=options.fresh)
-        print("\n".join(summary(cells[-len(study.cold_starts) :])), flush=True)
+        found = _finished(each, study) if options.finished else _cells(each, sizing, study, fresh=options.fresh)
+        if not found:
+            continue
+        cells += found
+        print("\n".join(summary(found)), flush=True)
         agreement += _agreement(each, sizing)
         if study.publishes:
             profile_rows = sensitivity(LLAMA_8B_H100, each.make(0).lengths, Slo())
@@ -80,6 +83,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--tune-days", type=int, nargs=2, default=TUNE_DAYS, metavar=("FIRST", "END"), help="from 0")
     parser.add_argument("--test-days", type=int, nargs=2, default=TEST_DAYS, metavar=("FIRST", "END"), help="from 0")
     parser.add_argument("--quick", action="store_true", help="a minute, on a trace made here; writes nothing")
+    parser.add_argument("--finished", action="store_true", help="only write the page of the cells that are done")
     parser.add_argument("--fresh", action="store_true", help="forget the cells that are done")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where results go")
     return parser
@@ -133,6 +137,11 @@ def _cells(each: Workload, sizing: Sizing, study: Study, *, fresh: bool) -> list
         for cell in run_cells(each, worlds, sizing, study.plan, _progress(each.name)):
             cell.write(paths[cell.cold_start_s])
     return [Cell.read(paths[load_s]) for load_s in study.cold_starts]
+
+
+def _finished(each: Workload, study: Study) -> list[Cell]:
+    paths = [_path(each, load_s, study.plan) for load_s in study.cold_starts]
+    return [Cell.read(path) for path in paths if path.exists()]
 
 
 def _path(each: Workload, load_s: float, plan: Plan) -> Path:
