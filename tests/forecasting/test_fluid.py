@@ -88,13 +88,9 @@ def test_runs_side_by_side_do_not_touch_each_other() -> None:
 
 def test_no_request_is_lost_or_made() -> None:
     arrivals = per_second(wave(60, 200))
-    quiet = SecondArrivals(
-        np.concatenate([arrivals.counts, np.zeros(400)]),
-        np.concatenate([arrivals.inputs, np.zeros(400)]),
-        arrivals.lengths,
-        np.concatenate([arrivals.inputs, np.zeros(400)]),
-        arrivals.lengths,
-    )
+    nothing = np.zeros(400)
+    counts, inputs = (np.concatenate([each, nothing]) for each in (arrivals.counts, arrivals.inputs))
+    quiet = SecondArrivals(counts, inputs, arrivals.lengths)
     outcome = Batch([Run(World(), Static(4), 0, 4)], [quiet]).run()[0]
     assert outcome.finished == pytest.approx(outcome.requests, rel=1e-3)
 
