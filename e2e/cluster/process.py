@@ -105,11 +105,15 @@ def _reap(pid: int) -> None:
 
 
 def start_time(pid: int) -> str | None:
-    """When a process started, in ticks since boot; None for one that is gone or only waits to be reaped."""
+    """When a process started, in ticks since boot; None for one that is gone or only waits to be reaped.
+
+    A first thread that has ended while others still do has not let go of its ports yet.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The second field, the program's name in parentheses, may itself hold spaces and parentheses.
     fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else fields[19]
+    state, n_threads, started = fields[0], int(fields[17]), fields[19]
+    return None if state in "ZX" and n_threads <= 1 else started
