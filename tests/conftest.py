@@ -1,14 +1,20 @@
-"""The control-plane tier: one real kube-apiserver for a whole test session, started when the first test asks for it.
+"""What all tests share: kernels run in Triton's interpreter, and the control-plane tier is started once.
+
+The control-plane tier: one real kube-apiserver for a whole test session, started when the first test asks for it.
 
 A test that asks for `apiserver` carries `pytest.mark.apiserver`. Tests share the server, so each works in a namespace
 with a name of its own. A test that stops the server starts a `ControlPlane` for itself instead.
 """
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from e2e.cluster.controlplane import ControlPlane
+
+# Triton reads it when it is imported, which any test may be the first to do; there is no card here to compile for.
+os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="session")

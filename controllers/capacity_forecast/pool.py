@@ -18,6 +18,7 @@ from controllers.capacity_forecast.job import Job
 from forecasting.forecast import Forecast
 
 CHILD: Final = "controllers.capacity_forecast.child"
+_LAST_WORDS_S: Final = 5.0
 _ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -39,6 +40,13 @@ class _Child:
         await stdin.drain()
         head = await stdout.readexactly(LENGTH.size)
         return pickle.loads(await stdout.readexactly(LENGTH.unpack(head)[0]))
+
+    async def ended(self) -> None:
+        """It closed its end of the pipe, so it is ending. A signal now would take its exit code away from asyncio."""
+        try:
+            await asyncio.wait_for(self.process.wait(), _LAST_WORDS_S)
+        except TimeoutError:
+            await self.end()
 
     async def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -65,7 +73,7 @@ class ForecastPool:
                 await child.end()
                 raise ForecastFailed(f"It took more than {self._timeout_s:g} s and was stopped.") from None
             except (OSError, EOFError) as error:
-                await child.end()
+                await child.ended()
                 raise ForecastFailed(f"Its process ended with code {child.process.returncode}.") from error
             except asyncio.CancelledError:
                 await child.end()
