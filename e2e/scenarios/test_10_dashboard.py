@@ -57,13 +57,14 @@ def test_a_viewers_token_opens_the_dashboard_and_no_other_does(world: World) -> 
             assert (status, "may not list inferenceservices" in said) == (403, True)
             rows = json.loads(ask(address, "/api/v1/services?search=shown", token)[1])["items"]
             assert [(row["name"], row["servable"], row["tenant"]) for row in rows] == [("shown", "True", "acme")]
-            world.ask("shown")
 
             def counted() -> bool:
+                # A minute counts when it was watched for half of it at least, so one request may fall into none.
+                world.ask("shown")
                 chart = json.loads(ask(address, "/api/v1/services/demo/shown/chart?hours=1", token)[1])
                 return any(value for value in (chart["load"] or {"values": []})["values"])
 
-            until(counted, "the answered request is in the chart of the load", 120, every_s=2)
+            until(counted, "answered requests are in the chart of the load", 200, every_s=5)
 
 
 def test_the_dashboard_moves_with_the_lead(world: World) -> None:
