@@ -23,6 +23,7 @@ from kube.resources import Object
 log = logging.getLogger(__name__)
 
 MOST_DECISIONS: Final = 2000
+MOST_WINDOWS: Final = 100
 HOURS: Final = range(1, 24 * 35 + 1)
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
@@ -46,6 +47,8 @@ class DashboardServer:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._caches, self._past, self._access, self._static, self._clock = caches, past, access, static, clock
+        self._windows: dict[ServiceId, tuple[tuple[float, float], Counts]] = {}
+        """Counts of whole windows, which change every ten minutes; every open page asks every five seconds."""
 
     async def run(self, host: str, port: int) -> None:
         runner = web.AppRunner(self.app(), access_log=None, shutdown_timeout=0.2)
@@ -151,11 +154,19 @@ class DashboardServer:
         if sla is None or window_s is None:
             return None
         end_s = self._clock() // 600 * 600
-        try:
-            counts: Counts = await self._past.counts(key, end_s - window_s // 600 * 600, end_s, 600.0)
-        except HistoryError:
-            return None
+        asked, counts = self._windows.get(key, (None, None))
+        if counts is None or asked != (end_s, window_s):
+            try:
+                counts = await self._past.counts(key, end_s - window_s // 600 * 600, end_s, 600.0)
+            except HistoryError:
+                return None
+            self._remember(key, (end_s, window_s), counts)
         return budget.error_budget(sla, counts)
+
+    def _remember(self, key: ServiceId, asked: tuple[float, float], counts: Counts) -> None:
+        if len(self._windows) >= MOST_WINDOWS:
+            self._windows.clear()
+        self._windows[key] = (asked, counts)
 
 
 def _json(value: object) -> web.Response:

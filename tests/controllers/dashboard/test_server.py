@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,10 @@ class Memories:
     """A past of our own making."""
 
     broken: bool = False
+    reads: int = 0
 
     async def counts(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Counts:
+        self.reads += 1
         if self.broken:
             raise HistoryUnavailable("Prometheus does not answer.")
         nothing = empty(start_s, end_s, step_s)
@@ -84,14 +87,19 @@ class Reviewer(FakeClient):
 
 @contextlib.asynccontextmanager
 async def dashboard(
-    client: Reviewer, static: Path, *, anonymous: bool = False, past: Memories | None = None
+    client: Reviewer,
+    static: Path,
+    *,
+    anonymous: bool = False,
+    past: Memories | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[TestClient[Any, Any]]:
     caches = Caches(
         *(Informer(client, one, keep=lean) for one in (INFERENCE_SERVICES, CAPACITY_FORECASTS, SLAS, TENANTS))
     )
     informers = (caches.services, caches.forecasts, caches.slas, caches.tenants)
     tasks = [asyncio.ensure_future(one.run()) for one in informers]
-    server = DashboardServer(caches, past or Memories(), Access(client, anonymous=anonymous), static)
+    server = DashboardServer(caches, past or Memories(), Access(client, anonymous=anonymous), static, clock=clock)
     try:
         await eventually(lambda: all(one.synced.is_set() for one in informers), "caches")
         async with TestClient(TestServer(server.app())) as http:
@@ -150,6 +158,15 @@ async def test_one_service_shows_its_error_budget_and_a_strange_one_is_named(tmp
         missing = await http.get("/api/v1/services/demo/nope")
         assert missing.status == 404
         assert "'demo/nope'" in (await missing.json())["message"]
+
+
+async def test_a_window_of_weeks_is_read_once_in_ten_minutes_however_many_pages_are_open(tmp_path: Path) -> None:
+    past = Memories()
+    async with dashboard(Reviewer(), tmp_path, anonymous=True, past=past, clock=lambda: 1_000_000.0) as http:
+        budgets = [(await (await http.get("/api/v1/services/demo/chat")).json())["errorBudget"] for _ in range(3)]
+    assert budgets[0] is not None
+    assert budgets == [budgets[0]] * 3
+    assert past.reads == 1
 
 
 @pytest.mark.parametrize(
