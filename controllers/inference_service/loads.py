@@ -91,8 +91,9 @@ class LoadBoard:
         self._queue.add(key)
 
     def _learn(self, kind: Kind | None, said: Mapping[str, _Said]) -> None:
-        for one in said.values() if kind else ():
-            assert kind is not None, "without a kind there is nothing to go through"
+        if kind is None:
+            return
+        for one in said.values():
             rate = work_rate(one.rates.input_tokens_per_s, one.rates.output_tokens_per_s)
             learned = learn(self.capacities.get(kind.profile), rate, one.report.held, kind.target)
             if learned is not None:
