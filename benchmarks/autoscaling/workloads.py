@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from cli.trace_files import read_trace
+from e2e.cluster.paths import cache_dir
 from forecasting.capacity import capacity_of
 from forecasting.profile import Profile
 from forecasting.simulator.arrivals import Lengths, SecondArrivals, lengths_of, per_second
@@ -138,5 +139,4 @@ def _kept(key: str, lengths: Lengths, make: Callable[[], SecondArrivals]) -> Sec
 
 def cache_folder() -> Path:
     """Where arrivals and finished cells lie, so that an interrupted run goes on."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "foretide" / "bench-autoscaling"
+    return cache_dir() / "bench-autoscaling"
