@@ -57,6 +57,19 @@ HEADER_REVISION: Final = "x-foretide-revision"
 HEADER_PROMPT_TOKENS: Final = "x-foretide-prompt-tokens"
 """On a worker's answers: tokens of the prompt, which a stream tells nowhere else."""
 
+# How a request stands among others: gateway → worker, whose HTTP port no client reaches. A value that cannot be read is
+# answered with 400 and the header's name; an absent one has the default told here.
+HEADER_CLASS: Final = "x-foretide-class"
+"""`P0` to `P3`, as an SLA's; absent: P2."""
+HEADER_TENANT: Final = "x-foretide-tenant"
+"""Whose share the tokens count against: an opaque name of 1 to 256 printable characters; absent: everybody without one."""
+HEADER_WEIGHT: Final = "x-foretide-weight"
+"""The tenant's share against those of others, a decimal number above 0, at most 1000000; absent: 1."""
+HEADER_DEADLINE_MS: Final = "x-foretide-deadline-ms"
+"""Milliseconds from now until the answer is of no more use, a whole number above 0; absent: none."""
+HEADER_TTFT_TARGET_MS: Final = "x-foretide-ttft-target-ms"
+"""Milliseconds from now in which the first token is due, a whole number above 0; absent: as the class has it."""
+
 METRIC_RUNNING: Final = "vllm:num_requests_running"
 METRIC_WAITING: Final = "vllm:num_requests_waiting"
 METRIC_KV_USAGE: Final = "vllm:kv_cache_usage_perc"
