@@ -98,6 +98,21 @@ METRIC_GATEWAY_COMPLETED: Final = "foretide_gateway_completed_total"
 METRIC_GATEWAY_INPUT_TOKENS: Final = "foretide_gateway_input_tokens_total"
 METRIC_GATEWAY_OUTPUT_TOKENS: Final = "foretide_gateway_output_tokens_total"
 
+# By namespace, service and revision: what canaries are judged by. A service has them while more than one revision is in
+# its `status.traffic`; copies of mirrored requests count as well, probes never.
+METRIC_REVISION_REQUESTS: Final = "foretide_gateway_revision_requests_total"
+"""Requests that a revision ended: answered, refused or failed for good; not those that their client gave up."""
+METRIC_REVISION_ERRORS: Final = "foretide_gateway_revision_errors_total"
+"""Those of them that were the revision's fault: a status of 500 and more, a lost connection, a broken stream. An attempt
+that was retried on another worker counts here and in the requests."""
+METRIC_REVISION_TTFT: Final = "foretide_gateway_revision_ttft_seconds"
+"""Histogram: from the moment a stream's request was sent to its worker until its first event. The bounds of all three
+histograms lie at most a factor of 1.2 apart, so that a shift of a fifth is seen."""
+METRIC_REVISION_TPOT: Final = "foretide_gateway_revision_tpot_seconds"
+"""Histogram: mean time of an output token after the first, one observation for each completed stream."""
+METRIC_REVISION_OUTPUT_TOKENS: Final = "foretide_gateway_revision_output_tokens"
+"""Histogram: generated tokens, one observation for each completed request."""
+
 # --- API keys: operator → gateway -------------------------------------------------------------------------------
 SECRET_KEYRING: Final = "foretide-keyring"
 """Secret in the system namespace, written by the operator, watched by the gateway. Holds two entries:

@@ -9,6 +9,7 @@ from pydantic import Field
 from crds.conditions import Condition
 from crds.fields import Duration, ListMap, ObjectName, Part, Quantity, Rule
 from crds.scaling import Scaling, ScalingStatus
+from crds.traffic import TrafficShare
 
 
 class CPU(Part):
@@ -172,6 +173,15 @@ class InferenceServiceStatus(Part):
         list[RevisionStatus] | None,
         ListMap(("name",)),
         Field(description="Revisions that have workers.", max_length=32),
+    ] = None
+    traffic: Annotated[
+        list[TrafficShare] | None,
+        ListMap(("revision",)),
+        Field(
+            description="How gateways split sessions between revisions; absent while there is no split, and every "
+            "ready worker is as good as any other.",
+            max_length=4,
+        ),
     ] = None
     desired_replicas: Annotated[int | None, Field(description="Workers wanted now.", ge=0)] = None
     replicas: Annotated[int | None, Field(description="Workers that exist, of all revisions.", ge=0)] = None
