@@ -103,8 +103,8 @@ METRIC_GATEWAY_OUTPUT_TOKENS: Final = "foretide_gateway_output_tokens_total"
 METRIC_REVISION_REQUESTS: Final = "foretide_gateway_revision_requests_total"
 """Requests that a revision ended: answered, refused or failed for good; not those that their client gave up."""
 METRIC_REVISION_ERRORS: Final = "foretide_gateway_revision_errors_total"
-"""Those of them that were the revision's fault: a status of 500 and more, a lost connection, a broken stream. An attempt
-that was retried on another worker counts here and in the requests."""
+"""Those of them that were the revision's fault: a status of 500 and more, a lost connection, a broken stream. An
+attempt that was retried on another worker counts here and in the requests."""
 METRIC_REVISION_TTFT: Final = "foretide_gateway_revision_ttft_seconds"
 """Histogram: from the moment a stream's request was sent to its worker until its first event. The bounds of all three
 histograms lie at most a factor of 1.2 apart, so that a shift of a fifth is seen."""
