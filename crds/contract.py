@@ -106,12 +106,19 @@ METRIC_REVISION_ERRORS: Final = "foretide_gateway_revision_errors_total"
 """Those of them that were the revision's fault: a status of 500 and more, a lost connection, a broken stream. An
 attempt that was retried on another worker counts here and in the requests."""
 METRIC_REVISION_TTFT: Final = "foretide_gateway_revision_ttft_seconds"
-"""Histogram: from the moment a stream's request was sent to its worker until its first event. The bounds of all three
-histograms lie at most a factor of 1.2 apart, so that a shift of a fifth is seen."""
+"""Histogram: from the moment a stream's request was sent to its worker until its first event."""
 METRIC_REVISION_TPOT: Final = "foretide_gateway_revision_tpot_seconds"
 """Histogram: mean time of an output token after the first, one observation for each completed stream."""
 METRIC_REVISION_OUTPUT_TOKENS: Final = "foretide_gateway_revision_output_tokens"
 """Histogram: generated tokens, one observation for each completed request."""
+REVISION_BOUND_STEP: Final = 1.2**0.5
+"""Each bound of these histograms over the one below: a shift by a fifth is a shift by two buckets."""
+REVISION_TTFT_BOUNDS_S: Final = tuple(0.005 * REVISION_BOUND_STEP**n for n in range(104))
+"""5 ms to 60 s."""
+REVISION_TPOT_BOUNDS_S: Final = tuple(0.001 * REVISION_BOUND_STEP**n for n in range(102))
+"""1 ms to 10 s."""
+REVISION_OUTPUT_TOKENS_BOUNDS: Final = tuple(REVISION_BOUND_STEP**n for n in range(124))
+"""1 to 74,000 tokens."""
 
 # --- API keys: operator → gateway -------------------------------------------------------------------------------
 SECRET_KEYRING: Final = "foretide-keyring"
