@@ -46,6 +46,12 @@ WORKER_PATH_READY: Final = "/health/ready"
 WORKER_PATH_METRICS: Final = "/metrics"
 WORKER_PATH_DRAIN: Final = "/drain"
 """GET (a preStop hook can send nothing else): refuse new requests from now on; answers at once. Idempotent."""
+WORKER_PATH_LOAD: Final = "/load"
+"""GET, on the HTTP port, asked by every gateway several times a second. 200 with a JSON object, whatever the state:
+`model`; `ready`, and `message`, why not; `draining`; `running`, `waiting` and `max_num_seqs`, choices; `kv_usage`, 0 to
+1; `utilisation`, the share of the last seconds in which the engine computed; `steps` so far; `stalled_s`, for how long
+the engine has owed an answer without a sign of progress, 0 while it owes none; `step`, null or what the engine said
+before something long: `{"kind": "prefill", "expected_s": 2.5}`; and `prefix_hit_tokens` of `prefix_queried_tokens`."""
 WORKER_MODEL_MOUNT: Final = "/models"
 
 HEADER_DRAINING: Final = "x-foretide-draining"

@@ -22,6 +22,7 @@ from worker_image.engine.messages import (
     Cancel,
     EngineLoad,
     EngineSettings,
+    Expect,
     Failed,
     Finish,
     Message,
@@ -122,6 +123,10 @@ class EngineClient:
         self.load = EngineLoad()
         self.last_progress_at = time.monotonic()
         """When the engine last sent anything, or was last given work while idle."""
+        self.expected: Expect | None = None
+        """What the engine said of what it does now; None for what is short."""
+        self.busy_s = 0.0
+        """All steps so far together."""
         self.gone = asyncio.create_task(self._receive(), name="engine-receive")
         """Done when the engine process has ended."""
 
@@ -196,6 +201,7 @@ class EngineClient:
 
     def _take(self, message: Message) -> None:
         self.last_progress_at = time.monotonic()
+        self.expected = message if isinstance(message, Expect) else None
         match message:
             case Progress():
                 self._on_progress(message)
@@ -205,6 +211,8 @@ class EngineClient:
                 self._ready.set_exception(CheckpointError(sentence))
             case StepDone():
                 self._watch(self.load, message)
+                if message.load.steps > self.load.steps:
+                    self.busy_s += message.load.step_s
                 self.load = message.load
                 self._spread(message)
 

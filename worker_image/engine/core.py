@@ -17,8 +17,9 @@ from typing import Final
 from worker_image.engine.batch import Batch, Sampled
 from worker_image.engine.compiling import Compiling
 from worker_image.engine.grammar import Grammars, Matcher
-from worker_image.engine.messages import Add, Admitted, Ended, EngineLoad, Finish, Ready, StepDone
+from worker_image.engine.messages import Add, Admitted, Ended, EngineLoad, Expect, Finish, Ready, StepDone, StepKind
 from worker_image.engine.noise import MASK_64
+from worker_image.engine.pace import ANNOUNCED_FROM_S, WARM_UP_S, Pace
 from worker_image.engine.runner import InFlight, Runner
 from worker_image.engine.scheduler import Outcome, Scheduler
 from worker_image.engine.sequence import Sequence
@@ -64,6 +65,9 @@ class Engine:
         self._refused: list[Ended] = []
         self._steps = self._prefill_tokens = self._decode_tokens = self._failed_steps = 0
         self._step_s = self._host_s = 0.0
+        self._pace = Pace()
+        self._announce: Callable[[Expect], None] = lambda expect: None
+        self._prepared = False
 
     @property
     def has_work(self) -> bool:
@@ -71,7 +75,18 @@ class Engine:
 
     def prepare(self) -> bool:
         """For when there is no work: makes later steps faster; False where nothing is left to do."""
-        return self._runner.prepare()
+        if self._prepared:
+            return self._runner.prepare()
+        # The first may compile kernels; those after it take some tens of milliseconds.
+        self._announce(Expect(StepKind.CAPTURE, WARM_UP_S))
+        more = self._runner.prepare()
+        self._announce(Expect(StepKind.CAPTURE, 0.0))
+        self._prepared = True
+        return more
+
+    def on_long_step(self, announce: Callable[[Expect], None]) -> None:
+        """From now on, `announce` is told before whatever may take long."""
+        self._announce = announce
 
     def add(self, request: Add) -> None:
         assert request.n_generated == 0 or request.sampling.n == 1, "choices go on elsewhere one by one"
@@ -117,7 +132,7 @@ class Engine:
         # Without a batch, whoever is left waits for a step in flight.
         n_keep = len(self._flights) - 1 if batch is None else self._launch(batch, report, started_at)
         while len(self._flights) > max(n_keep, 0):
-            self._land(report)
+            self._land(report, started_at)
         self._step_s = time.monotonic() - started_at
         self._host_s = self._step_s - report.waited_s
         return self._done(report)
@@ -137,7 +152,10 @@ class Engine:
                 admitted = Admitted(sequence.request_id, now - sequence.arrived_at, sequence.n_cached)
                 report.admitted.append(admitted)
         self._decode_tokens += len(batch.decodes)
-        self._prefill_tokens += batch.n_tokens - len(batch.decodes)
+        n_prefill = batch.n_tokens - len(batch.decodes)
+        self._prefill_tokens += n_prefill
+        if (expect := self._pace.expected(n_prefill, len(batch.decodes))).expected_s >= ANNOUNCED_FROM_S:
+            self._announce(expect)
         try:
             self._flights.append((batch, self._runner.launch(batch)))
         except RuntimeError as error:
@@ -145,7 +163,7 @@ class Engine:
             return 0
         return self._runner.depth
 
-    def _land(self, report: _Report) -> None:
+    def _land(self, report: _Report, began_at: float) -> None:
         """Commits the oldest step in flight, or undoes all of them where it failed."""
         batch, flight = self._flights.popleft()
         started_at = time.monotonic()
@@ -154,7 +172,10 @@ class Engine:
         except RuntimeError as error:
             self._undo(batch, error, report.outcome)
             return
-        report.waited_s += time.monotonic() - started_at
+        landed_at = time.monotonic()
+        report.waited_s += landed_at - started_at
+        n_decodes = len(batch.decodes)
+        self._pace.took(batch.n_tokens - n_decodes, n_decodes, landed_at - began_at)
         self._steps += 1
         self._scheduler.commit(batch, sampled, report.outcome)
 

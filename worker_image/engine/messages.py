@@ -27,6 +27,18 @@ class Finish(StrEnum):
     ERROR = "error"
 
 
+class StepKind(StrEnum):
+    """What keeps an engine busy."""
+
+    WARM_UP = "warm-up"
+    """The first step of its kind."""
+    CAPTURE = "capture"
+    """Of a CUDA graph, between steps."""
+    PREFILL = "prefill"
+    """Prompt tokens, beside which others may decode."""
+    DECODE = "decode"
+
+
 class Device(StrEnum):
     """What the engine computes on."""
 
@@ -138,6 +150,14 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Expect:
+    """Engine → server: the next message may take so long. Said before whatever takes long; the next message ends it."""
+
+    kind: StepKind
+    expected_s: float
+
+
+@dataclass(frozen=True)
 class Ready:
     """Engine → server: requests may come."""
 
@@ -234,7 +254,7 @@ class StepDone:
         return [TokenOut(i, token, ends.get(i), logprobs.get(i)) for i, token in rows]
 
 
-Message: TypeAlias = Start | Add | Cancel | Progress | Ready | Failed | StepDone
+Message: TypeAlias = Start | Add | Cancel | Progress | Expect | Ready | Failed | StepDone
 
 
 def encode(message: Message) -> bytes:
@@ -258,6 +278,8 @@ def decode(body: bytes) -> Message:
             return Cancel(**value)
         case "Progress":
             return Progress(**value)
+        case "Expect":
+            return Expect(StepKind(value["kind"]), value["expected_s"])
         case "Ready":
             return Ready(**value)
         case "Failed":

@@ -107,6 +107,7 @@ def serve(channel: Channel) -> NoReturn:
     start, *early = messages
     assert isinstance(start, Start), "the server's first message says what to load"
     engine = load(channel, start.settings)
+    engine.on_long_step(channel.send)
     channel.send(engine.ready)
     messages = early
     while True:

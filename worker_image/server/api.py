@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, ParamSpec, TypeVar
 from uuid import uuid4
@@ -10,13 +11,14 @@ from uuid import uuid4
 import orjson
 from aiohttp import web
 
-from crds.contract import HEADER_REQUEST_ID
+from crds.contract import HEADER_REQUEST_ID, WORKER_PATH_LOAD
 from worker_image import VERSION
 from worker_image.server.answers import Envelope, Json
 from worker_image.server.api_types import CompletionRequest, GenerationRequest, StreamOptions
 from worker_image.server.chat_types import ChatRequest
 from worker_image.server.errors import answer_for, error_answer
 from worker_image.server.generation import Generation
+from worker_image.server.load import LoadReport
 from worker_image.server.logprobs import LogprobsWriter
 from worker_image.server.plans import Job, plan_chat, plan_completion
 from worker_image.server.state import Served, ServerState
@@ -40,6 +42,7 @@ def api_app(state: ServerState) -> web.Application:
     app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[errors])
     app.on_response_prepare.append(request_id)
     app.router.add_get("/health", api.health)
+    app.router.add_get(WORKER_PATH_LOAD, api.load)
     app.router.add_get("/version", api.version)
     app.router.add_get("/v1/models", api.models)
     app.router.add_get("/v1/models/{name:.+}", api.model)
@@ -67,10 +70,14 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 class Api:
     def __init__(self, state: ServerState) -> None:
         self._state = state
+        self._load = LoadReport(state)
 
     async def health(self, _: web.Request) -> web.Response:
         problem = self._state.why_not_ready()
         return web.Response(status=200) if problem is None else error_answer(f"{problem.capitalize()}.", 503)
+
+    async def load(self, _: web.Request) -> web.Response:
+        return _json(self._load.facts(time.monotonic()))
 
     async def version(self, _: web.Request) -> web.Response:
         return _json({"version": VERSION})

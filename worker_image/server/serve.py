@@ -139,6 +139,7 @@ def served(settings: ServeSettings, loaded: Loaded) -> Served:
         tool_format=None if source is None else tool_format(source),
         grammars=GrammarCheck(text.vocabulary, GrammarLimits(timeout_s=settings.grammar_timeout_s)),
         prefix_caching=settings.prefix_caching,
+        max_num_seqs=settings.model.max_num_seqs,
     )
 
 

@@ -32,6 +32,8 @@ class Served:
     """How this model calls tools; None where it does not, or not in a way known here."""
     grammars: GrammarCheck
     prefix_caching: bool = True
+    max_num_seqs: int | None = None
+    """Choices that the engine runs at once."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def check_name(self, name: str) -> None:
@@ -82,6 +84,15 @@ class ServerState:
     @property
     def draining(self) -> bool:
         return self._draining
+
+    @property
+    def model(self) -> str | None:
+        """The first of its names; None until it is loaded."""
+        return None if self._served is None else self._served.names[0]
+
+    @property
+    def max_num_seqs(self) -> int | None:
+        return None if self._served is None else self._served.max_num_seqs
 
     @property
     def n_open(self) -> int:
