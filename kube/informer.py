@@ -30,6 +30,8 @@ INACTIVITY_TIMEOUT_S: Final = 20.0
 RECONNECT: Final = Backoff(first_s=0.1, factor=1.6, most_s=2.0)
 REFUSED: Final = Backoff(first_s=1.0, factor=2.0, most_s=15.0)
 """For answers that will not change by themselves soon: no permission, no such kind."""
+ABSENT: Final = Backoff(first_s=5.0, factor=2.0, most_s=60.0)
+"""Between looks for a kind that a cluster may do without."""
 SHORT_STREAM_S: Final = 1.0
 """A stream that the server ends sooner than this counts as a failure, so that it is not reopened in a busy loop."""
 FAILED_RESUMES_BEFORE_LIST: Final = 5
@@ -64,22 +66,29 @@ class Informer(Generic[T]):
         label_selector: str | None = None,
         field_selector: str | None = None,
         index: Mapping[str, Index[T]] | None = None,
+        optional: bool = False,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
         """`keep` gets the whole object (its `apiVersion` and `kind` filled in) and returns what to hold, or None.
 
         `index` maps a name to a function giving the keys a value is found under: `by("by_service", "demo/chat")`.
+        `optional`: a kind that the cluster need not know. While it does not, nothing is held and `present` is false;
+        it is looked for now and then.
         """
         self.resource = resource
         self.namespace = namespace
         self.synced = asyncio.Event()
         self.last_error: KubeError | None = None
+        self.present = not optional
+        """Whether the API server serves the kind."""
         self.lists = self.events = self.failures = 0
         self._client = client
         self._label_selector, self._field_selector = label_selector, field_selector
         self._store: Store[T] = Store(keep, index or {})
         self._listeners: list[Callable[[Change[T]], None]] = []
+        self._optional = optional
+        self._presence_listeners: list[Callable[[], None]] = []
         self._clock, self._rng = clock, rng or random.Random()
         self._resume_at: str | None = None
         self._failures_in_a_row = 0
@@ -133,6 +142,10 @@ class Informer(Generic[T]):
         """
         self._listeners.append(listener)
 
+    def on_presence(self, listener: Callable[[], None]) -> None:
+        """Call `listener` when an optional kind comes or goes. Register before `run`."""
+        self._presence_listeners.append(listener)
+
     # --- following -------------------------------------------------------------------------------------------
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -142,6 +155,11 @@ class Informer(Generic[T]):
             except Gone as gone:
                 log.info("%s", gone)
                 self._resume_at = None
+            except NotFound as error:
+                if self._optional:
+                    await self._wait_until_present()
+                else:
+                    await self._wait_after(error)
             except KubeError as error:
                 await self._wait_after(error)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -189,7 +207,24 @@ class Informer(Generic[T]):
         self._resume_at = version
         self.lists += 1
         self._failures_in_a_row = 0
+        self._set_present(True)
         self.synced.set()
+
+    async def _wait_until_present(self) -> None:
+        """The server does not know the kind: an answer as good as an empty list."""
+        self._heard()
+        self._resume_at = None
+        self._tell(self._store.drop_all_but(set()))
+        self._set_present(False)
+        self.synced.set()
+        await self._pause(ABSENT)
+
+    def _set_present(self, present: bool) -> None:
+        if present is not self.present:
+            self.present = present
+            log.info("The cluster %s %s.", "serves" if present else "does not serve", self.resource.collection)
+            for listener in self._presence_listeners:
+                listener()
 
     def _take(self, event: WatchEvent) -> None:
         if event.kind is not EventKind.BOOKMARK:

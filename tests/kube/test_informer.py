@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from kube.api import EventKind, WatchEvent
+from kube.backoff import Backoff
 from kube.errors import KubeError, Unreachable, error_from_answer
 from kube.informer import Change, Informer, lean
 from kube.resources import PODS, Object
@@ -22,8 +23,10 @@ def answer(code: int) -> KubeError:
 
 
 @contextlib.asynccontextmanager
-async def following(client: FakeClient) -> AsyncIterator[tuple[Informer[Object], list[Change[Object]]]]:
-    informer = Informer(client, PODS, keep=lean)
+async def following(
+    client: FakeClient, *, optional: bool = False
+) -> AsyncIterator[tuple[Informer[Object], list[Change[Object]]]]:
+    informer = Informer(client, PODS, keep=lean, optional=optional)
     seen: list[Change[Object]] = []
     informer.on_change(seen.append)
     task = asyncio.create_task(informer.run())
@@ -158,6 +161,27 @@ async def test_a_listener_that_fails_does_not_stop_the_others(caplog: pytest.Log
     assert "A listener failed on Pod demo/a" in caplog.text
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_kind_that_the_cluster_does_without_is_an_empty_list_until_it_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("kube.informer.ABSENT", Backoff(first_s=0.01, factor=1.0, most_s=0.01))
+    client = FakeClient((PODS, pod("a")))
+    client.fail_next("list", PODS, answer(404), answer(404))
+    presence: list[bool] = []
+    async with following(client, optional=True) as (informer, seen):
+        informer.on_presence(lambda: presence.append(informer.present))
+        assert not informer.present
+        assert informer.items() == []
+        assert informer.last_error is None
+        await eventually(lambda: seen, "the kind is there")
+        assert presence == [True]
+        client.fail_next("watch", PODS, answer(404))
+        client.fail_next("list", PODS, *[answer(404)] * 100)
+        client.break_streams()
+        await eventually(lambda: not informer.present, "the kind was taken away")
+        assert story(seen) == [("added", "a"), ("deleted", "a")]
 
 
 def test_the_lean_projection_drops_what_no_plan_reads() -> None:
