@@ -137,3 +137,7 @@ LABEL_LEADER: Final = f"{GROUP}/leader"
 """`true` on the operator's pod that leads: the dashboard's Service selects it."""
 LABEL_API_KEY: Final = f"{GROUP}/api-key"
 """`"true"` on each Secret of the system namespace that holds API keys; the operator reads no other."""
+
+# --- GPU pools: nodes -------------------------------------------------------------------------------------------
+ANNOTATION_MIG_GEOMETRY: Final = f"{GROUP}/mig-geometry"
+"""On a Node, from the node agent: how the driver says its GPUs can be cut; see `controllers.plans.mig.geometry`."""

@@ -1,0 +1,87 @@
+"""The benchmark of the planner: its peers obey the rules of their papers, and its fleet never holds what cannot be."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import numpy as np
+
+from benchmarks.mig.demand import from_rates, random_rates, random_services
+from benchmarks.mig.fleet import Fleet, slices
+from benchmarks.mig.nodes import timed_plan
+from benchmarks.mig.peers import PEERS, Placer, best_fit, first_fit, minimum_fragmentation
+from benchmarks.mig.run import run_peer, run_planned
+from controllers.plans.mig.demand import PlanSettings
+from controllers.plans.mig.geometry import WHOLE_GPU, family
+
+H100 = family("H100-80")
+
+
+def starts(fleet: Fleet) -> list[list[tuple[str, int]]]:
+    return [[(place.profile.name, place.start) for place, _ in gpu.used] for gpu in fleet.gpus]
+
+
+def test_first_fit_takes_the_first_gpu_and_the_first_start() -> None:
+    placer = Placer(Fleet.empty(H100, 2), first_fit)
+    for profile in ("1g.10gb", "4g.40gb", "3g.40gb"):
+        assert placer.place(profile, 0)
+    assert starts(placer.fleet) == [[("1g.10gb", 0), ("3g.40gb", 4)], [("4g.40gb", 0)]]
+
+
+def test_best_fit_takes_the_fullest_gpu_and_keeps_the_places_of_larger_profiles() -> None:
+    placer = Placer(Fleet.empty(H100, 2), best_fit)
+    for profile in ("4g.40gb", "1g.10gb", "1g.10gb"):
+        assert placer.place(profile, 0)
+    assert starts(placer.fleet)[0][0] == ("4g.40gb", 0)
+    assert starts(placer.fleet)[1] == []
+    fresh = Placer(Fleet.empty(H100, 1), best_fit)
+    fresh.place("1g.10gb", 0)
+    assert starts(fresh.fleet) == [[("1g.10gb", 6)]]
+
+
+def test_minimum_fragmentation_increment_does_not_spoil_the_start_of_4g() -> None:
+    placer = Placer(Fleet.empty(H100, 1), minimum_fragmentation)
+    assert placer.place("1g.10gb", 0)
+    assert placer.place("4g.40gb", 0)
+
+
+def test_no_heuristic_places_what_does_not_fit() -> None:
+    for rule in PEERS.values():
+        placer = Placer(Fleet.empty(H100, 1), rule)
+        assert placer.place("7g.80gb", 0)
+        assert not placer.place("1g.10gb", 0)
+        whole = Placer(Fleet.empty(H100, 1), rule)
+        assert whole.place(WHOLE_GPU, 0)
+        assert not whole.place("1g.10gb", 0)
+
+
+def test_a_worker_that_ends_makes_room() -> None:
+    placer = Placer(Fleet.empty(H100, 1), first_fit)
+    placer.place("7g.80gb", 2)
+    placer.changed(placer.fleet.take(("7g.80gb", 2), random.Random(0)))
+    assert placer.fleet.held() == Counter()
+    assert placer.place("4g.40gb", 0)
+
+
+def test_every_policy_lives_through_a_small_workload_and_the_planner_serves_most_of_p0() -> None:
+    kinds = random_services(random.Random(1), [1.0] * 6, 30)
+    workload = from_rates("w", kinds, random_rates(np.random.default_rng(1), 30, 26), 20, 1.3)
+    peers = [run_peer(H100, 20, workload, rule, 1) for rule in PEERS.values()]
+    ours = run_planned(H100, 20, workload, PlanSettings(whole_gpus=False), 1, lambda line: None)
+    assert all(0 < one.share < 1 for one in [*peers, ours])
+    assert ours.urgent_share > max(one.urgent_share for one in peers)
+    assert max(ours.gaps) < 1e-3
+
+
+def test_demand_has_the_load_that_it_was_asked_for() -> None:
+    kinds = random_services(random.Random(1), [1.0] * 6, 200)
+    workload = from_rates("w", kinds, random_rates(np.random.default_rng(1), 200, 60), 1000, 1.2)
+    mean = sum(slices(step) for step in workload.steps) / len(workload.steps)
+    assert abs(mean / 7000 - 1.2) < 0.03
+
+
+def test_a_plan_of_nodes_is_timed_with_its_gap() -> None:
+    timed = timed_plan(H100, 5, 8, 1.5, 0.5, seed=1)
+    assert timed.cpu_s > 0
+    assert timed.plan.gap < 1e-3
