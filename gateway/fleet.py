@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 
 from prometheus_client.core import Metric
 
-from gateway import health as passive
 from gateway.catalog import Catalog, Endpoint, Service, ServiceKey
 from gateway.errors import NoEndpoint
-from gateway.health import Health, HealthPolicy
+from gateway.health import passive
+from gateway.health.load import Load, Loss, ProgressPolicy, hung
+from gateway.health.passive import Health, HealthPolicy
+from gateway.health.watcher import Share, Watch
 from gateway.http1.pool import Pool, PoolLimits
 from gateway.metrics import Metrics, gauge
 from gateway.retries import RetryBudget, RetryPolicy
-from gateway.routing import Candidate, Selection, least_loaded, select
+from gateway.routing.selection import Candidate, Selection, least_loaded, select
 
 log = logging.getLogger(__name__)
 
@@ -32,18 +35,64 @@ SWEEP_S = 2.0
 """Between searches for idle upstream connections to close."""
 
 
+OnLost = Callable[["ServiceState", "Backend", Loss], None]
+"""Called in the moment in which a worker is found to do nothing; what is open there will not come."""
+
+
 class Backend:
-    """One endpoint with what we know of it ourselves."""
+    """One endpoint with what we know of it ourselves, and what it says of itself (it is the `Ear` of its `Watch`)."""
 
-    __slots__ = ("endpoint", "health", "host", "in_flight", "pool", "revision")
+    __slots__ = (
+        "_state",
+        "endpoint",
+        "health",
+        "heard",
+        "host",
+        "in_flight",
+        "load",
+        "loss",
+        "pool",
+        "revision",
+        "watch",
+    )
 
-    def __init__(self, endpoint: Endpoint, pool: Pool) -> None:
+    def __init__(self, endpoint: Endpoint, state: ServiceState, fleet: Fleet) -> None:
         self.endpoint = endpoint
-        self.pool = pool
+        self.pool = fleet.pool(endpoint)
         self.host = endpoint.where.encode()
         self.revision = endpoint.revision.encode()
         self.in_flight = 0
+        self.heard = 0
+        """Counts pieces of answers, whatever they are: signs of life."""
         self.health = Health()
+        self.load: Load | None = None
+        """Its newest report; None for a worker that makes none."""
+        self.loss: Loss | None = None
+        """Why it is believed to do nothing, while it is."""
+        self._state = state
+        self.watch = Watch(self, fleet.watch_pool(endpoint), self, fleet.watching)
+
+    @property
+    def slots(self) -> int | None:
+        """Requests that it runs at the same time, as it says."""
+        return self.load.max_num_seqs if self.load else None
+
+    def close(self) -> None:
+        self.watch.stop()
+        self.pool.close()
+
+    def on_load(self, load: Load) -> None:
+        self.load = load
+        self._state.reported(self, load)
+
+    def on_mute(self) -> None:
+        self.load = None
+        self._state.recovered(self)
+
+    def on_loss(self, loss: Loss) -> None:
+        # One that is not ready yet need not answer; one that is leaving must, while we wait for something from it.
+        if self.endpoint.ready or self.in_flight:
+            self._state.lost(self, loss)
 
 
 class ServiceState:
@@ -139,6 +188,61 @@ class ServiceState:
         backend.health = passive.said_draining(backend.health, now_s, self._fleet.health_policy)
         self._valid_until_s = 0.0
 
+    # --- what the endpoints say of themselves -------------------------------------------------------------------
+
+    def reported(self, backend: Backend, load: Load) -> None:
+        loss = hung(load, self._fleet.progress_policy)
+        if loss is not None:
+            self.lost(backend, loss)
+        else:
+            self.recovered(backend)
+        now_s = self._fleet.now_s()
+        until_s = backend.health.draining_until_s
+        if load.draining and (until_s is None or until_s < now_s + 1.0):
+            self.said_draining(backend, now_s)
+
+    def lost(self, backend: Backend, loss: Loss) -> None:
+        before, backend.loss = backend.loss, loss
+        if before is not None and before.evidence is loss.evidence:
+            return
+        self._valid_until_s = 0.0
+        self.metrics.lost(loss.evidence)
+        out = sum(one.loss is not None for one in self.backends)
+        pod, counts = backend.endpoint.pod, f"{out} of {len(self.backends)}"
+        log.warning(
+            "%s: endpoint %s is lost (%s): %s; %s", self.service.key, pod, loss.evidence.value, loss.message, counts
+        )
+        self._fleet.tell_lost(self, backend, loss)
+
+    def recovered(self, backend: Backend) -> None:
+        loss, backend.loss = backend.loss, None
+        if loss is None:
+            return
+        policy, now_s = self._fleet.health_policy, self._fleet.now_s()
+        backend.health = passive.returned(backend.health, now_s)
+        self._valid_until_s = 0.0
+        log.warning(
+            "%s: endpoint %s is back: it gets %g of an equal part of the load, all of it in %g s",
+            self.service.key, backend.endpoint.pod, policy.return_share, policy.return_s,
+        )  # fmt: skip
+        self.wake_if_possible(now_s)
+
+    def has_other(self, backend: Backend) -> bool:
+        """Whether another endpoint is healthy, so that what is open on this one can move."""
+        now_s = self._fleet.now_s()
+        if now_s >= self._valid_until_s:
+            self._select(now_s)
+        return self._selection.healthy and any(one is not backend for one in self._usable)
+
+    @property
+    def slots(self) -> int | None:
+        """Requests that the endpoints which may be chosen run at the same time; None where none of them says."""
+        now_s = self._fleet.now_s()
+        if now_s >= self._valid_until_s:
+            self._select(now_s)
+        told = [one.slots for one in self._usable if one.slots is not None]
+        return sum(told) if told else None
+
     def update(self, service: Service) -> None:
         """Takes over a new view of the service."""
         known = {_identity(one.endpoint): one for one in self.backends}
@@ -146,11 +250,11 @@ class ServiceState:
         for endpoint in service.endpoints:
             backend = known.pop(_identity(endpoint), None)
             if backend is None:
-                backend = Backend(endpoint, self._fleet.pool(endpoint))
+                backend = Backend(endpoint, self, self._fleet)
             backend.endpoint = endpoint
             kept.append(backend)
         for backend in known.values():
-            backend.pool.close()
+            backend.close()
         self.service = service
         self.backends = kept
         self._valid_until_s = 0.0
@@ -159,7 +263,7 @@ class ServiceState:
     def retire(self) -> None:
         self.gone = True
         for backend in self.backends:
-            backend.pool.close()
+            backend.close()
         self.backends = []
         self._valid_until_s = 0.0
         self.metrics.forget()
@@ -172,13 +276,15 @@ class ServiceState:
 
     def states(self, now_s: float) -> dict[str, int]:
         """How many endpoints are in which state, for metrics."""
-        counts = {"ready": 0, "not_ready": 0, "terminating": 0, "draining": 0, "ejected": 0}
+        counts = {"ready": 0, "not_ready": 0, "terminating": 0, "draining": 0, "ejected": 0, "lost": 0}
         for one in self.backends:
             candidate = self._candidate(one, now_s)
             if candidate.terminating:
                 counts["terminating"] += 1
             elif not candidate.ready:
                 counts["not_ready"] += 1
+            elif one.loss is not None:
+                counts["lost"] += 1
             elif candidate.draining:
                 counts["draining"] += 1
             else:
@@ -198,7 +304,7 @@ class ServiceState:
             ready=backend.endpoint.ready,
             terminating=backend.endpoint.terminating,
             draining=passive.is_draining(backend.health, now_s),
-            ejected=passive.is_ejected(backend.health, now_s),
+            ejected=backend.loss is not None or passive.is_ejected(backend.health, now_s),
         )
 
     def _wake(self) -> None:
@@ -217,13 +323,21 @@ class Fleet:
     """All services of the present view."""
 
     def __init__(
-        self, metrics: Metrics, health_policy: HealthPolicy, retry_policy: RetryPolicy, pool_limits: PoolLimits
+        self,
+        metrics: Metrics,
+        health_policy: HealthPolicy,
+        retry_policy: RetryPolicy,
+        pool_limits: PoolLimits,
+        progress_policy: ProgressPolicy,
     ) -> None:
         self.metrics = metrics
         self.health_policy = health_policy
+        self.progress_policy = progress_policy
         self.retry_policy = retry_policy
         self._pool_limits = pool_limits
         self._loop = asyncio.get_running_loop()
+        self.watching = Share(progress_policy, self._loop)
+        self._on_lost: list[OnLost] = []
         self._states: dict[ServiceKey, ServiceState] = {}
         self._next_sweep_s = 0.0
         metrics.observe(self._gauges)
@@ -233,6 +347,19 @@ class Fleet:
 
     def pool(self, endpoint: Endpoint) -> Pool:
         return Pool(endpoint.address, endpoint.port, self._pool_limits, self._loop)
+
+    def watch_pool(self, endpoint: Endpoint) -> Pool:
+        """For questions about load: never behind requests, and never waiting for long."""
+        limits = replace(self._pool_limits, idle_connections=1, connect_timeout_s=self.progress_policy.answer_within_s)
+        return Pool(endpoint.address, endpoint.port, limits, self._loop)
+
+    def on_lost(self, tell: OnLost) -> None:
+        """From now on, `tell` is called when a worker is lost."""
+        self._on_lost.append(tell)
+
+    def tell_lost(self, state: ServiceState, backend: Backend, loss: Loss) -> None:
+        for tell in self._on_lost:
+            tell(state, backend, loss)
 
     def get(self, key: ServiceKey) -> ServiceState | None:
         return self._states.get(key)
@@ -267,7 +394,7 @@ class Fleet:
     def close(self) -> None:
         for state in self._states.values():
             for backend in state.backends:
-                backend.pool.close()
+                backend.close()
 
     def _gauges(self) -> Iterable[Metric]:
         now_s = self.now_s()

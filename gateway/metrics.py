@@ -21,6 +21,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.catalog import ServiceKey
+from gateway.health.load import Evidence
 from gateway.retries import Failure
 from gateway.usage import Usage
 
@@ -44,6 +45,7 @@ class Metrics:
         self.output_tokens = self._counter("output_tokens", "Generated tokens of completed requests.", _BY_SERVICE)
         self.retries = self._counter("retries", "Attempts that were repeated.", (*_BY_SERVICE, "reason"))
         self.ejections = self._counter("ejections", "Endpoints ejected for failing.", _BY_SERVICE)
+        self.losses = self._counter("losses", "Workers found stopped, hung or gone.", (*_BY_SERVICE, "evidence"))
         self.connect_errors = self._counter("upstream_connect_errors", "Connections refused or late.", _BY_SERVICE)
         self.broken_streams = self._counter("broken_streams", "Streams whose worker died midway.", _BY_SERVICE)
         self.sla_requests = self._counter(
@@ -92,6 +94,7 @@ class ServiceMetrics:
         self._requests: dict[tuple[str, int], Counter] = {}
         self._retries: dict[Failure, Counter] = {}
         self._sla: dict[bool, Counter] = {}
+        self._losses: dict[Evidence, Counter] = {}
         self.ejections = metrics.ejections.labels(*self._labels)
         self.connect_errors = metrics.connect_errors.labels(*self._labels)
         self.broken_streams = metrics.broken_streams.labels(*self._labels)
@@ -127,6 +130,12 @@ class ServiceMetrics:
             child = self._retries[failure] = self._metrics.retries.labels(*self._labels, failure.value)
         child.inc()
 
+    def lost(self, evidence: Evidence) -> None:
+        child = self._losses.get(evidence)
+        if child is None:
+            child = self._losses[evidence] = self._metrics.losses.labels(*self._labels, evidence.value)
+        child.inc()
+
     def forget(self) -> None:
         metrics = self._metrics
         plain = (metrics.latency, metrics.ttft, metrics.ejections, metrics.connect_errors, metrics.broken_streams)
@@ -137,6 +146,8 @@ class ServiceMetrics:
             metrics.requests.remove(tenant, *self._labels, str(code))
         for failure in self._retries:
             metrics.retries.remove(*self._labels, failure.value)
+        for evidence in self._losses:
+            metrics.losses.remove(*self._labels, evidence.value)
         for met in self._sla:
             metrics.sla_requests.remove(*self._labels, "ttft", "true" if met else "false")
 

@@ -12,6 +12,7 @@ import time
 
 from gateway.errors import DeadlineExceeded, UnknownModel, UpstreamFailed, stream_event
 from gateway.fleet import Backend, ServiceState
+from gateway.health.load import Loss
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.messages import Reply
 from gateway.http1.pool import ConnectError
@@ -19,6 +20,7 @@ from gateway.relay import Flight, Relay
 from gateway.retries import Failure, RetryPolicy, delay_s
 
 BUDGET_POLL_S = 0.2
+_FREE = frozenset({Failure.DRAINING, Failure.LOST})
 _UNANSWERED = (Failure.CLOSED, Failure.RESET)
 _WORKER_FAULTS = frozenset({500, 502, 504})
 """Answers that count against a worker. 503 does not: a worker with a full queue is healthy."""
@@ -52,10 +54,18 @@ class Proxy:
                 state.open_streams -= 1
 
     def tick(self) -> None:
-        """Ends the attempts whose deadline has passed."""
+        """Ends the attempts whose deadline has passed, and those on a lost worker as soon as another can take them."""
         now_s = self._loop.time()
         for relay in list(self._relays):
             relay.expire_if_due(now_s)
+            if relay.backend.loss is not None and relay.state.has_other(relay.backend):
+                relay.lose()
+
+    def on_lost(self, state: ServiceState, backend: Backend, loss: Loss) -> None:
+        """What is open on a worker that does nothing goes elsewhere at once, where there is an elsewhere."""
+        if state.has_other(backend):
+            for relay in [one for one in self._relays if one.backend is backend]:
+                relay.lose()
 
     async def _try_once(self, flight: Flight, reply: Reply) -> bool:
         """True when the request needs nothing more."""
@@ -90,8 +100,8 @@ class Proxy:
             raise UpstreamFailed(f"{flight.retries} attempts failed, the last by '{failure.value}'.", retry_after_s=5)
         flight.tried.append(backend)
         await self._sleep(flight, delay_s(flight.retries, self._policy, self._rng))
-        # A draining worker refused without starting, so repeating that adds no load to anybody.
-        if failure is not Failure.DRAINING:
+        # A draining worker refused without starting and a lost one does nothing, so repeating adds no load to anybody.
+        if failure not in _FREE:
             while not flight.state.budget.spend(self._loop.time()):
                 await self._sleep(flight, BUDGET_POLL_S)
         flight.state.metrics.retried(failure)
@@ -150,6 +160,8 @@ class Proxy:
         now_s = self._loop.time()
         if failure is Failure.DRAINING:
             state.said_draining(backend, now_s)
+        elif failure is Failure.LOST:
+            return  # judged already, by better evidence
         elif failure is not None or relay.status in _WORKER_FAULTS:
             state.failed(backend, now_s)
         else:

@@ -136,6 +136,14 @@ class Relay:
     def status(self) -> int:
         return self._status
 
+    @property
+    def backend(self) -> Backend:
+        return self._backend
+
+    @property
+    def state(self) -> ServiceState:
+        return self._flight.state
+
     def send(self) -> None:
         flight = self._flight
         head = (
@@ -150,6 +158,12 @@ class Relay:
             self._connection.abort()
             self.done.set_result(Failure.TIMEOUT)
 
+    def lose(self) -> None:
+        """The worker was found to do nothing: what it owes will not come."""
+        if not self.done.done():
+            self._connection.abort()
+            self.done.set_result(Failure.LOST)
+
     # --- Receiver -----------------------------------------------------------------------------------------------
 
     def on_head(self, status: int, headers: Headers) -> None:
@@ -160,6 +174,7 @@ class Relay:
         self._draining = status == 503 and any(name == _DRAINING for name, _ in headers)
 
     def on_data(self, data: bytes) -> None:
+        self._backend.heard += 1
         if self._draining:
             return
         if self._live:

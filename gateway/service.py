@@ -19,7 +19,8 @@ from gateway.admin import Admin, Readiness
 from gateway.catalog import Catalog, CatalogSource
 from gateway.fleet import Fleet
 from gateway.frontend import Frontend
-from gateway.health import HealthPolicy
+from gateway.health.load import ProgressPolicy
+from gateway.health.passive import HealthPolicy
 from gateway.http1.listener import Listener
 from gateway.http1.pool import PoolLimits
 from gateway.metrics import Metrics, gauge
@@ -45,8 +46,9 @@ class Gateway:
         self._metrics = Metrics()
         self._access_log = AccessLog(sys.stdout.buffer, settings.access_log_share, rng)
         retry_policy = RetryPolicy()
-        self._fleet = Fleet(self._metrics, HealthPolicy(), retry_policy, PoolLimits())
+        self._fleet = Fleet(self._metrics, HealthPolicy(), retry_policy, PoolLimits(), ProgressPolicy())
         self._proxy = Proxy(retry_policy, rng)
+        self._fleet.on_lost(self._proxy.on_lost)
         self._frontend = Frontend(self._fleet, self._proxy, self._metrics, self._access_log, settings.requests)
         self._listener = Listener(self._frontend, settings.limits)
         self._admin = Admin(self._readiness, self._metrics, self._fleet, self._proxy, self.begin_drain)

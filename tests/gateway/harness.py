@@ -136,6 +136,11 @@ class FakeWorker:
         self.name = name
         self.asked: list[Asked] = []
         self.connections = 0
+        self.load: dict[str, Any] | None = None
+        """What it says of itself on `GET /load`; None for a worker that knows no such thing."""
+        self.load_asked = 0
+        self.silent = False
+        """It takes questions about its load and answers none."""
         self.left = 0
         """Connections that the gateway ended while they were being answered."""
         self.lines: set[_Line] = set()
@@ -168,6 +173,7 @@ class _Line(asyncio.Protocol):
         self._worker = worker
         self._buffer = b""
         self._task: asyncio.Task[None] | None = None
+        self._watches = False
         self.writable = asyncio.Event()
         self.writable.set()
 
@@ -200,14 +206,39 @@ class _Line(asyncio.Protocol):
         if len(rest) < size:
             return
         self._buffer = rest[size:]
+        if line.startswith("GET /load "):
+            self._tell_load()
+            return
         asked = Asked(line, headers, rest[:size])
         worker = self._worker
         worker.asked.append(asked)
         behaviour = worker.behaviours.pop(0) if len(worker.behaviours) > 1 else worker.behaviours[0]
         self._task = asyncio.ensure_future(self._behave(behaviour, Exchange(asked, self, worker)))
 
+    def _tell_load(self) -> None:
+        """On a connection that has nothing to do with requests, so it is not counted among theirs."""
+        worker = self._worker
+        if not self._watches:
+            self._watches = True
+            worker.connections -= 1
+        worker.load_asked += 1
+        if worker.silent:
+            return
+        body = b"" if worker.load is None else orjson.dumps(worker.load)
+        status = "404 Not Found" if worker.load is None else "200 OK"
+        head = f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+        self.transport.write(head.encode() + body)
+
     async def _behave(self, behaviour: Behaviour, exchange: Exchange) -> None:
         await behaviour(exchange)
+
+
+def load(**changes: Any) -> dict[str, Any]:
+    """What an idle worker of eight slots says."""
+    return {
+        "model": "chat", "ready": True, "message": None, "draining": False, "running": 0, "waiting": 0,
+        "max_num_seqs": 8, "kv_usage": 0.0, "utilisation": 0.0, "steps": 1, "stalled_s": 0.0, "step": None,
+    } | changes  # fmt: skip
 
 
 def delta(text: str) -> dict[str, Any]:

@@ -99,6 +99,11 @@ def failed(health: Health, now_s: float, policy: HealthPolicy, *, endpoints: int
     )
 
 
+def returned(health: Health, now_s: float) -> Health:
+    """It was lost and answers again: it comes back as slowly as after an ejection."""
+    return replace(health, failures_in_a_row=0, ejected_until_s=now_s)
+
+
 def said_draining(health: Health, now_s: float, policy: HealthPolicy) -> Health:
     """The endpoint refused a request because it drains: not a failure, but nothing more goes there."""
     return replace(health, draining_until_s=now_s + policy.draining_memory_s)

@@ -30,6 +30,10 @@ class Selection:
     reason: str
     message: str
 
+    @property
+    def healthy(self) -> bool:
+        return self.reason == "Healthy"
+
 
 def select(candidates: Sequence[Candidate]) -> Selection:
     """The healthy ones; when there are none, the ejected ones, since a doubtful answer is better than none."""

@@ -1,0 +1,104 @@
+"""What a worker says of itself on `GET /load`, read with suspicion, and what follows for its health. Pure.
+
+Bytes that are not such a report are no report: a worker of another make serves without one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import orjson
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One report. Shares are between 0 and 1."""
+
+    ready: bool = True
+    draining: bool = False
+    running: int = 0
+    waiting: int = 0
+    max_num_seqs: int | None = None
+    kv_usage: float = 0.0
+    utilisation: float = 0.0
+    steps: int = 0
+    stalled_s: float = 0.0
+    """For how long the engine has owed an answer without a sign of progress."""
+    step_kind: str | None = None
+    """What it said before something that takes long."""
+    expected_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressPolicy:
+    ask_every_s: float = 0.25
+    answer_within_s: float = 0.6
+    """A worker that answers nothing at all for so long is stopped, or its machine is gone."""
+    hung_after_s: float = 1.8
+    """Of no progress, where it said nothing of a long step."""
+    patience: float = 3.0
+    """A step that was announced may take so many times what was expected of it, before that."""
+
+
+class Evidence(Enum):
+    """How it is known that a worker does nothing. The values are metric labels."""
+
+    REFUSED = "refused"
+    """Nobody listens at its address."""
+    SILENT = "silent"
+    """It takes connections and answers none."""
+    HUNG = "hung"
+    """It answers, owes tokens, and makes none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A worker does nothing, by which evidence, and with the numbers."""
+
+    evidence: Evidence
+    message: str
+
+
+def load_in(body: bytes) -> Load | None:
+    """The report, or None for anything else."""
+    try:
+        told: Any = orjson.loads(body)
+        if not isinstance(told, dict) or "steps" not in told or "stalled_s" not in told:
+            return None
+        step = told.get("step") or {}
+        slots = told.get("max_num_seqs")
+        return Load(
+            ready=told.get("ready") is True,
+            draining=told.get("draining") is True,
+            running=max(int(told.get("running", 0)), 0),
+            waiting=max(int(told.get("waiting", 0)), 0),
+            max_num_seqs=int(slots) if slots else None,
+            kv_usage=_share(told.get("kv_usage", 0.0)),
+            utilisation=_share(told.get("utilisation", 0.0)),
+            steps=int(told["steps"]),
+            stalled_s=max(float(told["stalled_s"]), 0.0),
+            step_kind=str(step["kind"])[:32] if step else None,
+            expected_s=min(max(float(step["expected_s"]), 0.0), 600.0) if step else 0.0,
+        )
+    except (orjson.JSONDecodeError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        return None
+
+
+def _share(value: Any) -> float:
+    return min(max(float(value), 0.0), 1.0)
+
+
+def hung(load: Load, policy: ProgressPolicy) -> Loss | None:
+    """A worker that answers HTTP but owes tokens and makes no step; not one that said why that takes long."""
+    allowed_s = policy.hung_after_s + policy.patience * load.expected_s
+    if not load.ready or load.stalled_s <= allowed_s:
+        return None
+    said = (
+        f"{policy.patience:g} × {load.expected_s:g} s for {load.step_kind}" if load.step_kind else "no long step said"
+    )
+    return Loss(
+        Evidence.HUNG,
+        f"{load.running + load.waiting} requests and no step for {load.stalled_s:.1f} s > {allowed_s:.1f} s ({said})",
+    )

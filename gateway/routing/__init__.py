@@ -1,0 +1,1 @@
+"""Which revision, then which worker, and why. Pure: every policy is a function from candidates to a choice."""
