@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from crds.conditions import Condition
-from crds.fields import Duration, ListMap, ObjectName, Part, Quantity, Rule
+from crds.fields import ListMap, ObjectName, Part, Quantity, Rule
+from crds.rollout import Rollout, RolloutStatus
 from crds.scaling import Scaling, ScalingStatus
 from crds.traffic import TrafficShare
 
@@ -73,24 +74,6 @@ class Engine(Part):
     kv_cache: Annotated[
         Quantity | None, Field(description="Memory for the paged KV cache of one worker, for example 512Mi.")
     ] = None
-
-
-class Rollout(Part):
-    """How a new revision replaces the old one."""
-
-    rules: ClassVar = (
-        Rule("self.maxSurge + self.maxUnavailable >= 1", "maxSurge and maxUnavailable must not both be 0"),
-    )
-    max_surge: Annotated[int, Field(description="Workers above the desired number while rolling.", ge=0, le=100)] = 1
-    max_unavailable: Annotated[
-        int, Field(description="Workers that may be missing from the desired number while rolling.", ge=0, le=100)
-    ] = 0
-    revision_history_limit: Annotated[
-        int, Field(description="Earlier revisions kept at 0 workers, ready to be rolled back to.", ge=0, le=20)
-    ] = 3
-    drain_timeout: Annotated[
-        Duration, Field(description="How long a worker that leaves may go on with its open streams.")
-    ] = "2m"
 
 
 class Toleration(Part):
@@ -193,3 +176,6 @@ class InferenceServiceStatus(Part):
         str | None, Field(description="Label selector of the workers, for autoscalers.", max_length=512)
     ] = None
     scaling: Annotated[ScalingStatus | None, Field(description="What the operator makes of spec.scaling.")] = None
+    rollout: Annotated[
+        RolloutStatus | None, Field(description="How far the rollout is; absent with strategy rolling.")
+    ] = None

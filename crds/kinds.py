@@ -85,6 +85,7 @@ INFERENCE_SERVICE = Kind(
         Column("SLA", ".spec.sla"),
         _AGE,
         Column("Tenant", ".status.tenant", wide=True),
+        Column("Rollout", ".status.rollout.summary", wide=True),
         Column("URL", ".status.url", wide=True),
         _MESSAGE,
     ),

@@ -47,6 +47,21 @@ def _written(kind: str, says: str, **spec: Any) -> Case:
     return Case(f"{kind}: {says}", valid(kind, **spec), says)
 
 
+def _rollouts() -> Iterator[Case]:
+    """Rollouts that contradict themselves."""
+    wrong: list[tuple[str, Object]] = [
+        ("set maxSurge to 1 or more", {"strategy": "canary", "maxSurge": 0, "maxUnavailable": 1}),
+        ("steps need strategy canary or blueGreen", {"steps": [{"weight": 5}]}),
+        ("a step of a canary has a weight below 100", {"strategy": "canary", "steps": [{"weight": 100}]}),
+        ("a step of blueGreen has weight 0 or 100", {"strategy": "blueGreen", "steps": [{"weight": 50}]}),
+        ("weights of steps must not fall", {"strategy": "canary", "steps": [{"weight": 10}, {"weight": 5}]}),
+        ("a step of weight 0 needs mirror", {"strategy": "canary", "steps": [{"weight": 0}]}),
+        ("abort and promote name the same revision", {"abort": "a1", "promote": "a1"}),
+        ("tolerance must be smaller than margin", {"analysis": {"tolerance": 20, "margin": 20}}),
+    ]
+    return (_written("InferenceService", says, rollout=rollout) for says, rollout in wrong)
+
+
 CPU = {"cpu": {}}
 WINDOW = {"name": "day", "start": "08:00", "end": "18:00"}
 WRITTEN = [
@@ -74,6 +89,7 @@ WRITTEN = [
         "InferenceService", "set exactly one of cpu, gpu and mig", accelerator={"gpu": {}, "mig": {"profile": "1g.5gb"}}
     ),
     _written("InferenceService", "maxSurge and maxUnavailable must not both be 0", rollout={"maxSurge": 0}),
+    *_rollouts(),
     _written("InferenceService", "spec.scaling.max: Required value", scaling={"min": 1}),
     _written("InferenceService", "spec.accelerator.mig.profile: Required value", accelerator={"mig": {}}),
     _written("SLA", "set at least one of ttft, tpot and e2e", targets={"percentile": 90}),

@@ -110,7 +110,8 @@ def test_defaults_are_filled_in_so_that_the_object_says_what_holds(cluster: Clus
     done = cluster.apply(valid("InferenceService"), "--dry-run=server", "-o", "yaml")
     spec = yaml.safe_load(done.stdout)["spec"]
     assert spec["accelerator"]["cpu"] == {"cores": "1", "memory": "2Gi"}
-    assert spec["rollout"] == {"maxSurge": 1, "maxUnavailable": 0, "revisionHistoryLimit": 3, "drainTimeout": "2m"}
+    numbers = {"maxSurge": 1, "maxUnavailable": 0, "revisionHistoryLimit": 3, "drainTimeout": "2m"}
+    assert spec["rollout"] == {"strategy": "rolling", "paused": False, **numbers}
     assert "replicas" not in spec
 
 
