@@ -5,6 +5,8 @@ operator in the middle is no special case. Two promises, for N wanted workers:
 
 - never fewer than N - maxUnavailable ready workers over all revisions together, if that many were ready before;
 - never more than N + maxSurge workers are asked for, but a worker that serves is not taken away only to honour that.
+
+A revision that is tried out stands `beside` the target with a number of its own; both promises count it.
 """
 
 from __future__ import annotations
@@ -79,16 +81,31 @@ class RolloutPlan:
         return not self.moves and not self.remove
 
 
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A revision that is tried out next to the target, and how many workers it should have."""
+
+    name: str
+    replicas: int
+
+
 def plan_rollout(
-    target: str, states: Sequence[RevisionState], limits: RolloutLimits, *, may_grow: bool = True
+    target: str,
+    states: Sequence[RevisionState],
+    limits: RolloutLimits,
+    *,
+    may_grow: bool = True,
+    beside: Beside | None = None,
 ) -> RolloutPlan:
-    """The next step towards all workers being of revision `target`, which need not exist yet.
+    """The next step towards all workers being of revision `target`, which need not exist yet, but for those `beside`.
 
     `may_grow=False` when no new worker may start: then numbers only fall.
     """
-    new = next((state for state in states if state.name == target), RevisionState(target, 0, 0, 0))
-    olds = _least_worth_first(state for state in states if state.name != target)
-    step = _Step(new, tuple(olds), limits, {state.name: state.replicas for state in (new, *olds)})
+    new = _named(target, states)
+    tried = _named(beside.name, states) if beside else None
+    olds = _least_worth_first(state for state in states if state not in (new, tried))
+    everyone = (new, *olds, *([tried] if tried else []))
+    step = _Step(new, tuple(olds), limits, {state.name: state.replicas for state in everyone}, tried, beside)
     # Workers that help nobody go first: they make room without costing a ready one.
     step.drop_broken()
     if all(state.settled for state in states):
@@ -96,10 +113,18 @@ def plan_rollout(
         step.lower_target()
         step.drop_unready()
         step.retire_ready()
+        # What is tried beyond the surge takes the place of workers of the target, once it can.
+        step.lower_tried()
+        step.make_place()
     if may_grow:
         step.grow_target()
         step.restore_serving()
+        step.grow_tried()
     return step.plan(remove=may_grow)
+
+
+def _named(name: str, states: Sequence[RevisionState]) -> RevisionState:
+    return next((state for state in states if state.name == name), RevisionState(name, 0, 0, 0))
 
 
 def _least_worth_first(states: Iterable[RevisionState]) -> list[RevisionState]:
@@ -112,9 +137,19 @@ class _Step:
     """One step while it is worked out; `wanted` is what changes."""
 
     def __init__(
-        self, new: RevisionState, olds: tuple[RevisionState, ...], limits: RolloutLimits, wanted: dict[str, int]
+        self,
+        new: RevisionState,
+        olds: tuple[RevisionState, ...],
+        limits: RolloutLimits,
+        wanted: dict[str, int],
+        tried: RevisionState | None = None,
+        beside: Beside | None = None,
     ) -> None:
         self.new, self.olds, self.limits, self.wanted = new, olds, limits, wanted
+        self.tried, self.beside = tried, beside
+        self.everyone = (new, *olds, *([tried] if tried else []))
+        share = beside.replicas if beside else 0
+        self.goal = min(limits.desired, max(0, limits.most - share))
 
     # --- counting ----------------------------------------------------------------------------------------------
     def ready(self, state: RevisionState) -> int:
@@ -125,15 +160,19 @@ class _Step:
         return self.wanted[state.name] - self.ready(state)
 
     def ready_total(self) -> int:
-        return sum(self.ready(state) for state in (self.new, *self.olds))
+        return sum(self.ready(state) for state in self.everyone)
+
+    def spare_ready(self) -> int:
+        return max(0, self.ready_total() - self.limits.minimum_ready)
 
     def spare_total(self) -> int:
         """Workers of old revisions that the minimum does not need, should all of them be or become ready."""
-        return sum(self.wanted.values()) - self.unready(self.new) - self.limits.minimum_ready
+        unready = self.unready(self.new) + (self.unready(self.tried) if self.tried else 0)
+        return sum(self.wanted.values()) - unready - self.limits.minimum_ready
 
     def room(self) -> int:
         """Workers that may be added. What is about to go still counts: it occupies its node."""
-        held = sum(max(state.pods, self.wanted[state.name]) for state in (self.new, *self.olds))
+        held = sum(max(state.pods, self.wanted[state.name]) for state in self.everyone)
         return max(0, self.limits.most - held)
 
     # --- the parts of a step, in order ---------------------------------------------------------------------------
@@ -157,12 +196,22 @@ class _Step:
 
     def retire_ready(self) -> None:
         for old in self.olds:
-            spare = self.ready_total() - self.limits.minimum_ready
-            self.wanted[old.name] -= max(0, min(self.ready(old), spare))
+            self.wanted[old.name] -= min(self.ready(old), self.spare_ready())
+
+    def lower_tried(self) -> None:
+        """The wanted number fell, and the share of what is tried with it."""
+        if self.tried and self.beside:
+            excess = max(0, self.wanted[self.tried.name] - self.beside.replicas)
+            self.wanted[self.tried.name] -= min(excess, self.unready(self.tried) + self.spare_ready())
+
+    def make_place(self) -> None:
+        """Only workers that the minimum can spare, ready or not: those that blink will be needed again."""
+        excess = max(0, self.wanted[self.new.name] - self.goal)
+        self.wanted[self.new.name] -= min(excess, self.spare_ready())
 
     def grow_target(self) -> None:
         """While old workers serve, a revision that has not shown that it works gets no more than the allowance."""
-        wanted = min(self.limits.desired, self.wanted[self.new.name] + self.room())
+        wanted = min(self.goal, self.wanted[self.new.name] + self.room())
         if any(self.ready(old) for old in self.olds):
             allowance = self.limits.max_surge + self.limits.max_unavailable
             wanted = min(wanted, self.ready(self.new) + allowance)
@@ -178,13 +227,22 @@ class _Step:
             return
         best = max(serving, key=lambda old: (old.ready, old.created))
         covered = self.ready(self.new) + sum(self.wanted[old.name] for old in self.olds)
+        covered += self.ready(self.tried) if self.tried else 0
         self.wanted[best.name] += min(max(0, self.limits.minimum_ready - covered), self.room())
+
+    def grow_tried(self) -> None:
+        """Last of all: until it has shown that it works it gets no more than the allowance."""
+        if self.tried and self.beside:
+            allowance = self.limits.max_surge + self.limits.max_unavailable
+            wanted = min(self.beside.replicas, self.wanted[self.tried.name] + self.room())
+            wanted = min(wanted, self.ready(self.tried) + allowance)
+            self.wanted[self.tried.name] = max(wanted, self.wanted[self.tried.name])
 
     # --- the result ------------------------------------------------------------------------------------------------
     def plan(self, *, remove: bool) -> RolloutPlan:
         moves = tuple(
             Move(state.name, state.replicas, self.wanted[state.name])
-            for state in (*self.olds, self.new)
+            for state in (*self.everyone[1:], self.new)
             if state.replicas != self.wanted[state.name]
         )
         reason, message = self._why(moves)
@@ -201,6 +259,12 @@ class _Step:
         if old:
             waiting = self.unready(self.new)
             return "Waiting", f"{old} old stay until {waiting} new are ready: {arithmetic}"
+        if self.tried and self.beside:
+            tried = f"{self.ready(self.tried)} of {self.beside.replicas} of {self.tried.name}"
+            return (
+                "Settled",
+                f"{self.ready(self.new)} of {self.goal} of {self.new.name} and {tried} ready: {arithmetic}",
+            )
         return "Settled", f"{self.ready(self.new)} of {self.limits.desired} ready"
 
 

@@ -16,11 +16,12 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import gammaln
 
 Array = npt.NDArray[np.float64]
 
-_ENOUGH_VARIANCE: Final = 30.0
-"""From here on the saddlepoint approximation errs by less than 1e-4 of the probability."""
+_ENOUGH_VARIANCE: Final = 12.0
+"""From here on the saddlepoint approximation errs by less than 1e-3 of the probability."""
 _NEWTON_STEPS: Final = 10
 
 
@@ -31,6 +32,8 @@ def log_ratios(candidate: Array, pool: Array, scores: Array, tilts: Array) -> Ar
     tilts: (tilts,). Returns (..., tilts); 0 where the candidate has none or all of the pool.
     """
     used = pool.reshape(-1, pool.shape[-1]).any(0)
+    if not used.any():
+        return np.zeros((*pool.shape[:-1], len(tilts)))
     candidate, pool, scores = candidate[..., used], pool[..., used], scores[..., used]
     drawn, total = candidate.sum(-1), pool.sum(-1)
     telling = (drawn > 0) & (drawn < total)
@@ -39,9 +42,13 @@ def log_ratios(candidate: Array, pool: Array, scores: Array, tilts: Array) -> Ar
     pool_safe = np.where(telling[..., None], pool, 1.0)
     weights = tilts[:, None] * scores[..., None, :]
     tilted = _log_normaliser(weights, pool_safe[..., None, :], drawn_safe[..., None])
-    chance = _log_normaliser(np.zeros_like(weights[..., :1, :]), pool_safe[..., None, :], drawn_safe[..., None])
+    chance = _log_subsets(pool_safe.sum(-1), drawn_safe)
     sums = (candidate * scores).sum(-1)
-    return np.where(telling[..., None], tilts * sums[..., None] - (tilted - chance), 0.0)
+    return np.where(telling[..., None], tilts * sums[..., None] - (tilted - chance[..., None]), 0.0)
+
+
+def _log_subsets(total: Array, drawn: Array) -> Array:
+    return np.asarray(gammaln(total + 1) - gammaln(drawn + 1) - gammaln(total - drawn + 1))
 
 
 def _log_normaliser(weights: Array, pool: Array, drawn: Array) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from controllers.plans.rollout import RevisionState, RolloutLimits, RolloutPlan, plan_rollout
+from controllers.plans.rollout import Beside, RevisionState, RolloutLimits, RolloutPlan, plan_rollout
 
 
 @dataclass
@@ -118,24 +118,26 @@ class World:
         self.revisions[name].workers = self.revisions[name].staying()
 
 
-def step(world: World, target: str, limits: RolloutLimits) -> RolloutPlan:
+def step(world: World, target: str, limits: RolloutLimits, beside: Beside | None = None) -> RolloutPlan:
     """One look of the operator. The two promises are checked here, for every test."""
     ready, held, asked = world.ready(), world.held(), world.asked()
-    plan = plan_rollout(target, world.states(), limits)
+    plan = plan_rollout(target, world.states(), limits, beside=beside)
     world.apply(plan)
     assert world.ready() >= min(ready, limits.minimum_ready), plan.message
     assert world.asked() <= max(limits.most, held, asked), plan.message
     assert min((r.replicas for r in world.revisions.values()), default=0) >= 0
-    again = plan_rollout(target, world.states(), limits)
+    again = plan_rollout(target, world.states(), limits, beside=beside)
     assert not again.moves, f"planning again after applying moves {again.moves}"
     return plan
 
 
-def run_until_quiet(world: World, target: str, limits: RolloutLimits, *, most_steps: int = 400) -> list[RolloutPlan]:
+def run_until_quiet(
+    world: World, target: str, limits: RolloutLimits, beside: Beside | None = None, *, most_steps: int = 400
+) -> list[RolloutPlan]:
     """Kubernetes does everything there is to do after each look, until nothing changes any more."""
     story = []
     for _ in range(most_steps):
-        plan = step(world, target, limits)
+        plan = step(world, target, limits, beside)
         if not plan.is_empty:
             story.append(plan)
         before = world.states()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controllers.plans.rollout import RevisionState, RolloutLimits, plan_rollout
+from controllers.plans.rollout import Beside, RevisionState, RolloutLimits, plan_rollout
 from tests.plans.rollout_world import World, run_until_quiet, step
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -167,6 +167,52 @@ def test_a_revision_that_never_works_never_costs_a_promised_worker(limits: Rollo
     assert world.ready() >= limits.minimum_ready
     run_until_quiet(world, "a", limits)
     assert world.revisions["a"].replicas == world.ready() == limits.desired
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    limits=limits_drawn,
+    events=happenings,
+    good=st.sets(st.sampled_from("abcd")),
+    share=st.integers(0, 6),
+)
+def test_the_promises_hold_while_a_revision_is_tried_beside_another(
+    limits: RolloutLimits, events: list[tuple[str, str, int]], good: set[str], share: int
+) -> None:
+    world, target, beside = World(good | {"a"}), "a", None
+    for what, revision, number in events:
+        match what:
+            case "edit" if revision == target:
+                beside = None
+            case "edit" if number < 4:
+                beside = Beside(revision, min(share, limits.desired))
+            case "edit":
+                target, beside = revision, None
+            case "look":
+                step(world, target, limits, beside)
+            case "scale":
+                limits = RolloutLimits(number, limits.max_surge, limits.max_unavailable, limits.history_limit)
+                beside = Beside(beside.name, min(share, number)) if beside else None
+            case _ if revision in world.revisions:
+                getattr(world, what)(revision)
+    run_until_quiet(world, "a", limits)
+    tried = Beside("b", min(share, limits.desired))
+    run_until_quiet(world, "a", limits, tried)
+    assert world.revisions["a"].replicas + tried.replicas >= limits.desired
+    assert world.asked() <= limits.most
+    if "b" in good:
+        assert world.revisions["b"].replicas == tried.replicas
+    run_until_quiet(world, "a", limits)
+    assert {name: one.replicas for name, one in world.revisions.items() if one.replicas} == (
+        {"a": limits.desired} if limits.desired else {}
+    )
+
+
+def test_a_tried_revision_takes_the_surge_first_and_then_the_place_of_others() -> None:
+    assert plan_rollout("a", [serving("a", 3)], LIMITS, beside=Beside("b", 2)).replicas == {"a": 3, "b": 1}
+    after = plan_rollout("a", [serving("a", 3), serving("b", 1)], LIMITS, beside=Beside("b", 2))
+    assert after.replicas == {"a": 2, "b": 1}
+    assert plan_rollout("a", [serving("a", 2), serving("b", 1)], LIMITS, beside=Beside("b", 2)).replicas["b"] == 2
 
 
 # --- transcripts --------------------------------------------------------------------------------------------------
