@@ -39,7 +39,7 @@ def log_ratios(candidate: Array, pool: Array, scores: Array, tilts: Array) -> Ar
     telling = (drawn > 0) & (drawn < total)
     # Where nothing can be told, any numbers that do not divide by zero serve; the result is masked.
     drawn_safe = np.where(telling, drawn, 1.0)
-    pool_safe = np.where(telling[..., None], pool, 1.0)
+    pool_safe = np.where(telling[..., None], pool, 2.0)
     weights = tilts[:, None] * scores[..., None, :]
     tilted = _log_normaliser(weights, pool_safe[..., None, :], drawn_safe[..., None])
     chance = _log_subsets(pool_safe.sum(-1), drawn_safe)
