@@ -59,6 +59,58 @@ class Accelerator(Part):
     mig: Annotated[MIG | None, Field(description="Run on one MIG slice.")] = None
 
 
+class Scheduling(Part):
+    """In which order an engine serves its requests, and how it puts them into batches."""
+
+    rules: ClassVar = (
+        Rule(
+            "!has(self.minBatch) || !has(self.maxBatch) || self.minBatch <= self.maxBatch",
+            "minBatch must not be larger than maxBatch",
+        ),
+        Rule(
+            "!has(self.minWait) || (has(self.maxWait) && duration(self.minWait) <= duration(self.maxWait))",
+            "minWait needs a maxWait that is at least as long",
+        ),
+    )
+    policy: Annotated[
+        str | None,
+        Field(
+            description="Who comes first: fcfs (the default), priority (P0 to P3), fair (shares of tenants in tokens), "
+            "edf (earliest deadline) or feedback (short work first).",
+            json_schema_extra={"enum": ["fcfs", "priority", "fair", "edf", "feedback"]},
+        ),
+    ] = None
+    batching: Annotated[
+        str | None,
+        Field(
+            description="When requests may join those that run: continuous (the default, at once), adaptive (in "
+            "groups, smaller the fuller the engine), dynamic (a batch runs to its end) or static (full batches only).",
+            json_schema_extra={"enum": ["continuous", "adaptive", "dynamic", "static"]},
+        ),
+    ] = None
+    packing: Annotated[
+        str | None,
+        Field(
+            description="Which of the waiting requests make up a batch: order (the default), first-fit (fills whole "
+            "steps, the longest prompts first) or buckets (prompts of like length).",
+            json_schema_extra={"enum": ["order", "first-fit", "buckets"]},
+        ),
+    ] = None
+    min_batch: Annotated[int | None, Field(description="Fewer requests begin no batch.", ge=1, le=4096)] = None
+    max_batch: Annotated[int | None, Field(description="Requests that run at once, at most.", ge=1, le=4096)] = None
+    batch_base: Annotated[
+        int | None,
+        Field(description="Adaptive batching: size of a group where nothing runs; base × (1 - use).", ge=1, le=4096),
+    ] = None
+    min_wait: Annotated[
+        Duration | None, Field(description="A batch begins no sooner after its first request came.")
+    ] = None
+    max_wait: Annotated[Duration | None, Field(description="A batch waits no longer to be filled.")] = None
+    ageing: Annotated[
+        Duration | None, Field(description="After this wait a request counts as one of the next better class.")
+    ] = None
+
+
 class Engine(Part):
     """Settings of the inference engine; what is left out follows from the model."""
 
@@ -73,6 +125,9 @@ class Engine(Part):
     ] = None
     kv_cache: Annotated[
         Quantity | None, Field(description="Memory for the paged KV cache of one worker, for example 512Mi.")
+    ] = None
+    scheduling: Annotated[
+        Scheduling | None, Field(description="Order and batches; first come, first served when left out.")
     ] = None
 
 

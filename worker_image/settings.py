@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 from crds.contract import WORKER_ADMIN_PORT, WORKER_HTTP_PORT
 from worker_image.checkpoint.source import LoadFormat
 from worker_image.engine.messages import Device, EngineSettings
+from worker_image.engine.scheduler.settings import DEFAULT, Batching, Packing, PolicyName, Scheduling
 from worker_image.errors import SettingsError
 
 NVIDIA_DRIVER: Final = Path("/dev/nvidiactl")
@@ -45,6 +46,7 @@ class ModelSettings:
     device: Device = Device.CPU
     gpu_memory_utilization: float = 0.9
     deterministic: bool = False
+    scheduling: Scheduling = DEFAULT
 
     def engine(self, checkpoint: Path) -> EngineSettings:
         return EngineSettings(
@@ -59,6 +61,7 @@ class ModelSettings:
             device=self.device,
             gpu_memory_utilization=self.gpu_memory_utilization,
             deterministic=self.deterministic,
+            scheduling=self.scheduling,
         )
 
 
@@ -108,7 +111,34 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deterministic", action="store_true", help="on a GPU: the same bits for a request whatever shares its batch"
     )
+    _add_scheduling_arguments(parser)
     parser.add_argument("--log-format", choices=("text", "json"), default="text", help="of the log (default: text)")
+
+
+def _add_scheduling_arguments(parser: argparse.ArgumentParser) -> None:
+    for flag, kind, default, text in (
+        ("--scheduling-policy", PolicyName, DEFAULT.policy, "who comes first"),
+        ("--batching", Batching, DEFAULT.batching, "when those who wait may join those who run"),
+        ("--packing", Packing, DEFAULT.packing, "which of those who wait make up a batch"),
+    ):
+        names = ",".join(kind)
+        parser.add_argument(
+            flag, type=_one_of(kind), default=default, metavar=f"{{{names}}}", help=f"{text} (default: %(default)s)"
+        )
+    parser.add_argument(
+        "--min-batch", type=_positive, default=DEFAULT.min_batch, help="fewer begin no batch (default: %(default)s)"
+    )
+    parser.add_argument("--max-batch", type=_positive, help="most that run at once (default: --max-num-seqs)")
+    parser.add_argument(
+        "--batch-base", type=_positive, default=DEFAULT.batch_base,
+        help="adaptive: a group's size where nothing runs (default: %(default)s)",
+    )  # fmt: skip
+    for flag, seconds, text in (
+        ("--min-wait-s", DEFAULT.min_wait_s, "no batch begins before its first request has waited so long"),
+        ("--max-wait-s", DEFAULT.max_wait_s, "a batch begins when its first request has waited so long"),
+        ("--ageing-s", DEFAULT.ageing_s, "after this wait a request counts as one of the next better class"),
+    ):
+        parser.add_argument(flag, type=_seconds, default=seconds, help=f"{text} (default: %(default)s)")
 
 
 def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -165,7 +195,26 @@ def model_settings(arguments: argparse.Namespace) -> ModelSettings:
         device=arguments.device,
         gpu_memory_utilization=arguments.gpu_memory_utilization,
         deterministic=arguments.deterministic,
+        scheduling=_scheduling(arguments),
     )
+
+
+def _scheduling(arguments: argparse.Namespace) -> Scheduling:
+    """Raises SettingsError."""
+    scheduling = Scheduling(
+        policy=arguments.scheduling_policy,
+        batching=arguments.batching,
+        packing=arguments.packing,
+        min_batch=arguments.min_batch,
+        max_batch=arguments.max_batch,
+        batch_base=arguments.batch_base,
+        min_wait_s=arguments.min_wait_s,
+        max_wait_s=arguments.max_wait_s,
+        ageing_s=arguments.ageing_s,
+    )
+    if scheduling.problem is not None:
+        raise SettingsError(scheduling.problem)
+    return scheduling
 
 
 def serve_settings(arguments: argparse.Namespace) -> ServeSettings:

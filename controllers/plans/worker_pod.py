@@ -19,7 +19,7 @@ from controllers.plans.model_volume import ModelVolume
 from controllers.plans.snapshot import ModelView, Snapshot
 from crds import contract
 from crds.fields import quantity, seconds
-from crds.inference_service import Accelerator, Engine, InferenceServiceSpec
+from crds.inference_service import Accelerator, Engine, InferenceServiceSpec, Scheduling
 
 Manifest = dict[str, Any]
 
@@ -204,6 +204,21 @@ def _engine_arguments(engine: Engine) -> list[str]:
         "--max-num-seqs": engine.max_num_seqs,
         "--max-num-batched-tokens": _step_tokens(engine.max_num_seqs),
         "--kv-cache-bytes": None if engine.kv_cache is None else int(quantity(engine.kv_cache)),
+    }
+    arguments = [text for flag, value in settings.items() if value is not None for text in (flag, str(value))]
+    return arguments if engine.scheduling is None else arguments + _scheduling_arguments(engine.scheduling)
+
+
+def _scheduling_arguments(scheduling: Scheduling) -> list[str]:
+    waits = (("--min-wait-s", scheduling.min_wait), ("--max-wait-s", scheduling.max_wait))
+    settings: Mapping[str, str | int | None] = {
+        "--scheduling-policy": scheduling.policy,
+        "--batching": scheduling.batching,
+        "--packing": scheduling.packing,
+        "--min-batch": scheduling.min_batch,
+        "--max-batch": scheduling.max_batch,
+        "--batch-base": scheduling.batch_base,
+        **{flag: f"{seconds(wait):g}" for flag, wait in (*waits, ("--ageing-s", scheduling.ageing)) if wait},
     }
     return [text for flag, value in settings.items() if value is not None for text in (flag, str(value))]
 

@@ -90,6 +90,12 @@ WRITTEN = [
     ),
     _written("InferenceService", "maxSurge and maxUnavailable must not both be 0", rollout={"maxSurge": 0}),
     *_rollouts(),
+    _written(
+        "InferenceService",
+        "minBatch must not be larger than maxBatch",
+        engine={"scheduling": {"minBatch": 3, "maxBatch": 2}},
+    ),
+    _written("InferenceService", "minWait needs a maxWait", engine={"scheduling": {"minWait": "1s"}}),
     _written("InferenceService", "spec.scaling.max: Required value", scaling={"min": 1}),
     _written("InferenceService", "spec.accelerator.mig.profile: Required value", accelerator={"mig": {}}),
     _written("SLA", "set at least one of ttft, tpot and e2e", targets={"percentile": 90}),

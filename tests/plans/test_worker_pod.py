@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from controllers.plans.worker_pod import WorkerImages, check_image, worker_template
+from crds.inference_service import Scheduling as SchedulingSpec
 from tests.gen import IMAGES, model_view, service_spec, snapshot, target_of
 from worker_image import settings
+from worker_image.engine.scheduler.settings import Batching, Packing, PolicyName, Scheduling
 
 BOTH = WorkerImages(cpu="cpu:1", gpu="gpu:1", pull_policy="Never")
 
@@ -146,10 +148,29 @@ def test_an_accelerator_without_an_image_says_which_value_to_set() -> None:
     )
 
 
+def test_what_is_said_of_scheduling_becomes_flags_and_no_more() -> None:
+    arguments = container(engine={"scheduling": {"policy": "fair", "maxBatch": 64, "maxWait": "20ms"}})["args"]
+    assert arguments[-6:] == ["--scheduling-policy", "fair", "--max-batch", "64", "--max-wait-s", "0.02"]
+
+
 def test_the_worker_understands_every_argument() -> None:
     parser = argparse.ArgumentParser(exit_on_error=False)
     settings.add_serve_arguments(parser)
-    arguments = container(engine={"maxNumSeqs": 300, "kvCache": "64Mi", "maxModelLen": 512})["args"]
+    scheduling = {
+        "policy": "priority", "batching": "adaptive", "packing": "first-fit", "minBatch": 2, "maxBatch": 9,
+        "batchBase": 5, "minWait": "5ms", "maxWait": "1s", "ageing": "1m",
+    }  # fmt: skip
+    engine = {"maxNumSeqs": 300, "kvCache": "64Mi", "maxModelLen": 512, "scheduling": scheduling}
+    arguments = container(engine=engine)["args"]
     parsed = settings.serve_settings(parser.parse_args(arguments[1:]))
     assert parsed.names == ("chat", "demo/chat")
     assert (parsed.model.max_num_seqs, parsed.model.kv_cache_bytes, parsed.drain_timeout_s) == (300, 64 * 2**20, 120.0)
+    assert parsed.model.scheduling == Scheduling(
+        PolicyName.PRIORITY, Batching.ADAPTIVE, Packing.FIRST_FIT, 2, 9, 5, 0.005, 1.0, 60.0
+    )
+
+
+def test_the_schemas_choices_are_the_workers() -> None:
+    fields = SchedulingSpec.model_json_schema()["properties"]
+    for name, kind in (("policy", PolicyName), ("batching", Batching), ("packing", Packing)):
+        assert fields[name]["enum"] == list(kind)

@@ -140,7 +140,12 @@ class ScriptedEngine:
             writer.write(encode(StepDone(self._load(), admitted=admitted, ended=ended)))
 
     def _load(self) -> EngineLoad:
-        return EngineLoad(steps=self._n_steps, running=len(self._running), prefill_tokens=self._prefilled)
+        return EngineLoad(
+            steps=self._n_steps,
+            running=len(self._running),
+            prefill_tokens=self._prefilled,
+            preemptions_by_class=[10, 11, 12, 13],
+        )
 
     def _step(self) -> StepDone:
         self._n_steps += 1

@@ -12,6 +12,7 @@ from openai import APIStatusError, BadRequestError, InternalServerError, OpenAI
 from tests.waiting import eventually
 from tests.worker_image.scripted import a_server
 from worker_image.engine.messages import Add
+from worker_image.engine.standing import Standing
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 CHAT: Any = {"model": "chat", "messages": MESSAGES}
@@ -85,6 +86,45 @@ async def test_sampling_fields_reach_the_engine(tmp_path: Path) -> None:
     assert (sampling.presence_penalty, sampling.frequency_penalty, sampling.repetition_penalty) == (0.1, 0.2, 1.1)
     assert (sampling.logit_bias, sampling.seed, sampling.max_tokens) == (((5, -100.0), (7, 1.5)), 11, 9)
     assert (sampling.min_tokens, sampling.stop_ids, add.cache_salt) == (3, (9,), "acme")
+
+
+async def test_the_gateways_headers_say_how_a_request_stands(tmp_path: Path) -> None:
+    headers = {
+        "x-foretide-class": "P1", "x-foretide-tenant": "acme", "x-foretide-weight": "2.5",
+        "x-foretide-deadline-ms": "30000", "x-foretide-ttft-target-ms": "500",
+    }  # fmt: skip
+    async with a_server(tmp_path, hello) as server:
+        await server.client.chat.completions.create(extra_headers=headers, **CHAT)
+        await server.client.chat.completions.create(**CHAT)
+    told, silent = (add.standing for add in server.engine.adds)
+    assert told == Standing(1, "acme", 2.5, deadline_s=30.0, ttft_target_s=0.5)
+    assert silent == Standing(priority=2, tenant="", weight=1.0)
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "allowed"),
+    [
+        ("x-foretide-class", "P4", "P0, P1, P2 or P3"),
+        ("x-foretide-class", "", "P0, P1, P2 or P3"),
+        ("x-foretide-tenant", "", "1 to 256 printable characters"),
+        ("x-foretide-tenant", "a" * 257, "1 to 256 printable characters"),
+        ("x-foretide-weight", "0", "a number above 0, at most 1000000"),
+        ("x-foretide-weight", "inf", "a number above 0, at most 1000000"),
+        ("x-foretide-weight", "1e3", "a number above 0, at most 1000000"),
+        ("x-foretide-deadline-ms", "0", "a whole number above 0"),
+        ("x-foretide-deadline-ms", "-5", "a whole number above 0"),
+        ("x-foretide-ttft-target-ms", "1.5", "a whole number above 0"),
+        ("x-foretide-ttft-target-ms", "9" * 5000, "a whole number above 0"),
+    ],
+)
+async def test_a_bad_header_is_named(tmp_path: Path, header: str, value: str, allowed: str) -> None:
+    async with a_server(tmp_path, hello) as server:
+        with pytest.raises(BadRequestError) as refused:
+            await server.client.chat.completions.create(extra_headers={header: value}, **CHAT)
+    body: Any = refused.value.body
+    assert body["message"] == f"Header '{header}' is '{value[:40]}'; it may be {allowed}."
+    assert body["param"] == header
+    assert server.engine.adds == []
 
 
 async def test_a_stream_tells_its_gateway_at_once_how_long_the_prompt_was(tmp_path: Path) -> None:

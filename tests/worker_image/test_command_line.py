@@ -48,6 +48,7 @@ def test_flags_become_settings() -> None:
         (["chat", "x", "--max-num-seqs", "0"], "--max-num-seqs: 0 is not allowed; it must be 1 or more."),
         (["bench", "x", "--gpu-memory-utilization", "2"], "2 is no share; more than 0 and at most 1 are allowed."),
         (["serve", "x", "--drain-timeout-s", "-1"], "-1 is no time; 0 seconds or more are allowed."),
+        (["serve", "x", "--batching", "some"], "'some' is not known; it may be continuous or adaptive or dynamic or"),
         (["serve"], "the following arguments are required: path."),
         (["fly"], "invalid choice: 'fly'"),
     ],

@@ -15,7 +15,9 @@ from tests.worker_image.engines import SMALL, an_engine, outputs, tokens
 from tests.worker_image.tiny_gguf import Contents, Shape, tiny_llama, write_gguf
 from worker_image.checkpoint.vocabulary import open_vocabulary
 from worker_image.engine.memory import plan_kv
-from worker_image.engine.messages import Add, Sampling
+from worker_image.engine.messages import Add, Sampling, TokenOut
+from worker_image.engine.scheduler.settings import PolicyName, Scheduling
+from worker_image.engine.standing import Standing
 from worker_image.errors import CheckpointError, SettingsError
 from worker_image.text.detokenizer import TokenBytes
 from worker_image.text.grammar import json_schema_grammar
@@ -99,6 +101,46 @@ def test_preemption_changes_no_token(path: Path) -> None:
     assert tokens(tight, prompts, sampling) == plenty
     assert tight.load.preemptions > 0
     assert tight.load.kv_usage == 0
+
+
+@pytest.mark.parametrize("policy", [policy for policy in PolicyName if policy is not PolicyName.FCFS])
+def test_one_that_gives_way_keeps_its_sampler_its_penalties_and_its_grammar(path: Path, policy: PolicyName) -> None:
+    """Every kind of state: noise, penalties, a grammar, a least number of tokens, log probabilities."""
+    schema = {"type": "array", "items": {"type": "boolean"}, "minItems": 30, "maxItems": 30}
+    kinds = [
+        Sampling(60, temperature=0.8, seed=1),
+        Sampling(60, temperature=0.9, seed=2, presence_penalty=0.7, repetition_penalty=1.2),
+        Sampling(60, temperature=1.0, seed=3, grammar=json_schema_grammar(schema)),
+        Sampling(60, temperature=0.7, seed=4, stop_ids=tuple(range(3, 40)), min_tokens=50, top_logprobs=2),
+    ]
+    prompts = some_prompts(6, longest=20)
+    urgent = [Sampling(4, temperature=0.8, seed=9), Sampling(4, temperature=0.8, seed=10)]
+    alone = [outputs(an_engine(path), [prompt], own)[0] for prompt, own in zip(prompts, [*kinds, *urgent], strict=True)]
+    settings = replace(SMALL, max_num_seqs=4, scheduling=Scheduling(policy))
+    engine = an_engine(path, settings)
+    results: list[list[TokenOut]] = [[] for _ in prompts]
+
+    def step() -> None:
+        for token in engine.step().tokens:
+            results[token.request_id].append(token)
+
+    for i, own in enumerate(kinds):
+        engine.add(Add(i, list(prompts[i]), own, standing=Standing(priority=3)))
+    # Long enough that feedback has seen who is long.
+    while any(len(result) < 10 for result in results[:4]):
+        step()
+    for i in (4, 5):
+        engine.add(Add(i, list(prompts[i]), urgent[i - 4], standing=Standing(priority=0)))
+    while engine.has_work:
+        step()
+    assert [[token.token for token in result] for result in results] == [[t.token for t in each] for each in alone]
+    assert [result[-1].finish for result in results] == [each[-1].finish for each in alone]
+    for mine, theirs in zip(results[3], alone[3], strict=True):
+        assert mine.logprobs is not None
+        assert theirs.logprobs is not None
+        assert mine.logprobs.chosen == pytest.approx(theirs.logprobs.chosen, abs=1e-4)
+    gave_way = engine.load.preemptions_by_class[3]
+    assert gave_way == (0 if policy is PolicyName.FEEDBACK else 2)
 
 
 def test_a_cancelled_request_frees_its_blocks_and_changes_no_other(path: Path) -> None:

@@ -32,7 +32,7 @@ def five_tokens(add: Add, number: int) -> str | Exception:
 
 
 async def samples(server: Server) -> dict[str, float]:
-    """Name and, for a finish reason, that → value."""
+    """Name and, for a finish reason or a class, that → value."""
     async with aiohttp.ClientSession() as session, session.get(server.admin_url + "/metrics") as answer:
         text = await answer.text()
     found: dict[str, float] = {}
@@ -40,7 +40,9 @@ async def samples(server: Server) -> dict[str, float]:
         for sample in family.samples:
             assert sample.labels["model_name"] == "chat"
             if "le" not in sample.labels:
-                found[sample.name + sample.labels.get("finished_reason", "")] = sample.value
+                found[sample.name + sample.labels.get("finished_reason", "") + sample.labels.get("class", "")] = (
+                    sample.value
+                )
     return found
 
 
@@ -73,6 +75,17 @@ async def test_the_numbers_of_a_few_requests_add_up(tmp_path: Path) -> None:
     assert found["vllm:request_decode_time_seconds_count"] == 3
     assert found["vllm:request_params_n_sum"] == 2 + 1 + 1
     assert found["vllm:iteration_tokens_total_sum"] == 12 + 3 * answer.usage.prompt_tokens
+
+
+async def test_waits_first_tokens_and_preemptions_are_told_by_class(tmp_path: Path) -> None:
+    async with a_server(tmp_path, five_tokens) as server:
+        await server.client.chat.completions.create(n=2, extra_headers={"x-foretide-class": "P0"}, **CHAT)
+        await server.client.chat.completions.create(**CHAT)
+        found = await samples(server)
+    counts = [found[f"foretide_worker_ttft_seconds_countP{i}"] for i in range(4)]
+    assert counts == [found[f"foretide_worker_queue_seconds_countP{i}"] for i in range(4)] == [2, 0, 1, 0]
+    assert found["foretide_worker_queue_seconds_sumP0"] == pytest.approx(0.02)
+    assert [found[f"foretide_worker_preemptions_totalP{i}"] for i in range(4)] == [10, 11, 12, 13]
 
 
 def test_a_histogram_counts_what_is_at_most_its_bound() -> None:

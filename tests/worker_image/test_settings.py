@@ -9,6 +9,7 @@ import pytest
 
 from worker_image.checkpoint.source import LoadFormat
 from worker_image.engine.messages import Device
+from worker_image.engine.scheduler.settings import Batching, Packing, PolicyName, Scheduling
 from worker_image.errors import SettingsError
 from worker_image.settings import ModelSettings, add_model_arguments, model_settings
 
@@ -46,3 +47,25 @@ def test_a_share_of_memory_that_is_none_is_refused(share: str, capsys: pytest.Ca
 def test_a_step_must_have_room_beside_every_answer() -> None:
     with pytest.raises(SettingsError, match="must be more than --max-num-seqs, 32"):
         parsed("--device", "cpu", "--max-num-batched-tokens", "32")
+
+
+def test_every_flag_of_scheduling_reaches_the_engine() -> None:
+    found = parsed(
+        "--scheduling-policy", "fair", "--batching", "adaptive", "--packing", "buckets", "--min-batch", "2",
+        "--max-batch", "9", "--batch-base", "5", "--min-wait-s", "0.1", "--max-wait-s", "0.5", "--ageing-s", "7",
+    ).engine(Path("model.gguf"))  # fmt: skip
+    assert found.scheduling == Scheduling(
+        PolicyName.FAIR, Batching.ADAPTIVE, Packing.BUCKETS, 2, 9, 5, 0.1, 0.5, 7.0
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (("--max-batch", "2", "--min-batch", "3"), "--max-batch is 2; it must be at least --min-batch, 3."),
+        (("--max-wait-s", "1", "--min-wait-s", "2"), "--max-wait-s is 1; it must be at least --min-wait-s, 2."),
+    ],
+)
+def test_a_batch_that_could_never_begin_is_refused(flags: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(SettingsError, match=sentence):
+        parsed(*flags)

@@ -35,6 +35,7 @@ from worker_image.engine.messages import (
     decode,
     encode,
 )
+from worker_image.engine.standing import ORDINARY, Standing
 from worker_image.errors import CheckpointError, EngineError
 
 STOP_GRACE_S: Final = 5.0
@@ -164,7 +165,9 @@ class EngineClient:
         """`sampling.n` choices. Raises EngineError where the engine is gone."""
         return self.submit_all([prompt], sampling)
 
-    def submit_all(self, prompts: Sequence[list[int]], sampling: Sampling, cache_salt: str = "") -> TokenStream:
+    def submit_all(
+        self, prompts: Sequence[list[int]], sampling: Sampling, cache_salt: str = "", standing: Standing = ORDINARY
+    ) -> TokenStream:
         """One stream for `sampling.n` choices of each prompt. Raises EngineError where the engine is gone."""
         if self.gone.done():
             raise EngineError("the engine process has ended; this worker is being restarted.")
@@ -173,7 +176,7 @@ class EngineClient:
         stream = TokenStream(self, [next(self._ids) for _ in range(len(prompts) * sampling.n)])
         self._streams |= dict.fromkeys(stream.choice_ids, stream)
         for first_id, prompt in zip(stream.choice_ids[:: sampling.n], prompts, strict=True):
-            self._send(Add(first_id, prompt, sampling, cache_salt=cache_salt))
+            self._send(Add(first_id, prompt, sampling, cache_salt=cache_salt, standing=standing))
         return stream
 
     def cancel(self, choice_id: int) -> None:

@@ -21,14 +21,25 @@ from worker_image.engine.messages import Add, Admitted, Ended, EngineLoad, Expec
 from worker_image.engine.noise import MASK_64
 from worker_image.engine.pace import ANNOUNCED_FROM_S, WARM_UP_S, Pace
 from worker_image.engine.runner import InFlight, Runner
-from worker_image.engine.scheduler import Outcome, Scheduler
+from worker_image.engine.scheduler.core import Outcome, Scheduler
 from worker_image.engine.sequence import Sequence
 
 log = logging.getLogger(__name__)
 
 SEED_BITS: Final = 64
 IDLE_WAIT_S: Final = 0.01
-"""How long one `step` waits for a grammar where there is nothing else to do."""
+"""How long one `step` waits for a grammar, or for a batch, where there is nothing else to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Time as the engine sees it: when requests come, how long they wait. What steps cost is measured apart."""
+
+    now: Callable[[], float]
+    sleep: Callable[[float], None]
+
+
+CLOCK: Final = Clock(time.monotonic, time.sleep)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +64,14 @@ class _Report:
 class Engine:
     """A runner with its scheduler. One thread calls it."""
 
-    def __init__(self, runner: Runner, scheduler: Scheduler, ready: Ready, grammars: Callable[[], Grammars]) -> None:
+    def __init__(
+        self, runner: Runner, scheduler: Scheduler, ready: Ready, grammars: Callable[[], Grammars], clock: Clock = CLOCK
+    ) -> None:
         """grammars: called in another thread at the first request that has one."""
         self.ready = ready
         self._runner = runner
         self._scheduler = scheduler
+        self._clock = clock
         self._compiling = Compiling(grammars)
         self._cancelled: set[int] = set()
         """Of those that are compiling."""
@@ -116,7 +130,8 @@ class Engine:
         return Sequence(
             request.request_id + index, list(request.prompt), request.sampling, n_prompt=n_prompt, seed=seed,
             limit=min(n_prompt + request.sampling.max_tokens, self._scheduler.limits.max_model_len),
-            salt=request.cache_salt.encode(), matcher=matcher, arrived_at=time.monotonic(),
+            salt=request.cache_salt.encode(), standing=request.standing, matcher=matcher,
+            arrived_at=self._clock.now(),
         )  # fmt: skip
 
     def cancel(self, request_id: int) -> None:
@@ -125,12 +140,15 @@ class Engine:
 
     def step(self) -> StepDone:
         """Launches the next step, if there is one, and commits those that the runner may not keep in flight."""
-        started_at, report = time.monotonic(), _Report()
+        now, started_at, report = self._clock.now(), time.monotonic(), _Report()
         if self._compiling:
             self._take_compiled()
-        batch = self._scheduler.schedule()
+        batch = self._scheduler.schedule(now)
+        if batch is None and not self._flights and (opens_in_s := self._scheduler.opens_in_s(now)):
+            # A batch is being waited for; more of it may come at any time.
+            self._clock.sleep(min(opens_in_s, IDLE_WAIT_S))
         # Without a batch, whoever is left waits for a step in flight.
-        n_keep = len(self._flights) - 1 if batch is None else self._launch(batch, report, started_at)
+        n_keep = len(self._flights) - 1 if batch is None else self._launch(batch, report, now)
         while len(self._flights) > max(n_keep, 0):
             self._land(report, started_at)
         self._step_s = time.monotonic() - started_at
@@ -201,20 +219,21 @@ class Engine:
     @property
     def load(self) -> EngineLoad:
         scheduler = self._scheduler
-        oldest = scheduler.waiting[0].arrived_at if scheduler.waiting else None
+        oldest = scheduler.waiting.oldest()
         return EngineLoad(
             steps=self._steps,
             running=len(scheduler.running),
             waiting=len(scheduler.waiting) + len(self._compiling),
             kv_usage=scheduler.kv.pool.usage,
-            preemptions=scheduler.n_preemptions,
+            preemptions=sum(scheduler.n_preemptions),
+            preemptions_by_class=list(scheduler.n_preemptions),
             kv_waste=scheduler.kv_waste,
             prefix_queried_tokens=scheduler.kv.queried_tokens,
             prefix_hit_tokens=scheduler.kv.hit_tokens,
             prefill_tokens=self._prefill_tokens,
             decode_tokens=self._decode_tokens,
             failed_steps=self._failed_steps,
-            oldest_waiting_s=0.0 if oldest is None else time.monotonic() - oldest,
+            oldest_waiting_s=0.0 if oldest is None else self._clock.now() - oldest.arrived_at,
             step_s=self._step_s,
             host_s=self._host_s,
         )

@@ -20,7 +20,7 @@ from worker_image.engine.memory import KvPlan, free_memory_bytes, plan_kv
 from worker_image.engine.messages import Device, EngineSettings, Progress, Ready
 from worker_image.engine.prefix_cache import SECRET_BYTES, LeastRecentlyUsed
 from worker_image.engine.runner import Runner
-from worker_image.engine.scheduler import Limits, Scheduler
+from worker_image.engine.scheduler.core import Limits, Scheduler
 from worker_image.models.assembly import OnProgress, load_model
 from worker_image.models.kv_cache import KvCache
 from worker_image.models.reference_ops import ReferenceOps
@@ -44,7 +44,7 @@ def load_engine(checkpoint: Checkpoint, settings: EngineSettings, on_progress: C
     kv = KvBlocks(plan.n_blocks, settings.block_tokens, secret, LeastRecentlyUsed())
     kv_tokens = plan.n_blocks * settings.block_tokens
     ready = Ready(plan.max_model_len, kv_tokens, time.monotonic() - started_at)
-    return Engine(loaded.runner, Scheduler(limits, kv), ready, lambda: _grammars(settings))
+    return Engine(loaded.runner, Scheduler(limits, kv, settings.scheduling), ready, lambda: _grammars(settings))
 
 
 def _load_runner(checkpoint: Checkpoint, settings: EngineSettings, on_layer: OnProgress) -> Loaded:

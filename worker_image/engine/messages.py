@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 import orjson
 
 from worker_image.checkpoint.source import LoadFormat
+from worker_image.engine.scheduler.settings import DEFAULT, Batching, Packing, PolicyName, Scheduling
+from worker_image.engine.standing import CLASSES, ORDINARY, Standing
 
 HEADER: Final = struct.Struct("!I")
 MAX_FRAME_BYTES: Final = 256 << 20
@@ -109,6 +111,7 @@ class EngineSettings:
     """Share of the card's memory for weights, activations and the KV cache together; where `kv_cache_bytes` is None."""
     deterministic: bool = False
     """The order of every sum is fixed, so a request gives the same bits in any batch."""
+    scheduling: Scheduling = DEFAULT
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,7 @@ class Add:
     sampling: Sampling
     n_generated: int = 0
     cache_salt: str = ""
+    standing: Standing = ORDINARY
 
 
 @dataclass(frozen=True)
@@ -218,6 +222,7 @@ class EngineLoad:
     waiting: int = 0
     kv_usage: float = 0.0
     preemptions: int = 0
+    preemptions_by_class: list[int] = field(default_factory=lambda: [0] * len(CLASSES))
     kv_waste: float = 0.0
     """Share of the held slots of the KV cache that no token uses."""
     prefix_queried_tokens: int = 0
@@ -268,12 +273,13 @@ def decode(body: bytes) -> Message:
         case "Start":
             settings = value["settings"]
             enums = {"device": Device(settings["device"]), "load_format": LoadFormat(settings["load_format"])}
-            return Start(EngineSettings(**settings | enums))
+            return Start(EngineSettings(**settings | enums | {"scheduling": _scheduling(settings["scheduling"])}))
         case "Add":
             sampling = value["sampling"]
             bias = tuple((token, amount) for token, amount in sampling["logit_bias"])
             tuples = {"stop_ids": tuple(sampling["stop_ids"]), "logit_bias": bias}
-            return Add(**value | {"sampling": Sampling(**sampling | tuples)})
+            standing = Standing(**value["standing"])
+            return Add(**value | {"sampling": Sampling(**sampling | tuples), "standing": standing})
         case "Cancel":
             return Cancel(**value)
         case "Progress":
@@ -287,6 +293,11 @@ def decode(body: bytes) -> Message:
         case "StepDone":
             return _step_done(value)
     raise ValueError(f"unknown engine message {kind!r}")
+
+
+def _scheduling(value: dict[str, Any]) -> Scheduling:
+    enums = {"policy": PolicyName, "batching": Batching, "packing": Packing}
+    return Scheduling(**value | {name: kind(value[name]) for name, kind in enums.items()})
 
 
 def _step_done(value: dict[str, Any]) -> StepDone:

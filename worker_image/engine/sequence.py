@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from worker_image.engine.grammar import Matcher
 from worker_image.engine.messages import Sampling
+from worker_image.engine.standing import ORDINARY, Standing
 
 
 @dataclass(eq=False, slots=True)
@@ -31,6 +32,7 @@ class Sequence:
     """0 to 2**64 - 1: the token at index i of `tokens` is drawn with the noise of (seed, i)."""
     salt: bytes = b""
     """Only sequences with the same salt share cached blocks."""
+    standing: Standing = ORDINARY
     parent: Sequence | None = None
     """The first choice of the same request, from which the prompt's cache is taken."""
     matcher: Matcher | None = None
@@ -64,7 +66,9 @@ class Sequence:
     """At this many committed tokens one more block is full and may be shared."""
     arrived_at: float = 0.0
     admitted: bool = False
-    """For the first time: a preempted one was."""
+    """The server has been told."""
+    charged: bool = False
+    """Its tenant has paid for its prompt: not again after a preemption."""
     n_cached: int = 0
     """Tokens that its latest admission found in the cache."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final, ParamSpec, TypeVar
 from uuid import uuid4
 
@@ -21,6 +22,7 @@ from worker_image.server.generation import Generation
 from worker_image.server.load import LoadReport
 from worker_image.server.logprobs import LogprobsWriter
 from worker_image.server.plans import Job, plan_chat, plan_completion
+from worker_image.server.standing import standing_of
 from worker_image.server.state import Served, ServerState
 from worker_image.server.streaming import EventStream, answer_whole, open_stream
 from worker_image.server.tokenization import detokenize, tokenize
@@ -112,11 +114,12 @@ class Api:
     ) -> web.StreamResponse:
         served = self._state.enter()
         try:
+            standing = standing_of(request.headers)
             body = await request.read()
             asked, job = await _off_the_loop(len(body), _understand, kind, body, plan, served)
             if job.sampling.grammar is not None:
                 await served.grammars.check(job.sampling.grammar, job.grammar_from)
-            return await self._answer(request, asked, job, served)
+            return await self._answer(request, asked, replace(job, standing=standing), served)
         finally:
             self._state.leave()
 

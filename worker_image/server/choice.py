@@ -37,6 +37,7 @@ class Choice:
         self.finish: str | None = None
         self._n_prompt = len(job.prompts[index // job.sampling.n])
         self._metrics = metrics
+        self._priority = job.standing.priority
         self._detokenizer = Detokenizer(token_bytes)
         self._stops = StopStrings(job.stops) if job.stops else None
         self._tools = tool_calls(job.tools.format, job.tools.names) if job.tools else None
@@ -92,7 +93,7 @@ class Choice:
         if self._first_token_at is None:
             self._first_token_at = now
             metrics.prompt_tokens.value += self._n_prompt
-            metrics.ttft.observe(now - self._started_at)
+            metrics.first_token(self._priority, now - self._started_at)
         else:
             metrics.itl.observe((now - self._last_token_at) / n_tokens, n_tokens)
         metrics.generation_tokens.value += n_tokens
@@ -105,6 +106,7 @@ class Choice:
         queue_s = None if admitted is None else admitted.queued_s
         return Ended(
             reason=self.finish or reason,
+            priority=self._priority,
             e2e_s=now - self._started_at,
             queue_s=queue_s,
             prefill_s=None if first_at is None else first_at - self._started_at - (queue_s or 0.0),

@@ -41,7 +41,7 @@ class Generation:
         """What the newest tokens of each choice came to; ends when all have finished. Raises EngineError."""
         job, reason = self._job, "abort"
         try:
-            async with self._engine.submit_all(job.prompts, job.sampling, job.cache_salt) as stream:
+            async with self._engine.submit_all(job.prompts, job.sampling, job.cache_salt, job.standing) as stream:
                 by_id = dict(zip(stream.choice_ids, self.choices, strict=True))
                 async for tokens in stream:
                     yield self._take(tokens, by_id, stream)

@@ -36,9 +36,12 @@ class Histogram:
 
     def family(self, name: str, text: str, label: str, label_value: str) -> Metric:
         family = HistogramMetricFamily(name, text, labels=[label])
-        names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
-        family.add_metric([label_value], list(zip(names, accumulate(self._counts), strict=True)), self._sum)
+        self.add_to(family, [label_value])
         return family
+
+    def add_to(self, family: HistogramMetricFamily, label_values: list[str]) -> None:
+        names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        family.add_metric(label_values, list(zip(names, accumulate(self._counts), strict=True)), self._sum)
 
 
 def one_two_five(largest: int) -> tuple[float, ...]:

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from crds.contract import METRIC_KV_USAGE, METRIC_RUNNING, METRIC_WAITING
 from worker_image.engine.client import EngineClient
 from worker_image.engine.messages import EngineLoad, StepDone
+from worker_image.engine.standing import CLASSES
 from worker_image.server.histogram import Histogram, Tally, counter_family, gauge_family, one_two_five
 
 LABEL: Final = "model_name"
+LABEL_CLASS: Final = "class"
+"""P0 to P3: four series of each, whatever clients send."""
 ENDINGS: Final = ("stop", "length", "abort", "error")
 """vLLM's reasons. abort: the client left; error: the engine failed."""
 TTFT_BUCKETS_S: Final = (
@@ -40,6 +43,7 @@ class Ended:
     """What one choice of a request took. Times in seconds; None where it did not come so far."""
 
     reason: str
+    priority: int
     e2e_s: float
     queue_s: float | None
     prefill_s: float | None
@@ -60,12 +64,18 @@ class Metrics(Collector):
         self.e2e, self.queue, self.inference, self.prefill, self.decode = (
             Histogram(REQUEST_BUCKETS_S) for _ in range(5)
         )
+        self._ttft_by_class = [Histogram(TTFT_BUCKETS_S) for _ in CLASSES]
+        self._queue_by_class = [Histogram(REQUEST_BUCKETS_S) for _ in CLASSES]
         lengths = one_two_five(LONGEST_CONTEXT)
         self.request_prompt_tokens, self.request_generation_tokens = Histogram(lengths), Histogram(lengths)
         self.max_tokens, self.n = Histogram(lengths), Histogram(N_BUCKETS)
         self.step_tokens = Histogram(STEP_TOKENS)
         self._success = {reason: Tally() for reason in ENDINGS}
         self.registry.register(self)
+
+    def first_token(self, priority: int, ttft_s: float) -> None:
+        self.ttft.observe(ttft_s)
+        self._ttft_by_class[priority].observe(ttft_s)
 
     def ended(self, ended: Ended) -> None:
         self._success[ended.reason].value += 1
@@ -74,6 +84,7 @@ class Metrics(Collector):
         self.request_generation_tokens.observe(ended.generation_tokens)
         if ended.queue_s is not None:
             self.queue.observe(ended.queue_s)
+            self._queue_by_class[ended.priority].observe(ended.queue_s)
         if ended.prefill_s is not None and ended.decode_s is not None:
             self.prefill.observe(ended.prefill_s)
             self.decode.observe(ended.decode_s)
@@ -100,10 +111,18 @@ class Metrics(Collector):
             yield counter_family(name, text, {LABEL: self._model_name}, tally.value)
         for name, text, histogram in self._histograms():
             yield histogram.family(name, text, LABEL, self._model_name)
+        yield self._of_classes("foretide_worker_ttft_seconds", "First token, by class.", self._ttft_by_class)
+        yield self._of_classes("foretide_worker_queue_seconds", "Until taken up, by class.", self._queue_by_class)
         success = CounterMetricFamily("vllm:request_success", "Requests ended.", labels=[LABEL, "finished_reason"])
         for reason, tally in self._success.items():
             success.add_metric([self._model_name, reason], tally.value)
         yield success
+
+    def _of_classes(self, name: str, text: str, histograms: list[Histogram]) -> Metric:
+        family = HistogramMetricFamily(name, text, labels=[LABEL, LABEL_CLASS])
+        for class_name, histogram in zip(CLASSES, histograms, strict=True):
+            histogram.add_to(family, [self._model_name, class_name])
+        return family
 
     def _histograms(self) -> Iterator[tuple[str, str, Histogram]]:
         yield "vllm:time_to_first_token_seconds", "Request received to first token.", self.ttft
@@ -143,6 +162,12 @@ class EngineCollector(Collector):
         )
         for name, text, count in counters:
             yield counter_family(name, text, labels, count)
+        preemptions = CounterMetricFamily(
+            "foretide_worker_preemptions", "Requests sent back to waiting, by class.", labels=[LABEL, LABEL_CLASS]
+        )
+        for class_name, count in zip(CLASSES, load.preemptions_by_class, strict=True):
+            preemptions.add_metric([self._model_name, class_name], count)
+        yield preemptions
         gauges = (
             ("foretide_worker_kv_waste", "Share of the held KV slots that no token uses, 0 to 1.", load.kv_waste),
             (

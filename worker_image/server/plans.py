@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from worker_image.engine.messages import Sampling
+from worker_image.engine.standing import ORDINARY, Standing
 from worker_image.errors import RequestError
 from worker_image.server.api_types import CompletionRequest, GenerationRequest
 from worker_image.server.chat_types import ChatMessage, ChatRequest, Tool
@@ -38,6 +39,7 @@ class Job:
     grammar_from: str
     """The request's field that the grammar comes from."""
     cache_salt: str
+    standing: Standing = ORDINARY
 
     @property
     def n_prompt_tokens(self) -> int:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tests.worker_image.engine.fake_runner import FakeRunner, sequential
-from worker_image.engine.core import Engine
+from worker_image.engine.core import Clock, Engine
 from worker_image.engine.grammar import Grammars
 from worker_image.engine.kv_blocks import KvBlocks
 from worker_image.engine.messages import Add, Ended, Finish, Ready, StepDone
 from worker_image.engine.prefix_cache import LeastRecentlyUsed
-from worker_image.engine.scheduler import Limits, Scheduler
+from worker_image.engine.scheduler.core import Limits, Scheduler
+from worker_image.engine.scheduler.settings import DEFAULT, Scheduling
 
 BLOCK_TOKENS = 4
 MODEL_LEN = 40
@@ -19,6 +20,21 @@ STOP = 7
 
 def no_grammars() -> Grammars:
     raise AssertionError("no request here has a grammar")
+
+
+def ticking(tick_s: float = 0.001) -> Clock:
+    """Goes on by a tick at every look, and by as much as is slept."""
+    at = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal at
+        at += seconds
+
+    def now() -> float:
+        sleep(tick_s)
+        return at
+
+    return Clock(now, sleep)
 
 
 @dataclass
@@ -34,12 +50,12 @@ class Fake:
     @classmethod
     def build(
         cls, *, n_blocks: int = 40, max_num_seqs: int = 4, step_tokens: int = 16, depth: int = 1,
-        block_tokens: int = BLOCK_TOKENS, model_len: int = MODEL_LEN,
+        block_tokens: int = BLOCK_TOKENS, model_len: int = MODEL_LEN, scheduling: Scheduling = DEFAULT,
     ) -> Fake:  # fmt: skip
         limits = Limits(max_num_seqs, step_tokens, block_tokens, model_len)
-        scheduler = Scheduler(limits, KvBlocks(n_blocks, block_tokens, b"secret", LeastRecentlyUsed()))
+        scheduler = Scheduler(limits, KvBlocks(n_blocks, block_tokens, b"secret", LeastRecentlyUsed()), scheduling)
         runner = FakeRunner(depth, block_tokens, step_tokens)
-        return cls(Engine(runner, scheduler, Ready(model_len, 0, 0.0), no_grammars), scheduler, runner)
+        return cls(Engine(runner, scheduler, Ready(model_len, 0, 0.0), no_grammars, ticking()), scheduler, runner)
 
     def step(self) -> StepDone:
         done = self.engine.step()

@@ -26,13 +26,25 @@ from worker_image.engine.messages import (
     TokenOut,
     encode,
 )
+from worker_image.engine.scheduler.settings import Batching, Packing, PolicyName, Scheduling
+from worker_image.engine.standing import Standing
 
 SETTINGS = EngineSettings(
-    "m.gguf", 2, 32, 256, 16, None, None, device=Device.CUDA, load_format=LoadFormat.DUMMY, deterministic=True
+    "m.gguf",
+    2,
+    32,
+    256,
+    16,
+    None,
+    None,
+    device=Device.CUDA,
+    load_format=LoadFormat.DUMMY,
+    deterministic=True,
+    scheduling=Scheduling(PolicyName.EDF, Batching.STATIC, Packing.BUCKETS, max_batch=4),
 )
 SAMPLING = Sampling(9, stop_ids=(1, 2), logit_bias=((3, -1.5),), n=2, grammar="{}", min_tokens=4, seed=-5)
 STEP = StepDone(
-    EngineLoad(steps=3, kv_waste=0.25),
+    EngineLoad(steps=3, kv_waste=0.25, preemptions_by_class=[1, 2, 3, 4]),
     ids=[4, 9],
     new_tokens=[100, 200],
     logprobs=[(9, Logprobs(-0.5, [(200, -0.5), (1, -2.0)]))],
@@ -45,7 +57,9 @@ STEP = StepDone(
     "message",
     [
         Start(SETTINGS),
-        Add(4, [1, 2, 3], SAMPLING, n_generated=2, cache_salt="acme"),
+        Add(
+            4, [1, 2, 3], SAMPLING, n_generated=2, cache_salt="acme", standing=Standing(1, "acme", 2.0, deadline_s=3.5)
+        ),
         Cancel(4),
         Progress("weights", 1, 2),
         Ready(4096, 100_000, 1.5),

@@ -9,7 +9,7 @@ import pytest
 from tests.worker_image.engine.fake_engine import BLOCK_TOKENS, MODEL_LEN, Fake, expected
 from worker_image.engine.batch import Batch, Sampled
 from worker_image.engine.messages import Add, Sampling
-from worker_image.engine.scheduler import Outcome
+from worker_image.engine.scheduler.core import Outcome
 
 
 def an_add(request_id: int, n_prompt: int, max_tokens: int, *, n: int = 1, salt: str = "", first: int = 0) -> Add:
@@ -207,7 +207,7 @@ def test_a_step_of_many_decodes_costs_a_few_calls_for_each() -> None:
         calls += event in ("call", "c_call")
 
     sys.setprofile(count)
-    planned = fake.scheduler.schedule()
+    planned = fake.scheduler.schedule(0.0)
     fake.scheduler.commit(batch, Sampled([1] * n_seqs), Outcome())
     sys.setprofile(None)
     assert planned is not None

@@ -21,7 +21,7 @@ from worker_image.engine.kv_blocks import KvBlocks
 from worker_image.engine.messages import Add, Ready, Sampling
 from worker_image.engine.prefix_cache import LeastRecentlyUsed
 from worker_image.engine.runner import Runner
-from worker_image.engine.scheduler import Limits, Scheduler
+from worker_image.engine.scheduler.core import Limits, Scheduler
 from worker_image.kernels.triton_ops import KvTensors, StepLimits, Steps, TritonOps
 from worker_image.kernels.tuning import OTHER, tuning_for
 from worker_image.models.assembly import load_model

@@ -1,22 +1,33 @@
-"""Decides what the next step computes: one token budget, decodes first, then prefill chunks, oldest first.
+"""Keeps the books of every step: one token budget, decodes first, then prefill chunks, in the policy's order.
 
 A request's life: waiting → running (a row and its prompt's blocks are taken at admission) → ended, or back to waiting
-when an older request needs its blocks (preemption by recompute: it keeps its tokens and loses its cache). The oldest
-running request is never preempted, and it always fits in the pool, so every request ends.
+when one that the policy ranks better needs its blocks or its row (preemption: it keeps its tokens, its sampler's and
+its grammar's state, and computes its cache again unless that was worth saving in host memory). The best of those who
+run is never preempted for blocks, and it always fits in the pool, so every request ends.
 Steps are planned while earlier ones are in flight; rows and blocks go back only when no launched step uses them.
-Pure bookkeeping: no tensor, no clock, no I/O.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Final
 
 from worker_image.engine.batch import Batch, Chunk, Sampled
 from worker_image.engine.kv_blocks import KvBlocks
 from worker_image.engine.messages import Finish, Logprobs
+from worker_image.engine.scheduler.batching import Door, Inside
+from worker_image.engine.scheduler.policies import make_policy
+from worker_image.engine.scheduler.room import Room, who_gives_way
+from worker_image.engine.scheduler.settings import DEFAULT, Scheduling
 from worker_image.engine.seats import Seats
 from worker_image.engine.sequence import Sequence
+from worker_image.engine.standing import CLASSES
+
+COME_AT_ONCE: Final = 8
+"""For so many of those who wait, others give way in one step."""
+LOOKS_AGAIN: Final = 8
+"""Steps after which a first in line for whom nobody gave way is looked at again."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +57,21 @@ class Outcome:
 class Scheduler:
     """Holds every request of the engine and the blocks they share."""
 
-    def __init__(self, limits: Limits, kv: KvBlocks) -> None:
+    def __init__(self, limits: Limits, kv: KvBlocks, scheduling: Scheduling = DEFAULT) -> None:
         assert kv.blocks_for(limits.max_model_len) <= kv.pool.n_blocks, "one request must always fit"
         self.limits = limits
         self.kv = kv
-        self.waiting: deque[Sequence] = deque()
+        self.waiting = make_policy(scheduling)
         self.running: list[Sequence] = []
-        """Oldest first."""
-        self.n_preemptions = 0
+        """In the order of their admission, or the policy's: whoever gives way first is last."""
+        self.n_preemptions = [0] * len(CLASSES)
+        """By class."""
         self.n_launched = 0
+        self._door = Door(scheduling)
+        self._no_way_for: tuple[Sequence | None, int, int] = (None, 0, 0)
+        """The first in line for whom nobody gave way, and when that was."""
+        self._n_changes = 0
+        """Admissions, ends and preemptions."""
         self._alive: dict[int, Sequence] = {}
         self._seats = Seats(limits.max_num_seqs, kv)
         self._decodes: tuple[Sequence, ...] = ()
@@ -70,12 +87,16 @@ class Scheduler:
         wasted = sum(s.room - len(s.tokens) - s.n_in_flight for s in self.running)
         return max(wasted, 0) / held if held else 0.0
 
+    def opens_in_s(self, now: float) -> float:
+        """How long a batch is waited for; 0 where something can be done."""
+        return 0.0 if self.running else self._door.opens_in_s(self.waiting, self._inside, now)
+
     def add(self, sequence: Sequence) -> None:
         assert 0 < len(sequence.tokens) < sequence.limit <= self.limits.max_model_len, (
             "the server refuses such a prompt"
         )
         self._alive[sequence.request_id] = sequence
-        self.waiting.append(sequence)
+        self.waiting.add(sequence)
 
     def cancel(self, request_id: int) -> bool:
         """Forgets the request wherever it is; False where it is not here (any more)."""
@@ -84,17 +105,13 @@ class Scheduler:
             self._end(sequence)
         return sequence is not None
 
-    def schedule(self) -> Batch | None:
-        """The next step, to be launched at once; None where nothing can be computed before a commit."""
+    def schedule(self, now: float) -> Batch | None:
+        """The next step, to be launched at once; None where nothing can be computed before a commit or a later time."""
         self.kv.begin_step()
+        if self.waiting and self.waiting.reorders:
+            self._make_way(now)
         decodes, prefilling = self._plan_decodes(self._turns())
-        budget = self.limits.step_tokens - len(decodes)
-        chunks: list[Chunk] = []
-        for sequence in prefilling:
-            if budget:
-                chunks.append(self._chunk(sequence, budget))
-                budget -= chunks[-1].length
-        self._admit(chunks, budget)
+        chunks = self._plan_prefills(deque(prefilling), self.limits.step_tokens - len(decodes), now)
         if not decodes and not chunks:
             return None
         return self._batch(tuple(decodes), tuple(chunks))
@@ -102,6 +119,8 @@ class Scheduler:
     def _batch(self, decodes: tuple[Sequence, ...], chunks: tuple[Chunk, ...]) -> Batch:
         if decodes != self._decodes:
             self._decodes = decodes
+        if decodes and self.waiting.meters:
+            self.waiting.decoded(self._decodes)
         self.n_launched += 1
         changes = self._seats.changes(self.n_launched)
         return Batch(
@@ -109,8 +128,32 @@ class Scheduler:
             tuple(changes.copies), tuple(changes.tables), tuple(changes.joined),
         )  # fmt: skip
 
+    def _make_way(self, now: float) -> None:
+        """Who runs gives its place to one that waits, where the policy says so and nothing is free."""
+        seats, head = self._seats, self.waiting.head(now)
+        looked_at = (head, self._n_changes, self.n_launched // LOOKS_AGAIN)
+        # Room is on its way, or there was none a moment ago.
+        if seats.n_leaving or looked_at == self._no_way_for or not self._door.lets_join:
+            return
+        if head is None or any(s.alone for s in self.running):
+            return
+        room = Room(seats.n_free, self.kv.pool.n_free - len(self.running))
+        candidates = self.waiting.first(COME_AT_ONCE)
+        victims = who_gives_way(self.waiting, candidates, self.running, room, self._need)
+        for victim in victims:
+            self._preempt(victim)
+        if not victims:
+            self._no_way_for = looked_at
+
+    def _need(self, sequence: Sequence) -> int:
+        """Blocks of one that is admitted, and the one that must stay free for it."""
+        return self.kv.blocks_for(len(sequence.tokens) + 1) + 1
+
     def _turns(self) -> list[Sequence]:
         """Who takes part: one under suspicion by itself, else everybody that runs."""
+        if self.waiting.reorders and self.kv.pool.n_free < len(self.running):
+            # Somebody may have to give way in this step: the worst, who must therefore come last.
+            self.running.sort(key=self.waiting.rank)
         return next(([s] for s in self.running if s.alone), list(self.running))
 
     def _plan_decodes(self, turns: list[Sequence]) -> tuple[list[Sequence], list[Sequence]]:
@@ -119,7 +162,7 @@ class Scheduler:
         prefilling: list[Sequence] = []
         for sequence in turns:
             if not sequence.decoding:
-                # One that lost its blocks to an older one earlier in this loop is neither.
+                # One that lost its blocks to a better one earlier in this loop is neither.
                 if sequence.row is not None and not sequence.leaving:
                     prefilling.append(sequence)
                 continue
@@ -136,41 +179,83 @@ class Scheduler:
         return decodes, prefilling
 
     def _grow(self, sequence: Sequence) -> bool:
-        """Takes the block its next token needs, from the youngest if need be; False when it must sit out."""
+        """Takes the block its next token needs, from the last if need be; False when it must sit out."""
         while (new := self.kv.grow(sequence)) is None:
             # Room is on its way: the next step will have it.
             if self._seats.n_leaving:
                 return False
-            youngest = self.running[-1]
-            self._preempt(youngest)
-            if youngest is sequence:
+            last = self.running[-1]
+            self._preempt(last)
+            if last is sequence:
                 return False
         self._seats.grown(sequence, new)
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
-        self.waiting.appendleft(sequence)
+        self.waiting.take_back(sequence)
         self._seats.leave(sequence)
-        self.n_preemptions += 1
+        self.n_preemptions[sequence.standing.priority] += 1
+        self._n_changes += 1
 
-    def _admit(self, chunks: list[Chunk], budget: int) -> None:
-        """First come, first served, while the budget, a row and the blocks for all its tokens (and one more) last."""
-        while budget and self.waiting and self._seats.n_free:
-            sequence = self.waiting[0]
-            if sequence.leaving or self._awaits_parent(sequence) or (self.running and self.running[-1].alone):
-                return
-            # Without a block left for each running request, the newcomer would be preempted at once.
-            grant = self.kv.admit(sequence, len(self.running))
-            if grant is None:
-                return
-            self.running.append(self.waiting.popleft())
-            self._seats.take(sequence, grant.copy)
-            sequence.parent = None
-            if sequence.alone:
-                return
+    def _plan_prefills(self, prefilling: deque[Sequence], budget: int, now: float) -> list[Chunk]:
+        """Prompts that are under way and new ones, in the policy's order, while the budget lasts."""
+        waiting, chunks, admits = self.waiting, [], True
+        if waiting.reorders and len(prefilling) > 1:
+            prefilling = deque(sorted(prefilling, key=waiting.rank))
+        if waiting and not self._door.always_open:
+            self._door.begin_step()
+        while budget:
+            candidate = self._candidate(now) if admits and waiting else None
+            if prefilling and not (candidate and self._overtakes(candidate, prefilling[0])):
+                sequence = prefilling.popleft()
+            elif candidate is None:
+                break
+            elif not self._admit(candidate):
+                admits = False
+                continue
+            else:
+                sequence = candidate
+                if sequence.alone:
+                    break
             chunks.append(self._chunk(sequence, budget))
             budget -= chunks[-1].length
+        return chunks
+
+    def _candidate(self, now: float) -> Sequence | None:
+        if self._door.always_open:
+            return self.waiting.head(now)
+        return self._door.next(self.waiting, self._inside, now)
+
+    @property
+    def _inside(self) -> Inside:
+        limits, pool = self.limits, self.kv.pool
+        return Inside(
+            len(self.running), limits.max_num_seqs, limits.step_tokens, limits.block_tokens, pool.n_free, pool.n_blocks
+        )
+
+    def _overtakes(self, waiting: Sequence, prefilling: Sequence) -> bool:
+        return self.waiting.reorders and self.waiting.rank(waiting) < self.waiting.rank(prefilling)
+
+    def _admit(self, sequence: Sequence) -> bool:
+        """A row and the blocks for all its tokens, and one more; False where they are not to be had now."""
+        if not self._seats.n_free or sequence.leaving or self._awaits_parent(sequence):
+            return False
+        if self.running and self.running[-1].alone:
+            return False
+        # Without a block left for each running request, the newcomer would be preempted at once.
+        grant = self.kv.admit(sequence, len(self.running))
+        if grant is None:
+            return False
+        self.waiting.remove(sequence)
+        if not sequence.charged:
+            sequence.charged = True
+            self.waiting.admitted(sequence)
+        self.running.append(sequence)
+        self._seats.take(sequence, grant.copy)
+        self._n_changes += 1
+        sequence.parent = None
+        return True
 
     def _awaits_parent(self, sequence: Sequence) -> bool:
         """Its first choice's prompt is being computed, by this step perhaps, and its blocks will be shared."""
@@ -251,7 +336,7 @@ class Scheduler:
 
     def _start_over(self) -> None:
         for sequence in reversed(self.running):
-            self.waiting.appendleft(sequence)
+            self.waiting.take_back(sequence)
             self._seats.leave(sequence)
         self.running.clear()
         self.kv.pool.forget_contents()
@@ -272,6 +357,8 @@ class Scheduler:
         else:
             self.running.remove(sequence)
             self._seats.leave(sequence)
+        self.waiting.forget(sequence)
+        self._n_changes += 1
 
     def check(self) -> None:
         """Raises AssertionError where a block or a row is lost or has two owners."""
