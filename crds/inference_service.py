@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from crds.conditions import Condition
-from crds.fields import ListMap, ObjectName, Part, Quantity, Rule
+from crds.fields import Duration, ListMap, ObjectName, Part, Quantity, Rule
 from crds.rollout import Rollout, RolloutStatus
 from crds.scaling import Scaling, ScalingStatus
 from crds.traffic import TrafficShare
