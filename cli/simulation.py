@@ -18,7 +18,8 @@ import numpy as np
 
 from cli.errors import CliError
 from cli.service_files import Subject
-from controllers.plans.capacity import INPUT_WEIGHT, capacity_of, lead_time_s
+from controllers.plans.capacity import INPUT_WEIGHT, lead_time_s
+from controllers.plans.carried import NOTHING_KNOWN, MeanLengths, carried, within
 from controllers.plans.scaling import settings_of
 from forecasting.capacity import ReplicaCapacity
 from forecasting.capacity import capacity_of as replica_capacity
@@ -150,17 +151,19 @@ def _autoscaler(subject: Subject, load: Load, capacity: ReplicaCapacity, setting
     spec = subject.spec
     if spec.scaling is None:
         return Static(1 if spec.replicas is None else spec.replicas)
-    # The operator weighs an input token as INPUT_WEIGHT and learns what a worker carries in that measure.
     lengths = load.arrivals.lengths
-    work_per_s = capacity.requests_per_s * (lengths.decode + 1 + INPUT_WEIGHT * lengths.mean_input)
+    mean = MeanLengths(lengths.mean_input, lengths.decode + 1)
     starts = [setting.cold_start.draw_s(setting.seed, at) for at in range(200)]
     lead_s = lead_time_s(starts)
     settings = settings_of(spec.scaling)
     record = record_of(None, load.arrivals, TICK_S)
     forecasts = GrowthForecasts(record, INPUT_WEIGHT, lead_s + settings.horizon_s)
     bounds = Bounds(spec.scaling.min, spec.scaling.max)
-    carries = capacity_of(spec, work_per_s)
-    return Foretide(subject.name, bounds, carries, settings, forecasts, lead_s, PERIOD_S, setting.start_s)
+    if spec.scaling.tokens_per_second:
+        carries = carried(spec, NOTHING_KNOWN)
+    else:
+        carries = within(subject.slo, capacity, mean, spec.scaling.target_concurrency)
+    return Foretide(subject.name, bounds, carries.for_policy(), settings, forecasts, lead_s, PERIOD_S, setting.start_s)
 
 
 class _Saver:

@@ -61,6 +61,8 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
     capacities = of_services.loads.capacities
     of_forecasts = CapacityForecastReconciler(
         services,
+        models,
+        slas,
         forecasts,
         insight.board,
         insight.cold_starts,
@@ -68,7 +70,16 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
         applier,
         Prices(**settings.prices.model_dump()),
     )
-    of_models = wire_model(client, settings, queue, recorder, applier, services=services, models=models)
+    of_models = wire_model(
+        client,
+        settings,
+        queue,
+        recorder,
+        applier,
+        services=services,
+        models=models,
+        measured=of_services.profiles.measured,
+    )
     of_slas = SlaReconciler(slas, services, applier, recorder)
     of_tenants = wire_tenant(client, settings, queue, recorder, applier, services=services, tenants=tenants)
 

@@ -94,6 +94,9 @@ class CapacityForecastStatus(Part):
     capacity: Annotated[
         Rate | None, Field(description="Work that one worker carries, said or learned, in tokens each second.")
     ] = None
+    capacity_reason: Annotated[
+        str | None, Field(description="Where that number is from, as arithmetic.", max_length=512)
+    ] = None
     replicas: Annotated[int | None, Field(description="Workers wanted now.", ge=0)] = None
     planned_replicas: Annotated[
         int | None, Field(description="Workers that the forecast takes at the lead time.", ge=0)

@@ -52,6 +52,9 @@ WORKER_PATH_LOAD: Final = "/load"
 1; `utilisation`, the share of the last seconds in which the engine computed; `steps` so far; `stalled_s`, for how long
 the engine has owed an answer without a sign of progress, 0 while it owes none; `step`, null or what the engine said
 before something long: `{"kind": "prefill", "expected_s": 2.5}`; and `prefix_hit_tokens` of `prefix_queried_tokens`."""
+WORKER_PATH_PROFILE: Final = "/profile"
+"""POST: measures the engine, which takes seconds, and answers with `forecasting.profile`'s numbers as JSON. 409 while
+clients ask for something: they go first; 503 while there is no engine to measure."""
 WORKER_MODEL_MOUNT: Final = "/models"
 
 HEADER_DRAINING: Final = "x-foretide-draining"

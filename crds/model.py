@@ -1,11 +1,11 @@
-"""Model: where weights come from, that they are what they should be, and on which nodes they lie."""
+"""Model: where weights come from, that they are what they should be, where they lie, and how fast they serve."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from crds.conditions import Condition
 from crds.fields import ListMap, Part, Rule
@@ -78,6 +78,29 @@ class NodeCopy(Part):
     message: Annotated[str | None, Field(description="What went wrong and what to do.", max_length=1024)] = None
 
 
+Microseconds = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,12}(\.[0-9]{1,6})?$", max_length=19)]
+"""A time as a decimal number: `7000.25`."""
+
+
+class MeasuredProfile(Part):
+    """How fast one worker is with this Model on one accelerator, as its own benchmark found.
+
+    A step with B decoding sequences, P prefill tokens and KV tokens in the cache takes
+    max(alpha + gamma × KV, delta × (B + P)) + beta × B + request × requests that begin.
+    """
+
+    accelerator: Annotated[str, Field(description="Accelerator of the worker, for example gpu 1.", max_length=64)]
+    measured: Annotated[str, Field(description="When (RFC 3339).", json_schema_extra={"format": "date-time"})]
+    alpha_us: Annotated[Microseconds, Field(description="Of a step, reading the weights, in microseconds.")]
+    beta_us: Annotated[Microseconds, Field(description="For each decoding sequence.")]
+    gamma_us: Annotated[Microseconds, Field(description="For each token in the KV cache.")]
+    delta_us: Annotated[Microseconds, Field(description="For each token computed.")]
+    request_us: Annotated[Microseconds, Field(description="For each request that begins.")]
+    kv_tokens: Annotated[int, Field(description="Tokens that the KV cache holds.", ge=1)]
+    max_sequences: Annotated[int, Field(description="Requests that run at the same time.", ge=1)]
+    chunk_tokens: Annotated[int, Field(description="Tokens that one step computes at most.", ge=1)]
+
+
 class ModelStatus(Part):
     """What is known of the weights; conditions and sums by the operator, `nodes` by the agents."""
 
@@ -100,6 +123,11 @@ class ModelStatus(Part):
     state: Annotated[str | None, Field(description="What is going on, for people.", max_length=256)] = None
     used_by: Annotated[
         list[str] | None, Field(description="InferenceServices that name this Model.", max_length=1000)
+    ] = None
+    profiles: Annotated[
+        list[MeasuredProfile] | None,
+        ListMap(("accelerator",)),
+        Field(description="How fast a worker is, for each accelerator that served it.", max_length=32),
     ] = None
     nodes: Annotated[
         list[NodeCopy] | None, ListMap(("name",)), Field(description="The copy on each node.", max_length=5000)

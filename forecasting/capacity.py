@@ -22,6 +22,7 @@ from forecasting.simulator.world import Slo
 
 # A steady load is reached when the longest answers have come and gone.
 SETTLE_S = 60
+LONGEST_SETTLE_S = 600
 RATES = 96
 
 
@@ -93,7 +94,7 @@ def _best_rate(profile: Profile, lengths: Lengths, slo: Slo) -> tuple[float, flo
     rates = ceiling * np.linspace(1 / RATES, 1.0, RATES)
     pools = Pools.empty(RATES, profile)
     ready = np.ones(RATES)
-    for _ in range(SETTLE_S):
+    for _ in range(_settle_s(profile, lengths)):
         second = step(pools, ready, rates, rates * lengths.mean_input, profile, lengths)
     good = share_good([second], slo, lengths, profile.request_s)[0] >= slo.attainment
     if not good[0]:
@@ -105,6 +106,11 @@ def _best_rate(profile: Profile, lengths: Lengths, slo: Slo) -> tuple[float, flo
     best = int(np.argmin(good)) - 1 if not good.all() else RATES - 1
     held = pools.early[best] + pools.late[best] + pools.queued_requests[best]
     return float(rates[best]), float(max(held, 1.0))
+
+
+def _settle_s(profile: Profile, lengths: Lengths) -> int:
+    alone_s = profile.iteration_s(1, 0, lengths.resident) * float(lengths.outputs[-1])
+    return min(max(SETTLE_S, math.ceil(2 * alone_s)), LONGEST_SETTLE_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,8 @@ def _chat(arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:
 def _bench(arguments: argparse.Namespace) -> Coroutine[Any, Any, int]:
     from worker_image.terminal.bench import bench
 
-    return bench(model_settings(arguments), arguments.requests, arguments.prompt_tokens, arguments.output_tokens)
+    asked = (arguments.requests, arguments.prompt_tokens, arguments.output_tokens)
+    return bench(model_settings(arguments), *asked, arguments.profile)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from worker_image.checkpoint.vocabulary import open_vocabulary
 from worker_image.engine.client import EngineClient
 from worker_image.engine.messages import Device, Progress, Ready
 from worker_image.kernel_cache import fill_kernel_cache
+from worker_image.profile import Shape
 from worker_image.settings import ModelSettings
 from worker_image.text.chat_template import ChatTemplate
 from worker_image.text.detokenizer import TokenBytes
@@ -35,6 +36,18 @@ class Text:
 class Loaded:
     text: Text
     engine: Ready
+
+
+def shape_of(settings: ModelSettings, loaded: Loaded) -> Shape:
+    """What its benchmark has to keep to."""
+    engine = loaded.engine
+    return Shape(
+        n_vocabulary=len(loaded.text.vocabulary.tokens),
+        max_model_len=engine.max_model_len,
+        kv_tokens=engine.kv_tokens,
+        max_num_seqs=settings.max_num_seqs,
+        step_tokens=settings.step_tokens,
+    )
 
 
 async def start_engine(settings: ModelSettings, on_progress: Callable[[Progress], None]) -> tuple[Path, EngineClient]:

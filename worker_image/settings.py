@@ -170,6 +170,7 @@ def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--requests", type=_positive, default=8, help="requests at once (default: 8)")
     parser.add_argument("--prompt-tokens", type=_positive, default=128, help="tokens of each prompt (default: 128)")
     parser.add_argument("--output-tokens", type=_positive, default=64, help="tokens of each answer (default: 64)")
+    parser.add_argument("--profile", type=Path, help="also measure a profile for `foretide simulate`, into this file")
 
 
 def model_settings(arguments: argparse.Namespace) -> ModelSettings:

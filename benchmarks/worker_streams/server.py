@@ -16,6 +16,7 @@ from benchmarks.worker_streams.engine import N_TOKENS
 from worker_image.checkpoint.tokenizer import Vocabulary
 from worker_image.engine.client import READ_AHEAD_BYTES, EngineClient
 from worker_image.engine.messages import EngineSettings, Start, encode
+from worker_image.profile import Shape
 from worker_image.server.api import api_app
 from worker_image.server.metrics import Metrics
 from worker_image.server.state import Served, ServerState
@@ -37,6 +38,7 @@ def served() -> Served:
         template=ChatTemplate("{{ messages[0]['content'] }}", bos_token="", eos_token=""),
         tool_format=None,
         grammars=GrammarCheck(vocabulary, GrammarLimits()),
+        shape=Shape(N_TOKENS, 8192, 1 << 20, 2048, 8192),
     )
 
 

@@ -15,9 +15,10 @@ from typing import Final, Protocol
 
 from controllers.capacity_forecast.job import Job
 from controllers.capacity_forecast.pool import ForecastFailed
-from controllers.capacity_forecast.work import work_series
+from controllers.capacity_forecast.work import mean_lengths, work_series
 from controllers.history.interface import Counts, HistorySource, HistoryUnavailable, ServiceId, joined
 from controllers.plans.calibration import LEVELS, Calibration, Promise, observed, promised
+from controllers.plans.carried import MeanLengths
 from controllers.plans.snapshot import Forecasted
 from controllers.runtime.interface import Key, Marker
 from forecasting.forecast import Forecast
@@ -76,6 +77,7 @@ class Entry:
     lead_time_s: float
     due_s: float
     counts: Counts | None = None
+    lengths: MeanLengths | None = None
     made: Made | None = None
     calibration: Calibration = field(default_factory=Calibration)
     trouble: tuple[str, str] | None = None
@@ -126,6 +128,11 @@ class ForecastBoard:
             return None
         return foretold(entry, self._clock())
 
+    def lengths(self, service: ServiceId) -> MeanLengths | None:
+        """Of the requests of its last day that were answered."""
+        entry = self._entries.get(service)
+        return None if entry is None else entry.lengths
+
     async def run(self) -> None:
         """Refreshes what is due, until cancelled."""
         async with asyncio.TaskGroup() as group:
@@ -171,6 +178,7 @@ class ForecastBoard:
 
     async def _look(self, service: ServiceId, entry: Entry) -> None:
         counts = entry.counts = await self._history(service, entry.counts)
+        entry.lengths = mean_lengths(counts)
         series = work_series(counts, str(service))
         entry.calibration = observed(entry.calibration, _truth(series), self._clock())
         entry.trouble = _hindrance(series)

@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from controllers.apply import Applier, merge_conditions
-from controllers.capacity_forecast.board import ForecastBoard
+from controllers.capacity_forecast.board import Entry, ForecastBoard
 from controllers.capacity_forecast.cold_starts import ColdStarts
 from controllers.history.interface import ServiceId
 from controllers.plans.calibration import Calibration
 from controllers.plans.capacity import profile_of
 from controllers.plans.capacity_forecast import Outlook, condition, manifest, status
+from controllers.plans.carried import LEARNED, Carried, carried, known_of
 from controllers.runtime.interface import Key, Outcome
 from crds.contract import LABEL_MANAGED_BY, MANAGED_BY
 from crds.inference_service import InferenceServiceSpec
@@ -31,6 +32,8 @@ class CapacityForecastReconciler:
     def __init__(
         self,
         services: Informer[Object],
+        models: Informer[Object],
+        slas: Informer[Object],
         forecasts: Informer[Object],
         board: ForecastBoard,
         cold_starts: ColdStarts,
@@ -41,6 +44,7 @@ class CapacityForecastReconciler:
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._services, self._forecasts, self._board = services, forecasts, board
+        self._models, self._slas = models, slas
         self._cold_starts, self._capacities, self._applier = cold_starts, capacities, applier
         self._prices, self._wall_clock = prices, wall_clock
 
@@ -80,9 +84,16 @@ class CapacityForecastReconciler:
     def _recall(self, service: Object, forecast: Object) -> None:
         """What the last leader learned of such workers is a better beginning than nothing."""
         spec = InferenceServiceSpec.model_validate(service["spec"])
-        said = (forecast.get("status") or {}).get("capacity")
-        if said and spec.scaling is not None and spec.scaling.tokens_per_second is None:
+        status = forecast.get("status") or {}
+        said, because = status.get("capacity"), str(status.get("capacityReason", ""))
+        if said and because.startswith(LEARNED):
             self._capacities.setdefault(profile_of(spec), float(said))
+
+    def _carries(self, spec: InferenceServiceSpec, namespace: str, entry: Entry | None) -> Carried:
+        model = self._models.get(namespace, spec.model)
+        sla = self._slas.get(namespace, spec.sla) if spec.sla else None
+        lengths = entry.lengths if entry else None
+        return carried(spec, known_of(spec, model, sla, lengths, self._capacities.get(profile_of(spec))))
 
     def _outlook(self, service: Object) -> Outlook:
         spec = InferenceServiceSpec.model_validate(service["spec"])
@@ -98,7 +109,7 @@ class CapacityForecastReconciler:
             source=self._board.source.name,
             calibration=entry.calibration if entry else Calibration(),
             lead_time_s=self._cold_starts.lead_time_s(profile),
-            work_per_s=spec.scaling.tokens_per_second or self._capacities.get(profile),
+            carries=self._carries(spec, service["metadata"]["namespace"], entry),
             scaling=spec.scaling,
             desired=(service.get("status") or {}).get("desiredReplicas"),
             prices=self._prices,

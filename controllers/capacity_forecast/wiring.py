@@ -15,6 +15,7 @@ from controllers.history.prometheus import PrometheusHistory
 from controllers.history.store import Limits, Store
 from controllers.history.thread import StoreThread
 from controllers.plans.capacity import profile_of
+from controllers.plans.carried import MeanLengths
 from controllers.plans.snapshot import Forecasted
 from controllers.runtime.interface import Background, Key, Marker
 from controllers.settings import Settings
@@ -45,6 +46,9 @@ class Insight:
 
     def view(self, key: Key) -> Forecasted | None:
         return self.board.view(_id(key))
+
+    def lengths(self, key: Key) -> MeanLengths | None:
+        return self.board.lengths(_id(key))
 
     def lead_time_s(self, profile: str) -> float:
         return self.cold_starts.lead_time_s(profile)

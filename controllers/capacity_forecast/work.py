@@ -12,7 +12,8 @@ import numpy as np
 
 from controllers.history.interface import Array, Counts
 from controllers.plans.capacity import INPUT_WEIGHT
-from forecasting.series import Series
+from controllers.plans.carried import MeanLengths
+from forecasting.series import DAY_S, Series
 
 AROUND_STEPS: Final = 6
 """Steps, before and including, whose answers say how heavy a request is."""
@@ -22,6 +23,13 @@ def work_series(counts: Counts, name: str) -> Series:
     """Work rate in weighted tokens each second; gaps stay gaps."""
     each = tokens_per_request(counts)
     return Series(counts.start_s, counts.step_s, counts.arrivals * each / counts.step_s, name)
+
+
+def mean_lengths(counts: Counts) -> MeanLengths | None:
+    """Of the requests that were answered within the last day of the history; None of too few."""
+    steps = max(round(DAY_S / counts.step_s), 1)
+    done, inputs, outputs = (float(np.nansum(column[-steps:])) for column in counts.columns[1:])
+    return MeanLengths.of(done, inputs, outputs)
 
 
 def tokens_per_request(counts: Counts) -> Array:

@@ -14,6 +14,7 @@ import aiohttp
 import orjson
 
 from controllers.history.interface import ServiceId
+from controllers.inference_service.worker_profile import WorkerProfile, profile_in
 from controllers.inference_service.worker_report import WorkerReport, report_in
 from controllers.plans.snapshot import Demanded
 from crds import contract
@@ -21,6 +22,8 @@ from crds import contract
 PROBE_TIMEOUT_S: Final = 10.0
 """A probe queues behind requests of clients."""
 SCRAPE_TIMEOUT_S: Final = 1.0
+PROFILE_TIMEOUT_S: Final = 150.0
+"""Longer than a worker takes at most."""
 PAGE_TIMEOUT_S: Final = 5.0
 """A gateway's page has a line for each service."""
 
@@ -43,6 +46,10 @@ class AdminPorts(Protocol):
 
     async def worker_report(self, worker: str) -> WorkerReport | None:
         """The load of the worker at this address; None when it does not say."""
+        ...
+
+    async def worker_profile(self, worker: str) -> WorkerProfile | None:
+        """Has the worker at this address measure itself, which takes seconds; None when it does not."""
         ...
 
     async def demand(self, gateway: str) -> dict[ServiceId, Demanded] | None:
@@ -80,6 +87,14 @@ class HttpAdminPorts:
         url = f"http://{_host(worker)}:{contract.WORKER_ADMIN_PORT}{contract.WORKER_PATH_METRICS}"
         page = await self._read(url, SCRAPE_TIMEOUT_S)
         return None if page is None else report_in(page.decode("utf-8", "replace"))
+
+    async def worker_profile(self, worker: str) -> WorkerProfile | None:
+        url = f"http://{_host(worker)}:{contract.WORKER_ADMIN_PORT}{contract.WORKER_PATH_PROFILE}"
+        try:
+            async with self._open().post(url, timeout=aiohttp.ClientTimeout(PROFILE_TIMEOUT_S)) as response:
+                return profile_in(await response.read()) if response.status == 200 else None
+        except (TimeoutError, aiohttp.ClientError):
+            return None
 
     async def demand(self, gateway: str) -> dict[ServiceId, Demanded] | None:
         url = f"http://{_host(gateway)}:{contract.GATEWAY_ADMIN_PORT}{contract.GATEWAY_PATH_DEMAND}"

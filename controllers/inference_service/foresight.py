@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from controllers.plans.capacity import LEAST_LEAD_S
+from controllers.plans.carried import MeanLengths
 from controllers.plans.snapshot import Forecasted
 from controllers.runtime.interface import Key
 from forecasting.policy import ScalingDecision
@@ -26,6 +27,10 @@ class Foresight(Protocol):
 
     def view(self, key: Key) -> Forecasted | None:
         """What is foretold of it; None before the first look at its history."""
+        ...
+
+    def lengths(self, key: Key) -> MeanLengths | None:
+        """Of its requests, lately; None while too few were answered."""
         ...
 
     def lead_time_s(self, profile: str) -> float:
@@ -47,6 +52,9 @@ class Shortsighted:
         """There is nothing to forget."""
 
     def view(self, key: Key) -> Forecasted | None:
+        return None
+
+    def lengths(self, key: Key) -> MeanLengths | None:
         return None
 
     def lead_time_s(self, profile: str) -> float:

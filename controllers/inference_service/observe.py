@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from controllers.inference_service.caches import BY_NAMESPACE, BY_SERVICE, Caches, gateway_addresses, service_place
 from controllers.plans.capacity import LEAST_LEAD_S
+from controllers.plans.carried import MeanLengths, known_of
 from controllers.plans.model_volume import model_volume
 from controllers.plans.snapshot import Claim, Demanded, Forecasted, Load, ModelView, Probe, Revision, Snapshot
 from controllers.plans.tenancy import Demand, Tenant, demand_of, owner_of
@@ -31,7 +32,8 @@ class Heard:
     demand: Demanded | None = None
     forecast: Forecasted | None = None
     lead_time_s: float = LEAST_LEAD_S
-    work_per_s: float | None = None
+    lengths: MeanLengths | None = None
+    learned_work_per_s: float | None = None
 
 
 class Observer:
@@ -48,6 +50,7 @@ class Observer:
         spec = InferenceServiceSpec.model_validate(service["spec"])
         place = service_place(namespace, name)
         model = self._caches.models.get(namespace, spec.model)
+        sla = self._caches.slas.get(namespace, spec.sla) if spec.sla else None
         tenant = self._tenant(namespace)
         return Snapshot(
             namespace=namespace,
@@ -61,7 +64,7 @@ class Observer:
             finalizers=tuple(meta.get("finalizers") or ()),
             model=model_view(model) if model else None,
             model_names=() if model else self._names(self._caches.models.places(), namespace),
-            sla_found=spec.sla is not None and self._caches.slas.get(namespace, spec.sla) is not None,
+            sla_found=sla is not None,
             sla_names=self._names(self._caches.slas.places(), namespace) if spec.sla else (),
             tenant=tenant,
             other_claims=self._other_claims(tenant, place),
@@ -75,7 +78,7 @@ class Observer:
             demand=heard.demand,
             forecast=heard.forecast,
             lead_time_s=heard.lead_time_s,
-            work_per_s=heard.work_per_s,
+            known=known_of(spec, model, sla, heard.lengths, heard.learned_work_per_s),
             autoscaler=self._autoscaler(place),
             gateways=gateway_addresses(self._caches),
             probe=heard.probe,
@@ -136,6 +139,7 @@ def model_view(model: Object) -> ModelView:
     ready, stalled = conditions.get(READY) or {}, conditions.get(STALLED)
     return ModelView(
         name=meta["name"],
+        uid=meta.get("uid", ""),
         source=spec["source"],
         digest=spec.get("digest") or status.get("digest"),
         volume=model_volume(meta["namespace"], meta["name"], spec["source"]),

@@ -13,6 +13,7 @@ from controllers.inference_service.foresight import Foresight
 from controllers.inference_service.loads import Kind, LoadBoard
 from controllers.inference_service.observe import Heard, Observer
 from controllers.inference_service.probes import ProbeBoard
+from controllers.inference_service.profiles import ProfileBoard
 from controllers.inference_service.write import Writer
 from controllers.plans.capacity import profile_of
 from controllers.plans.service import PlanSettings, ServicePlan, plan_service
@@ -50,13 +51,14 @@ class InferenceServiceReconciler:
         loads: LoadBoard,
         demands: DemandBoard,
         foresight: Foresight,
+        profiles: ProfileBoard,
         recorder: Recorder,
         settings: PlanSettings,
         *,
         wall_clock: Callable[[], datetime] = _wall_clock,
     ) -> None:
         self._caches, self._writer, self._probes, self._loads = caches, writer, probes, loads
-        self._demands, self._foresight = demands, foresight
+        self._demands, self._foresight, self._profiles = demands, foresight, profiles
         self._recorder, self._settings = recorder, settings
         self._wall_clock = wall_clock
         self._observer = Observer(caches)
@@ -114,7 +116,8 @@ class InferenceServiceReconciler:
             demand=self._demands.last(key),
             forecast=self._foresight.view(key),
             lead_time_s=self._foresight.lead_time_s(profile),
-            work_per_s=self._loads.capacities.get(profile),
+            lengths=self._foresight.lengths(key),
+            learned_work_per_s=self._loads.capacities.get(profile),
         )
         return self._observer.snapshot(service, heard)
 
@@ -143,6 +146,7 @@ class InferenceServiceReconciler:
         else:
             self._over_quota.discard(key)
         self._follow(key, seen)
+        self._profiles.offer(seen)
         if plan.scaling is not None and plan.scaling.decision is not None:
             self._foresight.record(key, plan.scaling.decision)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from controllers.apply import Applier
 from controllers.inference_service.admin_ports import AdminPorts
@@ -13,6 +14,7 @@ from controllers.inference_service.demand import DemandBoard
 from controllers.inference_service.foresight import Foresight
 from controllers.inference_service.loads import LoadBoard
 from controllers.inference_service.probes import ProbeBoard
+from controllers.inference_service.profiles import ProfileBoard
 from controllers.inference_service.reconciler import InferenceServiceReconciler
 from controllers.inference_service.wake import wake_services
 from controllers.inference_service.write import Writer
@@ -32,6 +34,7 @@ class Wired:
     reconciler: InferenceServiceReconciler
     background: tuple[Background, ...]
     loads: LoadBoard
+    profiles: ProfileBoard
 
 
 def wire_inference_service(
@@ -48,18 +51,20 @@ def wire_inference_service(
 ) -> Wired:
     """Everything connected."""
     probes, loads = ProbeBoard(ports, queue, clock), LoadBoard(ports, queue, clock)
+    profiles = ProfileBoard(ports, queue, clock, lambda: datetime.now(UTC))
     demands = DemandBoard(ports, queue, lambda: gateway_addresses(caches))
     writer = Writer(client, applier, caches, loads, clock)
     reconciler = InferenceServiceReconciler(
-        caches, writer, probes, loads, demands, foresight, recorder, plan_settings(settings)
+        caches, writer, probes, loads, demands, foresight, profiles, recorder, plan_settings(settings)
     )
     wake_services(caches, queue, lambda: reconciler.over_quota)
     background = (
         Background("the probes", probes.run),
         Background("the scrapes of loads", loads.run),
         Background("the looks at what waits", demands.run),
+        Background("the measurements of workers", profiles.run),
     )
-    return Wired(reconciler, background, loads)
+    return Wired(reconciler, background, loads, profiles)
 
 
 def plan_settings(settings: Settings) -> PlanSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,11 +18,14 @@ from controllers.plans.model_manifests import (
 from controllers.plans.model_volume import ModelVolume, model_volume
 from controllers.runtime.interface import Key, Outcome
 from crds.contract import API_VERSION, FINALIZER_MODEL
-from crds.model import ModelSpec, NodeCopy
+from crds.model import MeasuredProfile, ModelSpec, NodeCopy
 from kube.api import Api
 from kube.events import Recorder
 from kube.informer import Informer
 from kube.resources import MODELS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, Object
+
+Measured = Callable[[str], Sequence[MeasuredProfile]]
+"""Uid of a Model → what its workers have measured of themselves."""
 
 
 class ModelReconciler:
@@ -40,11 +44,12 @@ class ModelReconciler:
         root: str,
         applier: Applier,
         recorder: Recorder,
+        measured: Measured,
     ) -> None:
         self._client, self._root = client, root
         self._models, self._services, self._nodes = models, services, nodes
         self._volumes, self._claims = volumes, claims
-        self._applier, self._recorder = applier, recorder
+        self._applier, self._recorder, self._measured = applier, recorder, measured
         self._dismissed: set[tuple[str, str]] = set()
 
     async def reconcile(self, key: Key) -> Outcome:
@@ -138,6 +143,8 @@ class ModelReconciler:
             claim_phase=None if claim is None else (claim.get("status") or {}).get("phase") or "Pending",
             volume_problem=problem,
             deleting="deletionTimestamp" in obj["metadata"],
+            profiles=[MeasuredProfile.model_validate(one) for one in observed.get("profiles") or []],
+            measured=self._measured(obj["metadata"]["uid"]),
         )
 
     async def _dismiss(self, obj: Object, node: str) -> None:

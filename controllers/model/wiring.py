@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controllers.apply import Applier
-from controllers.model.reconciler import ModelReconciler
+from controllers.model.reconciler import Measured, ModelReconciler
 from controllers.plans.model import Node
 from controllers.runtime.interface import Marker
 from controllers.settings import Settings
@@ -35,6 +35,7 @@ def wire_model(
     *,
     services: Informer[Object],
     models: Informer[Object],
+    measured: Measured,
 ) -> Wired:
     """Everything connected. `models` has the index `by_namespace`."""
     nodes = Informer(client, NODES, keep=Node.of)
@@ -45,5 +46,5 @@ def wire_model(
     wake(volumes, queue, of_volume)
     wake(claims, queue, of_claim(models))
     root = settings.model_cache.path
-    reconciler = ModelReconciler(client, models, services, nodes, volumes, claims, root, applier, recorder)
+    reconciler = ModelReconciler(client, models, services, nodes, volumes, claims, root, applier, recorder, measured)
     return Wired(reconciler, (nodes, volumes, claims))

@@ -1,4 +1,4 @@
-"""What one worker carries, and how long a new one takes: as a person says, else as it was measured. Pure."""
+"""What a worker was seen to carry, in which measure, and how long a new one takes. Pure; `carried` says what counts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Final
 
 from crds.fields import quantity
 from crds.inference_service import Accelerator, InferenceServiceSpec
-from forecasting.policy import Capacity
 
 INPUT_WEIGHT: Final = 0.25
 """Of an input token beside an output token: prefill works on many tokens at once, decode reads all weights for few."""
@@ -26,10 +25,11 @@ _LEARN_SHARE: Final = 0.05
 
 def profile_of(spec: InferenceServiceSpec) -> str:
     """Model and accelerator: workers that are alike. `llama on gpu 1`, `m on mig 1g.10gb`, `m on cpu 500m`."""
-    return f"{spec.model} on {_accelerator(spec.accelerator)}"
+    return f"{spec.model} on {accelerator_text(spec.accelerator)}"
 
 
-def _accelerator(accelerator: Accelerator) -> str:
+def accelerator_text(accelerator: Accelerator) -> str:
+    """`gpu 1`, `mig 1g.10gb`, `cpu 0.5`."""
     if accelerator.gpu:
         return f"gpu {accelerator.gpu.count}"
     if accelerator.mig:
@@ -41,13 +41,6 @@ def _accelerator(accelerator: Accelerator) -> str:
 def work_rate(input_tokens_per_s: float, output_tokens_per_s: float) -> float:
     """Weighted tokens each second, as every rate of work is counted."""
     return INPUT_WEIGHT * input_tokens_per_s + output_tokens_per_s
-
-
-def capacity_of(spec: InferenceServiceSpec, learned_work_per_s: float | None) -> Capacity:
-    """The person's number, else the learned one, else none that would ever bind."""
-    assert spec.scaling is not None, "only services that scale have a capacity"
-    work_per_s = spec.scaling.tokens_per_second or learned_work_per_s or UNBOUNDED_WORK_PER_S
-    return Capacity(work_per_s, spec.scaling.target_concurrency, KV_USE, INPUT_WEIGHT, 1.0)
 
 
 def learn(known: float | None, work_per_s: float, held: float, target: float) -> float | None:

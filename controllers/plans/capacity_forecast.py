@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from controllers.plans.calibration import LEVELS, Calibration
+from controllers.plans.carried import Carried
 from controllers.plans.scaling import QUANTILE
 from controllers.plans.service_status import NewCondition
 from controllers.plans.snapshot import Forecasted
@@ -38,8 +39,8 @@ class Outlook:
     source: str
     calibration: Calibration
     lead_time_s: float
-    work_per_s: float | None
-    """What one worker carries; None while nobody knows."""
+    carries: Carried
+    """One worker."""
     scaling: Scaling
     desired: int | None
     prices: Prices = field(default_factory=Prices)
@@ -87,7 +88,8 @@ def status(outlook: Outlook, generation: int) -> Manifest:
         observed_generation=generation,
         source=outlook.source,
         lead_time=duration_text(outlook.lead_time_s),
-        capacity=_rate(outlook.work_per_s) if outlook.work_per_s else None,
+        capacity=_rate(outlook.carries.work_per_s) if outlook.carries.work_per_s else None,
+        capacity_reason=outlook.carries.because[:512],
         replicas=outlook.desired,
         coverage=_coverage(outlook.calibration),
         coverage_text=_coverage_text(outlook.calibration),
@@ -140,9 +142,9 @@ def _peak(outlook: Outlook, forecast: Forecast, now_s: float) -> str | None:
 
 
 def _replicas(outlook: Outlook, work_per_s: float) -> int | None:
-    if not outlook.work_per_s:
+    if not outlook.carries.work_per_s:
         return None
-    needed = math.ceil(work_per_s / outlook.work_per_s - 1e-3)
+    needed = math.ceil(work_per_s / outlook.carries.work_per_s - 1e-3)
     return min(max(needed, outlook.scaling.min), outlook.scaling.max)
 
 

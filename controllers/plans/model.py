@@ -13,9 +13,10 @@ from typing import Any, Final
 
 from controllers.plans.units import bytes_text, names_text
 from crds.conditions import READY, RECONCILING, STALLED
-from crds.model import CopyState, ModelSpec, NodeCopy
+from crds.model import CopyState, MeasuredProfile, ModelSpec, NodeCopy
 
 _LONGEST_STATE: Final = 256
+_MOST_PROFILES: Final = 32
 _LONGEST_FIELD_MANAGER: Final = 128
 _UNDER_WAY: Final = (CopyState.PENDING, CopyState.DOWNLOADING, CopyState.VERIFYING)
 _LIFECYCLE_TAINTS: Final = "node.kubernetes.io/"
@@ -59,6 +60,10 @@ class Facts:
     volume_problem: str | None = None
     """Why the Model's own volume cannot be bound."""
     deleting: bool = False
+    profiles: Sequence[MeasuredProfile] = ()
+    """As the status has them."""
+    measured: Sequence[MeasuredProfile] = ()
+    """By this process, since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +102,17 @@ def assess(facts: Facts) -> Assessment:
         fields, verdict = _cache_fields(facts, wanted, copies, cached), _cache_verdict(facts, wanted, copies, cached)
     if facts.deleting:
         verdict = _deleting(facts, verdict)
-    fields = {**common, **fields, "state": _cut(verdict.state)}
+    fields = {**common, **fields, **_profiles(facts), "state": _cut(verdict.state)}
     return Assessment(fields, _conditions(verdict), strangers)
+
+
+def _profiles(facts: Facts) -> dict[str, Any]:
+    """The newest of each accelerator; the oldest ones go where there are too many."""
+    newest: dict[str, MeasuredProfile] = {}
+    for one in sorted((*facts.profiles, *facts.measured), key=lambda each: each.measured):
+        newest[one.accelerator] = one
+    kept = sorted(newest.values(), key=lambda each: each.measured)[-_MOST_PROFILES:]
+    return {"profiles": [one.dump() for one in sorted(kept, key=lambda each: each.accelerator)]} if kept else {}
 
 
 def claim_of(source: str) -> str | None:

@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from controllers.plans.capacity import LEAST_LEAD_S, capacity_of
+from controllers.plans.capacity import LEAST_LEAD_S
+from controllers.plans.carried import NOTHING_KNOWN, Known, carried
 from controllers.plans.snapshot import Demanded, Forecasted, Load
 from crds.fields import seconds
 from crds.inference_service import InferenceServiceSpec
 from crds.scaling import Scaling, ScalingPolicy, ScheduleWindow, Weekday
 from forecasting import policy
 from forecasting.errors import BadSetting
-from forecasting.policy import Bounds, Capacity, Direction, LoadForecast, Memory, Policy, PolicySettings, ScalingInput
+from forecasting.policy import Bounds, Direction, LoadForecast, Memory, Policy, PolicySettings, ScalingInput
 
 STALE_AFTER_S: Final = 20.0
 """Four scrapes: a number older than this says nothing about now."""
@@ -38,8 +39,8 @@ class Signals:
     """What the gateways say of a service that may sleep; None when they do not."""
     forecast: Forecasted | None = None
     lead_time_s: float = LEAST_LEAD_S
-    work_per_s: float | None = None
-    """What a worker like these was seen to carry."""
+    known: Known = NOTHING_KNOWN
+    """What the capacity of a worker like these follows from."""
     autoscaler: str | None = None
     """`HorizontalPodAutoscaler 'x'`: who else scales this service."""
 
@@ -137,21 +138,17 @@ def given(
         ready=len(seen.loads),
         load=total(seen.loads, seen.demand, current),
         forecast=_forecast(spec, seen, now_s),
-        capacity=_capacity(spec, seen),
+        capacity=carried(spec, seen.known).for_policy(),
         lead_time_s=seen.lead_time_s,
         settings=settings_of(scaling),
         memory=memory,
     )
 
 
-def _capacity(spec: InferenceServiceSpec, seen: Signals) -> Capacity:
-    return capacity_of(spec, seen.work_per_s)
-
-
 def _forecast(spec: InferenceServiceSpec, seen: Signals, now_s: float) -> LoadForecast | None:
     """Only what this decision may look at, so that its record stays short."""
     said = seen.forecast.forecast if seen.forecast else None
-    if said is None or spec.scaling is None or not (spec.scaling.tokens_per_second or seen.work_per_s):
+    if said is None or carried(spec, seen.known).work_per_s is None:
         return None
     # Up to the end of the span and one step more.
     steps = int((now_s + seen.lead_time_s + HORIZON_S - said.issued_s) // said.step_s) + 2

@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from controllers.plans.capacity import profile_of
+from controllers.plans.carried import carried
 from controllers.plans.scaling import ScalingPlan
 from controllers.plans.service_status import Manifest, NewCondition
 from controllers.plans.snapshot import Snapshot
@@ -79,21 +80,22 @@ def _trusted(snapshot: Snapshot, scaling: Scaling) -> NewCondition:
     before = next((one for one in snapshot.status.conditions or () if one.type == FORECAST_TRUSTED), None)
     if snapshot.forecast is None and before is not None:
         return NewCondition(before.type, before.status, before.reason, before.message)
-    distrust = _distrust(snapshot, scaling)
+    distrust = _distrust(snapshot)
     if distrust:
         return NewCondition(FORECAST_TRUSTED, ConditionStatus.FALSE, *distrust)
     assert snapshot.forecast is not None, "what is missing is not trusted"
     return NewCondition(FORECAST_TRUSTED, ConditionStatus.TRUE, snapshot.forecast.reason, snapshot.forecast.message)
 
 
-def _distrust(snapshot: Snapshot, scaling: Scaling) -> tuple[str, str] | None:
+def _distrust(snapshot: Snapshot) -> tuple[str, str] | None:
     """Reason and message, in the order in which a person would look."""
     forecast = snapshot.forecast
     if forecast is None:
         return "Pending", "No forecast was made yet; the measured load decides."
     if not forecast.trusted or forecast.forecast is None:
         return forecast.reason, forecast.message
-    if not (scaling.tokens_per_second or snapshot.work_per_s):
-        what = f"What one worker of {profile_of(snapshot.spec)} carries is not known yet"
+    carries = carried(snapshot.spec, snapshot.known)
+    if carries.work_per_s is None:
+        what = f"What one worker of {profile_of(snapshot.spec)} carries is {carries.because}"
         return "CapacityUnknown", f"{what}; it is learned under load, or set spec.scaling.tokensPerSecond."
     return None

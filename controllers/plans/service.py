@@ -154,7 +154,7 @@ def _signals(snapshot: Snapshot) -> Signals:
         demand=snapshot.demand,
         forecast=snapshot.forecast,
         lead_time_s=snapshot.lead_time_s,
-        work_per_s=snapshot.work_per_s,
+        known=snapshot.known,
         autoscaler=snapshot.autoscaler,
     )
 

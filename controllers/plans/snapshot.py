@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from controllers.plans.capacity import LEAST_LEAD_S
+from controllers.plans.carried import NOTHING_KNOWN, Known
 from controllers.plans.model_volume import ModelVolume
 from controllers.plans.tenancy import Demand, Tenant
 from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
@@ -31,6 +32,7 @@ class ModelView:
     stalled: str | None = None
     """The sentence of its Stalled condition: a person has to act before it can become ready."""
     node_selector: Mapping[str, str] = field(default_factory=dict)
+    uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +161,8 @@ class Snapshot:
     """What the gateways say of a service that may sleep; None when they do not."""
     forecast: Forecasted | None = None
     lead_time_s: float = LEAST_LEAD_S
-    work_per_s: float | None = None
-    """Weighted tokens each second that a worker like these was seen to carry."""
+    known: Known = NOTHING_KNOWN
+    """What the capacity of a worker like these follows from."""
     autoscaler: str | None = None
     """Who else scales this service: `HorizontalPodAutoscaler 'x'`."""
     gateways: frozenset[str] = frozenset()

@@ -43,6 +43,11 @@ def tokens(rate_per_s: float) -> str:
     return f"{rate_per_s:.3g} tok/s"
 
 
+def _each(capacity: Capacity) -> str:
+    because = f" ({capacity.because})" if capacity.because else ""
+    return f"{tokens(capacity.work_per_s)} each{because}"
+
+
 def measured_needs(load: Load, ready: int, capacity: Capacity, settings: PolicySettings) -> tuple[Need, ...]:
     """The reactive floor: work rate, requests held and KV cache in use, as of the last measurement."""
     work = capacity.work_of(load) * settings.headroom
@@ -54,7 +59,7 @@ def measured_needs(load: Load, ready: int, capacity: Capacity, settings: PolicyS
         Need(
             work / capacity.work_per_s,
             Reason.WORK,
-            f"load {tokens(work)} now ÷ {tokens(capacity.work_per_s)} each",
+            f"load {tokens(work)} now ÷ {_each(capacity)}",
         ),
         Need(
             min(held / capacity.running, most),
@@ -92,8 +97,7 @@ def forecast_need(given: ScalingInput) -> Need | Untrusted | None:
     return Need(
         work / given.capacity.work_per_s,
         Reason.FORECAST,
-        f"p{100 * forecast.levels[column]:g} load {tokens(work)} at +{ahead_s:.0f} s"
-        f" ÷ {tokens(given.capacity.work_per_s)} each",
+        f"p{100 * forecast.levels[column]:g} load {tokens(work)} at +{ahead_s:.0f} s ÷ {_each(given.capacity)}",
     )
 
 

@@ -135,7 +135,8 @@ class Capacity:
     """What one replica carries while it holds its latency targets.
 
     `work_per_s`: weighted tokens/s; `input_weight` and `output_weight` turn tokens into work; `running`: requests it
-    may hold at once (running and waiting); `kv_use`: the share of its KV cache that may be in use.
+    may hold at once (running and waiting); `kv_use`: the share of its KV cache that may be in use; `because`: where
+    the work rate is from, for messages.
     """
 
     work_per_s: float
@@ -143,6 +144,7 @@ class Capacity:
     kv_use: float = 0.8
     input_weight: float = 1.0
     output_weight: float = 1.0
+    because: str = ""
 
     def __post_init__(self) -> None:
         if not (self.work_per_s > 0 and self.running > 0 and self.kv_use > 0):

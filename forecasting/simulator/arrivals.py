@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri
 
 from forecasting.errors import BadSetting
 from forecasting.simulator.requests import Floats, Requests
 
 LENGTH_BINS = 12
+# Deviations of the logarithms of token lengths, as √(2·ln(mean ÷ median)) of the Azure conversation trace has them.
+INPUT_SPREAD, OUTPUT_SPREAD = 0.5, 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +61,22 @@ def lengths_of(inputs: Floats, outputs: Floats) -> Lengths:
     total = decode.sum()
     resident = float((decode * (inputs + decode / 2)).sum() / total) if total else float(inputs.mean())
     return Lengths(_bins(inputs), _bins(outputs), resident, float(decode.mean()), float(inputs.mean()))
+
+
+def lengths_around(mean_input: float, mean_output: float) -> Lengths:
+    """Lengths of which only the means are known: spread as those of the Azure conversation trace are, log-normally."""
+    inputs, outputs = _log_normal(mean_input, INPUT_SPREAD), _log_normal(mean_output, OUTPUT_SPREAD)
+    decode = np.maximum(outputs - 1.0, 0.0)
+    # Long answers stay longer, so they count for more; input and output lengths are taken as independent.
+    longer = float((decode**2).mean() / decode.mean()) if decode.any() else 0.0
+    return Lengths(inputs, outputs, mean_input + longer / 2, float(decode.mean()), mean_input)
+
+
+def _log_normal(mean: float, spread: float) -> Floats:
+    """(LENGTH_BINS,) with that mean."""
+    levels = (np.arange(LENGTH_BINS) + 0.5) / LENGTH_BINS
+    shape = np.exp(spread * ndtri(levels))
+    return np.asarray(np.maximum(mean * shape / shape.mean(), 1.0), dtype=np.float64)
 
 
 def _bins(values: Floats) -> Floats:

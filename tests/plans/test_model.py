@@ -10,6 +10,7 @@ from controllers.plans.model import Assessment, Facts, Node, assess
 from controllers.plans.model_manifests import is_released, persistent_volume, persistent_volume_claim, volume_problem
 from controllers.plans.model_volume import model_volume
 from crds.model import ModelSpec, NodeCopy
+from tests.plans.test_carried import H100
 
 AA, BB = "sha256:" + "a" * 64, "sha256:" + "b" * 64
 NODES = (Node("node-1", {}), Node("node-2", {}))
@@ -53,6 +54,13 @@ def test_all_copies_verified_is_ready_and_nothing_else() -> None:
         "state": "Cached",
     }
     assert types(result) == {"Ready": ("True", "Cached")}
+
+
+def test_the_newest_measurement_of_each_accelerator_is_kept() -> None:
+    newer = H100.model_copy(update={"measured": "2026-11-27T10:00:00Z", "alpha_us": "6000"})
+    other = H100.model_copy(update={"accelerator": "gpu 1"})
+    result = judged(cached("node-1"), profiles=[H100, other], measured=[newer])
+    assert result.fields["profiles"] == [newer.dump(), other.dump()]
 
 
 def test_one_verified_copy_is_ready_while_the_other_node_downloads() -> None:

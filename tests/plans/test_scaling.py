@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controllers.plans.carried import Known, MeanLengths
 from controllers.plans.scaling import ScalingPlan, Signals, plan_scaling, settings_of
 from controllers.plans.snapshot import Demanded, Forecasted, Load, Revision
 from crds.inference_service import InferenceServiceSpec
 from crds.scaling import Scaling
+from crds.sla import Targets
 from forecasting.policy import Direction, LoadForecast, Memory, from_json, plan, to_json
 from tests.gen import EARLY, service_spec, snapshot, target_of, with_workers, workers
 from tests.gen import plan as plan_whole
+from tests.plans.test_carried import H100
 
 LIMITS = {"min": 1, "max": 10, "targetConcurrency": 8, "scaleDownDelay": "5m"}
 SCALED = service_spec(scaling=LIMITS)
@@ -203,7 +206,7 @@ def test_what_waits_in_a_gateway_counts_beside_what_workers_hold() -> None:
 def test_a_rise_that_is_foretold_adds_workers_before_it_comes() -> None:
     decision = decide(1, fresh(1), NOW_S, spec=AHEAD, forecast=foretold(50, 420, 60), lead_time_s=400)
     assert (decision.replicas, decision.reason) == (5, "Forecast")
-    assert decision.message == "1 → 5 replicas: p95 load 420 tok/s at +600 s ÷ 100 tok/s each"
+    assert decision.message == "1 → 5 replicas: p95 load 420 tok/s at +600 s ÷ 100 tok/s each (as the spec says)"
     assert decide(1, fresh(1), NOW_S, forecast=foretold(50, 420, 60)).replicas == 1, "reactive does not look ahead"
 
 
@@ -231,8 +234,23 @@ def test_a_forecast_that_lost_its_calibration_leaves_the_measured_load_alone() -
 def test_without_a_known_capacity_a_forecast_cannot_be_turned_into_workers() -> None:
     unknown = service_spec(scaling=LIMITS | {"policy": "predictive"})
     assert decide(1, fresh(1), NOW_S, spec=unknown, forecast=foretold(900, 900, 900)).replicas == 1
-    learned = decide(1, fresh(1), NOW_S, spec=unknown, forecast=foretold(900, 900, 900), work_per_s=300.0)
+    learned = decide(
+        1, fresh(1), NOW_S, spec=unknown, forecast=foretold(900, 900, 900), known=Known(learned_work_per_s=300.0)
+    )
     assert learned.replicas == 3
+
+
+def test_what_a_worker_carries_within_its_sla_counts_and_is_in_the_reason() -> None:
+    spec = service_spec(scaling=LIMITS | {"policy": "predictive", "max": 50})
+    ahead = foretold(30_000, 30_000, 30_000)
+    loose, tight = (
+        decide(1, fresh(1), NOW_S, spec=spec, forecast=ahead, known=Known(targets, H100, MeanLengths(1000.0, 200.0)))
+        for targets in (Targets(ttft="1s", tpot="50ms"), Targets(ttft="1s", tpot="20ms"))
+    )
+    assert loose.decision
+    assert tight.decision
+    assert loose.decision.wanted < tight.decision.wanted
+    assert "input tokens), the most with TTFT ≤ 1 s and TPOT ≤ 20 ms for 99%" in tight.message
 
 
 def test_advice_changes_nothing_whoever_sets_the_number() -> None:
@@ -298,7 +316,7 @@ def test_the_status_says_who_decided_what_and_when() -> None:
             "before": 1,
             "after": 5,
             "reason": "Forecast",
-            "message": "1 → 5 replicas: p95 load 420 tok/s at +600 s ÷ 100 tok/s each",
+            "message": "1 → 5 replicas: p95 load 420 tok/s at +600 s ÷ 100 tok/s each (as the spec says)",
         },
     }
     assert condition(made, "ForecastTrusted") == ("True", "Calibrated", "as it is")

@@ -33,6 +33,7 @@ from worker_image.engine.messages import (
     StepDone,
     encode,
 )
+from worker_image.profile import Shape
 from worker_image.server.admin import admin_app
 from worker_image.server.api import api_app
 from worker_image.server.metrics import Metrics
@@ -233,6 +234,7 @@ def _served(vocabulary: Vocabulary, template: str | None, limits: GrammarLimits)
         template=None if template is None else ChatTemplate(template, bos_token="", eos_token="<|im_end|>"),
         tool_format=None if template is None else tool_format(template),
         grammars=GrammarCheck(vocabulary, limits),
+        shape=Shape(len(vocabulary.tokens), CONTEXT, 4 * CONTEXT, 8, 64),
     )
 
 

@@ -122,6 +122,8 @@ class EngineClient:
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
         self._watch: Callable[[EngineLoad, StepDone], None] = lambda before, step: None
         self.load = EngineLoad()
+        self.n_measuring = 0
+        """Of the open choices, those of the worker's own measurement: no client waits for them."""
         self.last_progress_at = time.monotonic()
         """When the engine last sent anything, or was last given work while idle."""
         self.expected: Expect | None = None

@@ -1,4 +1,7 @@
-"""The admin port: health by progress, metrics, drain. Reached by kubelet, operator and Prometheus, never by clients."""
+"""The admin port: health by progress, metrics, drain, the worker's own benchmark.
+
+Reached by kubelet, operator and Prometheus, never by clients.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,16 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from crds.contract import WORKER_PATH_DRAIN, WORKER_PATH_LIVE, WORKER_PATH_METRICS, WORKER_PATH_READY
+from crds.contract import (
+    WORKER_PATH_DRAIN,
+    WORKER_PATH_LIVE,
+    WORKER_PATH_METRICS,
+    WORKER_PATH_PROFILE,
+    WORKER_PATH_READY,
+)
+from worker_image.errors import EngineError
+from worker_image.profile import NotAlone
+from worker_image.server.errors import LoadingError
 from worker_image.server.state import ServerState
 
 
@@ -19,6 +31,7 @@ def admin_app(state: ServerState) -> web.Application:
     app.router.add_get(WORKER_PATH_READY, admin.ready)
     app.router.add_get(WORKER_PATH_METRICS, admin.metrics)
     app.router.add_get(WORKER_PATH_DRAIN, admin.drain)
+    app.router.add_post(WORKER_PATH_PROFILE, admin.profile)
     return app
 
 
@@ -35,6 +48,15 @@ class Admin:
     async def drain(self, _: web.Request) -> web.Response:
         self._state.drain()
         return _verdict(None, self._state)
+
+    async def profile(self, _: web.Request) -> web.Response:
+        try:
+            body, status = (await self._state.profile()).plain(), 200
+        except NotAlone as error:
+            body, status = {"message": str(error)}, 409
+        except (EngineError, LoadingError) as error:
+            body, status = {"message": str(error)}, 503
+        return web.Response(body=orjson.dumps(body), status=status, content_type="application/json")
 
     async def metrics(self, _: web.Request) -> web.Response:
         body = generate_latest(self._state.metrics.registry)

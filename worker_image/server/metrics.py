@@ -149,8 +149,11 @@ class EngineCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         load, labels = self._engine.load, {LABEL: self._model_name}
         # A request counts as waiting from the moment it is submitted, before the engine's first report of it.
-        waiting = max(self._engine.n_open - load.running, 0)
-        yield gauge_family(METRIC_RUNNING, "Requests in the engine's batch.", labels, load.running)
+        # Those of the worker's own measurement are nobody's load.
+        n_open = max(self._engine.n_open - self._engine.n_measuring, 0)
+        running = max(load.running - self._engine.n_measuring, 0)
+        waiting = max(n_open - running, 0)
+        yield gauge_family(METRIC_RUNNING, "Requests in the engine's batch.", labels, running)
         yield gauge_family(METRIC_WAITING, "Requests that wait for a place in it.", labels, waiting)
         yield gauge_family(METRIC_KV_USAGE, "Share of the KV cache in use, 0 to 1.", labels, load.kv_usage)
         counters = (

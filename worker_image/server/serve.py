@@ -18,7 +18,7 @@ from typing import Final
 from aiohttp import web
 
 from worker_image.errors import CheckpointError, EngineError, SettingsError
-from worker_image.loading import Loaded, finish_loading, start_engine
+from worker_image.loading import Loaded, finish_loading, shape_of, start_engine
 from worker_image.logs import report_fatal
 from worker_image.progress import show_progress
 from worker_image.server.admin import admin_app
@@ -138,8 +138,8 @@ def served(settings: ServeSettings, loaded: Loaded) -> Served:
         template=text.template,
         tool_format=None if source is None else tool_format(source),
         grammars=GrammarCheck(text.vocabulary, GrammarLimits(timeout_s=settings.grammar_timeout_s)),
+        shape=shape_of(settings.model, loaded),
         prefix_caching=settings.prefix_caching,
-        max_num_seqs=settings.model.max_num_seqs,
     )
 
 

@@ -11,6 +11,7 @@ from uuid import uuid4
 from worker_image.checkpoint.tokenizer import Vocabulary
 from worker_image.engine.client import EngineClient
 from worker_image.errors import EngineError, RequestError
+from worker_image.profile import NotAlone, Profile, Shape, measure_profile
 from worker_image.server.errors import DrainingError, LoadingError
 from worker_image.server.metrics import Metrics
 from worker_image.text.chat_template import ChatTemplate
@@ -31,9 +32,8 @@ class Served:
     tool_format: ToolFormat | None
     """How this model calls tools; None where it does not, or not in a way known here."""
     grammars: GrammarCheck
+    shape: Shape
     prefix_caching: bool = True
-    max_num_seqs: int | None = None
-    """Choices that the engine runs at once."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def check_name(self, name: str) -> None:
@@ -64,7 +64,7 @@ class ServerState:
         self.metrics = metrics
         self._stall_limit_s = stall_limit_s
         self._served: Served | None = None
-        self._draining = False
+        self._draining = self._measuring = False
         self._n_open = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -92,7 +92,7 @@ class ServerState:
 
     @property
     def max_num_seqs(self) -> int | None:
-        return None if self._served is None else self._served.max_num_seqs
+        return None if self._served is None else self._served.shape.max_num_seqs
 
     @property
     def n_open(self) -> int:
@@ -122,6 +122,17 @@ class ServerState:
         self._n_open -= 1
         if self._n_open == 0:
             self._idle.set()
+
+    async def profile(self) -> Profile:
+        """Measured now. Raises NotAlone while there are requests or another measurement; LoadingError; EngineError."""
+        served = self.served()
+        if self._measuring:
+            raise NotAlone("the engine is being measured already.")
+        self._measuring = True
+        try:
+            return await measure_profile(self.engine, served.shape, lambda: self._n_open == 0 and not self._draining)
+        finally:
+            self._measuring = False
 
     def why_not_ready(self) -> str | None:
         if self.engine.gone.done():

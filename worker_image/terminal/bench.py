@@ -1,16 +1,20 @@
-"""`bench`: how fast this machine answers with this model, all requests at once, random prompts."""
+"""`bench`: how fast this machine answers with this model, all requests at once, random prompts; and its profile."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 from worker_image.engine.client import EngineClient
-from worker_image.engine.messages import Sampling
+from worker_image.engine.messages import Device, Sampling
 from worker_image.errors import SettingsError
+from worker_image.loading import shape_of
+from worker_image.profile import Profile, measure_profile
 from worker_image.settings import ModelSettings
 from worker_image.terminal.session import loaded_engine
 
@@ -23,8 +27,13 @@ class Timing:
     last_token_s: float
 
 
-async def bench(settings: ModelSettings, n_requests: int, n_prompt: int, n_output: int) -> int:
-    """Prints the figures. Raises SettingsError where a request would not fit the model's context."""
+async def bench(
+    settings: ModelSettings, n_requests: int, n_prompt: int, n_output: int, profile: Path | None = None
+) -> int:
+    """Prints the figures; writes the profile, if asked, as `foretide simulate --profile` reads it.
+
+    Raises SettingsError where a request would not fit the model's context.
+    """
     async with loaded_engine(settings) as (loaded, engine):
         if n_prompt + n_output > loaded.engine.max_model_len:
             raise SettingsError(
@@ -38,7 +47,17 @@ async def bench(settings: ModelSettings, n_requests: int, n_prompt: int, n_outpu
         started_at = time.monotonic()
         timings = await asyncio.gather(*(_ask(engine, prompt, n_output) for prompt in prompts))
         print(_report(timings, time.monotonic() - started_at, n_prompt, n_output))
+        if profile is not None:
+            measured = await measure_profile(engine, shape_of(settings, loaded), lambda: True)
+            await asyncio.to_thread(profile.write_text, _profile_file(settings, measured), encoding="utf-8")
+            print(f"  profile           {profile}")
     return 0
+
+
+def _profile_file(settings: ModelSettings, measured: Profile) -> str:
+    cpu = settings.device is Device.CPU
+    facts = {"model": settings.path.stem, "accelerator": f"cpu {settings.n_threads}" if cpu else "gpu 1", "gpus": 1}
+    return json.dumps(facts | measured.plain(), indent=2) + "\n"
 
 
 async def _ask(engine: EngineClient, prompt: list[int], n_output: int) -> Timing:

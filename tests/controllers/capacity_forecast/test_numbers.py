@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controllers.capacity_forecast.work import tokens_per_request, work_series
+from controllers.capacity_forecast.work import mean_lengths, tokens_per_request, work_series
 from controllers.history.interface import Counts
 from controllers.plans.calibration import ENOUGH, LEVELS, WINDOW, Calibration, Promise, observed, promised
-from controllers.plans.capacity import UNBOUNDED_WORK_PER_S, capacity_of, lead_time_s, learn, profile_of
+from controllers.plans.capacity import lead_time_s, learn, profile_of
+from controllers.plans.carried import MeanLengths
 from tests.gen import service_spec
 
 
@@ -47,12 +48,13 @@ def test_workers_that_are_alike_have_one_profile() -> None:
     assert profile_of(service_spec(accelerator={"mig": {"profile": "1g.10gb"}})) == "m on mig 1g.10gb"
 
 
-def test_a_persons_number_wins_over_the_learned_one_and_no_number_never_binds() -> None:
-    said = service_spec(scaling={"max": 3, "tokensPerSecond": 70})
-    silent = service_spec(scaling={"max": 3, "targetConcurrency": 5})
-    assert capacity_of(said, 90.0).work_per_s == 70
-    assert (capacity_of(silent, 90.0).work_per_s, capacity_of(silent, 90.0).running) == (90, 5)
-    assert capacity_of(silent, None).work_per_s == UNBOUNDED_WORK_PER_S
+def test_mean_lengths_are_those_of_the_last_day() -> None:
+    day = 144
+    old, new = [10.0] * day, [20.0] * day
+    found = mean_lengths(counts(old + new, old + new, [100.0] * day + [6000.0] * day, old + [400.0] * day))
+    assert found == MeanLengths(300.0, 20.0)
+    nan = float("nan")
+    assert mean_lengths(counts([nan], [nan], [nan], [nan])) is None
 
 
 def test_capacity_is_learned_from_busy_workers_only() -> None:

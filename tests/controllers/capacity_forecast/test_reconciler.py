@@ -20,7 +20,7 @@ from controllers.runtime.interface import Key
 from controllers.wakes import forecast_of, wake
 from forecasting.cost import Prices
 from kube.informer import Informer, lean
-from kube.resources import CAPACITY_FORECASTS, INFERENCE_SERVICES, Object
+from kube.resources import CAPACITY_FORECASTS, INFERENCE_SERVICES, MODELS, SLAS, Object
 from tests.controllers.capacity_forecast.test_board import Inline
 from tests.controllers.inference_service.harness import inference_service, put
 from tests.controllers.running import Keys, running
@@ -73,14 +73,15 @@ async def world() -> AsyncIterator[World]:
     client, keys, source = FakeClient(), Keys(), Steady()
     services = Informer(client, INFERENCE_SERVICES, keep=lean)
     forecasts = Informer(client, CAPACITY_FORECASTS, keep=lean)
+    models, slas = Informer(client, MODELS, keep=lean), Informer(client, SLAS, keep=lean)
     board = ForecastBoard(source, Inline(), keys, Schedule(600, 600, 86_400), clock=lambda: NOW_S)
     capacities: dict[str, float] = {}
     cold_starts = ColdStarts(StoreThread(Store(None)), lambda *_: None)
     reconciler = CapacityForecastReconciler(
-        services, forecasts, board, cold_starts, capacities, Applier(client), Prices()
+        services, models, slas, forecasts, board, cold_starts, capacities, Applier(client), Prices()
     )
     wake(services, keys, forecast_of)
-    async with running(keys, [reconciler], [forecasts], [services]):
+    async with running(keys, [reconciler], [forecasts], [services, models, slas]):
         yield World(client, keys, source, board, forecasts, services, capacities)
 
 

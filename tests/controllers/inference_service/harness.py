@@ -19,6 +19,7 @@ from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX, ow
 from controllers.inference_service.foresight import Foresight, Shortsighted
 from controllers.inference_service.reconciler import KIND
 from controllers.inference_service.wiring import Wired, wire_inference_service
+from controllers.inference_service.worker_profile import WorkerProfile
 from controllers.inference_service.worker_report import WorkerReport
 from controllers.plans.snapshot import Demanded
 from controllers.runtime.interface import Key
@@ -58,6 +59,8 @@ class FakePorts:
         self.held: dict[str, int] = {}
         self.demanded: dict[ServiceId, Demanded] = {}
         self.probes: list[tuple[str, str, str]] = []
+        self.profile: WorkerProfile | None = None
+        self.measured: list[str] = []
 
     async def probe(self, gateway: str, namespace: str, service: str) -> ProbeAnswer:
         self.probes.append((gateway, namespace, service))
@@ -66,6 +69,10 @@ class FakePorts:
     async def worker_report(self, worker: str) -> WorkerReport | None:
         held = self.held.get(worker)
         return None if held is None else WorkerReport(running=held)
+
+    async def worker_profile(self, worker: str) -> WorkerProfile | None:
+        self.measured.append(worker)
+        return self.profile
 
     async def demand(self, gateway: str) -> dict[ServiceId, Demanded] | None:
         """Everything of clients is in the first gateway."""

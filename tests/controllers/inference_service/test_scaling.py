@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from controllers.history.interface import ServiceId
+from controllers.inference_service.worker_profile import WorkerProfile
+from controllers.plans.carried import MeanLengths
 from controllers.plans.snapshot import Demanded, Forecasted
 from controllers.runtime.interface import Key
 from forecasting.policy import LoadForecast, ScalingDecision
-from kube.resources import HORIZONTAL_POD_AUTOSCALERS, INFERENCE_SERVICES, TENANTS, Object
+from kube.resources import HORIZONTAL_POD_AUTOSCALERS, INFERENCE_SERVICES, MODELS, SLAS, TENANTS, Object
 from tests.controllers.inference_service.harness import (
     FakePorts,
     Kubernetes,
@@ -36,6 +38,7 @@ class Oracle:
     """A `Foresight` whose word is the test's."""
 
     said: Forecasted | None = None
+    mean: MeanLengths | None = None
     followed: set[Key] = field(default_factory=set)
     decisions: list[ScalingDecision] = field(default_factory=list)
 
@@ -47,6 +50,9 @@ class Oracle:
 
     def view(self, key: Key) -> Forecasted | None:
         return self.said
+
+    def lengths(self, key: Key) -> MeanLengths | None:
+        return self.mean
 
     def lead_time_s(self, profile: str) -> float:
         return 300.0
@@ -203,6 +209,39 @@ async def test_a_quota_bounds_what_a_forecast_asks_for_and_says_so(world: World)
     world.foretell(400.0)
     await world.workers(2)
     assert world.operator.condition(NS, "chat", "Stalled") == ("True", "QuotaExceeded")
+
+
+async def test_an_idle_worker_is_measured_once_and_its_targets_bound_what_it_carries(world: World) -> None:
+    sla = {"metadata": {"namespace": NS, "name": "fast"}, "spec": {"priority": "P1", "targets": {"tpot": "50ms"}}}
+    await put(world.client, SLAS, {"apiVersion": "foretide.dev/v1alpha1", "kind": "SLA"} | sla)
+    world.ports.profile = WorkerProfile(7e-3, 15e-6, 39e-9, 33e-6, 8e-3, 400_000, 256, 2048)
+    world.oracle.mean = MeanLengths(1000.0, 200.0)
+    await put(world.client, INFERENCE_SERVICES, scaled(policy="predictive"))
+    await world.client.merge_patch(INFERENCE_SERVICES, NS, "chat", {"spec": {"sla": "fast"}})
+    await world.workers(1)
+    model = world.operator.caches.models.get(NS, "m")
+    assert model
+    found = world.operator.wired.profiles.measured
+    await world.until(lambda: found(model["metadata"]["uid"]), "a measurement")
+    assert len(world.ports.measured) == 1, "one worker, once"
+    profile = found(model["metadata"]["uid"])[0]
+    assert (profile.accelerator, float(profile.gamma_us)) == ("cpu 1", 0.039)
+    # As the controller of Models does it.
+    await world.client.merge_patch(MODELS, NS, "m", {"status": {"profiles": [profile.dump()]}}, subresource="status")
+    world.foretell(9000.0)
+    await world.workers(2)
+    assert "the most with TPOT ≤ 50 ms for 99%" in world.status()["scaling"]["lastDecision"]["message"]
+    assert not found(model["metadata"]["uid"]), "it is in the status now"
+    assert len(world.ports.measured) == 1
+
+
+async def test_a_worker_that_does_not_measure_itself_is_left_alone_for_a_while(world: World) -> None:
+    await put(world.client, INFERENCE_SERVICES, scaled(policy="reactive"))
+    await world.workers(1)
+    await world.until(lambda: world.ports.measured, "it was asked")
+    decisions = len(world.oracle.decisions)
+    await world.until(lambda: len(world.oracle.decisions) > decisions + 5, "more looks")
+    assert len(world.ports.measured) == 1
 
 
 async def test_a_service_that_scales_no_more_is_followed_no_more(world: World) -> None:

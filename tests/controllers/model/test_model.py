@@ -13,8 +13,10 @@ from controllers.inference_service.caches import SERVICE_INDEX
 from controllers.model.wiring import wire_model
 from controllers.plans.model import field_manager
 from controllers.plans.model_volume import model_volume
+from controllers.runtime.interface import Key
 from controllers.settings import Settings
 from controllers.wakes import by_namespace, of_service, wake
+from crds.model import MeasuredProfile
 from kube.events import Recorder
 from kube.informer import Informer, lean
 from kube.resources import (
@@ -29,6 +31,7 @@ from kube.resources import (
 )
 from tests.controllers.running import Keys, running
 from tests.fakes import FakeClient
+from tests.plans.test_carried import H100
 from tests.waiting import eventually
 
 SOURCE = "https://models.example/m.gguf"
@@ -42,6 +45,7 @@ class World:
 
     api: FakeClient = field(default_factory=FakeClient)
     queue: Keys = field(default_factory=Keys)
+    measured: list[MeasuredProfile] = field(default_factory=list)
 
     def model(self, source: str = SOURCE, **spec: Any) -> None:
         self.api.put(MODELS, {"metadata": {"namespace": "demo", "name": "m"}, "spec": {"source": source, **spec}})
@@ -96,11 +100,30 @@ async def world() -> AsyncIterator[World]:
     tenants = Informer(world.api, TENANTS, keep=lean, index={"by_namespace": lambda one: one["spec"]["namespaces"]})
     recorder = Recorder(world.api, controller="test", instance="test")
     wired = wire_model(
-        world.api, Settings(), world.queue, recorder, Applier(world.api), services=services, models=models
+        world.api,
+        Settings(),
+        world.queue,
+        recorder,
+        Applier(world.api),
+        services=services,
+        models=models,
+        measured=lambda uid: world.measured,
     )
     wake(services, world.queue, of_service(tenants))
     async with running(world.queue, [wired.reconciler], [models, services, tenants], wired.caches):
         yield world
+
+
+async def test_what_a_worker_measured_goes_into_the_status_and_stays_there(world: World) -> None:
+    world.model()
+    await eventually(lambda: world.reason() == "Pending", "the status is written")
+    world.measured = [H100]
+    world.queue.add(Key("Model", "demo", "m"))
+    await eventually(lambda: (world.status().get("profiles") or []) == [H100.dump()], "the profile")
+    world.measured = []  # another operator leads
+    await world.reports(node_1="Cached", node_2="Cached")
+    await eventually(lambda: world.reason() == "Cached", "more is known")
+    assert world.status()["profiles"] == [H100.dump()]
 
 
 async def test_a_model_gets_a_finalizer_a_volume_and_a_claim(world: World) -> None:
