@@ -106,8 +106,7 @@ def _serve(kubectl: Kubectl) -> Stages:
 
 
 def _note(kubectl: Kubectl, stages: Stages) -> None:
-    pods = kubectl.get("-n", "demo", "pods", "-l", f"foretide.dev/inference-service={SERVICE}")["items"]
-    for pod in pods:
+    for pod in kubectl.items("-n", "demo", "pods", "-l", f"foretide.dev/inference-service={SERVICE}"):
         stages.reach("pod created")
         status = pod["status"]
         if status.get("containerStatuses") and "running" in status["containerStatuses"][0]["state"]:

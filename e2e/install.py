@@ -36,9 +36,14 @@ class Kubectl:
         return self("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=json.dumps(items))
 
     def get(self, *arguments: str) -> Any:
-        """A parsed object or list; None when it does not exist."""
+        """A parsed object; None when it does not exist."""
         out = self("get", *arguments, "--ignore-not-found", "-o", "json")
         return json.loads(out) if out.strip() else None
+
+    def items(self, *arguments: str) -> list[dict[str, Any]]:
+        """The objects of a list, of which kubectl prints nothing at all when there are none."""
+        found = self.get(*arguments) or {"items": []}
+        return list(found["items"])
 
 
 def install(kubectl: Kubectl, values: dict[str, Any]) -> None:

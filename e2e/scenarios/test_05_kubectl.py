@@ -90,7 +90,7 @@ def test_nothing_is_written_while_nothing_changes(world: World) -> None:
         )
 
         def versions() -> dict[str, str]:
-            items = world.kubectl.get("-n", "demo", kinds)["items"]
+            items = world.kubectl.items("-n", "demo", kinds)
             return {f"{i['kind']}/{i['metadata']['name']}": i["metadata"]["resourceVersion"] for i in items}
 
         before = versions()

@@ -16,7 +16,7 @@ def _node_of(world: World, service: str) -> set[str]:
 
 
 def test_draining_a_node_under_load_fails_no_request(world: World, measured: Measured) -> None:
-    nodes = [node["metadata"]["name"] for node in world.kubectl.get("nodes")["items"]]
+    nodes = [node["metadata"]["name"] for node in world.kubectl.items("nodes")]
     if len(nodes) < 2:
         pytest.skip("a drain needs a second node; this cluster has one")
     with world.serving("moving", replicas=2), world.load("moving") as load:
