@@ -63,6 +63,10 @@ HEADER_REQUEST_ID: Final = "x-request-id"
 HEADER_REVISION: Final = "x-foretide-revision"
 """On every answer of the gateway that a worker produced."""
 
+HEADER_FALLBACK: Final = "x-foretide-fallback"
+"""On an answer that a fallback gave: `demo/chat-small; reason=no_endpoint`, and `; max_tokens=64`
+where it was limited."""
+
 HEADER_PROMPT_TOKENS: Final = "x-foretide-prompt-tokens"
 """On a worker's answers: tokens of the prompt, which a stream tells nowhere else."""
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from crds.conditions import Condition
 from crds.fields import Duration, ListMap, ObjectName, Part, Quantity, Rule
 from crds.rollout import Rollout, RolloutStatus
+from crds.routing import Fallback, Routing
 from crds.scaling import Scaling, ScalingStatus
 from crds.traffic import TrafficShare
 
@@ -169,6 +170,15 @@ class InferenceServiceSpec(Part):
     scaling: Annotated[Scaling | None, Field(description="Let the operator choose the number of workers.")] = None
     engine: Annotated[Engine, Field(description="Settings of the inference engine.")] = Engine()
     rollout: Annotated[Rollout, Field(description="How a new revision replaces the old one.")] = Rollout()
+    routing: Annotated[Routing, Field(description="How requests find a worker.")] = Routing()
+    fallbacks: Annotated[
+        list[Fallback] | None,
+        Field(
+            description="Tried in this order, and told to the client in the header x-foretide-fallback, when the "
+            "service has no healthy worker, sheds the request or cannot meet its deadline.",
+            max_length=8,
+        ),
+    ] = None
     node_selector: Annotated[
         dict[str, str] | None, Field(description="Labels that a worker's node must have.", max_length=32)
     ] = None

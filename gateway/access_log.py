@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import orjson
 
 FLUSH_S = 0.2
+EXPLAINED_SHARE = 0.01
 WAITING_LINES = 50_000
 
 
@@ -29,6 +30,10 @@ class AccessLog:
         if self._share <= 0.0:
             return False
         return self._share >= 1.0 or code >= 500 or self._rng.random() < self._share
+
+    def explains(self) -> bool:
+        """Whether the next request is one of the few whose choice of a worker is logged with its reasons."""
+        return self._share > 0.0 and self._rng.random() < EXPLAINED_SHARE
 
     def write(self, record: dict[str, Any]) -> None:
         if len(self._lines) >= WAITING_LINES:

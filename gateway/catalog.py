@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 from gateway.errors import AmbiguousModel, UnknownModel
 from gateway.identity import Keyring
+from gateway.routing.terms import RoutingTerms, TrafficShare
 
 UNKNOWN_REVISION = "unknown"
 
@@ -36,10 +37,19 @@ class Endpoint:
     revision: str = UNKNOWN_REVISION
     ready: bool = True
     terminating: bool = False
+    zone: str | None = None
 
     @property
     def where(self) -> str:
         return f"[{self.address}]:{self.port}" if ":" in self.address else f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """Where requests go that the service itself cannot take."""
+
+    service: ServiceKey
+    max_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,10 @@ class Service:
     endpoints: tuple[Endpoint, ...] = ()
     may_sleep: bool = False
     """It may have no worker at all; a request then waits for one to start."""
+    routing: RoutingTerms = field(default_factory=RoutingTerms)
+    traffic: tuple[TrafficShare, ...] = ()
+    """While revisions are compared; empty, and there is no split."""
+    fallbacks: tuple[Fallback, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,21 @@ A message never holds a key, a prompt, or the text of an exception.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import ClassVar
 
 import orjson
 
 from gateway.http1.limits import Problem
 from gateway.http1.messages import Answer
+
+
+class Degrades(Enum):
+    """Why a request leaves its service for a fallback. The values are metric labels and told to clients."""
+
+    NO_ENDPOINT = "no_endpoint"
+    OVERLOADED = "overloaded"
+    DEADLINE = "deadline"
 
 
 class SettingsError(Exception):
@@ -37,6 +46,8 @@ class GatewayError(Exception):
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str | None] = None
+    degrades: ClassVar[Degrades | None] = None
+    """A fallback of the service may do better."""
 
     def __init__(self, message: str, *, param: str | None = None, retry_after_s: int | None = None) -> None:
         super().__init__(message)
@@ -85,6 +96,7 @@ class WrongEncoding(GatewayError):
 class UpstreamFailed(GatewayError):
     status = 502
     code = "upstream_failed"
+    degrades = Degrades.NO_ENDPOINT
 
 
 class Overloaded(GatewayError):
@@ -95,6 +107,7 @@ class Overloaded(GatewayError):
 class NoEndpoint(GatewayError):
     status = 503
     code = "no_endpoint"
+    degrades = Degrades.NO_ENDPOINT
 
 
 class DeadlineExceeded(GatewayError):

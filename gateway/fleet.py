@@ -11,18 +11,26 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 
-from prometheus_client.core import Metric
+from prometheus_client.core import CounterMetricFamily, Metric
 
+from gateway.backend import Backend
 from gateway.catalog import Catalog, Endpoint, Service, ServiceKey
 from gateway.errors import NoEndpoint
 from gateway.health import passive
 from gateway.health.load import Load, Loss, ProgressPolicy, hung
-from gateway.health.passive import Health, HealthPolicy
-from gateway.health.watcher import Share, Watch
+from gateway.health.passive import HealthPolicy, Why
+from gateway.health.score import score
+from gateway.health.watcher import Share
 from gateway.http1.pool import Pool, PoolLimits
 from gateway.metrics import Metrics, gauge
 from gateway.retries import RetryBudget, RetryPolicy
-from gateway.routing.selection import Candidate, Selection, least_loaded, select
+from gateway.revision_metrics import Revisions
+from gateway.routing.hotspots import skew
+from gateway.routing.keys import NO_KEYS, Keys
+from gateway.routing.picker import Picker
+from gateway.routing.selection import Candidate, Selection, select
+from gateway.routing.split import revision_for
+from gateway.sweeping import sweep
 
 log = logging.getLogger(__name__)
 
@@ -35,64 +43,8 @@ SWEEP_S = 2.0
 """Between searches for idle upstream connections to close."""
 
 
-OnLost = Callable[["ServiceState", "Backend", Loss], None]
+OnLost = Callable[["ServiceState", Backend, Loss], None]
 """Called in the moment in which a worker is found to do nothing; what is open there will not come."""
-
-
-class Backend:
-    """One endpoint with what we know of it ourselves, and what it says of itself (it is the `Ear` of its `Watch`)."""
-
-    __slots__ = (
-        "_state",
-        "endpoint",
-        "health",
-        "heard",
-        "host",
-        "in_flight",
-        "load",
-        "loss",
-        "pool",
-        "revision",
-        "watch",
-    )
-
-    def __init__(self, endpoint: Endpoint, state: ServiceState, fleet: Fleet) -> None:
-        self.endpoint = endpoint
-        self.pool = fleet.pool(endpoint)
-        self.host = endpoint.where.encode()
-        self.revision = endpoint.revision.encode()
-        self.in_flight = 0
-        self.heard = 0
-        """Counts pieces of answers, whatever they are: signs of life."""
-        self.health = Health()
-        self.load: Load | None = None
-        """Its newest report; None for a worker that makes none."""
-        self.loss: Loss | None = None
-        """Why it is believed to do nothing, while it is."""
-        self._state = state
-        self.watch = Watch(self, fleet.watch_pool(endpoint), self, fleet.watching)
-
-    @property
-    def slots(self) -> int | None:
-        """Requests that it runs at the same time, as it says."""
-        return self.load.max_num_seqs if self.load else None
-
-    def close(self) -> None:
-        self.watch.stop()
-        self.pool.close()
-
-    def on_load(self, load: Load) -> None:
-        self.load = load
-        self._state.reported(self, load)
-
-    def on_mute(self) -> None:
-        self.load = None
-        self._state.recovered(self)
-
-    def on_loss(self, loss: Loss) -> None:
-        # One that is not ready yet need not answer; one that is leaving must, while we wait for something from it.
-        if self.endpoint.ready or self.in_flight:
-            self._state.lost(self, loss)
 
 
 class ServiceState:
@@ -112,24 +64,48 @@ class ServiceState:
         self._fleet = fleet
         self._waiting: set[asyncio.Future[None]] = set()
         self._selection = Selection((), "NoneReady", "no endpoints")
-        self._usable: list[Backend] = []
-        self._shares: list[float] = []
+        self.picker = Picker(fleet.zone)
+        self.revisions = Revisions(fleet.metrics.revisions, service.key)
         self._valid_until_s = 0.0
-        self._turn = 0
 
-    def pick(self, tried: Collection[Backend], now_s: float) -> Backend | None:
-        """The least loaded endpoint, one that this request has not tried where there is one."""
+    def pick(
+        self, tried: Collection[Backend], now_s: float, keys: Keys = NO_KEYS, revision: bytes | None = None
+    ) -> Backend | None:
+        """An endpoint for a request, one that it has not tried where there is one; of `revision`, where traffic is
+        split, unless that has none and the service takes another."""
         if now_s >= self._valid_until_s:
             self._select(now_s)
-        usable, shares = self._usable, self._shares
-        if tried:
-            fresh = [(one, part) for one, part in zip(usable, shares, strict=True) if one not in tried]
-            if fresh:
-                usable, shares = [one for one, _ in fresh], [part for _, part in fresh]
-        if len(usable) < 2:
-            return usable[0] if usable else None
-        self._turn += 1
-        return usable[least_loaded([one.in_flight for one in usable], shares, self._turn)]
+        picker = self.picker
+        if revision is not None and not picker.has(revision) and self.service.routing.other_revision:
+            revision = None
+        return picker.pick(tried, now_s, keys, revision)
+
+    def pick_of(self, revision: bytes, tried: Collection[Backend], now_s: float) -> Backend | None:
+        """An endpoint of this revision and no other, for a stream that goes on; untried where there is one."""
+        if now_s >= self._valid_until_s:
+            self._select(now_s)
+        return self.picker.pick(tried, now_s, NO_KEYS, revision)
+
+    def revision_for(self, keys: Keys, draw: float) -> bytes | None:
+        """The revision that a request belongs to while traffic is split. `draw`, in [0, 1), stands for a request that
+        has neither session nor prompt."""
+        traffic = self.service.traffic
+        if not traffic:
+            return None
+        sticky = keys.sticky
+        chosen = revision_for(int(draw * (1 << 63)) if sticky is None else sticky, traffic)
+        return None if chosen is None else chosen.encode()
+
+    @property
+    def is_split(self) -> bool:
+        """Revisions are being compared."""
+        return len(self.service.traffic) > 1
+
+    def is_healthy(self, now_s: float) -> bool:
+        """There is an endpoint that nothing is said against."""
+        if now_s >= self._valid_until_s:
+            self._select(now_s)
+        return self._selection.healthy
 
     def opened(self) -> None:
         """A client's request has come."""
@@ -184,6 +160,23 @@ class ServiceState:
             self.metrics.ejections.inc()
             log.warning("%s: endpoint %s: %s", self.service.key, backend.endpoint.pod, verdict.message)
 
+    def eject(self, backend: Backend, why: Why, now_s: float) -> None:
+        """It is worse than its equals."""
+        if passive.is_ejected(backend.health, now_s):
+            return
+        ejected = sum(passive.is_ejected(one.health, now_s) for one in self.backends)
+        policy = self._fleet.health_policy
+        verdict = passive.eject(backend.health, now_s, policy, why, endpoints=len(self.backends), ejected=ejected)
+        backend.health = verdict.health
+        self._valid_until_s = 0.0
+        if verdict.ejects:
+            self.metrics.ejections.inc()
+        log.warning("%s: endpoint %s: %s", self.service.key, backend.endpoint.pod, verdict.message)
+
+    def reshare(self) -> None:
+        """Something has changed of what the endpoints may have."""
+        self._valid_until_s = 0.0
+
     def said_draining(self, backend: Backend, now_s: float) -> None:
         backend.health = passive.said_draining(backend.health, now_s, self._fleet.health_policy)
         self._valid_until_s = 0.0
@@ -191,6 +184,7 @@ class ServiceState:
     # --- what the endpoints say of themselves -------------------------------------------------------------------
 
     def reported(self, backend: Backend, load: Load) -> None:
+        self.picker.reported()
         loss = hung(load, self._fleet.progress_policy)
         if loss is not None:
             self.lost(backend, loss)
@@ -232,7 +226,7 @@ class ServiceState:
         now_s = self._fleet.now_s()
         if now_s >= self._valid_until_s:
             self._select(now_s)
-        return self._selection.healthy and any(one is not backend for one in self._usable)
+        return self._selection.healthy and any(one is not backend for one in self.picker.members)
 
     @property
     def slots(self) -> int | None:
@@ -240,7 +234,7 @@ class ServiceState:
         now_s = self._fleet.now_s()
         if now_s >= self._valid_until_s:
             self._select(now_s)
-        told = [one.slots for one in self._usable if one.slots is not None]
+        told = [one.slots for one in self.picker.members if one.slots is not None]
         return sum(told) if told else None
 
     def update(self, service: Service) -> None:
@@ -250,12 +244,13 @@ class ServiceState:
         for endpoint in service.endpoints:
             backend = known.pop(_identity(endpoint), None)
             if backend is None:
-                backend = Backend(endpoint, self, self._fleet)
+                backend = self._fleet.backend(endpoint, self)
             backend.endpoint = endpoint
             kept.append(backend)
         for backend in known.values():
             backend.close()
         self.service = service
+        self.revisions.keep({one.revision.encode() for one in service.traffic} if self.is_split else set())
         self.backends = kept
         self._valid_until_s = 0.0
         self.wake_if_possible(self._fleet.now_s())
@@ -267,6 +262,7 @@ class ServiceState:
         self.backends = []
         self._valid_until_s = 0.0
         self.metrics.forget()
+        self.revisions.keep(set())
         self._wake()
 
     def wake_if_possible(self, now_s: float) -> None:
@@ -292,10 +288,15 @@ class ServiceState:
         return counts
 
     def _select(self, now_s: float) -> None:
-        policy = self._fleet.health_policy
+        fleet = self._fleet
+        policy = fleet.health_policy
         self._selection = select([self._candidate(one, now_s) for one in self.backends])
-        self._usable = [self.backends[index] for index in self._selection.usable]
-        self._shares = [passive.share(one.health, now_s, policy) for one in self._usable]
+        members = [self.backends[index] for index in self._selection.usable]
+        for one in members:
+            # Where the ejected ones serve because all are, they are equals.
+            scored = score(one.health, one.loss, one.load, one.error_share, now_s, policy, fleet.progress_policy)
+            one.share = (scored or 1.0) * one.cooled
+        self.picker.renew(members, self.service.routing)
         changes = (passive.next_change_s(one.health, now_s, policy) for one in self.backends)
         self._valid_until_s = min(changes, default=float("inf"))
 
@@ -329,7 +330,10 @@ class Fleet:
         retry_policy: RetryPolicy,
         pool_limits: PoolLimits,
         progress_policy: ProgressPolicy,
+        zone: str | None,
     ) -> None:
+        """`zone`: our own, where it is known."""
+        self.zone = zone
         self.metrics = metrics
         self.health_policy = health_policy
         self.progress_policy = progress_policy
@@ -345,13 +349,13 @@ class Fleet:
     def now_s(self) -> float:
         return self._loop.time()
 
-    def pool(self, endpoint: Endpoint) -> Pool:
-        return Pool(endpoint.address, endpoint.port, self._pool_limits, self._loop)
-
-    def watch_pool(self, endpoint: Endpoint) -> Pool:
-        """For questions about load: never behind requests, and never waiting for long."""
-        limits = replace(self._pool_limits, idle_connections=1, connect_timeout_s=self.progress_policy.answer_within_s)
-        return Pool(endpoint.address, endpoint.port, limits, self._loop)
+    def backend(self, endpoint: Endpoint, state: ServiceState) -> Backend:
+        # Questions about load never wait behind requests, and never for long.
+        quick = replace(self._pool_limits, idle_connections=1, connect_timeout_s=self.progress_policy.answer_within_s)
+        pool, asking = (
+            Pool(endpoint.address, endpoint.port, limits, self._loop) for limits in (self._pool_limits, quick)
+        )
+        return Backend(endpoint, state, pool, asking, self.watching)
 
     def on_lost(self, tell: OnLost) -> None:
         """From now on, `tell` is called when a worker is lost."""
@@ -388,6 +392,7 @@ class Fleet:
             return
         self._next_sweep_s = now_s + SWEEP_S
         for state in self._states.values():
+            sweep(state, now_s)
             for backend in state.backends:
                 backend.pool.sweep(now_s)
 
@@ -402,13 +407,24 @@ class Fleet:
         in_flight = gauge("in_flight", "Requests that have not been answered in full.", ("namespace", "service"))
         waiting = gauge("waiting", "Requests that wait for a worker.", ("namespace", "service"))
         streams = gauge("open_streams", "Streams that have begun and not ended.", ("namespace", "service"))
+        skews = gauge("load_skew", "The highest load of an endpoint over the mean.", ("namespace", "service"))
+        scores = gauge("endpoint_score", "Health, 0 to 1: its part of the load.", ("namespace", "service", "pod"))
+        decisions = CounterMetricFamily(
+            "foretide_gateway_routing_decisions", "Picks, by why.", labels=("namespace", "service", "why")
+        )
         for key, state in self._states.items():
+            skews.add_metric(key, skew([one.in_flight / one.capacity for one in state.picker.members]))
+            for why, count in state.picker.why.items():
+                decisions.add_metric((*key, why.value), count)
+            for one in state.backends:
+                usable = one in state.picker.members
+                scores.add_metric((*key, one.endpoint.pod), one.share if usable else 0.0)
             in_flight.add_metric(key, state.in_flight)
             streams.add_metric(key, state.open_streams)
             waiting.add_metric(key, state.waiting)
             for name, count in state.states(now_s).items():
                 endpoints.add_metric((*key, name), count)
-        return (endpoints, in_flight, streams, waiting)
+        return (endpoints, in_flight, streams, waiting, skews, scores, decisions)
 
 
 def _identity(endpoint: Endpoint) -> tuple[str, int, str]:

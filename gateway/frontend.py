@@ -7,6 +7,7 @@ request's content beyond its answer.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 import orjson
 
 from gateway.access_log import AccessLog
-from gateway.catalog import Catalog, Service, Tenant, resolve, visible
+from gateway.catalog import Catalog, Service, ServiceKey, Tenant, resolve, visible
+from gateway.degradation import Road
 from gateway.errors import (
+    Degrades,
     GatewayError,
     Overloaded,
     Unauthenticated,
@@ -23,14 +26,27 @@ from gateway.errors import (
     answer_for,
     answer_for_problem,
 )
-from gateway.fleet import Fleet
+from gateway.fleet import Fleet, ServiceState
 from gateway.http1.limits import Problem
 from gateway.http1.messages import Answer, Reply, Request
 from gateway.identity import Authenticator
 from gateway.metrics import Metrics
+from gateway.mirror import Mirror
 from gateway.proxy import Proxy, elapsed_s
 from gateway.relay import Flight
-from gateway.requests import Route, forwarded_headers, model_in, request_id_of, route_of, wanted_by
+from gateway.requests import (
+    Route,
+    Wanted,
+    forwarded_headers,
+    model_in,
+    request_id_of,
+    route_of,
+    timeout_s,
+    wanted_by,
+    wants_explanation,
+)
+from gateway.routing.keys import keys_of
+from gateway.routing.terms import KEYED
 
 CLIENT_LEFT = 499
 """The code by which a request is counted whose client did not wait for the answer."""
@@ -46,17 +62,38 @@ class RequestLimits:
     """The same for a service that may sleep at no worker at all: a new one takes minutes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request of a client, whoever will answer it."""
+
+    request: Request
+    path: bytes
+    tenant: Tenant
+    wanted: Wanted
+    request_id: bytes
+    started_s: float
+    deadline_s: float
+
+
 class Frontend:
     """The `Application` of the client-facing listener."""
 
     def __init__(
-        self, fleet: Fleet, proxy: Proxy, metrics: Metrics, access_log: AccessLog, limits: RequestLimits
+        self,
+        fleet: Fleet,
+        proxy: Proxy,
+        metrics: Metrics,
+        access_log: AccessLog,
+        limits: RequestLimits,
+        rng: random.Random,
     ) -> None:
         self._fleet = fleet
         self._proxy = proxy
         self._metrics = metrics
         self._access_log = access_log
         self._limits = limits
+        self._rng = rng
+        self._mirror = Mirror(proxy, rng)
         self._loop = asyncio.get_running_loop()
         self._authenticator = Authenticator()
         self._catalog = Catalog()
@@ -66,6 +103,10 @@ class Frontend:
         self._catalog = catalog
         self._authenticator.replace(catalog.keyring)
         self._fleet.update(catalog)
+
+    def close(self) -> None:
+        """Ends what nobody waits for."""
+        self._mirror.close()
 
     # --- Application --------------------------------------------------------------------------------------------
 
@@ -113,27 +154,41 @@ class Frontend:
 
     async def _generate(self, request: Request, path: bytes, tenant: Tenant, started_s: float, reply: Reply) -> None:
         wanted = wanted_by(request)
+        asked = Asked(
+            request, path, tenant, wanted, request_id_of(request), started_s,
+            self._loop.time() + timeout_s(request, self._limits.deadline_s),
+        )  # fmt: skip
         service = resolve(self._catalog, tenant, wanted.model)
         state = self._fleet.get(service.key)
         if state is None:
             raise UnknownModel(f"The model '{wanted.model}' was just deleted.", param="model")
         state.metrics.arrivals.inc()
+        road = Road(service, self._is_healthy)
+        if service.fallbacks and not state.is_healthy(self._loop.time()) and road.leave(Degrades.NO_ENDPOINT):
+            state.metrics.fell_back(Degrades.NO_ENDPOINT.value)
+        while not await self._serve(asked, road, reply):
+            pass
+
+    def _is_healthy(self, key: ServiceKey) -> bool:
+        state = self._fleet.get(key)
+        return state is not None and state.is_healthy(self._loop.time())
+
+    async def _serve(self, asked: Asked, road: Road, reply: Reply) -> bool:
+        """False when the service did not take the request, and the next on the road shall."""
+        state = self._fleet.get(road.key)
+        if state is None:
+            raise UnknownModel(f"The model '{road.key.name}' was just deleted.", param="model")
         state.opened()
-        flight = Flight(
-            state,
-            path,
-            request.body,
-            stream=wanted.stream,
-            tenant=tenant.name,
-            request_id=request_id_of(request),
-            started_s=started_s,
-            deadline_s=self._loop.time() + self._limits.deadline_s,
-            wait_s=self._limits.cold_wait_s if service.may_sleep else self._limits.wait_s,
-            extra=forwarded_headers(request),
-        )
+        flight = self._flight(asked, road, state)
         try:
+            if flight.revision is not None:
+                self._mirror.copy(flight)
             await self._proxy.forward(flight, reply)
         except GatewayError as error:
+            if error.degrades is not None and road.leave(error.degrades):
+                state.metrics.fell_back(error.degrades.value)
+                flight.is_left = True
+                return False
             answer = answer_for(error, flight.request_id)
             flight.status, flight.bytes_out = answer.status, len(answer.body)
             reply.answer(answer)
@@ -142,7 +197,36 @@ class Frontend:
             raise
         finally:
             state.closed(self._loop.time())
-            self._account(flight)
+            if not flight.is_left:
+                self._account(flight)
+        return True
+
+    def _flight(self, asked: Asked, road: Road, state: ServiceState) -> Flight:
+        flight = Flight(
+            state,
+            asked.path,
+            road.body(asked.request.body, asked.wanted.body),
+            stream=asked.wanted.stream,
+            tenant=asked.tenant.name,
+            request_id=asked.request_id,
+            started_s=asked.started_s,
+            deadline_s=asked.deadline_s,
+            wait_s=self._limits.cold_wait_s if state.service.may_sleep else self._limits.wait_s,
+            extra=forwarded_headers(asked.request),
+        )
+        flight.notes = road.told
+        self._place(flight, asked.request, asked.wanted)
+        return flight
+
+    def _place(self, flight: Flight, request: Request, wanted: Wanted) -> None:
+        """What decides on its worker beside the workers themselves."""
+        service = flight.state.service
+        flight.explain = wants_explanation(request)
+        flight.is_traced = self._access_log.explains()
+        if service.traffic or service.routing.policy in KEYED:
+            flight.keys = keys_of(request, wanted.body, flight.tenant)
+        if service.traffic:
+            flight.revision = flight.state.revision_for(flight.keys, self._rng.random())
 
     def _answer_models(
         self,
@@ -217,5 +301,7 @@ def _record_of(flight: Flight, duration_s: float) -> dict[str, Any]:
         "ttft_s": flight.ttft_s,
         "duration_s": round(duration_s, 6),
         "retries": flight.retries,
+        "decision": flight.decision,
+        "fallback": flight.notes != b"",
         "failure": flight.failure.value if flight.failure else None,
     }

@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 from gateway.catalog import ServiceKey
 from gateway.health.load import Evidence
 from gateway.retries import Failure
+from gateway.revision_metrics import RevisionFamilies
 from gateway.usage import Usage
 
 _LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -53,6 +54,9 @@ class Metrics:
         )
         self.latency = self._histogram("request_seconds", "From request to the last byte.", _LATENCY_BUCKETS)
         self.ttft = self._histogram("ttft_seconds", "From request to the first event of a stream.", _TTFT_BUCKETS)
+        self.mirrored = self._counter("mirrored", "Copies of requests for another revision.", (*_BY_SERVICE, "state"))
+        self.fallbacks = self._counter("fallbacks", "Requests that went to a fallback.", (*_BY_SERVICE, "reason"))
+        self.revisions = RevisionFamilies(self.registry)
         self._refused: dict[tuple[str, int], Counter] = {}
 
     def service(self, key: ServiceKey) -> ServiceMetrics:
@@ -95,6 +99,8 @@ class ServiceMetrics:
         self._retries: dict[Failure, Counter] = {}
         self._sla: dict[bool, Counter] = {}
         self._losses: dict[Evidence, Counter] = {}
+        self._mirrored: dict[str, Counter] = {}
+        self._fallbacks: dict[str, Counter] = {}
         self.ejections = metrics.ejections.labels(*self._labels)
         self.connect_errors = metrics.connect_errors.labels(*self._labels)
         self.broken_streams = metrics.broken_streams.labels(*self._labels)
@@ -136,6 +142,20 @@ class ServiceMetrics:
             child = self._losses[evidence] = self._metrics.losses.labels(*self._labels, evidence.value)
         child.inc()
 
+    def mirrored(self, state: str) -> None:
+        """A copy of a request was sent or dropped."""
+        child = self._mirrored.get(state)
+        if child is None:
+            child = self._mirrored[state] = self._metrics.mirrored.labels(*self._labels, state)
+        child.inc()
+
+    def fell_back(self, reason: str) -> None:
+        """A request of this service goes to its fallback."""
+        child = self._fallbacks.get(reason)
+        if child is None:
+            child = self._fallbacks[reason] = self._metrics.fallbacks.labels(*self._labels, reason)
+        child.inc()
+
     def forget(self) -> None:
         metrics = self._metrics
         plain = (metrics.latency, metrics.ttft, metrics.ejections, metrics.connect_errors, metrics.broken_streams)
@@ -146,6 +166,10 @@ class ServiceMetrics:
             metrics.requests.remove(tenant, *self._labels, str(code))
         for failure in self._retries:
             metrics.retries.remove(*self._labels, failure.value)
+        for state in self._mirrored:
+            metrics.mirrored.remove(*self._labels, state)
+        for reason in self._fallbacks:
+            metrics.fallbacks.remove(*self._labels, reason)
         for evidence in self._losses:
             metrics.losses.remove(*self._labels, evidence.value)
         for met in self._sla:

@@ -10,8 +10,9 @@ import asyncio
 import random
 import time
 
+from gateway.backend import Backend
 from gateway.errors import DeadlineExceeded, UnknownModel, UpstreamFailed, stream_event
-from gateway.fleet import Backend, ServiceState
+from gateway.fleet import ServiceState
 from gateway.health.load import Loss
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.messages import Reply
@@ -21,6 +22,7 @@ from gateway.retries import Failure, RetryPolicy, delay_s
 
 BUDGET_POLL_S = 0.2
 _FREE = frozenset({Failure.DRAINING, Failure.LOST})
+_NOT_THE_REVISION_S = frozenset({Failure.DRAINING, Failure.TIMEOUT})
 _UNANSWERED = (Failure.CLOSED, Failure.RESET)
 _WORKER_FAULTS = frozenset({500, 502, 504})
 """Answers that count against a worker. 503 does not: a worker with a full queue is healthy."""
@@ -53,6 +55,13 @@ class Proxy:
             if flight.ttft_s is not None:
                 state.open_streams -= 1
 
+    async def try_copy(self, flight: Flight, reply: Reply) -> None:
+        """Sends a copy of a request to its revision, once. Raises nothing: whatever comes of it is in the figures."""
+        assert flight.revision is not None, "a copy is made for a revision"
+        backend = flight.state.pick_of(flight.revision, (), self._loop.time())
+        if backend is not None:
+            await self._attempt(flight, backend, reply)
+
     def tick(self) -> None:
         """Ends the attempts whose deadline has passed, and those on a lost worker as soon as another can take them."""
         now_s = self._loop.time()
@@ -69,7 +78,7 @@ class Proxy:
 
     async def _try_once(self, flight: Flight, reply: Reply) -> bool:
         """True when the request needs nothing more."""
-        backend = flight.state.pick(flight.tried, self._loop.time())
+        backend = self._pick(flight)
         if backend is None:
             await self._wait_for_endpoint(flight)
             return False
@@ -81,6 +90,13 @@ class Proxy:
             return True
         await self._prepare_retry(flight, backend, failure)
         return False
+
+    def _pick(self, flight: Flight) -> Backend | None:
+        state, now_s = flight.state, self._loop.time()
+        backend = state.pick(flight.tried, now_s, flight.keys, flight.revision)
+        if (flight.explain or flight.is_traced) and backend is not None:
+            flight.decision = state.picker.explain(backend, now_s)
+        return backend
 
     # --- waiting ------------------------------------------------------------------------------------------------
 
@@ -116,16 +132,19 @@ class Proxy:
     async def _attempt(self, flight: Flight, backend: Backend, reply: Reply) -> Failure | None:
         flight.backend = backend
         state = flight.state
-        backend.in_flight += 1
+        backend.begin()
         try:
             relay, failure = await self._exchange_on_some_connection(flight, backend, reply)
         except ConnectError:
             state.metrics.connect_errors.inc()
+            backend.met(False, None, self._loop.time())
+            self._count(flight, backend, None, Failure.CONNECT)
             state.failed(backend, self._loop.time())
             return Failure.CONNECT
         finally:
-            backend.in_flight -= 1
+            backend.end()
         self._judge(state, backend, relay, failure)
+        self._count(flight, backend, relay, failure)
         return failure
 
     async def _exchange_on_some_connection(
@@ -156,6 +175,21 @@ class Proxy:
             if not relay.done.done() or relay.done.cancelled():
                 connection.abort()  # the client left
 
+    def _count(self, flight: Flight, backend: Backend, relay: Relay | None, failure: Failure | None) -> None:
+        """What the attempt says of its revision, while revisions are compared."""
+        state = flight.state
+        # Probes have no tenant; a drain is nobody's fault, and a deadline may have been any.
+        if not state.is_split or not flight.tenant or failure in _NOT_THE_REVISION_S:
+            return
+        status = relay.status if relay is not None else 0
+        state.revisions.ended(backend.revision, good=failure is None and status < 500)
+        if relay is None or failure is not None or flight.usage is None:
+            return
+        streamed = flight.stream and status == 200
+        ttft_s = relay.first_s - relay.sent_s if streamed else None
+        rest_s = time.perf_counter() - relay.first_s if streamed else None
+        state.revisions.completed(backend.revision, flight.usage.completion, ttft_s, rest_s)
+
     def _judge(self, state: ServiceState, backend: Backend, relay: Relay, failure: Failure | None) -> None:
         now_s = self._loop.time()
         if failure is Failure.DRAINING:
@@ -163,8 +197,10 @@ class Proxy:
         elif failure is Failure.LOST:
             return  # judged already, by better evidence
         elif failure is not None or relay.status in _WORKER_FAULTS:
+            backend.met(False, None, now_s)
             state.failed(backend, now_s)
         else:
+            backend.met(True, relay.first_s - relay.sent_s if relay.status == 200 else None, now_s)
             state.succeeded(backend, now_s)
 
     def _break_off(self, flight: Flight, reply: Reply) -> None:

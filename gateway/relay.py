@@ -11,10 +11,13 @@ import asyncio
 import time
 
 from crds.contract import HEADER_DRAINING, HEADER_PROMPT_TOKENS, HEADER_REQUEST_ID, HEADER_REVISION
-from gateway.fleet import Backend, ServiceState
+from gateway.backend import Backend
+from gateway.fleet import ServiceState
 from gateway.http1.client import Lost, UpstreamConnection
 from gateway.http1.messages import HOP_BY_HOP, Headers, Reply, render
+from gateway.requests import HEADER_DECISION
 from gateway.retries import Failure
+from gateway.routing.keys import NO_KEYS
 from gateway.usage import Usage, estimated, events_in, usage_in
 
 BUFFER_BYTES = 8 * 1024 * 1024
@@ -25,6 +28,7 @@ EVENT_BYTES = 1024 * 1024
 _DRAINING = HEADER_DRAINING.encode()
 _PROMPT_TOKENS = HEADER_PROMPT_TOKENS.encode()
 _OURS = {HEADER_REQUEST_ID.encode(), HEADER_REVISION.encode(), _DRAINING, _PROMPT_TOKENS}
+_DECISION = HEADER_DECISION + b": %b\r\n"
 _DROPPED = HOP_BY_HOP | {b"content-length", b"server"} | _OURS
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
 _FAILURES = {lost: Failure(lost.value) for lost in Lost}
@@ -39,11 +43,19 @@ class Flight:
         "body",
         "bytes_out",
         "deadline_s",
+        "decision",
+        "explain",
         "extra",
         "failure",
+        "is_copy",
+        "is_left",
+        "is_traced",
+        "keys",
+        "notes",
         "path",
         "request_id",
         "retries",
+        "revision",
         "started_s",
         "state",
         "status",
@@ -73,6 +85,21 @@ class Flight:
         """How long it may wait for an endpoint to become ready, all its waits together."""
         self.extra = extra
         """Rendered headers that travel with it."""
+        self.notes = b""
+        """Rendered headers that tell the client how its request was routed."""
+        self.keys = NO_KEYS
+        """What it belongs together with."""
+        self.revision: bytes | None = None
+        """That it belongs to while traffic is split."""
+        self.explain = False
+        """The client wants to know why its worker was chosen."""
+        self.is_left = False
+        """A fallback takes it instead."""
+        self.is_traced = False
+        """The log does."""
+        self.decision: str | None = None
+        self.is_copy = False
+        """Nobody waits for its answer, and nothing of it counts but for its revision."""
         self.backend: Backend | None = None
         self.tried: list[Backend] = []
         self.begun = False
@@ -104,7 +131,9 @@ class Relay:
         "_tail",
         "_usage",
         "done",
+        "first_s",
         "heard",
+        "sent_s",
     )
 
     def __init__(
@@ -118,6 +147,8 @@ class Relay:
         self.done: asyncio.Future[Failure | None] = loop.create_future()
         self.heard = False
         """The worker has answered at all."""
+        self.sent_s = self.first_s = 0.0
+        """By `time.perf_counter`: when it was asked, and when the first byte of its answer came; 0 before."""
         self._flight = flight
         self._reply = reply
         self._backend = backend
@@ -151,6 +182,7 @@ class Relay:
             b"content-length: %d\r\n%b\r\n"
             % (flight.path, self._backend.host, flight.request_id, len(flight.body), flight.extra)
         )
+        self.sent_s = time.perf_counter()
         self._connection.send(head, flight.body, self)
 
     def expire_if_due(self, now_s: float) -> None:
@@ -177,6 +209,8 @@ class Relay:
         self._backend.heard += 1
         if self._draining:
             return
+        if not self.first_s:
+            self.first_s = time.perf_counter()
         if self._live:
             data = self._whole_events(data)
             if not data:
@@ -233,8 +267,9 @@ class Relay:
         if self._live:
             flight.ttft_s = time.perf_counter() - flight.started_s
             state = flight.state
-            state.open_streams += 1
-            state.metrics.first_token(flight.ttft_s, state.service.ttft_target_s)
+            if not flight.is_copy:
+                state.open_streams += 1
+                state.metrics.first_token(flight.ttft_s, state.service.ttft_target_s)
         self._reply.begin(self._status, self._block(), self._length(), first)
 
     def _whole_events(self, data: bytes) -> bytes:
@@ -260,10 +295,14 @@ class Relay:
         return estimated(prompt_tokens, len(self._flight.body), self._events)
 
     def _block(self) -> bytes:
+        flight = self._flight
+        decision = b"" if flight.decision is None or not flight.explain else _DECISION % flight.decision.encode()
         kept = render([header for header in self._headers if header[0] not in _DROPPED])
-        return b"%bx-request-id: %b\r\nx-foretide-revision: %b\r\n" % (
+        return b"%b%b%bx-request-id: %b\r\nx-foretide-revision: %b\r\n" % (
             kept,
-            self._flight.request_id,
+            flight.notes,
+            decision,
+            flight.request_id,
             self._backend.revision,
         )
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any
 from urllib.parse import unquote
@@ -20,6 +21,12 @@ from gateway.http1.messages import Request
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
 _FORWARDED = (b"traceparent", b"tracestate")
 _MODELS = b"/v1/models"
+_SECONDS = re.compile(rb"[0-9]{1,7}(\.[0-9]{1,6})?")
+HEADER_TIMEOUT = b"x-request-timeout"
+"""Seconds after which the client has no use for the answer; bounded by the gateway's own deadline."""
+HEADER_EXPLAIN = b"x-foretide-explain"
+"""`true`: the answer tells in `x-foretide-decision` why its worker was chosen."""
+HEADER_DECISION = b"x-foretide-decision"
 
 
 class Route(Enum):
@@ -37,6 +44,8 @@ class Wanted:
 
     model: str
     stream: bool
+    body: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """All of it, for what a service's own routing needs."""
 
 
 def route_of(request: Request) -> tuple[Route, bytes]:
@@ -91,7 +100,27 @@ def wanted_by(request: Request) -> Wanted:
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise BadRequest("'stream' must be true or false.", param="stream")
-    return Wanted(model, stream is True)
+    return Wanted(model, stream is True, body)
+
+
+def timeout_s(request: Request, most_s: float) -> float:
+    """How long the client wants to wait: the header's seconds, but never more than `most_s`.
+
+    Raises:
+        BadRequest: it is no number of seconds above 0.
+    """
+    given = request.headers.get(HEADER_TIMEOUT)
+    if given is None:
+        return most_s
+    if not _SECONDS.fullmatch(given) or not (asked_s := float(given)) > 0.0:
+        raise BadRequest(
+            f"The header {HEADER_TIMEOUT.decode()} must be a number of seconds above 0, such as 30 or 2.5."
+        )
+    return min(asked_s, most_s)
+
+
+def wants_explanation(request: Request) -> bool:
+    return request.headers.get(HEADER_EXPLAIN, b"").lower() in (b"true", b"1")
 
 
 def request_id_of(request: Request) -> bytes:

@@ -22,6 +22,8 @@ class Settings:
     """Serve what this file says instead of what a cluster says."""
     kubeconfig: Path | None
     system_namespace: str
+    zone: str | None
+    """Where this gateway runs, for services that prefer their own zone; None, and every zone is as near."""
     limits: Limits
     requests: RequestLimits
     drain_grace_s: float
@@ -61,6 +63,7 @@ def _settings(flags: argparse.Namespace) -> Settings:
         static=flags.static,
         kubeconfig=flags.kubeconfig,
         system_namespace=flags.system_namespace,
+        zone=flags.zone or None,
         limits=Limits(
             body_bytes=int(flags.max_body_mib * MIB),
             buffered_bytes=int(flags.max_buffered_mib * MIB),
@@ -97,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--static", type=Path, metavar="FILE", help="tenants, services and endpoints in YAML or JSON; no Kubernetes")
     add("--kubeconfig", type=Path, help="default: KUBECONFIG, then the pod's service account")
     add("--system-namespace", default="foretide-system", help="where the keyring Secret is")
+    add("--zone", help="where this gateway runs (topology.kubernetes.io/zone), for services that prefer their own")
     add("--max-body-mib", type=float, default=limits.body_bytes / MIB, help="of one request")
     add("--max-buffered-mib", type=float, default=limits.buffered_bytes / MIB, help="of all request bodies together")
     add("--max-connections", type=int, default=limits.connections)

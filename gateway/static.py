@@ -8,6 +8,8 @@
       - namespace: demo
         name: chat
         ttft: 1s
+        routing: {policy: prefix}
+        fallbacks: [{service: chat-small}]
         endpoints: ["127.0.0.1:8000"]
 
 Read once. Never used in a cluster, where the file would hold keys in the clear.
@@ -24,10 +26,12 @@ from typing import Annotated
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
+from crds import routing as api
 from crds.fields import Duration, seconds
 from gateway.catalog import Catalog, Endpoint, Service, ServiceKey, Tenant
 from gateway.errors import SettingsError
 from gateway.identity import Keyring
+from gateway.wishes import fallbacks_of, routing_terms
 
 
 def _address(text: str) -> str:
@@ -41,6 +45,14 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class _Routing(api.Routing):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Fallback(api.Fallback):
+    model_config = ConfigDict(extra="forbid")
+
+
 class _Tenant(_Part):
     name: str
     namespaces: list[str]
@@ -52,6 +64,8 @@ class _Service(_Part):
     name: str
     ttft: Duration | None = None
     revision: str = "static"
+    routing: _Routing = _Routing()
+    fallbacks: list[_Fallback] = []
     endpoints: list[Annotated[str, AfterValidator(_address)]]
 
 
@@ -94,7 +108,15 @@ def _service(one: _Service) -> Service:
         host, _, port = text.rpartition(":")
         endpoints.append(Endpoint(host.strip("[]"), int(port), f"{one.name}-{number}", one.revision))
     target_s = seconds(one.ttft) if one.ttft else None
-    return Service(ServiceKey(one.namespace, one.name), 0, target_s, tuple(endpoints))
+    key = ServiceKey(one.namespace, one.name)
+    return Service(
+        key,
+        0,
+        target_s,
+        tuple(endpoints),
+        routing=routing_terms(one.routing),
+        fallbacks=fallbacks_of(key, one.fallbacks),
+    )
 
 
 def _keyring(tenants: list[_Tenant]) -> Keyring:

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -18,8 +18,12 @@ import orjson
 
 from crds.contract import KEYRING_HASHES, KEYRING_PEPPER, LABEL_SERVICE, SECRET_KEYRING, WORKER_HTTP_PORT
 from crds.fields import seconds
-from gateway.catalog import Catalog, Endpoint, Service, ServiceKey, Tenant, revision_of
+from crds.routing import Fallback as ApiFallback
+from crds.routing import Routing
+from gateway.catalog import Catalog, Endpoint, Fallback, Service, ServiceKey, Tenant, revision_of
 from gateway.identity import Keyring, keyring_of
+from gateway.routing.terms import RoutingTerms, TrafficShare
+from gateway.wishes import fallbacks_of, routing_terms
 from kube.api import Api
 from kube.informer import Change, Informer
 from kube.resources import ENDPOINT_SLICES, INFERENCE_SERVICES, SECRETS, SLAS, TENANTS, Object
@@ -36,6 +40,9 @@ class ServiceSpec:
     created_s: int
     sla: str | None
     may_sleep: bool = False
+    routing: RoutingTerms = field(default_factory=RoutingTerms)
+    traffic: tuple[TrafficShare, ...] = ()
+    fallbacks: tuple[Fallback, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +116,9 @@ class WatchSource:
         target_s = self._slas.get(spec.key.namespace, spec.sla) if spec.sla else None
         slices = self._slices.by("by_service", str(spec.key))
         return Service(
-            spec.key, spec.created_s, target_s, merge(one.endpoints for one in slices), may_sleep=spec.may_sleep
-        )
+            spec.key, spec.created_s, target_s, merge(one.endpoints for one in slices), may_sleep=spec.may_sleep,
+            routing=spec.routing, traffic=spec.traffic, fallbacks=spec.fallbacks,
+        )  # fmt: skip
 
     # --- listening ----------------------------------------------------------------------------------------------
 
@@ -144,7 +152,18 @@ def keep_service(obj: Object) -> ServiceSpec:
     meta = obj["metadata"]
     created = datetime.fromisoformat(meta["creationTimestamp"])
     key = ServiceKey(meta["namespace"], meta["name"])
-    return ServiceSpec(key, int(created.timestamp()), obj["spec"].get("sla"), _may_sleep(obj["spec"]))
+    spec = obj["spec"]
+    return ServiceSpec(
+        key, int(created.timestamp()), spec.get("sla"), _may_sleep(spec),
+        routing=routing_terms(Routing.model_validate(spec.get("routing") or {})),
+        traffic=_traffic(obj.get("status") or {}),
+        fallbacks=fallbacks_of(key, [ApiFallback.model_validate(one) for one in spec.get("fallbacks") or ()]),
+    )  # fmt: skip
+
+
+def _traffic(status: dict[str, Any]) -> tuple[TrafficShare, ...]:
+    shares = status.get("traffic") or ()
+    return tuple(TrafficShare(one["revision"], one["weight"], one.get("mirror") or 0) for one in shares)
 
 
 def _may_sleep(spec: dict[str, Any]) -> bool:
@@ -196,6 +215,7 @@ def _endpoint(key: ServiceKey, one: dict[str, Any], port: int) -> Endpoint:
         revision=revision_of(key.name, pod),
         ready=conditions.get("ready") is not False,
         terminating=conditions.get("terminating") is True,
+        zone=one.get("zone"),
     )
 
 

@@ -6,6 +6,7 @@ Judges only by what requests met. Never ejects more than a share of a service's 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,22 +82,28 @@ def failed(health: Health, now_s: float, policy: HealthPolicy, *, endpoints: int
     needed = 1 if health.ejections_in_a_row and share(health, now_s, policy) < 1.0 else policy.failures_to_eject
     if failures < needed:
         return Verdict(counted, False, "BelowThreshold", f"{failures} failures in a row < {needed}")
+    why = Why("Ejected", f"{failures} failures in a row", f" ≥ {needed}")
+    return eject(counted, now_s, policy, why, endpoints=endpoints, ejected=ejected)
+
+
+class Why(NamedTuple):
+    """What an ejection is for: a reason, what was found, and how that compares."""
+
+    reason: str
+    found: str
+    compared: str
+
+
+def eject(health: Health, now_s: float, policy: HealthPolicy, why: Why, *, endpoints: int, ejected: int) -> Verdict:
+    """Takes the endpoint out for a time, unless too many are out already."""
     most = min(int(endpoints * policy.ejected_share), endpoints - 1)
     if ejected + 1 > most:
-        return Verdict(
-            counted,
-            False,
-            "TooManyEjected",
-            f"{failures} failures in a row, but {ejected} of {endpoints} are out, at most {most}",
-        )
+        message = f"{why.found}, but {ejected} of {endpoints} are out, at most {most}"
+        return Verdict(health, False, "TooManyEjected", message)
     away_s = min(policy.eject_first_s * 2.0**health.ejections_in_a_row, policy.eject_most_s)
-    out = replace(counted, ejections_in_a_row=health.ejections_in_a_row + 1, ejected_until_s=now_s + away_s)
-    return Verdict(
-        out,
-        True,
-        "Ejected",
-        f"{failures} failures in a row ≥ {needed}: out for {away_s:g} s, {ejected + 1} of {endpoints}",
-    )
+    out = replace(health, ejections_in_a_row=health.ejections_in_a_row + 1, ejected_until_s=now_s + away_s)
+    message = f"{why.found}{why.compared}: out for {away_s:g} s, {ejected + 1} of {endpoints}"
+    return Verdict(out, True, why.reason, message)
 
 
 def returned(health: Health, now_s: float) -> Health:

@@ -1,4 +1,4 @@
-"""Which worker gets a request. Pure: values in, a choice out; `turn` takes the place of chance.
+"""Which of a service's endpoints may be chosen at all. Pure.
 
 Never looks at a request, and never asks anybody anything.
 """
@@ -18,8 +18,6 @@ class Candidate:
     draining: bool = False
     """It told us so itself, before the cluster did."""
     ejected: bool = False
-    share: float = 1.0
-    """Of an equal part of the load, in (0, 1]; below 1 while it comes back from an ejection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +43,3 @@ def select(candidates: Sequence[Candidate]) -> Selection:
     if serving:
         return Selection(tuple(serving), "AllEjected", f"{counts}: none is healthy, so the ejected ones serve")
     return Selection((), "NoneReady", f"{counts}: nothing to choose from")
-
-
-def least_loaded(in_flight: Sequence[int], shares: Sequence[float], turn: int) -> int:
-    """Index of the lowest `(in flight + 1) / share`; among equals, the next one from `turn` on.
-
-    Both sequences have the same length, at least 1.
-    """
-    count = len(in_flight)
-    start = turn % count
-    best, best_load = start, (in_flight[start] + 1) / shares[start]
-    for step in range(1, count):
-        index = (start + step) % count
-        load = (in_flight[index] + 1) / shares[index]
-        if load < best_load:
-            best, best_load = index, load
-    return best

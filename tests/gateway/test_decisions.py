@@ -13,14 +13,12 @@ from gateway.catalog import UNKNOWN_REVISION, Endpoint, revision_of
 from gateway.health.passive import Health, HealthPolicy, failed, is_ejected, next_change_s, share, succeeded
 from gateway.identity import CACHE_ENTRIES, Authenticator, keyring_of
 from gateway.retries import RetryBudget, RetryPolicy, delay_s
-from gateway.routing.selection import Candidate, least_loaded, select
+from gateway.routing.selection import Candidate, select
 from gateway.watch import keep_slice, merge
 from tests.gateway.harness import EMPTY, keyring
 
 POLICY = HealthPolicy()
-candidates = st.lists(
-    st.builds(Candidate, st.booleans(), st.booleans(), st.booleans(), st.booleans(), st.just(1.0)), max_size=12
-)
+candidates = st.lists(st.builds(Candidate, st.booleans(), st.booleans(), st.booleans(), st.booleans()), max_size=12)
 
 
 # --- routing ----------------------------------------------------------------------------------------------------------
@@ -33,24 +31,6 @@ def test_only_ready_endpoints_are_chosen_and_ejected_ones_only_when_nothing_else
     selection = select(all_)
     assert set(selection.usable) == (healthy or serving)
     assert selection.reason == ("Healthy" if healthy else "AllEjected" if serving else "NoneReady")
-
-
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=12), st.integers(0, 1000))
-def test_the_least_loaded_is_chosen(loads: list[int], turn: int) -> None:
-    assert loads[least_loaded(loads, [1.0] * len(loads), turn)] == min(loads)
-
-
-@given(st.integers(1, 12), st.integers(0, 100))
-def test_equals_take_turns(count: int, turn: int) -> None:
-    chosen = {least_loaded([0] * count, [1.0] * count, turn + step) for step in range(count)}
-    assert len(chosen) == count
-
-
-def test_one_that_returns_gets_its_share_only() -> None:
-    loads = [0, 0]
-    for turn in range(1100):
-        loads[least_loaded(loads, [1.0, 0.1], turn)] += 1
-    assert 95 <= loads[1] <= 105
 
 
 # --- health -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,83 @@
+"""What makes requests belong together: their session, their user, the beginning of their prompt. Pure.
+
+Keys are keyed hashes salted by tenant, so equal prompts of two tenants are different keys, and nothing of a prompt is
+kept. They decide where a request goes, never whose it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+from gateway.http1.messages import Request
+
+HEADER_SESSION = b"x-foretide-session"
+PREFIX_CHARS = 1024
+"""Of the prompt's beginning: what a system prompt has in common with itself, and two of them seldom with each other."""
+_SHORT_CHARS = 256
+"""A first message shorter than this (most say "You are a helpful assistant.") is no prefix without the next."""
+SESSION_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """64-bit hashes; None for what a request does not have."""
+
+    session: int | None = None
+    prefix: int | None = None
+
+    @property
+    def sticky(self) -> int | None:
+        """What keeps a request on its revision."""
+        return self.prefix if self.session is None else self.session
+
+
+NO_KEYS = Keys()
+
+
+def keys_of(request: Request, body: Mapping[str, Any], tenant: str) -> Keys:
+    session = request.headers.get(HEADER_SESSION)
+    if not session:
+        user = body.get("user")
+        session = b"user:" + user.encode("utf-8", "replace") if isinstance(user, str) and user else None
+    prefix = _beginning(body)
+    salt = tenant.encode()[:64]
+    return Keys(
+        None if session is None else _hash(b"session", salt, session[:SESSION_BYTES]),
+        None if not prefix else _hash(b"prefix", salt, prefix),
+    )
+
+
+def _hash(what: bytes, salt: bytes, value: bytes) -> int:
+    return int.from_bytes(blake2b(value, digest_size=8, key=salt, person=what).digest())
+
+
+def _beginning(body: Mapping[str, Any]) -> bytes:
+    """The first message (a conversation grows at its other end), with the second where the first says little."""
+    messages = body.get("messages")
+    if isinstance(messages, list):
+        text = ""
+        for message in messages[:2]:
+            text += _text(message)
+            if len(text) >= _SHORT_CHARS:
+                break
+        return text[:PREFIX_CHARS].encode("utf-8", "replace")
+    prompt = body.get("prompt")
+    if isinstance(prompt, list) and prompt:
+        prompt = prompt[0] if isinstance(prompt[0], str) else ",".join(map(str, prompt[: PREFIX_CHARS // 4]))
+    return prompt[:PREFIX_CHARS].encode("utf-8", "replace") if isinstance(prompt, str) else b""
+
+
+def _text(message: Any) -> str:
+    """Of one message, whose content is a text or a list of parts. Other shapes are for the worker to refuse."""
+    if not isinstance(message, dict):
+        return ""
+    content = message.get("content")
+    if isinstance(content, str):
+        return f"{message.get('role')}:{content[:PREFIX_CHARS]}\n"
+    if not isinstance(content, list):
+        return ""
+    texts = [one["text"] for one in content[:4] if isinstance(one, dict) and isinstance(one.get("text"), str)]
+    return f"{message.get('role')}:{''.join(texts)[:PREFIX_CHARS]}\n"
