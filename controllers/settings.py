@@ -86,6 +86,17 @@ class Dashboard(Section):
     )
 
 
+class GpuPools(Section):
+    """Where the MIG manager reads what a node may be cut into."""
+
+    manager_namespace: str = Field("gpu-operator", min_length=1, description="Namespace of NVIDIA's MIG manager.")
+    config_map: str = Field(
+        "foretide-mig-parted",
+        min_length=1,
+        description="ConfigMap that we write there; name it in the ClusterPolicy as migManager.config.name.",
+    )
+
+
 class Settings(Section):
     """Everything in the file. Each field has a default that works with the charts' defaults."""
 
@@ -107,6 +118,7 @@ class Settings(Section):
     forecasting: Forecasting = Field(default_factory=Forecasting, description="Forecasts of the load.")
     prices: PricesOf = Field(default_factory=PricesOf, description="What CapacityForecasts reckon with.")
     dashboard: Dashboard = Field(default_factory=Dashboard, description="The web page.")
+    gpu_pools: GpuPools = Field(default_factory=GpuPools, description="GPUs cut into MIG slices.")
     workers: int = Field(16, ge=1, le=256, description="Reconciles that may run at once.")
     resync_period_s: float = Field(300.0, ge=10.0, description="Every object is looked at once in this time.")
 

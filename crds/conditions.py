@@ -25,6 +25,8 @@ SCALING_HELD = "ScalingHeld"
 """InferenceService only: present while the operator keeps off the number of workers; the message says why."""
 FORECAST_TRUSTED = "ForecastTrusted"
 """InferenceService with a predictive or advisory policy: whether its forecast decides, or why it does not."""
+DEMAND_MET = "DemandMet"
+"""GPUPool only: whether every worker that services ask for has a slice; the message says what is missing."""
 
 
 class ConditionStatus(StrEnum):

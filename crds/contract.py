@@ -32,6 +32,9 @@ FINALIZER_SERVICE: Final = f"{GROUP}/drain"
 FINALIZER_MODEL: Final = f"{GROUP}/in-use"
 """On Model: its volume outlives the workers that read it."""
 
+FINALIZER_POOL: Final = f"{GROUP}/repartition"
+"""On GPUPool: a node that is being cut anew is brought to an end before the pool goes."""
+
 FIELD_MANAGER: Final = "foretide"
 
 # --- worker -----------------------------------------------------------------------------------------------------
@@ -148,3 +151,9 @@ LABEL_API_KEY: Final = f"{GROUP}/api-key"
 # --- GPU pools: nodes -------------------------------------------------------------------------------------------
 ANNOTATION_MIG_GEOMETRY: Final = f"{GROUP}/mig-geometry"
 """On a Node, from the node agent: how the driver says its GPUs can be cut; see `controllers.plans.mig.geometry`."""
+ANNOTATION_MIG_LAYOUT: Final = f"{GROUP}/mig-layout"
+"""On a Node of a GPUPool: the layout of each of its GPUs, as last asked of the MIG manager; see `plans.mig.records`."""
+ANNOTATION_REPARTITION: Final = f"{GROUP}/repartition"
+"""On a Node that is being cut anew: which step, since when, and the way back. All that a restart needs."""
+LABEL_EVACUATE: Final = f"{GROUP}/evacuate"
+"""`true` on a Node whose workers should move to another one before it is cut anew."""

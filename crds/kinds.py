@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from crds.capacity_forecast import CapacityForecastSpec, CapacityForecastStatus
 from crds.fields import Part, Rule
+from crds.gpu_pool import GPUPoolSpec, GPUPoolStatus
 from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
 from crds.model import ModelSpec, ModelStatus
 from crds.sla import SLASpec, SLAStatus
@@ -183,4 +184,26 @@ CAPACITY_FORECAST = Kind(
         _MESSAGE,
     ),
 )
-KINDS = (INFERENCE_SERVICE, MODEL, SLA, TENANT, CAPACITY_FORECAST)
+GPU_POOL = Kind(
+    kind="GPUPool",
+    plural="gpupools",
+    singular="gpupool",
+    short_names=("gpool",),
+    namespaced=False,
+    description="Nodes whose GPUs are cut into MIG slices as the demand of services calls for.",
+    spec=GPUPoolSpec,
+    status=GPUPoolStatus,
+    name_rules=(_LABEL_RULE,),
+    columns=(
+        Column("GPUs", ".status.gpus", "integer"),
+        Column("Layout", ".status.layout"),
+        Column("Served", ".status.served", description="Workers with a slice, of those wanted"),
+        Column("Fragmentation", ".status.fragmentation", description="Of the spare slices"),
+        _condition("Ready", "Ready"),
+        _condition("Reason", "Ready", "reason"),
+        _AGE,
+        Column("Why", ".status.reason", wide=True),
+        _MESSAGE,
+    ),
+)
+KINDS = (INFERENCE_SERVICE, MODEL, SLA, TENANT, CAPACITY_FORECAST, GPU_POOL)

@@ -28,7 +28,7 @@ class Weekday(StrEnum):
     SUNDAY = "Sun"
 
 
-_CLOCK = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+CLOCK = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
 
 
 class ScheduleWindow(Part):
@@ -45,8 +45,8 @@ class ScheduleWindow(Part):
         ListSet(),
         Field(description="Days on which it starts; every day when left out.", min_length=1, max_length=7),
     ] = None
-    start: Annotated[str, Field(description="First minute, for example 08:00.", pattern=_CLOCK, max_length=5)]
-    end: Annotated[str, Field(description="First minute after it, for example 18:30.", pattern=_CLOCK, max_length=5)]
+    start: Annotated[str, Field(description="First minute, for example 08:00.", pattern=CLOCK, max_length=5)]
+    end: Annotated[str, Field(description="First minute after it, for example 18:30.", pattern=CLOCK, max_length=5)]
     time_zone: Annotated[
         str,
         Field(description="IANA name of the time zone, for example Europe/Berlin.", min_length=1, max_length=64),

@@ -58,6 +58,7 @@ MODELS: Final = Resource(*_FORETIDE, "models", "Model")
 SLAS: Final = Resource(*_FORETIDE, "slas", "SLA")
 TENANTS: Final = Resource(*_FORETIDE, "tenants", "Tenant", namespaced=False)
 CAPACITY_FORECASTS: Final = Resource(*_FORETIDE, "capacityforecasts", "CapacityForecast")
+GPU_POOLS: Final = Resource(*_FORETIDE, "gpupools", "GPUPool", namespaced=False)
 
 PODS: Final = Resource("", "v1", "pods", "Pod")
 SERVICES: Final = Resource("", "v1", "services", "Service")
@@ -87,6 +88,7 @@ ALL: Final[tuple[Resource, ...]] = (
     SLAS,
     TENANTS,
     CAPACITY_FORECASTS,
+    GPU_POOLS,
     PODS,
     SERVICES,
     SERVICE_ACCOUNTS,

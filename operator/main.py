@@ -32,6 +32,12 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         "--port", type=int, default=_env("PORT", "8080"), help="/metrics, /healthz, /readyz (FORETIDE_PORT)"
     )
     parser.add_argument(
+        "--manage",
+        choices=("services", "gpu-pools"),
+        default=_env("MANAGE", "services"),
+        help="gpu-pools is a process of its own: it alone may write Nodes (FORETIDE_MANAGE)",
+    )
+    parser.add_argument(
         "--lease-name", default=_env("LEASE_NAME", "foretide-operator"), help="name of the Lease (FORETIDE_LEASE_NAME)"
     )
     parser.add_argument(
@@ -46,6 +52,7 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     # After the flags: a wrong one, and --help, need not wait a second for Kopf.
     from controllers.build import build
+    from controllers.gpu_pool.build import build_pools
     from controllers.history.interface import HistoryError
     from controllers.runtime import logs
     from controllers.runtime.loop import Options, operate
@@ -68,7 +75,9 @@ def main(arguments: list[str]) -> int:
         lease_name=options.lease_name,
     )
     try:
-        return asyncio.run(operate(connection, settings, process, build))
+        return asyncio.run(
+            operate(connection, settings, process, build_pools if options.manage == "gpu-pools" else build)
+        )
     except HistoryError as error:
         print(f"foretide-operator: {error}", file=sys.stderr)
         return 2

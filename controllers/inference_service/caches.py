@@ -21,6 +21,7 @@ from kube.resources import (
     HORIZONTAL_POD_AUTOSCALERS,
     INFERENCE_SERVICES,
     NETWORK_POLICIES,
+    NODES,
     POD_DISRUPTION_BUDGETS,
     PODS,
     SERVICE_ACCOUNTS,
@@ -72,11 +73,20 @@ class Caches:
     """EndpointSlices of the gateways' admin Service, as addresses that are ready."""
     autoscalers: Informer[Autoscaler]
     """HorizontalPodAutoscalers that scale an InferenceService."""
+    evacuating: Informer[str]
+    """Names of the nodes that will be cut anew."""
 
     @property
     def own(self) -> tuple[Informer[Any], ...]:
         """Those that no other controller runs."""
-        return self.deployments, *self.surroundings.values(), self.pods, self.gateways, self.autoscalers
+        return (
+            self.deployments,
+            *self.surroundings.values(),
+            self.pods,
+            self.gateways,
+            self.autoscalers,
+            self.evacuating,
+        )
 
 
 def service_place(namespace: str | None, name: str) -> str:
@@ -99,6 +109,10 @@ def _sla_of(obj: Object) -> Iterable[str]:
 
 def _namespaces_of_tenant(obj: Object) -> Iterable[str]:
     return obj["spec"].get("namespaces") or ()
+
+
+def _name(obj: Object) -> str:
+    return str(obj["metadata"]["name"])
 
 
 SERVICE_INDEX = {BY_NAMESPACE: _namespace_of, BY_MODEL: _model_of, BY_SLA: _sla_of}
@@ -159,6 +173,7 @@ def own_caches(
         autoscalers=Informer(
             client, HORIZONTAL_POD_AUTOSCALERS, keep=autoscaler, index={BY_SERVICE: _service_of_autoscaler}
         ),
+        evacuating=Informer(client, NODES, keep=_name, label_selector=f"{contract.LABEL_EVACUATE}=true"),
     )
 
 

@@ -79,6 +79,7 @@ class Observer:
             forecast=heard.forecast,
             lead_time_s=heard.lead_time_s,
             known=known_of(spec, model, sla, heard.lengths, heard.learned_work_per_s),
+            evacuating=frozenset(self._caches.evacuating.items()),
             autoscaler=self._autoscaler(place),
             gateways=gateway_addresses(self._caches),
             probe=heard.probe,

@@ -35,6 +35,7 @@ def wake_services(caches: Caches, queue: Marker, over_quota: Callable[[], Iterab
     caches.services.on_change(waker.sibling)
     caches.gateways.on_change(waker.gateway)
     caches.autoscalers.on_change(waker.autoscaler)
+    caches.evacuating.on_change(waker.evacuation)
 
 
 class _Waker:
@@ -70,6 +71,12 @@ class _Waker:
         for side in (change.old, change.new):
             if side:
                 self._queue.add(Key(KIND, side.namespace, side.service))
+
+    def evacuation(self, change: Change[str]) -> None:
+        """A node will be cut anew, or is again as others: the services with a worker on it."""
+        for entry in self._caches.pods.items():
+            if entry.worker.node == change.name:
+                self._queue.add(Key(KIND, entry.namespace, entry.service))
 
     def sibling(self, change: Change[Object]) -> None:
         """What one service gives back, another may be waiting for."""

@@ -124,7 +124,7 @@ class Writer:
             mine = [worker for worker in concerned if worker.revision == revision]
             if sum(worker.ready and not worker.leaving for worker in mine) < 2:
                 continue  # No choice between workers, or none that serves.
-            for name, cost in deletion_costs(mine, await self._loads.scrape(mine)).items():
+            for name, cost in deletion_costs(mine, await self._loads.scrape(mine), seen.evacuating).items():
                 await self._write_cost(seen.namespace, name, cost)
 
     async def _write_cost(self, namespace: str, pod: str, cost: int) -> None:

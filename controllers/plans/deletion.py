@@ -6,9 +6,10 @@ collects the rest by owner reference. Each look decides from what exists, so the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from controllers.plans.evacuation import LEAVES_FIRST
 from controllers.plans.snapshot import Load, Snapshot, Worker
 from crds.contract import FINALIZER_SERVICE
 
@@ -35,15 +36,18 @@ def _drains(number: int) -> str:
     return "1 worker drains" if number == 1 else f"{number} workers drain"
 
 
-def deletion_costs(workers: Sequence[Worker], loads: Mapping[str, Load]) -> dict[str, int]:
+def deletion_costs(
+    workers: Sequence[Worker], loads: Mapping[str, Load], evacuating: Collection[str] = ()
+) -> dict[str, int]:
     """Costs to write before a Deployment is lowered, by pod name: only those that change.
 
     A ReplicaSet deletes the cheapest first, so the cost is the number of requests held. A worker that did not say
-    counts as the busiest: it may be too busy to answer.
+    counts as the busiest: it may be too busy to answer. Workers on nodes that will be cut anew go before all others.
     """
     busiest = max((load.requests for load in loads.values()), default=0)
     serving = [worker for worker in workers if worker.ready and not worker.leaving]
     costs = {worker.name: loads[worker.name].requests if worker.name in loads else busiest + 1 for worker in serving}
+    costs |= {worker.name: LEAVES_FIRST for worker in serving if worker.node in evacuating}
     if len(set(costs.values())) <= 1 and len({worker.deletion_cost for worker in serving}) <= 1:
         return {}  # All alike already: Kubernetes' own order (spread, age) is better than ours.
     return {worker.name: costs[worker.name] for worker in serving if costs[worker.name] != worker.deletion_cost}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from controllers.plans.children import Surroundings, deployment, surrounding_children
 from controllers.plans.deletion import plan_deletion
+from controllers.plans.evacuation import successors
 from controllers.plans.findings import Finding, referred
 from controllers.plans.health import check_workers, is_broken
 from controllers.plans.quota import plan_quota
@@ -87,13 +88,15 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
     # 4. ... as far as the Tenant's quota allows.
     grant = plan_quota(snapshot.tenant, _my_claim(snapshot, scaling.replicas), snapshot.other_claims)
     findings += [grant.finding] if grant.finding else []
-    # 5. From what exists towards that, one safe step.
-    limits = _limits(snapshot, grant.replicas)
+    # 5. And successors for workers whose node will be cut anew.
+    moving = successors(snapshot.workers, snapshot.evacuating, grant.replicas)
+    # 6. From what exists towards that, one safe step.
+    limits = _limits(snapshot, grant.replicas + moving)
     rollout = _rollout(snapshot, target, limits, template)
-    # 6. What the workers of that revision say about themselves.
+    # 7. What the workers of that revision say about themselves.
     revision = next((one for one in snapshot.revisions if one.name == target), None)
     findings += check_workers(revision, snapshot.workers)
-    # 7. The words for people.
+    # 8. The words for people.
     now = standing(snapshot, target, grant.replicas, findings, rollout.message)
     made = [*conditions(now, servable), *scaling_conditions(snapshot, scaling)]
     return ServicePlan(

@@ -163,6 +163,8 @@ class Snapshot:
     lead_time_s: float = LEAST_LEAD_S
     known: Known = NOTHING_KNOWN
     """What the capacity of a worker like these follows from."""
+    evacuating: frozenset[str] = frozenset()
+    """Nodes that will be cut anew: their workers should move to others first."""
     autoscaler: str | None = None
     """Who else scales this service: `HorizontalPodAutoscaler 'x'`."""
     gateways: frozenset[str] = frozenset()

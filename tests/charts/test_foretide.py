@@ -144,3 +144,28 @@ def test_a_stopping_gateway_gets_the_time_that_its_drain_may_take() -> None:
     pod = dict(pods(objects()))["foretide-gateway"]
     gateway = gateway_settings.parse(pod["containers"][0]["args"])
     assert pod["terminationGracePeriodSeconds"] > gateway.drain_grace_s + gateway.drain_timeout_s
+
+
+def test_only_the_process_of_gpu_pools_may_write_nodes_and_it_is_off_by_default() -> None:
+    assert not any(obj["metadata"]["name"] == "foretide-gpu-pools" for obj in objects())
+    found = objects("--set", "gpuPools.enabled=true")
+    writers = {
+        obj["metadata"]["name"]
+        for obj in found
+        if obj["kind"] == "ClusterRole"
+        for rule in obj["rules"]
+        if "nodes" in rule["resources"] and "patch" in rule["verbs"]
+    }
+    assert writers == {"foretide-gpu-pools"}
+    pod = dict(pods(found))["foretide-gpu-pools"]
+    assert pod["serviceAccountName"] == "foretide-gpu-pools"
+    assert "--manage=gpu-pools" in pod["containers"][0]["args"]
+
+
+def test_the_configuration_of_the_mig_manager_is_all_that_gpu_pools_may_write_beside() -> None:
+    flags = ["--set", "gpuPools.enabled=true", "--set", "gpuPools.migManager.namespace=nvidia"]
+    roles = [obj for obj in objects(*flags) if obj["kind"] == "Role" and obj["metadata"]["namespace"] == "nvidia"]
+    verbs = {verb for role in roles for rule in role["rules"] for verb in rule["verbs"] if rule.get("resourceNames")}
+    assert verbs == {"list", "watch", "patch"}
+    config = next(obj for obj in objects(*flags) if obj["kind"] == "ConfigMap")
+    assert "manager_namespace: nvidia" in config["data"]["operator.yaml"]

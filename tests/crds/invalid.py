@@ -20,6 +20,7 @@ VALID_SPEC: dict[str, Object] = {
     "SLA": {"priority": "P1"},
     "Tenant": {"namespaces": ["demo"]},
     "CapacityForecast": {"service": "valid"},
+    "GPUPool": {"nodeSelector": {"pool": "gpus"}},
 }
 
 
@@ -34,7 +35,7 @@ class Case:
 
 def valid(kind: str, name: str = "valid", **spec: Any) -> Object:
     """A small valid object of `kind`; `spec` replaces fields at the top of its spec."""
-    scope = {} if kind == "Tenant" else {"namespace": NAMESPACE}
+    scope = {} if kind in ("Tenant", "GPUPool") else {"namespace": NAMESPACE}
     return {
         "apiVersion": API_VERSION,
         "kind": kind,
@@ -81,6 +82,11 @@ WRITTEN = [
     _written("InferenceService", "no window may go beyond max", scaling={"max": 2, "schedule": [WINDOW | {"max": 3}]}),
     _written(
         "InferenceService", "Mars", scaling={"max": 2, "schedule": [WINDOW | {"min": 2, "timeZone": "Mars/Base"}]}
+    ),
+    _written(
+        "GPUPool",
+        "start and end must differ",
+        repartition={"windows": [{"name": "night", "start": "01:00", "end": "01:00"}]},
     ),
     _written("CapacityForecast", "metadata.name must be the name of the InferenceService", service="another"),
     _written("InferenceService", "set exactly one of cpu, gpu and mig", accelerator={}),

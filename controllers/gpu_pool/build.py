@@ -1,0 +1,48 @@
+"""What the process of GPUPools watches and runs. Constructs and connects; decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from controllers.apply import Applier
+from controllers.gpu_pool.observe import Caches
+from controllers.gpu_pool.reconciler import GpuPoolReconciler, same_for_plans
+from controllers.runtime.interface import Assembly, Key, Marker
+from controllers.settings import Settings
+from controllers.wakes import wake
+from kube.api import Api
+from kube.events import Recorder
+from kube.informer import Change
+from kube.resources import GPU_POOLS
+
+
+def build_pools(client: Api, settings: Settings, queue: Marker, recorder: Recorder) -> Assembly:
+    """Everything connected, nothing started."""
+    place = (settings.gpu_pools.manager_namespace, settings.gpu_pools.config_map)
+    caches = Caches.of(client, *place)
+    reconciler = GpuPoolReconciler(client, caches, Applier(client), recorder, place)
+
+    def every_pool(_: Change[Any]) -> Iterable[Key]:
+        return [Key(GPU_POOLS.kind, None, name) for _, name in caches.pools.places()]
+
+    def of_node(change: Change[Any]) -> Iterable[Key]:
+        return [] if same_for_plans(change.old, change.new) else every_pool(change)
+
+    def of_demand(change: Change[Any]) -> Iterable[Key]:
+        old, new = ((one or {}).get("spec") for one in (change.old, change.new))
+        before, after = (((one or {}).get("status") or {}) for one in (change.old, change.new))
+        fields = ("desiredReplicas", "plannedReplicas")
+        same = old == new and all(before.get(one) == after.get(one) for one in fields)
+        return [] if same else every_pool(change)
+
+    wake(caches.nodes, queue, of_node)
+    for demand in (caches.services, caches.slas, caches.forecasts):
+        wake(demand, queue, of_demand)
+    wake(caches.pods, queue, every_pool)
+    wake(caches.configs, queue, every_pool)
+    return Assembly(
+        owned={GPU_POOLS.kind: caches.pools},
+        children=(caches.services, caches.slas, caches.forecasts, caches.nodes, caches.pods, caches.configs),
+        reconcilers=(reconciler,),
+    )

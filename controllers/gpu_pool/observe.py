@@ -1,0 +1,164 @@
+"""Observe: a frozen PoolSnapshot of one GPUPool, from caches only.
+
+A node counts in one pool, the first by name whose selector it matches; a service in one pool, the first by name with a
+node that the service's own selector matches. So no slice and no worker is counted twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from controllers.plans.mig.demand import Want
+from controllers.plans.mig.geometry import MEDIA, WHOLE_GPU
+from controllers.plans.mig.pool import PoolSnapshot
+from controllers.plans.mig.records import GpuPod, NodeView
+from controllers.plans.tenancy import demand_of
+from crds.contract import LABEL_SERVICE
+from crds.gpu_pool import GPUPoolSpec
+from crds.inference_service import InferenceServiceSpec
+from kube.api import Api
+from kube.informer import Informer, lean
+from kube.resources import (
+    CAPACITY_FORECASTS,
+    CONFIG_MAPS,
+    GPU_POOLS,
+    INFERENCE_SERVICES,
+    NODES,
+    PODS,
+    SLAS,
+    Object,
+)
+
+
+def _gpu_pod(pod: Object) -> GpuPod | None:
+    return GpuPod.of(pod, LABEL_SERVICE)
+
+
+@dataclass(frozen=True, slots=True)
+class Caches:
+    """Everything that is read."""
+
+    pools: Informer[Object]
+    services: Informer[Object]
+    slas: Informer[Object]
+    forecasts: Informer[Object]
+    nodes: Informer[NodeView]
+    pods: Informer[GpuPod]
+    configs: Informer[Object]
+
+    @classmethod
+    def of(cls, client: Api, manager_namespace: str, config_map: str) -> Caches:
+        """Nothing is started."""
+        return cls(
+            pools=Informer(client, GPU_POOLS, keep=lean),
+            services=Informer(client, INFERENCE_SERVICES, keep=lean),
+            slas=Informer(client, SLAS, keep=lean),
+            forecasts=Informer(client, CAPACITY_FORECASTS, keep=lean),
+            nodes=Informer(client, NODES, keep=NodeView.of),
+            pods=Informer(client, PODS, keep=_gpu_pod),
+            configs=Informer(
+                client,
+                CONFIG_MAPS,
+                keep=lean,
+                namespace=manager_namespace,
+                field_selector=f"metadata.name={config_map}",
+            ),
+        )
+
+
+class Observer:
+    """Makes snapshots. Keeps nothing."""
+
+    def __init__(self, caches: Caches) -> None:
+        self._caches = caches
+
+    def snapshot(self, pool: Object) -> PoolSnapshot:
+        """Of the pool as the cache shows it."""
+        nodes = self._nodes_by_pool()
+        mine = tuple(sorted(nodes[pool["metadata"]["name"]], key=lambda one: one.name))
+        names = {one.name for one in mine}
+        return PoolSnapshot(
+            name=pool["metadata"]["name"],
+            generation=pool["metadata"].get("generation", 0),
+            spec=GPUPoolSpec.model_validate(pool["spec"]),
+            nodes=mine,
+            pods=tuple(
+                sorted(
+                    (pod for pod in self._caches.pods.items() if pod.node in names),
+                    key=lambda pod: (pod.namespace, pod.name),
+                )
+            ),
+            wants=tuple(self._wants(pool["metadata"]["name"], nodes)),
+            deleting=bool(pool["metadata"].get("deletionTimestamp")),
+        )
+
+    def all_nodes(self) -> list[NodeView]:
+        """Of every pool and none: the manager's configuration is one for all."""
+        return self._caches.nodes.items()
+
+    def _nodes_by_pool(self) -> dict[str, list[NodeView]]:
+        pools = sorted(self._caches.pools.items(), key=lambda one: str(one["metadata"]["name"]))
+        found: dict[str, list[NodeView]] = {one["metadata"]["name"]: [] for one in pools}
+        for node in self._caches.nodes.items():
+            for pool in pools:
+                if matches(pool["spec"]["nodeSelector"], node.labels):
+                    found[pool["metadata"]["name"]].append(node)
+                    break
+        return found
+
+    def _wants(self, pool: str, nodes: Mapping[str, list[NodeView]]) -> Iterable[Want]:
+        for service in sorted(self._caches.services.items(), key=_created):
+            want = self._want(service)
+            if want is not None and _pool_of(service, want, nodes) == pool:
+                yield want
+
+    def _want(self, service: Object) -> Want | None:
+        meta = service["metadata"]
+        spec = InferenceServiceSpec.model_validate(service["spec"])
+        on = spec.accelerator
+        if meta.get("deletionTimestamp") or not (on.mig or on.gpu):
+            return None
+        return Want(
+            service=f"{meta['namespace']}/{meta['name']}",
+            profile=on.mig.profile.replace(".me", MEDIA) if on.mig else WHOLE_GPU,
+            replicas=max(self._now(service, spec), self._planned(meta["namespace"], meta["name"])),
+            priority=self._priority(meta["namespace"], spec.sla),
+            gpus=on.gpu.count if on.gpu else 1,
+        )
+
+    def _now(self, service: Object, spec: InferenceServiceSpec) -> int:
+        return demand_of(spec, (service.get("status") or {}).get("desiredReplicas")).replicas
+
+    def _planned(self, namespace: str, name: str) -> int:
+        """Workers that the forecast calls for when a new one would be ready."""
+        forecast: Mapping[str, Any] = self._caches.forecasts.get(namespace, name) or {}
+        return int((forecast.get("status") or {}).get("plannedReplicas") or 0)
+
+    def _priority(self, namespace: str, sla: str | None) -> int:
+        found = self._caches.slas.get(namespace, sla) if sla else None
+        return int(found["spec"]["priority"].removeprefix("P")) if found else 3
+
+
+def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
+    """Whether all of the selector's labels are there."""
+    return all(labels.get(key) == value for key, value in selector.items())
+
+
+def _pool_of(service: Object, want: Want, nodes: Mapping[str, list[NodeView]]) -> str | None:
+    """The first pool by name with a node that may run it; else the first with a node that its selector allows."""
+    selector = service["spec"].get("nodeSelector") or {}
+    allowed = {name: [one for one in found if matches(selector, one.labels)] for name, found in sorted(nodes.items())}
+    able = [name for name, found in allowed.items() if any(_has(one, want.profile) for one in found)]
+    rest = [name for name, found in allowed.items() if found]
+    return next(iter([*able, *rest]), None)
+
+
+def _has(node: NodeView, profile: str) -> bool:
+    return node.family is not None and (profile == WHOLE_GPU or node.family.profile(profile) is not None)
+
+
+def _created(service: Object) -> tuple[str, str, str]:
+    meta = service["metadata"]
+    return meta.get("creationTimestamp", ""), meta["namespace"], meta["name"]

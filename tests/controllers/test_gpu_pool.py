@@ -1,0 +1,136 @@
+"""GPUPools on a fake API server, beside a stand-in of NVIDIA's MIG manager and a scheduler's side of the Nodes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import yaml
+
+from controllers.gpu_pool.build import build_pools
+from controllers.plans.mig.geometry import resource_name
+from controllers.runtime.interface import Key
+from controllers.settings import Settings
+from kube.events import Recorder
+from kube.resources import CONFIG_MAPS, GPU_POOLS, INFERENCE_SERVICES, NODES, PODS, SLAS, Object
+from tests.controllers.running import Keys, running
+from tests.fakes import FakeClient
+from tests.plans.mig.pool_world import node
+from tests.waiting import eventually
+
+
+@dataclass
+class World:
+    api: FakeClient = field(default_factory=FakeClient)
+    queue: Keys = field(default_factory=Keys)
+
+    def pool(self, **spec: Any) -> None:
+        self.api.put(GPU_POOLS, {"metadata": {"name": "gpus"}, "spec": {"nodeSelector": {"pool": "gpus"}, **spec}})
+
+    def node(self, name: str, **slices: int) -> None:
+        self.api.put(NODES, node(name, 1, "NVIDIA-H100-80GB-HBM3", **slices))
+
+    def service(self, name: str, profile: str, replicas: int, **spec: Any) -> None:
+        wanted = {"model": "m", "accelerator": {"mig": {"profile": profile}}, "replicas": replicas, **spec}
+        self.api.put(INFERENCE_SERVICES, {"metadata": {"namespace": "demo", "name": name}, "spec": wanted})
+
+    def now(self, name: str) -> Object:
+        return self.api.now(NODES, None, name) or {}
+
+    def status(self, pool: str = "gpus") -> Object:
+        return (self.api.now(GPU_POOLS, None, pool) or {}).get("status") or {}
+
+    def conditions(self) -> dict[str, str]:
+        return {one["type"]: one["reason"] for one in self.status().get("conditions") or []}
+
+    def asked(self, name: str) -> str:
+        return str(self.now(name)["metadata"]["labels"].get("nvidia.com/mig.config", ""))
+
+    def manager_cuts(self, name: str) -> None:
+        """What the MIG manager does: reads its configuration, cuts, and says success."""
+        config = self.api.now(CONFIG_MAPS, "gpu-operator", "foretide-mig-parted") or {}
+        entry = yaml.safe_load(config["data"]["config.yaml"])["mig-configs"][self.asked(name)]
+        devices: dict[str, str] = {}
+        for part in entry:
+            for profile, count in (part["mig-devices"] if part["mig-enabled"] else {"gpu": 1}).items():
+                devices[resource_name(profile)] = str(count * len(part["devices"]))
+        one = self.now(name)
+        one["status"]["allocatable"] = devices
+        one["metadata"]["labels"]["nvidia.com/mig.config.state"] = "success"
+        self.api.put(NODES, one)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    recorder = Recorder(world.api, controller="test", instance="test")
+    assembly = build_pools(world.api, Settings(), world.queue, recorder)
+    async with running(world.queue, assembly.reconcilers, assembly.owned.values(), assembly.children):
+        yield world
+
+
+async def test_a_node_is_cut_as_services_want_and_the_status_says_why(world: World) -> None:
+    world.node("n0")
+    world.service("chat", "1g.10gb", 5, sla="fast")
+    world.api.put(SLAS, {"metadata": {"namespace": "demo", "name": "fast"}, "spec": {"priority": "P1"}})
+    world.pool()
+    await eventually(lambda: world.asked("n0") != "", "the manager is asked")
+    assert world.now("n0")["spec"]["unschedulable"] is True
+    assert world.conditions()["Reconciling"] == "Repartitioning"
+    world.manager_cuts("n0")
+    await eventually(lambda: world.conditions().get("Ready") == "AsPlanned", "the pool is as planned")
+    assert not world.now("n0")["spec"].get("unschedulable")
+    status = world.status()
+    assert (status["layout"], status["served"], status["gpus"]) == ("2g.20gb + 5×1g.10gb", "5/5", 1)
+    assert "5 of 5 workers get a slice on 1 GPUs" in status["reason"]
+    assert status["profiles"][1] == {"profile": "1g.10gb", "slices": 5, "used": 0, "wanted": 5}
+
+
+async def test_nothing_is_written_when_nothing_changed(world: World) -> None:
+    world.node("n0", m1g_10gb=7)
+    world.service("chat", "1g.10gb", 5)
+    world.pool()
+    await eventually(lambda: world.conditions().get("Ready") == "AsPlanned", "the pool is as planned")
+    writes, done = world.api.writes, world.queue.done
+    world.queue.add(Key(GPU_POOLS.kind, None, "gpus"))
+    await eventually(lambda: world.queue.done > done, "it was looked at again")
+    assert world.api.writes == writes
+
+
+async def test_workers_that_found_no_other_place_are_drained_and_pods_of_others_are_not(world: World) -> None:
+    world.node("n0", m1g_10gb=7)
+    world.node("n1", m1g_10gb=7)
+    for name, labels, where in (("w", {"foretide.dev/inference-service": "old"}, "n0"), ("x", {}, "n1")):
+        limits = {"nvidia.com/mig-1g.10gb": "1"}
+        spec = {"nodeName": where, "containers": [{"name": "c", "resources": {"limits": limits}}]}
+        world.api.put(PODS, {"metadata": {"namespace": "demo", "name": name, "labels": labels}, "spec": spec})
+    world.service("large", "3g.40gb", 2)
+    world.pool(repartition={"moveTimeout": "1ms"})
+    await eventually(lambda: world.asked("n0") != "", "the manager is asked")
+    assert world.api.now(PODS, "demo", "w") is None
+    assert world.api.now(PODS, "demo", "x") is not None
+    assert world.asked("n1") == ""
+
+
+async def test_a_pool_that_goes_lets_a_node_come_to_its_end_first(world: World) -> None:
+    world.node("n0")
+    world.service("chat", "1g.10gb", 5)
+    world.pool()
+    await eventually(lambda: world.asked("n0") != "", "the manager is asked")
+    await world.api.delete(GPU_POOLS, None, "gpus")
+    assert world.api.now(GPU_POOLS, None, "gpus") is not None
+    world.manager_cuts("n0")
+    await eventually(lambda: world.api.now(GPU_POOLS, None, "gpus") is None, "the pool is gone")
+    assert not world.now("n0")["spec"].get("unschedulable")
+
+
+async def test_two_pools_never_share_a_node_and_a_service_counts_once(world: World) -> None:
+    world.node("n0", m1g_10gb=7)
+    world.service("chat", "1g.10gb", 9)
+    world.pool()
+    world.api.put(GPU_POOLS, {"metadata": {"name": "later"}, "spec": {"nodeSelector": {"nvidia.com/gpu.count": "1"}}})
+    await eventually(lambda: world.conditions().get("DemandMet") == "TooFewSlices", "the first pool counts it")
+    await eventually(lambda: world.status("later").get("gpus") == 0, "the second has a status")
+    assert world.status("later")["served"] == "0/0"
