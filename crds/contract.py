@@ -20,6 +20,8 @@ LABEL_COMPONENT: Final = "app.kubernetes.io/component"
 MANAGED_BY: Final = "foretide"
 LABEL_SERVICE: Final = f"{GROUP}/inference-service"
 """Name of the InferenceService; on every child. Kubernetes copies it from the Service to its EndpointSlices."""
+LABEL_SERVICE_NAME: Final = "kubernetes.io/service-name"
+"""On EndpointSlices: the Service that they belong to."""
 LABEL_REVISION: Final = f"{GROUP}/revision"
 LABEL_MODEL: Final = f"{GROUP}/model"
 LABEL_TENANT: Final = f"{GROUP}/tenant"
@@ -86,6 +88,10 @@ HEADER_DEADLINE_MS: Final = "x-foretide-deadline-ms"
 HEADER_TTFT_TARGET_MS: Final = "x-foretide-ttft-target-ms"
 """Milliseconds from now in which the first token is due, a whole number above 0; absent: as the class has it."""
 
+WORKER_SLOTS_CPU: Final = 32
+WORKER_SLOTS_GPU: Final = 256
+"""Requests that a worker runs at the same time when its `--max-num-seqs` is not given."""
+
 METRIC_RUNNING: Final = "vllm:num_requests_running"
 METRIC_WAITING: Final = "vllm:num_requests_waiting"
 METRIC_KV_USAGE: Final = "vllm:kv_cache_usage_perc"
@@ -97,6 +103,10 @@ METRIC_REQUESTS_ENDED: Final = "vllm:request_success_total"
 GATEWAY_HTTP_PORT: Final = 8080
 GATEWAY_ADMIN_PORT: Final = 8081
 """Health, metrics, drain and probes; reached by kubelet, operator and Prometheus, never by clients."""
+GATEWAY_PEER_PORT: Final = 8082
+"""UDP, one port a process from this one on: gateways agree on limits. Reached by gateways only."""
+GATEWAY_PEERS_SERVICE: Final = "foretide-gateway-peers"
+"""Headless Service of the system namespace by which gateways find each other."""
 GATEWAY_PATH_LIVE: Final = "/health/live"
 GATEWAY_PATH_READY: Final = "/health/ready"
 GATEWAY_PATH_METRICS: Final = "/metrics"
@@ -108,7 +118,7 @@ GATEWAY_PATH_DEMAND: Final = "/demand"
 """GET: `{"demo/chat": {"open": 4, "waiting": 3, "idle_s": 0.0}, …}` of every service that may sleep: open requests of
 clients, those of them that wait for a worker, and for how long none was open. Probes do not count."""
 METRIC_GATEWAY_ARRIVALS: Final = "foretide_gateway_arrivals_total"
-"""Requests that named a service, by namespace and service, counted when they come."""
+"""Requests that named a service and were within their Tenant's limits, by namespace and service."""
 METRIC_GATEWAY_COMPLETED: Final = "foretide_gateway_completed_total"
 """Those of them that a worker answered in full, counted when they end; the two below count tokens of these."""
 METRIC_GATEWAY_INPUT_TOKENS: Final = "foretide_gateway_input_tokens_total"

@@ -152,6 +152,11 @@ TENANT = Kind(
         _condition("Ready", "Ready"),
         _AGE,
         Column("Namespaces", ".spec.namespaces", wide=True),
+        Column("Requests/min", ".spec.limits.requestsPerMinute", "integer", wide=True),
+        Column("Tokens/min", ".spec.limits.tokensPerMinute", "integer", wide=True),
+        Column("Concurrency", ".spec.limits.concurrency", "integer", wide=True),
+        Column("Weight", ".spec.weight", "integer", wide=True),
+        Column("Class", ".spec.maxPriority", description="Highest class of its requests", wide=True),
         _MESSAGE,
     ),
 )

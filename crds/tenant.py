@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from crds.conditions import Condition
-from crds.fields import Count, ListMap, ListSet, ObjectName, Part, Quantity
+from crds.fields import Count, Duration, ListMap, ListSet, ObjectName, Part, Quantity, Rule
+from crds.sla import Priority
 
 
 class APIKeyRef(Part):
@@ -30,8 +31,52 @@ class Quota(Part):
     replicas: Annotated[Count | None, Field(description="Workers, over all namespaces together.")] = None
 
 
+class Limits(Part):
+    """What the Tenant's clients may ask for, over all gateways together; what is left out is not limited."""
+
+    rules: ClassVar = (
+        Rule(
+            "has(self.requestsPerMinute) || has(self.tokensPerMinute) || has(self.concurrency)",
+            "set at least one of requestsPerMinute, tokensPerMinute and concurrency",
+        ),
+        Rule(
+            "duration(self.burst) >= duration('1s') && duration(self.burst) <= duration('1h')",
+            "burst must be from 1s to 60m",
+        ),
+    )
+    requests_per_minute: Annotated[
+        int | None, Field(description="Requests that are admitted each minute.", ge=1, le=10_000_000)
+    ] = None
+    tokens_per_minute: Annotated[
+        int | None,
+        Field(
+            description="Tokens of prompts and answers together each minute; what an answer may take is reserved when "
+            "its request comes, and what it did not take is given back.",
+            ge=1,
+            le=1_000_000_000_000,
+        ),
+    ] = None
+    concurrency: Annotated[
+        int | None, Field(description="Requests that are open at the same time.", ge=1, le=1_000_000)
+    ] = None
+    burst: Annotated[
+        Duration,
+        Field(
+            description="How much of both minute limits can be saved up: after a pause, this long a time's worth is "
+            "admitted at once (the depth of the token bucket is limit × burst ÷ 60 s)."
+        ),
+    ] = "10s"
+
+
+class Prices(Part):
+    """Of 1,000 tokens, in any one currency: what the cost metrics reckon with."""
+
+    input: Annotated[Quantity, Field(description='Of 1,000 prompt tokens, for example "0.15".')] = "0"
+    output: Annotated[Quantity, Field(description='Of 1,000 generated tokens, for example "0.60".')] = "0"
+
+
 class TenantSpec(Part):
-    """Namespaces, keys and quota."""
+    """Namespaces, keys, quota and limits."""
 
     namespaces: Annotated[
         list[ObjectName],
@@ -47,7 +92,20 @@ class TenantSpec(Part):
         ListMap(("secret",)),
         Field(description="Secrets with the keys of this Tenant's clients.", max_length=64),
     ] = None
-    quota: Annotated[Quota | None, Field(description="Upper limits.")] = None
+    quota: Annotated[Quota | None, Field(description="Upper limits of what its workers take.")] = None
+    limits: Annotated[Limits | None, Field(description="Upper limits of what its clients ask for.")] = None
+    weight: Annotated[
+        int,
+        Field(
+            description="Its share of the tokens of a busy service against the weights of the others.",
+            ge=1,
+            le=1000,
+        ),
+    ] = 1
+    max_priority: Annotated[
+        Priority, Field(description="Highest class that its requests have, whatever the SLA of the service.")
+    ] = Priority.P0
+    prices: Annotated[Prices | None, Field(description="What its tokens cost.")] = None
 
 
 class TenantStatus(Part):

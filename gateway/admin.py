@@ -33,10 +33,11 @@ _PROBE_PATH = b"/v1/completions"
 
 
 class Readiness:
-    """Ready when a complete catalog was seen and nobody has asked us to leave."""
+    """Ready when a complete catalog was seen, the others count us in, and nobody has asked us to leave."""
 
     def __init__(self) -> None:
         self.synced = False
+        self.agreed = False
         self.draining = False
 
     @property
@@ -44,7 +45,9 @@ class Readiness:
         """Why not, or None."""
         if self.draining:
             return "draining"
-        return None if self.synced else "the catalog is not complete yet"
+        if not self.synced:
+            return "the catalog is not complete yet"
+        return None if self.agreed else "the other gateways do not count this one in yet"
 
 
 class Admin:

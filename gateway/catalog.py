@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from gateway.admission.terms import Priority, Terms
 from gateway.errors import AmbiguousModel, UnknownModel
 from gateway.identity import Keyring
 from gateway.routing.terms import RoutingTerms, TrafficShare
@@ -67,12 +68,17 @@ class Service:
     traffic: tuple[TrafficShare, ...] = ()
     """While revisions are compared; empty, and there is no split."""
     fallbacks: tuple[Fallback, ...] = ()
+    priority: Priority | None = None
+    """Class of its requests; None without an SLA."""
+    worker_slots: int | None = None
+    """Requests that one worker runs at the same time, as far as its spec tells."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tenant:
     name: str
     namespaces: frozenset[str]
+    terms: Terms = field(default_factory=Terms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,8 @@ class Catalog:
     services: Mapping[ServiceKey, Service] = field(default_factory=dict)
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
     keyring: Keyring = field(default_factory=Keyring)
+    gateways: tuple[str, ...] = ()
+    """Addresses of the pods that gateways run in, this one's among them."""
 
 
 class CatalogSource(Protocol):

@@ -2,13 +2,16 @@
 
     GatewayError
     ├── BadRequest            400: the body is not what the API takes
-    │   └── AmbiguousModel    400: two of the tenant's namespaces serve the name
+    │   ├── AmbiguousModel    400: two of the tenant's namespaces serve the name
+    │   └── TooLarge          400: more tokens than the Tenant's limit has in a minute
     ├── Unauthenticated       401: no key, or one that is not valid
     ├── UnknownModel          404: nothing of this name that the tenant may see
     ├── UnknownRoute          404: everything that is not served
     ├── WrongMethod           405
     ├── WrongEncoding         415: a compressed body
+    ├── RateLimited           429: a limit of the Tenant
     ├── Overloaded            503: more requests than the gateway may hold
+    ├── Shed                  503: the service is full, and waiting would be too long
     ├── NoEndpoint            503: the service has no worker that is ready
     ├── UpstreamFailed        502: workers failed, and retrying did not help
     └── DeadlineExceeded      504
@@ -54,6 +57,8 @@ class GatewayError(Exception):
         self.message = message
         self.param = param
         self.retry_after_s = retry_after_s
+        self.headers: tuple[tuple[bytes, bytes], ...] = ()
+        """More to tell the client than the body."""
 
 
 class BadRequest(GatewayError):
@@ -93,6 +98,22 @@ class WrongEncoding(GatewayError):
     type = "invalid_request_error"
 
 
+class TooLarge(BadRequest):
+    code = "tokens_exceed_limit"
+
+
+class RateLimited(GatewayError):
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+class Shed(GatewayError):
+    status = 503
+    code = "overloaded"
+    degrades = Degrades.OVERLOADED
+
+
 class UpstreamFailed(GatewayError):
     status = 502
     code = "upstream_failed"
@@ -124,6 +145,7 @@ def answer_for(error: GatewayError, request_id: bytes) -> Answer:
     headers: tuple[tuple[bytes, bytes], ...] = ((b"x-request-id", request_id),)
     if error.retry_after_s is not None:
         headers += ((b"retry-after", b"%d" % error.retry_after_s),)
+    headers += error.headers
     if isinstance(error, Unauthenticated):
         headers += ((b"www-authenticate", b"Bearer"),)
     return Answer(error.status, error_body(error.message, error.type, error.code, error.param), headers=headers)

@@ -107,6 +107,15 @@ class ServiceState:
             self._select(now_s)
         return self._selection.healthy
 
+    def worker_slots(self, now_s: float) -> int | None:
+        """Requests that its usable workers run at the same time, and a few that each has at hand; None without any."""
+        if now_s >= self._valid_until_s:
+            self._select(now_s)
+        each = [one.slots or self.service.worker_slots for one in self.picker.members]
+        known = [slots for slots in each if slots is not None]
+        # Of a worker that does not tell nothing is known, so there is nothing to hold its requests back by.
+        return sum(slots + -(-slots // 8) for slots in known) if known and len(known) == len(each) else None
+
     def opened(self) -> None:
         """A client's request has come."""
         self.open += 1

@@ -1,6 +1,6 @@
-"""What the listener serves: authenticate, route, read what is wanted, resolve, forward; then count and log.
+"""What the listener serves: authenticate, route, read what is wanted, resolve, admit, forward; then count and log.
 
-The first five happen before anything is sent to a worker, and the first two before a body is read. Never holds a
+The first six happen before anything is sent to a worker, and the first two before a body is read. Never holds a
 request's content beyond its answer.
 """
 
@@ -14,7 +14,15 @@ from typing import Any
 
 import orjson
 
+from crds.contract import (
+    HEADER_CLASS,
+    HEADER_DEADLINE_MS,
+    HEADER_TENANT,
+    HEADER_TTFT_TARGET_MS,
+    HEADER_WEIGHT,
+)
 from gateway.access_log import AccessLog
+from gateway.admission.door import Admission, Grant
 from gateway.catalog import Catalog, Service, ServiceKey, Tenant, resolve, visible
 from gateway.degradation import Road
 from gateway.errors import (
@@ -47,7 +55,18 @@ from gateway.requests import (
 )
 from gateway.routing.keys import keys_of
 from gateway.routing.terms import KEYED
+from gateway.usage import BYTES_PER_TOKEN, Usage
 
+_STANDING = "".join(
+    f"{name}: {form}\r\n"
+    for name, form in (
+        (HEADER_CLASS, "%b"),
+        (HEADER_TENANT, "%b"),
+        (HEADER_WEIGHT, "%g"),
+        (HEADER_DEADLINE_MS, "%d"),
+        (HEADER_TTFT_TARGET_MS, "%d"),
+    )
+).encode()
 CLIENT_LEFT = 499
 """The code by which a request is counted whose client did not wait for the answer."""
 
@@ -82,12 +101,14 @@ class Frontend:
         self,
         fleet: Fleet,
         proxy: Proxy,
+        admission: Admission,
         metrics: Metrics,
         access_log: AccessLog,
         limits: RequestLimits,
         rng: random.Random,
     ) -> None:
         self._fleet = fleet
+        self._admission = admission
         self._proxy = proxy
         self._metrics = metrics
         self._access_log = access_log
@@ -103,6 +124,7 @@ class Frontend:
         self._catalog = catalog
         self._authenticator.replace(catalog.keyring)
         self._fleet.update(catalog)
+        self._admission.update(catalog)
 
     def close(self) -> None:
         """Ends what nobody waits for."""
@@ -162,9 +184,9 @@ class Frontend:
         state = self._fleet.get(service.key)
         if state is None:
             raise UnknownModel(f"The model '{wanted.model}' was just deleted.", param="model")
-        state.metrics.arrivals.inc()
         road = Road(service, self._is_healthy)
         if service.fallbacks and not state.is_healthy(self._loop.time()) and road.leave(Degrades.NO_ENDPOINT):
+            state.metrics.arrivals.inc()
             state.metrics.fell_back(Degrades.NO_ENDPOINT.value)
         while not await self._serve(asked, road, reply):
             pass
@@ -180,7 +202,14 @@ class Frontend:
             raise UnknownModel(f"The model '{road.key.name}' was just deleted.", param="model")
         state.opened()
         flight = self._flight(asked, road, state)
+        grant: Grant | None = None
         try:
+            arrived = state.metrics.arrivals.inc if road.fallback is None else None
+            grant = self._admission.enter(asked.tenant, state, asked.wanted, asked.request, arrived)
+            if grant.pending:
+                await self._admission.ready(grant)
+            flight.told = grant.told()
+            flight.extra += self._standing(grant, flight)
             if flight.revision is not None:
                 self._mirror.copy(flight)
             await self._proxy.forward(flight, reply)
@@ -197,6 +226,8 @@ class Frontend:
             raise
         finally:
             state.closed(self._loop.time())
+            if grant is not None:
+                self._admission.leave(grant, None if flight.is_left else _taken_by(flight))
             if not flight.is_left:
                 self._account(flight)
         return True
@@ -227,6 +258,18 @@ class Frontend:
             flight.keys = keys_of(request, wanted.body, flight.tenant)
         if service.traffic:
             flight.revision = flight.state.revision_for(flight.keys, self._rng.random())
+
+    def _standing(self, grant: Grant, flight: Flight) -> bytes:
+        """What a worker is told of how the request stands among others."""
+        due_s = grant.due_s - (time.perf_counter() - flight.started_s)
+        left_s = flight.deadline_s - self._loop.time()
+        return _STANDING % (
+            grant.priority.name.encode(),
+            grant.tenant.name.encode(),
+            grant.tenant.terms.weight,
+            max(1, int(left_s * 1000)),
+            max(1, int(due_s * 1000)),
+        )
 
     def _answer_models(
         self,
@@ -279,6 +322,15 @@ class Frontend:
                     "duration_s": round(time.perf_counter() - started_s, 6),
                 }
             )
+
+
+def _taken_by(flight: Flight) -> Usage:
+    """Tokens: of a whole answer as it says, of a broken one what the client has seen, of none nothing."""
+    if flight.usage is not None:
+        return flight.usage
+    if flight.ttft_s is not None or (flight.status == CLIENT_LEFT and flight.backend is not None):
+        return Usage(len(flight.body) // BYTES_PER_TOKEN, flight.events)
+    return Usage(0, 0)
 
 
 def model_entry(name: str, service: Service) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class Flight:
         "bytes_out",
         "deadline_s",
         "decision",
+        "events",
         "explain",
         "extra",
         "failure",
@@ -61,6 +62,7 @@ class Flight:
         "status",
         "stream",
         "tenant",
+        "told",
         "tried",
         "ttft_s",
         "usage",
@@ -100,6 +102,10 @@ class Flight:
         self.decision: str | None = None
         self.is_copy = False
         """Nobody waits for its answer, and nothing of it counts but for its revision."""
+        self.told = b""
+        """Rendered headers for the client, beside the worker's own."""
+        self.events = 0
+        """Of a stream, as many as the client has seen."""
         self.backend: Backend | None = None
         self.tried: list[Backend] = []
         self.begun = False
@@ -285,7 +291,9 @@ class Relay:
         return data[:end]
 
     def _measure(self, data: bytes) -> None:
-        self._events += events_in(data)
+        events = events_in(data)
+        self._events += events
+        self._flight.events += events
         if b'"usage"' in data:
             self._usage = usage_in(data) or self._usage
 
@@ -298,8 +306,9 @@ class Relay:
         flight = self._flight
         decision = b"" if flight.decision is None or not flight.explain else _DECISION % flight.decision.encode()
         kept = render([header for header in self._headers if header[0] not in _DROPPED])
-        return b"%b%b%bx-request-id: %b\r\nx-foretide-revision: %b\r\n" % (
+        return b"%b%b%b%bx-request-id: %b\r\nx-foretide-revision: %b\r\n" % (
             kept,
+            flight.told,
             flight.notes,
             decision,
             flight.request_id,

@@ -18,6 +18,11 @@ import orjson
 from gateway.errors import BadRequest, UnknownRoute, WrongEncoding, WrongMethod
 from gateway.http1.messages import Request
 
+OUTPUT_TOKENS_ASSUMED = 512
+"""Where a request does not say how long its answer may be."""
+OUTPUT_TOKENS_RESERVED = 8192
+"""At most this many are reserved of a minute's limit; what an answer takes beyond is charged when it ends."""
+CHOICES_RESERVED = 8
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
 _FORWARDED = (b"traceparent", b"tracestate")
 _MODELS = b"/v1/models"
@@ -46,6 +51,8 @@ class Wanted:
     stream: bool
     body: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """All of it, for what a service's own routing needs."""
+    output_tokens: int = 0
+    """That its answers may take, as far as that is bounded."""
 
 
 def route_of(request: Request) -> tuple[Route, bytes]:
@@ -81,7 +88,7 @@ def model_in(path: bytes) -> str:
 
 
 def wanted_by(request: Request) -> Wanted:
-    """Reads `model` and `stream`, nothing else.
+    """Reads `model`, `stream` and how long the answer may be, nothing else.
 
     Raises:
         WrongEncoding, BadRequest: with what is wrong.
@@ -100,7 +107,7 @@ def wanted_by(request: Request) -> Wanted:
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise BadRequest("'stream' must be true or false.", param="stream")
-    return Wanted(model, stream is True, body)
+    return Wanted(model, stream is True, body, _output_tokens(body))
 
 
 def timeout_s(request: Request, most_s: float) -> float:
@@ -121,6 +128,19 @@ def timeout_s(request: Request, most_s: float) -> float:
 
 def wants_explanation(request: Request) -> bool:
     return request.headers.get(HEADER_EXPLAIN, b"").lower() in (b"true", b"1")
+
+
+def _output_tokens(body: dict[str, Any]) -> int:
+    """A worker judges whether the values make sense; here nonsense counts as absent."""
+    longest = body.get("max_completion_tokens")
+    if longest is None:
+        longest = body.get("max_tokens")
+    if type(longest) is not int or longest < 1:
+        longest = OUTPUT_TOKENS_ASSUMED
+    elif longest > OUTPUT_TOKENS_RESERVED:
+        longest = OUTPUT_TOKENS_RESERVED
+    choices = body.get("n")
+    return longest * min(choices, CHOICES_RESERVED) if type(choices) is int and choices > 1 else longest
 
 
 def request_id_of(request: Request) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import sys
 from collections.abc import Iterable
@@ -16,6 +17,9 @@ from prometheus_client.core import Metric
 
 from gateway.access_log import AccessLog
 from gateway.admin import Admin, Readiness
+from gateway.admission.door import Admission
+from gateway.admission.gossip import Gossip, secret_of
+from gateway.admission.ledger import Ledger
 from gateway.catalog import Catalog, CatalogSource
 from gateway.fleet import Fleet
 from gateway.frontend import Frontend
@@ -40,7 +44,9 @@ class Gateway:
         rng = random.Random()
         self.port = settings.port
         self.admin_port = settings.admin_port
+        self.peer_port = settings.peer_port
         self._settings = settings
+        self._secret = settings.peer_secret.read_bytes() if settings.peer_secret is not None else b""
         self._source = source
         self._readiness = Readiness()
         self._metrics = Metrics()
@@ -49,7 +55,12 @@ class Gateway:
         self._fleet = Fleet(self._metrics, HealthPolicy(), retry_policy, PoolLimits(), ProgressPolicy(), settings.zone)
         self._proxy = Proxy(retry_policy, rng)
         self._fleet.on_lost(self._proxy.on_lost)
-        self._frontend = Frontend(self._fleet, self._proxy, self._metrics, self._access_log, settings.requests, rng)
+        self._ledger = Ledger(os.urandom(8), asyncio.get_running_loop().time())
+        self._admission = Admission(self._fleet, self._metrics, self._ledger, settings.queue)
+        self._gossip = Gossip(self._ledger, self._admission.before_telling, self._admission.after_telling, rng)
+        self._frontend = Frontend(
+            self._fleet, self._proxy, self._admission, self._metrics, self._access_log, settings.requests, rng
+        )
         self._listener = Listener(self._frontend, settings.limits)
         self._admin = Admin(self._readiness, self._metrics, self._fleet, self._proxy, self.begin_drain)
         self._metrics.observe(self._gauges)
@@ -60,11 +71,14 @@ class Gateway:
         settings = self._settings
         self.port = await self._listener.start(settings.host, settings.port)
         self.admin_port = await self._admin.start(settings.host, settings.admin_port)
+        await self._gossip.start(settings.host, settings.peer_port)
+        self.peer_port = self._gossip.port
         loop = asyncio.get_running_loop()
         self._tasks = [
             loop.create_task(self._source.run(self._take), name="catalog"),
             loop.create_task(self._access_log.run(), name="access log"),
             loop.create_task(self._tick(), name="tick"),
+            loop.create_task(self._gossip.run(), name="gossip"),
         ]
         log.info("Listening on %s:%d, admin on %d.", settings.host, self.port, self.admin_port)
 
@@ -101,19 +115,28 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._frontend.close()
+        self._gossip.stop()
         self._fleet.close()
         await self._admin.stop()
         self._access_log.close()
 
     def _take(self, catalog: Catalog) -> None:
         self._frontend.update(catalog)
-        self._readiness.synced = True
+        self._gossip.secret = self._secret or secret_of(catalog.keyring.pepper)
+        found = [(address, self._settings.peer_port) for address in catalog.gateways]
+        self._gossip.list_peers([*self._settings.peers, *found])
+        if not self._readiness.synced:
+            self._readiness.synced = True
+            self._gossip.round()  # without peers there is nobody to wait for
+            self._readiness.agreed = self._ledger.joined
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
             self._proxy.tick()
             self._fleet.tick()
+            self._admission.tick()
+            self._readiness.agreed = self._ledger.joined
 
     def _gauges(self) -> Iterable[Metric]:
         rows = (

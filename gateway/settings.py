@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from crds.contract import GATEWAY_ADMIN_PORT, GATEWAY_HTTP_PORT
+from crds.contract import GATEWAY_ADMIN_PORT, GATEWAY_HTTP_PORT, GATEWAY_PEER_PORT
+from gateway.admission.gate import QueueBounds
 from gateway.errors import SettingsError
 from gateway.frontend import RequestLimits
 from gateway.http1.limits import MIB, Limits
@@ -31,6 +33,12 @@ class Settings:
     drain_timeout_s: float
     access_log_share: float
     log_level: str
+    peer_port: int = 0
+    peers: tuple[tuple[str, int], ...] = ()
+    """Other gateway processes, beside those that the cluster tells of."""
+    peer_secret: Path | None = None
+    """What messages between gateways are signed with; None: the cluster's keyring has it."""
+    queue: QueueBounds = field(default_factory=QueueBounds)
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
@@ -43,13 +51,17 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     for name in _POSITIVE:
         if getattr(flags, name) <= 0:
             raise SettingsError(f"--{name.replace('_', '-')} is {getattr(flags, name)}; it must be greater than 0.")
-    for name in ("port", "admin_port"):
+    for name in ("port", "admin_port", "peer_port"):
         if not 0 <= getattr(flags, name) <= 65535:
             raise SettingsError(f"--{name.replace('_', '-')} is {getattr(flags, name)}; ports go from 0 to 65535.")
     if flags.port == flags.admin_port != 0:
         raise SettingsError(f"--port and --admin-port are both {flags.port}; the admin server needs its own.")
     if not 0.0 <= flags.access_log <= 1.0:
         raise SettingsError(f"--access-log is {flags.access_log}; it is the share of requests to log, from 0 to 1.")
+    if flags.peer and flags.peer_secret is None and flags.static is not None:
+        raise SettingsError("--peer needs --peer-secret where --static is given: there is no keyring to take one from.")
+    if flags.peer_secret is not None and not flags.peer_secret.is_file():
+        raise SettingsError(f"--peer-secret {flags.peer_secret}: there is no such file.")
     if flags.static is not None and not flags.static.is_file():
         raise SettingsError(f"--static {flags.static}: there is no such file.")
     return _settings(flags)
@@ -76,7 +88,22 @@ def _settings(flags: argparse.Namespace) -> Settings:
         drain_timeout_s=flags.drain_timeout,
         access_log_share=flags.access_log,
         log_level=flags.log_level,
+        peer_port=flags.peer_port,
+        peers=tuple(_peer(text) for text in flags.peer),
+        peer_secret=flags.peer_secret,
+        queue=QueueBounds(flags.queue_requests, int(flags.queue_mib * MIB), flags.queue_wait),
     )
+
+
+def _peer(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        raise SettingsError(f"--peer {text}: it must be an IP address and a port, such as 10.0.0.7:8082.") from None
+    if not colon or not port.isdigit() or not 0 < int(port) <= 65535:
+        raise SettingsError(f"--peer {text}: it must end with a port from 1 to 65535.")
+    return str(address), int(port)
 
 
 _POSITIVE = (
@@ -87,6 +114,9 @@ _POSITIVE = (
     "header_timeout",
     "idle_timeout",
     "deadline",
+    "queue_requests",
+    "queue_mib",
+    "queue_wait",
 )
 
 
@@ -118,6 +148,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--drain-grace", type=float, default=3.0, metavar="SECONDS", help="after SIGTERM, still accepting")
     add("--drain-timeout", type=float, default=120.0, metavar="SECONDS", help="after the grace, for open responses")
+    bounds = QueueBounds()
+    add("--peer-port", type=int, default=GATEWAY_PEER_PORT, help="UDP, where gateways agree on limits; 0 chooses one")
+    add("--peer", action="append", default=[], metavar="ADDRESS:PORT", help="another gateway process; may be repeated")
+    add("--peer-secret", type=Path, metavar="FILE", help="signs what gateways tell each other; default: the keyring's")
+    add("--queue-requests", type=int, default=bounds.requests, help="of one service that wait for a worker's slot")
+    add("--queue-mib", type=float, default=bounds.bytes / MIB, help="of their bodies")
+    add("--queue-wait", type=float, default=bounds.wait_s, metavar="SECONDS", help="where no SLA says")
     add("--access-log", type=float, default=1.0, metavar="SHARE", help="of requests that are logged; 0 is off")
     add("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     return parser

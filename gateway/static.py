@@ -4,12 +4,15 @@
       - name: acme
         namespaces: [demo]
         keys: [sk-local]
+        limits: {requestsPerMinute: 600, tokensPerMinute: 200000, concurrency: 64}
     services:
       - namespace: demo
         name: chat
+        priority: P1
         ttft: 1s
         routing: {policy: prefix}
         fallbacks: [{service: chat-small}]
+        workerSlots: 32
         endpoints: ["127.0.0.1:8000"]
 
 Read once. Never used in a cluster, where the file would hold keys in the clear.
@@ -24,10 +27,13 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from crds import routing as api
-from crds.fields import Duration, seconds
+from crds import tenant
+from crds.fields import Duration, camel, seconds
+from crds.sla import Priority as Class
+from gateway.admission.terms import Priority, terms_of
 from gateway.catalog import Catalog, Endpoint, Service, ServiceKey, Tenant
 from gateway.errors import SettingsError
 from gateway.identity import Keyring
@@ -42,7 +48,15 @@ def _address(text: str) -> str:
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=camel, populate_by_name=True)
+
+
+class _Limits(tenant.Limits):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Prices(tenant.Prices):
+    model_config = ConfigDict(extra="forbid")
 
 
 class _Routing(api.Routing):
@@ -57,12 +71,18 @@ class _Tenant(_Part):
     name: str
     namespaces: list[str]
     keys: list[str]
+    limits: _Limits | None = None
+    weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
+    max_priority: Class = Class.P0
+    prices: _Prices | None = None
 
 
 class _Service(_Part):
     namespace: str
     name: str
+    priority: Class | None = None
     ttft: Duration | None = None
+    worker_slots: Annotated[int | None, Field(gt=0, le=1_000_000)] = None
     revision: str = "static"
     routing: _Routing = _Routing()
     fallbacks: list[_Fallback] = []
@@ -98,8 +118,13 @@ def load(path: Path) -> Catalog:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
         raise SettingsError(f"{path}: {error}") from error
     services = {service.key: service for service in map(_service, file.services)}
-    tenants = {one.name: Tenant(one.name, frozenset(one.namespaces)) for one in file.tenants}
+    tenants = {one.name: _tenant(one) for one in file.tenants}
     return Catalog(services, tenants, _keyring(file.tenants))
+
+
+def _tenant(one: _Tenant) -> Tenant:
+    terms = terms_of(one.limits, one.weight, one.max_priority, one.prices)
+    return Tenant(one.name, frozenset(one.namespaces), terms)
 
 
 def _service(one: _Service) -> Service:
@@ -116,6 +141,8 @@ def _service(one: _Service) -> Service:
         tuple(endpoints),
         routing=routing_terms(one.routing),
         fallbacks=fallbacks_of(key, one.fallbacks),
+        priority=Priority[one.priority] if one.priority else None,
+        worker_slots=one.worker_slots,
     )
 
 

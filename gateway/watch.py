@@ -1,4 +1,4 @@
-"""The catalog from the API server: five informers, and one view made of them.
+"""The catalog from the API server: six informers, and one view made of them.
 
 Publishes nothing before all have synced once, and goes on with what it holds while the server is away. Rebuilds only
 the services that a change names; what is unchanged stays the same object.
@@ -16,10 +16,22 @@ from typing import Any
 
 import orjson
 
-from crds.contract import KEYRING_HASHES, KEYRING_PEPPER, LABEL_SERVICE, SECRET_KEYRING, WORKER_HTTP_PORT
+from crds import tenant as api
+from crds.contract import (
+    GATEWAY_PEERS_SERVICE,
+    KEYRING_HASHES,
+    KEYRING_PEPPER,
+    LABEL_SERVICE,
+    LABEL_SERVICE_NAME,
+    SECRET_KEYRING,
+    WORKER_HTTP_PORT,
+    WORKER_SLOTS_CPU,
+    WORKER_SLOTS_GPU,
+)
 from crds.fields import seconds
 from crds.routing import Fallback as ApiFallback
 from crds.routing import Routing
+from gateway.admission.terms import Priority, Terms, terms_of
 from gateway.catalog import Catalog, Endpoint, Fallback, Service, ServiceKey, Tenant, revision_of
 from gateway.identity import Keyring, keyring_of
 from gateway.routing.terms import RoutingTerms, TrafficShare
@@ -43,6 +55,15 @@ class ServiceSpec:
     routing: RoutingTerms = field(default_factory=RoutingTerms)
     traffic: tuple[TrafficShare, ...] = ()
     fallbacks: tuple[Fallback, ...] = ()
+    worker_slots: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """What an SLA asks of the gateway."""
+
+    priority: Priority
+    ttft_target_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +80,7 @@ class WatchSource:
     def __init__(self, client: Api, system_namespace: str) -> None:
         by_service = {"by_service": lambda one: (str(one.key),)}
         self._services = Informer(client, INFERENCE_SERVICES, keep_service, index={"by_sla": _sla_keys})
-        self._slas = Informer(client, SLAS, keep_ttft_target)
+        self._slas = Informer(client, SLAS, keep_level)
         self._tenants = Informer(client, TENANTS, keep_tenant)
         self._slices = Informer(client, ENDPOINT_SLICES, keep_slice, label_selector=LABEL_SERVICE, index=by_service)
         self._keyring = Informer(
@@ -68,6 +89,13 @@ class WatchSource:
             keep_keyring,
             namespace=system_namespace,
             field_selector=f"metadata.name={SECRET_KEYRING}",
+        )
+        self._gateways = Informer(
+            client,
+            ENDPOINT_SLICES,
+            keep_addresses,
+            namespace=system_namespace,
+            label_selector=f"{LABEL_SERVICE_NAME}={GATEWAY_PEERS_SERVICE}",
         )
         self._system_namespace = system_namespace
         self._changed = asyncio.Event()
@@ -94,7 +122,8 @@ class WatchSource:
             self._changed.clear()
             tenants = {one.name: one for one in self._tenants.items()}
             keyring = self._keyring.get(self._system_namespace, SECRET_KEYRING) or Keyring()
-            publish(Catalog(services, tenants, keyring))
+            gateways = sorted({address for one in self._gateways.items() for address in one})
+            publish(Catalog(services, tenants, keyring, tuple(gateways)))
             await self._changed.wait()
             await asyncio.sleep(SETTLE_S)
             services = self._rebuilt(services)
@@ -113,11 +142,13 @@ class WatchSource:
         return services
 
     def _build(self, spec: ServiceSpec) -> Service:
-        target_s = self._slas.get(spec.key.namespace, spec.sla) if spec.sla else None
+        level = self._slas.get(spec.key.namespace, spec.sla) if spec.sla else None
         slices = self._slices.by("by_service", str(spec.key))
         return Service(
-            spec.key, spec.created_s, target_s, merge(one.endpoints for one in slices), may_sleep=spec.may_sleep,
+            spec.key, spec.created_s, level.ttft_target_s if level else None,
+            merge(one.endpoints for one in slices), may_sleep=spec.may_sleep,
             routing=spec.routing, traffic=spec.traffic, fallbacks=spec.fallbacks,
+            priority=level.priority if level else None, worker_slots=spec.worker_slots,
         )  # fmt: skip
 
     # --- listening ----------------------------------------------------------------------------------------------
@@ -128,17 +159,18 @@ class WatchSource:
         self._slas.on_change(self._mark_users)
         self._tenants.on_change(lambda change: self._changed.set())
         self._keyring.on_change(lambda change: self._changed.set())
+        self._gateways.on_change(lambda change: self._changed.set())
 
     def _mark(self, key: ServiceKey) -> None:
         self._dirty.add(key)
         self._changed.set()
 
-    def _mark_users(self, change: Change[float]) -> None:
+    def _mark_users(self, change: Change[Level]) -> None:
         for service in self._services.by("by_sla", f"{change.namespace}/{change.name}"):
             self._mark(service.key)
 
     def _informers(self) -> tuple[Informer[Any], ...]:
-        return (self._services, self._slas, self._tenants, self._slices, self._keyring)
+        return (self._services, self._slas, self._tenants, self._slices, self._keyring, self._gateways)
 
 
 def _sla_keys(spec: ServiceSpec) -> tuple[str, ...]:
@@ -158,12 +190,20 @@ def keep_service(obj: Object) -> ServiceSpec:
         routing=routing_terms(Routing.model_validate(spec.get("routing") or {})),
         traffic=_traffic(obj.get("status") or {}),
         fallbacks=fallbacks_of(key, [ApiFallback.model_validate(one) for one in spec.get("fallbacks") or ()]),
+        worker_slots=_worker_slots(spec),
     )  # fmt: skip
 
 
 def _traffic(status: dict[str, Any]) -> tuple[TrafficShare, ...]:
     shares = status.get("traffic") or ()
     return tuple(TrafficShare(one["revision"], one["weight"], one.get("mirror") or 0) for one in shares)
+
+
+def _worker_slots(spec: dict[str, Any]) -> int:
+    """As its spec says, else as workers do without being told."""
+    on_cpu = "cpu" in (spec.get("accelerator") or {})
+    own: int | None = (spec.get("engine") or {}).get("maxNumSeqs")
+    return own or (WORKER_SLOTS_CPU if on_cpu else WORKER_SLOTS_GPU)
 
 
 def _may_sleep(spec: dict[str, Any]) -> bool:
@@ -175,14 +215,23 @@ def _may_sleep(spec: dict[str, Any]) -> bool:
     return 0 in (scaling.get("min", 1), *fewest)
 
 
-def keep_ttft_target(obj: Object) -> float | None:
-    """The TTFT target in seconds; an SLA without one is not held."""
+def keep_level(obj: Object) -> Level:
     target = (obj["spec"].get("targets") or {}).get("ttft")
-    return seconds(target) if target else None
+    return Level(Priority[obj["spec"]["priority"]], seconds(target) if target else None)
 
 
 def keep_tenant(obj: Object) -> Tenant:
-    return Tenant(obj["metadata"]["name"], frozenset(obj["spec"].get("namespaces") or ()))
+    return Tenant(obj["metadata"]["name"], frozenset(obj["spec"].get("namespaces") or ()), _terms(obj["spec"]))
+
+
+def _terms(spec: dict[str, Any]) -> Terms:
+    limits, prices = spec.get("limits"), spec.get("prices")
+    return terms_of(
+        api.Limits.model_validate(limits) if limits else None,
+        float(spec.get("weight", 1)),
+        spec.get("maxPriority", "P0"),
+        api.Prices.model_validate(prices) if prices else None,
+    )
 
 
 def keep_keyring(obj: Object) -> Keyring:
@@ -196,6 +245,11 @@ def keep_slice(obj: Object) -> Slice:
     key = ServiceKey(meta["namespace"], meta["labels"][LABEL_SERVICE])
     port = _port(obj.get("ports") or [])
     return Slice(key, tuple(_endpoint(key, one, port) for one in obj.get("endpoints") or () if one.get("addresses")))
+
+
+def keep_addresses(obj: Object) -> tuple[str, ...]:
+    """Of every pod, ready or not: one that is not may still hold open requests."""
+    return tuple(one["addresses"][0] for one in obj.get("endpoints") or () if one.get("addresses"))
 
 
 def _port(ports: list[dict[str, Any]]) -> int:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeVar
 
-from crds.contract import WORKER_ADMIN_PORT, WORKER_HTTP_PORT
+from crds.contract import WORKER_ADMIN_PORT, WORKER_HTTP_PORT, WORKER_SLOTS_CPU, WORKER_SLOTS_GPU
 from worker_image.checkpoint.source import LoadFormat
 from worker_image.engine.messages import Device, EngineSettings
 from worker_image.engine.scheduler.settings import DEFAULT, Batching, Packing, PolicyName, Scheduling
@@ -27,7 +27,10 @@ class DeviceDefaults:
     step_tokens: int
 
 
-DEFAULTS: Final = {Device.CPU: DeviceDefaults(32, 256), Device.CUDA: DeviceDefaults(256, 8192)}
+DEFAULTS: Final = {
+    Device.CPU: DeviceDefaults(WORKER_SLOTS_CPU, 256),
+    Device.CUDA: DeviceDefaults(WORKER_SLOTS_GPU, 8192),
+}
 
 
 @dataclass(frozen=True)

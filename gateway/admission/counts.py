@@ -1,0 +1,80 @@
+"""What admission counts. Labels are tenants, services, classes and our own words, so their number is bounded."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from gateway.admission.terms import Prices, Priority
+from gateway.catalog import ServiceKey
+from gateway.usage import Usage
+
+_WAIT_BUCKETS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_BY_SERVICE = ("namespace", "service")
+
+
+class Bill:
+    """The counters of one tenant at one service in one class."""
+
+    __slots__ = ("_cost", "_input", "_output", "_unused")
+
+    def __init__(self, counts: Counts, tenant: str, key: ServiceKey, priority: Priority) -> None:
+        labels = (tenant, *key, priority.name)
+        self._input = counts.tokens.labels(*labels, "input")
+        self._output = counts.tokens.labels(*labels, "output")
+        self._cost = counts.cost.labels(tenant, *key)
+        self._unused = counts.refunded.labels(tenant, *key)
+
+    def settle(self, usage: Usage, reserved: float, prices: Prices | None) -> None:
+        self._input.inc(usage.prompt)
+        self._output.inc(usage.completion)
+        unused = reserved - usage.prompt - usage.completion
+        if unused > 0:
+            self._unused.inc(unused)
+        if prices is not None:
+            self._cost.inc(usage.prompt * prices.input + usage.completion * prices.output)
+
+
+class Counts:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, help_: str, labels: tuple[str, ...]) -> Counter:
+            return Counter(f"foretide_gateway_{name}", help_, labels, registry=registry)
+
+        by_tenant = ("tenant", *_BY_SERVICE)
+        self.tokens = counter("tenant_tokens", "Tokens that answers took.", (*by_tenant, "class", "direction"))
+        self.refunded = counter("tenant_refunded_tokens", "Reserved at admission and not taken.", by_tenant)
+        self.cost = counter("tenant_cost", "Tokens × the Tenant's prices, in their currency.", by_tenant)
+        self.limited = counter("limited", "Requests refused by a limit of the Tenant.", ("tenant", "limit"))
+        self.shed = counter("shed", "Requests refused because waiting is too long.", (*_BY_SERVICE, "class", "reason"))
+        self.waits = Histogram(
+            "foretide_gateway_queue_seconds",
+            "Wait of the requests that queued.",
+            (*_BY_SERVICE, "class"),
+            buckets=_WAIT_BUCKETS,
+            registry=registry,
+        )
+        self._bills: dict[tuple[str, ServiceKey, Priority], Bill] = {}
+
+    def bill(self, tenant: str, key: ServiceKey, priority: Priority) -> Bill:
+        found = self._bills.get((tenant, key, priority))
+        if found is None:
+            found = self._bills[tenant, key, priority] = Bill(self, tenant, key, priority)
+        return found
+
+    def forget(self, tenants: set[str], services: set[ServiceKey]) -> None:
+        """What is gone from the catalog is not counted on."""
+        gone = [one for one in self._bills if one[0] not in tenants or one[1] not in services]
+        for tenant, key, priority in gone:
+            del self._bills[tenant, key, priority]
+        for counter in (self.tokens, self.refunded, self.cost, self.limited, self.shed, self.waits):
+            _drop(counter, tenants, services)
+
+
+def _drop(metric: Counter | Histogram, tenants: set[str], services: set[ServiceKey]) -> None:
+    names = metric._labelnames
+    for values in list(metric._metrics):
+        row = dict(zip(names, values, strict=True))
+        known = row.get("tenant", "") in tenants if "tenant" in row else True
+        if "service" in row:
+            known = known and ServiceKey(row["namespace"], row["service"]) in services
+        if not known:
+            metric.remove(*values)
