@@ -11,7 +11,7 @@ export PYTHONPATH := $(CURDIR)
 
 PACKAGES := crds kube forecasting controllers gateway worker_image cli dashboard e2e benchmarks
 
-.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-forecasting bench-autoscaling bench-mig clean
+.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-forecasting bench-autoscaling bench-mig bench-alerting clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ bench-forecasting: $(VENV)/.dev ## Forecasts, intervals and anomaly scores on pu
 
 bench-mig: $(VENV)/.dev ## The partition planner beside placement heuristics (writes docs/benchmarks/; ARGS=--quick takes a minute).
 	@$(BIN)/python -m benchmarks.mig $(ARGS)
+
+bench-alerting: $(VENV)/.dev ## A storm of alerts, root causes among distractors, calibrated anomalies (writes docs/benchmarks/).
+	@$(BIN)/python -m benchmarks.alerting $(ARGS)
 
 clean: ## Remove the virtual environment and tool caches; built Kubernetes and images stay in the user's cache folder.
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -5,6 +5,7 @@ Reading order: informers, then reconcilers (each gets the informers it reads), t
 
 from __future__ import annotations
 
+from controllers.alerting.wiring import wire_alerting
 from controllers.apply import Applier
 from controllers.capacity_forecast.capacities import remember_capacities
 from controllers.capacity_forecast.pages import decisions_page
@@ -28,7 +29,7 @@ from forecasting.cost import Prices
 from kube.api import Api
 from kube.events import Recorder
 from kube.informer import Informer, lean
-from kube.resources import CAPACITY_FORECASTS, INFERENCE_SERVICES, MODELS, SLAS, TENANTS
+from kube.resources import ALERT_POLICIES, CAPACITY_FORECASTS, INFERENCE_SERVICES, MODELS, SLAS, TENANTS
 
 
 def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) -> Assembly:
@@ -39,7 +40,8 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
     slas = Informer(client, SLAS, keep=lean)
     tenants = Informer(client, TENANTS, keep=lean, index=TENANT_INDEX)
     forecasts = Informer(client, CAPACITY_FORECASTS, keep=lean)
-    owned = {one.resource.kind: one for one in (services, models, slas, tenants, forecasts)}
+    policies = Informer(client, ALERT_POLICIES, keep=lean, index={"by_namespace": by_namespace})
+    owned = {one.resource.kind: one for one in (services, models, slas, tenants, forecasts, policies)}
 
     # What we write and what the cluster makes of it: informers of children go here.
     around_services = own_caches(
@@ -83,6 +85,18 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
     of_slas = SlaReconciler(slas, services, applier, recorder)
     of_tenants = wire_tenant(client, settings, queue, recorder, applier, services=services, tenants=tenants)
 
+    of_alerts = wire_alerting(
+        client,
+        settings,
+        queue,
+        recorder,
+        applier,
+        policies=policies,
+        around_services=around_services,
+        store=insight.store,
+        source=insight.source,
+    )
+
     # Who wakes whom: `child.on_change(...)` lines that mark owners go here. A declared object wakes itself already.
     wake(services, queue, of_service(tenants))
     wake(services, queue, forecast_of)
@@ -100,14 +114,24 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
     return Assembly(
         owned=owned,
         children=(*around_services.own, *of_models.caches, *of_tenants.caches),
-        reconcilers=(of_services.reconciler, of_models.reconciler, of_slas, of_tenants.reconciler, of_forecasts),
+        reconcilers=(
+            of_services.reconciler,
+            of_models.reconciler,
+            of_slas,
+            of_tenants.reconciler,
+            of_forecasts,
+            of_alerts.reconciler,
+        ),
         background=(
             *of_services.background,
             *of_tenants.background,
             *insight.background,
             *dashboard,
+            *of_alerts.background,
             Background("the capacities", lambda: remember_capacities(insight.store, capacities)),
         ),
         always=(Background("the history", scraper.run),),
         pages=(decisions_page(insight.decisions),),
+        hooks=of_alerts.hooks,
+        collectors=(of_alerts.metrics,),
     )

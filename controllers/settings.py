@@ -6,6 +6,7 @@ Only what an administrator may choose lives here. Process options (log level, ku
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 import yaml
@@ -97,6 +98,19 @@ class GpuPools(Section):
     )
 
 
+class Alerting(Section):
+    """What AlertPolicies may do."""
+
+    webhook_secret: str | None = Field(
+        None,
+        min_length=1,
+        description="Secret of this namespace whose entry `token` an Alertmanager sends; nobody may when left out.",
+    )
+    allow_private_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+        (), description="Private networks in which receivers may be, as CIDRs."
+    )
+
+
 class Settings(Section):
     """Everything in the file. Each field has a default that works with the charts' defaults."""
 
@@ -119,6 +133,7 @@ class Settings(Section):
     prices: PricesOf = Field(default_factory=PricesOf, description="What CapacityForecasts reckon with.")
     dashboard: Dashboard = Field(default_factory=Dashboard, description="The web page.")
     gpu_pools: GpuPools = Field(default_factory=GpuPools, description="GPUs cut into MIG slices.")
+    alerting: Alerting = Field(default_factory=Alerting, description="Alerts and who is told.")
     workers: int = Field(16, ge=1, le=256, description="Reconciles that may run at once.")
     resync_period_s: float = Field(300.0, ge=10.0, description="Every object is looked at once in this time.")
 

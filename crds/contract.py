@@ -146,6 +146,22 @@ REVISION_TPOT_BOUNDS_S: Final = tuple(0.001 * REVISION_BOUND_STEP**n for n in ra
 REVISION_OUTPUT_TOKENS_BOUNDS: Final = tuple(REVISION_BOUND_STEP**n for n in range(124))
 """1 to 74,000 tokens."""
 
+# --- operator ---------------------------------------------------------------------------------------------------
+METRIC_SERVICE_WORKERS_MISSING: Final = "foretide_service_workers_missing"
+"""Wanted workers that are not ready, by namespace and service."""
+METRIC_SERVICE_UNSERVABLE: Final = "foretide_service_unservable"
+"""1 while a request would not be answered, by namespace and service."""
+METRIC_ANOMALY: Final = "foretide_anomaly_surprise"
+"""-log10 of how probable the last ten minutes of a metric were, by namespace, service, metric and direction."""
+METRIC_ALERTS: Final = "foretide_alerts"
+"""Alerts of policies, by namespace, policy, severity and state."""
+OPERATOR_PATH_ALERTS: Final = "/alertmanager/webhook"
+"""POST of Alertmanager's webhook message to the operator that leads, with a bearer token."""
+LABEL_ALERT_RECEIVER: Final = f"{GROUP}/alert-receiver"
+"""`"true"` on each Secret that an AlertPolicy may name; the operator reads no other for it."""
+LABEL_POLICY: Final = f"{GROUP}/alert-policy"
+"""Name of the AlertPolicy that a rule file was made from."""
+
 # --- API keys: operator → gateway -------------------------------------------------------------------------------
 SECRET_KEYRING: Final = "foretide-keyring"
 """Secret in the system namespace, written by the operator, watched by the gateway. Holds two entries:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from crds.alert_policy import AlertPolicySpec, AlertPolicyStatus
 from crds.capacity_forecast import CapacityForecastSpec, CapacityForecastStatus
 from crds.fields import Part, Rule
 from crds.gpu_pool import GPUPoolSpec, GPUPoolStatus
@@ -211,4 +212,26 @@ GPU_POOL = Kind(
         _MESSAGE,
     ),
 )
-KINDS = (INFERENCE_SERVICE, MODEL, SLA, TENANT, CAPACITY_FORECAST, GPU_POOL)
+ALERT_POLICY = Kind(
+    kind="AlertPolicy",
+    plural="alertpolicies",
+    singular="alertpolicy",
+    short_names=("alp",),
+    namespaced=True,
+    description="What counts as trouble with the services of a namespace, and who is told.",
+    spec=AlertPolicySpec,
+    status=AlertPolicyStatus,
+    name_rules=(_LABEL_RULE,),
+    columns=(
+        Column("Firing", ".status.firing", "integer"),
+        Column("Pending", ".status.pending", "integer"),
+        Column("Muted", ".status.muted", "integer", description="Silenced or inhibited"),
+        Column("Incidents", ".status.openIncidents", "integer"),
+        Column("Undelivered", ".status.undelivered", "integer", description="Messages no receiver took yet"),
+        _condition("Ready", "Ready"),
+        _AGE,
+        Column("Rules", ".status.exported", description="Where Prometheus finds them", wide=True),
+        _MESSAGE,
+    ),
+)
+KINDS = (INFERENCE_SERVICE, MODEL, SLA, TENANT, CAPACITY_FORECAST, GPU_POOL, ALERT_POLICY)

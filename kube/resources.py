@@ -59,6 +59,7 @@ SLAS: Final = Resource(*_FORETIDE, "slas", "SLA")
 TENANTS: Final = Resource(*_FORETIDE, "tenants", "Tenant", namespaced=False)
 CAPACITY_FORECASTS: Final = Resource(*_FORETIDE, "capacityforecasts", "CapacityForecast")
 GPU_POOLS: Final = Resource(*_FORETIDE, "gpupools", "GPUPool", namespaced=False)
+ALERT_POLICIES: Final = Resource(*_FORETIDE, "alertpolicies", "AlertPolicy")
 
 PODS: Final = Resource("", "v1", "pods", "Pod")
 SERVICES: Final = Resource("", "v1", "services", "Service")
@@ -75,6 +76,7 @@ POD_DISRUPTION_BUDGETS: Final = Resource("policy", "v1", "poddisruptionbudgets",
 NETWORK_POLICIES: Final = Resource("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 ENDPOINT_SLICES: Final = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 HORIZONTAL_POD_AUTOSCALERS: Final = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+PROMETHEUS_RULES: Final = Resource("monitoring.coreos.com", "v1", "prometheusrules", "PrometheusRule")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 TOKEN_REVIEWS: Final = Resource("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False)
 SUBJECT_ACCESS_REVIEWS: Final = Resource(
@@ -89,6 +91,7 @@ ALL: Final[tuple[Resource, ...]] = (
     TENANTS,
     CAPACITY_FORECASTS,
     GPU_POOLS,
+    ALERT_POLICIES,
     PODS,
     SERVICES,
     SERVICE_ACCOUNTS,
@@ -104,6 +107,7 @@ ALL: Final[tuple[Resource, ...]] = (
     NETWORK_POLICIES,
     ENDPOINT_SLICES,
     HORIZONTAL_POD_AUTOSCALERS,
+    PROMETHEUS_RULES,
     LEASES,
     EVENTS,
 )

@@ -45,6 +45,9 @@ CREATE INDEX IF NOT EXISTS cold_starts_by_profile ON cold_starts (profile, at_s)
 CREATE TABLE IF NOT EXISTS capacities (profile TEXT PRIMARY KEY, at_s REAL, work_per_s REAL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS decisions (id INTEGER PRIMARY KEY, service INTEGER, at_s REAL, line TEXT);
 CREATE INDEX IF NOT EXISTS decisions_by_service ON decisions (service, at_s);
+CREATE TABLE IF NOT EXISTS alert_books (policy TEXT PRIMARY KEY, epoch INTEGER) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS alert_rows (
+  policy TEXT, kind TEXT, id TEXT, line TEXT, PRIMARY KEY (policy, kind, id)) WITHOUT ROWID;
 """
 _ADD: Final = """
 INSERT INTO counts VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET
@@ -155,6 +158,32 @@ class Store:
         query = "SELECT line FROM decisions WHERE service = ? AND at_s >= ? ORDER BY id DESC LIMIT ?"
         found = self._db.execute(query, (self._ids.get(service, -1), since_s, most)).fetchall()
         return [line for (line,) in reversed(found)]
+
+    # --- alerts -------------------------------------------------------------------------------------------------------
+    def set_alerts(
+        self, policy: str, epoch: int, rows: Sequence[tuple[str, str, str]], gone: Sequence[tuple[str, str]]
+    ) -> None:
+        """Rows of a policy's book (kind, id, JSON) that changed, and those that are gone; all or nothing."""
+        with self._db:
+            self._db.execute("INSERT OR REPLACE INTO alert_books VALUES (?, ?)", (policy, epoch))
+            values = [(policy, *row) for row in rows]
+            self._db.executemany("INSERT OR REPLACE INTO alert_rows VALUES (?, ?, ?, ?)", values)
+            where = "DELETE FROM alert_rows WHERE policy = ? AND kind = ? AND id = ?"
+            self._db.executemany(where, [(policy, *one) for one in gone])
+
+    def alerts(self, policy: str) -> tuple[int, list[tuple[str, str, str]]] | None:
+        """The epoch and the rows of a policy's book; None when nothing was ever written of it."""
+        found = self._db.execute("SELECT epoch FROM alert_books WHERE policy = ?", (policy,)).fetchone()
+        if found is None:
+            return None
+        query = "SELECT kind, id, line FROM alert_rows WHERE policy = ?"
+        return int(found[0]), self._db.execute(query, (policy,)).fetchall()
+
+    def forget_alerts(self, policy: str) -> None:
+        """The policy is gone."""
+        with self._db:
+            self._db.execute("DELETE FROM alert_books WHERE policy = ?", (policy,))
+            self._db.execute("DELETE FROM alert_rows WHERE policy = ?", (policy,))
 
     # --- bounds -------------------------------------------------------------------------------------------------------
     def prune(self, now_s: float) -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from controllers.guard import AddressGuard, Network
 from controllers.model_cache.errors import SettingsError
-from controllers.model_cache.guard import AddressGuard, Network
 from controllers.model_cache.sources import Access
 from crds.fields import quantity
 

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from prometheus_client.registry import Collector
+
 from kube.informer import Informer
 from kube.resources import Object
 
@@ -89,6 +91,23 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What a hook answers."""
+
+    status: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """A path of the admin port that takes what others post: headers and at most `most_bytes` of body."""
+
+    path: str
+    most_bytes: int
+    answer: Callable[[Mapping[str, str], bytes], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True)
 class Assembly:
     """All that the runtime runs."""
 
@@ -103,3 +122,7 @@ class Assembly:
     """Loops that run in standbys too: they write nothing to the cluster."""
     pages: Sequence[Page] = field(default_factory=tuple)
     """More pages of the admin port."""
+    hooks: Sequence[Hook] = field(default_factory=tuple)
+    """What the admin port takes."""
+    collectors: Sequence[Collector] = field(default_factory=tuple)
+    """More of the metrics page."""

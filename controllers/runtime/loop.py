@@ -98,7 +98,11 @@ class _Life:
         self._metrics.watch_runtime(self.queue, informers)
         self._wake_at_changes(assembly)
         health = Health(self.queue, informers)
-        server = AdminServer(self._options.host, self._options.port, health, self._metrics, assembly.pages)
+        for collector in assembly.collectors:
+            self._metrics.registry.register(collector)
+        server = AdminServer(
+            self._options.host, self._options.port, health, self._metrics, assembly.pages, assembly.hooks
+        )
         await server.start()
         self._end_at_signals()
         for name, informer in informers.items():

@@ -3,31 +3,45 @@ still must fail its liveness probe."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 from aiohttp import web
 
 from controllers.runtime.health import Health
-from controllers.runtime.interface import Page
+from controllers.runtime.interface import Hook, Page
 from controllers.runtime.metrics import Metrics
+
+BODY_TIMEOUT_S: Final = 30.0
 
 
 class AdminServer:
     """Serves until `stop`. Port 0 takes a free one; `port` tells which."""
 
-    def __init__(self, host: str, port: int, health: Health, metrics: Metrics, pages: Sequence[Page] = ()) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        health: Health,
+        metrics: Metrics,
+        pages: Sequence[Page] = (),
+        hooks: Sequence[Hook] = (),
+    ) -> None:
         self._host, self.port = host, port
-        self._pages = pages
+        self._pages, self._hooks = pages, hooks
         self._health, self._metrics = health, metrics
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
-        app = web.Application()
+        app = web.Application(client_max_size=max((one.most_bytes for one in self._hooks), default=0))
         app.router.add_get("/metrics", self._render)
         app.router.add_get("/healthz", self._live)
         app.router.add_get("/readyz", self._ready)
         for page in self._pages:
             app.router.add_get(page.path, _handler(page))
+        for hook in self._hooks:
+            app.router.add_post(hook.path, _taker(hook))
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._host, self.port)
@@ -57,6 +71,21 @@ def _handler(page: Page) -> Callable[[web.Request], Awaitable[web.Response]]:
         return web.Response(text=text, content_type=page.content_type)
 
     return answer
+
+
+def _taker(hook: Hook) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def take(request: web.Request) -> web.Response:
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT_S):
+                body = await request.read()
+        except TimeoutError:
+            return web.Response(status=408, text="The body did not come in time.\n")
+        if len(body) > hook.most_bytes:
+            return web.Response(status=413, text=f"At most {hook.most_bytes} bytes are taken.\n")
+        answer = await hook.answer(request.headers, body)
+        return web.Response(status=answer.status, text=answer.text)
+
+    return take
 
 
 def _verdict(problems: list[str]) -> web.Response:

@@ -21,6 +21,7 @@ VALID_SPEC: dict[str, Object] = {
     "Tenant": {"namespaces": ["demo"]},
     "CapacityForecast": {"service": "valid"},
     "GPUPool": {"nodeSelector": {"pool": "gpus"}},
+    "AlertPolicy": {"rules": [{"name": "down", "metric": "unservable", "threshold": {"above": "0"}}]},
 }
 
 
@@ -130,6 +131,55 @@ WRITTEN = [
     Case("InferenceService: name starts with a digit", valid("InferenceService", name="1a"), "and start with a letter"),
     Case("Model: name with a dot", valid("Model", name="llama-3.1"), "metadata.name must be at most 63"),
     Case("Tenant: name too long", valid("Tenant", name="t" * 64), "metadata.name must be at most 63"),
+]
+
+DOWN = {"name": "down", "metric": "unservable", "threshold": {"above": "0"}}
+HOOK = {"name": "a", "webhook": {"url": "https://a.example"}}
+SECRET = {"name": "s", "key": "k"}
+WRITTEN += [
+    _written("AlertPolicy", "without them nothing ever fires", rules=None),
+    _written("AlertPolicy", "set exactly one of threshold, anomaly", rules=[{"name": "a", "metric": "requests"}]),
+    _written("AlertPolicy", "set exactly one of threshold, anomaly", rules=[DOWN | {"trend": {"above": "1"}}]),
+    _written("AlertPolicy", "burnRate reads the SLA", rules=[{"name": "a", "metric": "requests", "burnRate": {}}]),
+    _written("AlertPolicy", "have no history", rules=[{"name": "a", "metric": "unservable", "trend": {"above": "1"}}]),
+    _written("AlertPolicy", "exactly one of above and below", rules=[DOWN | {"threshold": {}}]),
+    _written(
+        "AlertPolicy",
+        "exactly one of sigmas and falseAlarms",
+        rules=[{"name": "a", "metric": "requests", "anomaly": {}}],
+    ),
+    _written("AlertPolicy", "Duplicate value", rules=[DOWN, DOWN]),
+    _written("AlertPolicy", "exactly one of webhook, pagerDuty and slack", receivers=[{"name": "a"}]),
+    _written("AlertPolicy", "exactly one of url and urlSecret", receivers=[{"name": "a", "webhook": {}}]),
+    _written("AlertPolicy", "should match", receivers=[HOOK | {"webhook": {"url": "ftp://a"}}]),
+    _written("AlertPolicy", "should match", receivers=[HOOK | {"webhook": {"url": "https://user:pass@a.example"}}]),
+    _written("AlertPolicy", "not in receivers", receivers=[HOOK], routes=[{"severity": "P0", "receivers": ["b"]}]),
+    _written("AlertPolicy", "not in receivers", routes=[{"severity": "P0", "receivers": ["b"]}]),
+    _written(
+        "AlertPolicy",
+        "ends: Required value",
+        silences=[{"name": "a", "matchers": [{"label": "service", "value": "*"}]}],
+    ),
+    _written("AlertPolicy", "which are set already", rules=[DOWN | {"labels": {"severity": "P9"}}]),
+    _written("AlertPolicy", "names of labels are letters", rules=[DOWN | {"labels": {"a-b": "c"}}]),
+    _written(
+        "AlertPolicy",
+        "starts is before ends",
+        silences=[
+            {
+                "name": "a",
+                "matchers": [{"label": "b", "value": "c"}],
+                "starts": "2026-01-02T00:00:00Z",
+                "ends": "2026-01-01T00:00:00Z",
+            }
+        ],
+    ),
+    _written(
+        "AlertPolicy",
+        "spec.silences[0]",
+        silences=[{"name": "a", "matchers": [{"label": "b", "value": "c"}], "ends": "2026-13-01T00:00:00Z"}],
+    ),
+    _written("AlertPolicy", "routingKeySecret: Required value", receivers=[{"name": "a", "pagerDuty": {}}]),
 ]
 
 IMMUTABLE = [

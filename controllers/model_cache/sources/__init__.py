@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from controllers.guard import AddressGuard
 from controllers.model_cache.download import Source
 from controllers.model_cache.errors import SourceRefused
-from controllers.model_cache.guard import AddressGuard
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final
@@ -10,9 +9,9 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
+from controllers.guard import AddressGuard, AddressRefused, GuardedResolver
 from controllers.model_cache.download import READ_BYTES, Part, RemoteFile, safe_path
 from controllers.model_cache.errors import FetchError, Interrupted, SourceRefused
-from controllers.model_cache.guard import AddressGuard, AddressRefused, GuardedResolver
 from controllers.plans.model_volume import cached_name
 
 MOST_REDIRECTS: Final = 5
@@ -66,7 +65,7 @@ class HttpSource:
 
     async def _ask(self, url: URL, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         try:
-            self._check_literal(url)
+            self._guard.check_literal(url.host or "")
             return await self._open_session().get(url, headers=headers, allow_redirects=False)
         except (aiohttp.ClientError, OSError) as error:
             raise _explain(url, error) from error
@@ -79,14 +78,6 @@ class HttpSource:
             raise _explain(answer.url, error) from error
         finally:
             answer.close()
-
-    def _check_literal(self, url: URL) -> None:
-        """aiohttp resolves names through the guarded resolver, but connects to IP literals directly."""
-        try:
-            ipaddress.ip_address(url.host or "")
-        except ValueError:
-            return
-        self._guard.check(url.host or "", url.host or "")
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:

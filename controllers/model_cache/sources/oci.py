@@ -17,9 +17,9 @@ from oras.auth import AuthenticationException  # type: ignore[import-untyped]
 from oras.container import Container  # type: ignore[import-untyped]
 from oras.provider import Registry  # type: ignore[import-untyped]
 
+from controllers.guard import AddressGuard, AddressRefused, GuardedAdapter
 from controllers.model_cache.download import READ_BYTES, Part, RemoteFile, safe_path
 from controllers.model_cache.errors import FetchError, Interrupted, SourceRefused
-from controllers.model_cache.guard import AddressGuard, AddressRefused, GuardedAdapter
 from controllers.model_cache.sources.blocking import in_thread, pieces
 
 TITLE: Final = "org.opencontainers.image.title"

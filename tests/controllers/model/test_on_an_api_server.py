@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from controllers.apply import Applier
+from controllers.guard import AddressGuard
 from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX
 from controllers.model.wiring import wire_model
 from controllers.model_cache.agent import Agent
-from controllers.model_cache.guard import AddressGuard
 from controllers.model_cache.report import Reporter
 from controllers.model_cache.sources import Access
 from controllers.model_cache.store import Store

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from controllers.guard import AddressGuard
 from controllers.model_cache.agent import Agent
 from controllers.model_cache.errors import WrongContent
-from controllers.model_cache.guard import AddressGuard
 from controllers.model_cache.report import Reporter
 from controllers.model_cache.sources import Access
 from controllers.model_cache.store import RECORD, Store

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from controllers.guard import AddressGuard
 from controllers.model_cache.download import Download, Fetched, Progress
 from controllers.model_cache.errors import FetchError, Interrupted, NoRoom, SourceRefused, WrongContent
-from controllers.model_cache.guard import AddressGuard
 from controllers.model_cache.sources import Access, open_source
 from tests.controllers.model_cache.files import WebServer, gguf, serving, sha256
 from tests.waiting import eventually

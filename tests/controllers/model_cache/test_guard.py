@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import requests
 
-from controllers.model_cache.guard import AddressGuard, AddressRefused, GuardedAdapter, GuardedResolver
+from controllers.guard import AddressGuard, AddressRefused, GuardedAdapter, GuardedResolver
 from tests.controllers.model_cache.files import WebServer, serving
 
 INSIDE = [

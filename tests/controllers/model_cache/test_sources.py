@@ -14,9 +14,9 @@ import pytest
 from aiohttp import web
 from huggingface_hub.utils._http import close_session
 
+from controllers.guard import AddressGuard
 from controllers.model_cache.download import Download, Fetched, Progress
 from controllers.model_cache.errors import Interrupted, SourceRefused, WrongContent
-from controllers.model_cache.guard import AddressGuard
 from controllers.model_cache.sources import Access, open_source
 from tests.controllers.model_cache.files import gguf, safetensors, sha256
 

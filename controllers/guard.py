@@ -1,4 +1,4 @@
-"""Which addresses a Model's source may lead to: public ones, and the networks an administrator allowed.
+"""Which addresses a URL of a user may lead to: public ones, and the networks an administrator allowed.
 
 The check is made on the very address that is then connected to, for each redirect again, so neither a redirect nor a
 name that resolves differently the second time (DNS rebinding) leads inside. Host names are never trusted.
@@ -30,11 +30,17 @@ class AddressRefused(OSError):
     """The name leads to an address that is not public and not allowed."""
 
 
-class AddressGuard:
-    """Says yes or no to addresses. Immutable."""
+MODELS_ADVICE: Final = (
+    "If Models may be fetched from there, the administrator allows its network in the Helm value"
+    " modelCache.allowPrivateNetworks."
+)
 
-    def __init__(self, allowed: Sequence[Network] = ()) -> None:
-        self._allowed = tuple(allowed)
+
+class AddressGuard:
+    """Says yes or no to addresses. Immutable. `advice` is what a refusal tells to do."""
+
+    def __init__(self, allowed: Sequence[Network] = (), advice: str = MODELS_ADVICE) -> None:
+        self._allowed, self._advice = tuple(allowed), advice
 
     def check(self, host: str, address: str) -> None:
         """Raises AddressRefused unless `address`, which `host` resolved to, may be connected to."""
@@ -42,10 +48,15 @@ class AddressGuard:
         inner = _embedded(found)
         if all(self._may(one) for one in (found, inner) if one is not None):
             return
-        raise AddressRefused(
-            f"'{host}' leads to {found}, which is not a public address. If Models may be fetched from there, the"
-            " administrator allows its network in the Helm value modelCache.allowPrivateNetworks."
-        )
+        raise AddressRefused(f"'{host}' leads to {found}, which is not a public address. {self._advice}")
+
+    def check_literal(self, host: str) -> None:
+        """Raises AddressRefused for an IP literal that is not allowed: aiohttp asks no resolver about those."""
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return
+        self.check(host, host)
 
     def _may(self, address: Address) -> bool:
         if any(address.version == network.version and address in network for network in self._allowed):
@@ -72,7 +83,7 @@ def _embedded(address: Address) -> Address | None:
 
 
 class GuardedResolver(AbstractResolver):
-    """For aiohttp, which connects to exactly the addresses returned here. IP literals do not come here: see `check`."""
+    """For aiohttp, which connects to exactly the addresses returned here; IP literals need `check_literal`."""
 
     def __init__(self, guard: AddressGuard) -> None:
         self._guard = guard

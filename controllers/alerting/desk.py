@@ -1,0 +1,279 @@
+"""The loop of alerts: look at each policy when it is due, write down what changed, then send what is due.
+
+Nothing is sent before it is written down, and what a receiver took is written down at once: a restart loses nothing,
+and repeats at most the one message that it interrupted, under the same key. Receivers are waited for outside of the
+loop; one that is slow holds up nobody but itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from pydantic import ValidationError
+
+from controllers.alerting.courier import DeliveryFailed, Messenger
+from controllers.alerting.memory import changed_rows, from_rows, from_status, newest
+from controllers.history.store import Store
+from controllers.history.thread import StoreThread
+from controllers.plans.alerting.book import Book, Policy, delivered, failed, hear, look, next_look_s, notices
+from controllers.plans.alerting.inbound import Heard, belongs
+from controllers.plans.alerting.incidents import Sight
+from controllers.plans.alerting.notices import Notice
+from controllers.plans.alerting.readings import ServiceFacts
+from controllers.runtime.interface import Key, Marker
+from crds.alert_policy import AlertPolicySpec
+from crds.alert_status import AlertPolicyStatus
+from kube.informer import Informer
+from kube.resources import ALERT_POLICIES, Object
+
+log = logging.getLogger(__name__)
+
+TICK_S: Final = 1.0
+SENDING_AT_ONCE: Final = 16
+OFF_LOOP_FROM: Final = 500
+"""A look at so many alerts takes longer than the loop should stand still."""
+
+Place = tuple[str, str]
+"""Namespace and name of a policy."""
+
+
+class Facts(Protocol):
+    """`controllers.alerting.facts.Observer`."""
+
+    async def facts(self, policy: Policy) -> list[ServiceFacts]: ...
+    def sight(self, policy: Policy, book: Book) -> Sight: ...
+
+
+@dataclass(slots=True)
+class Desk:
+    """One policy as the loop holds it."""
+
+    book: Book
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    due_s: float = 0.0
+    asked: bool = True
+    """Somebody waits for this look: it is shown, whatever came of it."""
+    sending: set[tuple[str, str]] = field(default_factory=set)
+    """Incident and receiver of the messages under way."""
+
+
+class NotReady(Exception):
+    """This operator does not lead, or has not read its memory yet."""
+
+
+class AlertDesk:
+    """`run` while leading; `hear` from the HTTP port; `book` for those who show it."""
+
+    def __init__(
+        self,
+        policies: Informer[Object],
+        facts: Facts,
+        store: StoreThread,
+        courier: Messenger,
+        queue: Marker,
+        system_namespace: str,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._policies, self._facts, self._store, self._courier = policies, facts, store, courier
+        self._queue, self._system, self._clock = queue, system_namespace, clock
+        self._desks: dict[Place, Desk] = {}
+        self._leads = False
+        self._news = asyncio.Event()
+        self._slots = asyncio.Semaphore(SENDING_AT_ONCE)
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def book(self, place: Place) -> Book | None:
+        """None before it was read."""
+        desk = self._desks.get(place)
+        return desk.book if desk else None
+
+    def books(self) -> Mapping[Place, Book]:
+        return {place: desk.book for place, desk in self._desks.items()}
+
+    def wake(self, place: Place) -> None:
+        """Look soon."""
+        if place in self._desks:
+            self._desks[place].due_s, self._desks[place].asked = 0.0, True
+        self._news.set()
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+    async def run(self) -> None:
+        """Until cancelled; what is being sent is cancelled with it."""
+        self._leads = True
+        try:
+            while True:
+                self._news.clear()
+                await self.round()
+                await self._pause()
+        finally:
+            self._leads = False
+            await self._stop()
+
+    async def round(self) -> None:
+        """A look at every policy that is due, and everything that is due to be sent."""
+        policies = dict(self._declared())
+        await self._forget(policies.keys())
+        for place, policy in policies.items():
+            desk = await self._desk(place, policy)
+            if self._clock() >= desk.due_s:
+                asked, desk.asked = desk.asked, False
+                await self._look(desk, policy)
+                if asked:
+                    self._show(policy)
+                desk.due_s = next_look_s(policy, desk.book, self._clock())
+            self._send(desk, policy)
+
+    def _declared(self) -> Iterable[tuple[Place, Policy]]:
+        for obj in self._policies.items():
+            meta = obj["metadata"]
+            if meta.get("deletionTimestamp"):
+                continue
+            try:
+                spec = AlertPolicySpec.model_validate(obj["spec"])
+            except ValidationError:
+                continue  # The reconciler says so in its status.
+            place = (meta["namespace"], meta["name"])
+            yield place, Policy(*place, spec)
+
+    async def _pause(self) -> None:
+        try:
+            async with asyncio.timeout(TICK_S):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+    async def _look(self, desk: Desk, policy: Policy) -> None:
+        facts = await self._facts.facts(policy)
+        async with desk.lock:
+            old, now_s = desk.book, self._clock()
+            sight = self._facts.sight(policy, old)
+            if len(old.alerts) < OFF_LOOP_FROM:
+                new = look(policy, old, facts, sight, now_s)
+            else:
+                new = await asyncio.to_thread(look, policy, old, facts, sight, now_s)
+            await self._keep(desk, policy, new)
+
+    # --- memory -----------------------------------------------------------------------------------------------------
+    async def _desk(self, place: Place, policy: Policy) -> Desk:
+        found = self._desks.get(place)
+        if found is None:
+            obj = self._policies.get(*place) or {}
+            status = AlertPolicyStatus.model_validate(obj.get("status") or {})
+            book = newest(await self._stored(place), from_status(policy, status))
+            found = self._desks[place] = Desk(book)
+        return found
+
+    async def _stored(self, place: Place) -> Book | None:
+        try:
+            found = await self._store.call(Store.alerts, _name(place))
+        except sqlite3.Error as error:
+            log.warning(
+                "What was known of AlertPolicy %s cannot be read: %s. Its status is gone by.", _name(place), error
+            )
+            return None
+        return None if found is None else from_rows(found[1], found[0])
+
+    async def _keep(self, desk: Desk, policy: Policy, new: Book) -> None:
+        """Write down, then hold, then show. A disk that refuses stops no page: the status remembers those, too."""
+        old = desk.book
+        if new is old:
+            return
+        try:
+            await self._write(policy, old, new)
+        except sqlite3.Error as error:
+            log.warning("AlertPolicy %s/%s was not written down: %s", policy.namespace, policy.name, error)
+        desk.book = new
+        self._show(policy)
+
+    def _show(self, policy: Policy) -> None:
+        self._queue.add(Key(ALERT_POLICIES.kind, policy.namespace, policy.name))
+
+    async def _write(self, policy: Policy, old: Book, new: Book) -> None:
+        rows, gone = changed_rows(old, new)
+        if rows or gone:
+            await self._store.call(Store.set_alerts, f"{policy.namespace}/{policy.name}", new.epoch, rows, gone)
+
+    async def _forget(self, there: Iterable[Place]) -> None:
+        for place in self._desks.keys() - set(there):
+            if self._policies.get(*place) is None:
+                del self._desks[place]
+                try:
+                    await self._store.call(Store.forget_alerts, _name(place))
+                except sqlite3.Error as error:
+                    log.warning("What was known of AlertPolicy %s was not removed: %s", _name(place), error)
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+    def _send(self, desk: Desk, policy: Policy) -> None:
+        for notice in notices(policy, desk.book, self._clock()):
+            if notice.place not in desk.sending:
+                desk.sending.add(notice.place)
+                task = asyncio.create_task(self._deliver(desk, policy, notice), name=f"notice {notice.incident.id}")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _deliver(self, desk: Desk, policy: Policy, notice: Notice) -> None:
+        try:
+            async with self._slots:
+                error: DeliveryFailed | None = None
+                try:
+                    await self._courier.send(notice, policy)
+                except DeliveryFailed as caught:
+                    error = caught
+            async with desk.lock:
+                await self._keep(desk, policy, _after(desk.book, notice, error, self._clock()))
+        finally:
+            desk.sending.discard(notice.place)
+        place = f"{policy.namespace}/{policy.name}"
+        if error is None:
+            log.info(
+                "%s: '%s' was told of incident %s: %s.", place, notice.receiver.name, notice.incident.id, notice.reason
+            )
+        else:
+            log.warning(
+                "%s: '%s' was not told of incident %s: %s", place, notice.receiver.name, notice.incident.id, error
+            )
+
+    async def _stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._courier.close()
+
+    # --- Alertmanagers ----------------------------------------------------------------------------------------------
+    async def hear(self, heard: list[Heard]) -> int:
+        """Take alerts in and write them down; how many belong to a policy.
+
+        Raises: NotReady, TooManyAlerts, sqlite3.Error.
+        """
+        if not self._leads:
+            raise NotReady("This operator does not lead.")
+        taken: set[str] = set()
+        for place, policy in list(self._declared()):
+            mine = [one for one in heard if belongs(one, policy.spec, policy.namespace, self._system)]
+            if not mine:
+                continue
+            desk = await self._desk(place, policy)
+            async with desk.lock:
+                new = hear(desk.book, mine, self._clock())
+                await self._write(policy, desk.book, new)
+                desk.book = new
+            taken |= {one.fingerprint for one in mine}
+            self.wake(place)
+        return len(taken)
+
+
+def _after(book: Book, notice: Notice, error: DeliveryFailed | None, now_s: float) -> Book:
+    if error is None:
+        return delivered(book, notice, now_s)
+    return failed(book, notice, str(error), now_s, error.retry_after_s)
+
+
+def _name(place: Place) -> str:
+    return f"{place[0]}/{place[1]}"

@@ -1,0 +1,127 @@
+"""A policy's book as rows of the leader's store, and as much of it as its status holds.
+
+The store is the whole memory of the operator that led. Another operator, whose store knows nothing or something older,
+begins with the status: which incidents were told to whom. The higher epoch is the newer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final
+
+from pydantic import TypeAdapter, ValidationError
+
+from controllers.plans.alerting.alerts import ALERTNAME, Alert, State
+from controllers.plans.alerting.book import Book, Policy
+from controllers.plans.alerting.incidents import Delivery, Incident
+from controllers.plans.alerting.topology import Part
+from crds.alert_status import AlertPolicyStatus, AlertShown, IncidentShown
+
+log = logging.getLogger(__name__)
+
+ALERT: Final = "alert"
+INCIDENT: Final = "incident"
+_ALERTS: Final = TypeAdapter(Alert)
+_INCIDENTS: Final = TypeAdapter(Incident)
+
+Row = tuple[str, str, str]
+"""Kind, id, JSON."""
+
+
+def changed_rows(old: Book, new: Book) -> tuple[list[Row], list[tuple[str, str]]]:
+    """What to write, and what to delete (kind, id)."""
+    rows = [
+        (ALERT, id_, _ALERTS.dump_json(one).decode())
+        for id_, one in new.alerts.items()
+        if old.alerts.get(id_) is not one
+    ]
+    rows += [
+        (INCIDENT, id_, _INCIDENTS.dump_json(one).decode())
+        for id_, one in new.incidents.items()
+        if old.incidents.get(id_) is not one
+    ]
+    gone = [(ALERT, id_) for id_ in old.alerts.keys() - new.alerts.keys()]
+    return rows, gone + [(INCIDENT, id_) for id_ in old.incidents.keys() - new.incidents.keys()]
+
+
+def from_rows(rows: Sequence[Row], epoch: int) -> Book:
+    """Rows of another release that are not understood are left out, with a warning."""
+    alerts: dict[str, Alert] = {}
+    incidents: dict[str, Incident] = {}
+    for kind, id_, line in rows:
+        try:
+            if kind == ALERT:
+                alerts[id_] = _ALERTS.validate_json(line)
+            else:
+                incidents[id_] = _INCIDENTS.validate_json(line)
+        except ValidationError as error:
+            log.warning("The %s '%s' of an earlier release is not understood and left out: %s", kind, id_, error)
+    return Book(alerts, incidents, epoch=epoch)
+
+
+def from_status(policy: Policy, status: AlertPolicyStatus) -> Book:
+    """What the status tells: enough to page nobody twice."""
+    alerts = {one.fingerprint: _alert(policy, one) for one in status.alerts or ()}
+    members: dict[str, set[str]] = {}
+    for print_, alert in alerts.items():
+        members.setdefault(alert.incident or "", set()).add(print_)
+    incidents = {one.id: _incident(one, frozenset(members.get(one.id, ()))) for one in status.incidents or ()}
+    return Book(alerts, incidents, epoch=status.epoch or 0)
+
+
+def _alert(policy: Policy, shown: AlertShown) -> Alert:
+    firing = shown.state != State.PENDING
+    since_s = _seconds(shown.since)
+    return Alert(
+        fingerprint=shown.fingerprint,
+        labels=shown.labels or {ALERTNAME: shown.rule},
+        severity=shown.severity,
+        state=State.FIRING if firing else State.PENDING,
+        since_s=since_s,
+        message=shown.message,
+        penalty=1.0 if firing else 0.0,
+        penalty_s=since_s,
+        flapping=shown.state == "flapping",
+        external=bool(shown.external),
+        heard_s=since_s if shown.external else 0.0,
+        incident=shown.incident,
+        rule=shown.rule if any(one.name == shown.rule for one in policy.spec.alert_rules or ()) else None,
+    )
+
+
+def _incident(shown: IncidentShown, members: frozenset[str]) -> Incident:
+    kind, _, name = shown.root.partition("/")
+    deliveries = {
+        one.receiver: Delivery(
+            one.receiver,
+            one.said,
+            one.digest,
+            one.severity,
+            _seconds(one.time) if one.time else 0.0,
+            attempts=one.attempts,
+            error=one.error,
+        )
+        for one in shown.deliveries or ()
+    }
+    return Incident(
+        shown.id,
+        Part(kind, name),
+        _seconds(shown.opened),
+        members,
+        shown.severity,
+        tuple(shown.causes or ()),
+        tuple((shown.group or {}).items()),
+        _seconds(shown.resolved) if shown.resolved else None,
+        deliveries,
+    )
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def newest(stored: Book | None, shown: Book) -> Book:
+    """The one that knows more."""
+    return stored if stored is not None and stored.epoch >= shown.epoch else shown

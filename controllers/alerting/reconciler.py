@@ -1,0 +1,196 @@
+"""Writes what the desk knows: the status of a policy, its Events, and its rules for Prometheus where asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import yaml
+from pydantic import ValidationError
+
+from controllers.alerting.desk import AlertDesk, Place
+from controllers.alerting.facts import Observer
+from controllers.alerting.past import Past
+from controllers.announce import announce
+from controllers.apply import Applier, merge_conditions
+from controllers.plans.alerting import rule_files, status
+from controllers.plans.alerting.book import Book, Policy
+from controllers.runtime.interface import Key, Outcome
+from crds.alert_policy import AlertPolicySpec
+from crds.conditions import READY, STALLED
+from crds.contract import API_VERSION, LABEL_MANAGED_BY, LABEL_POLICY, MANAGED_BY
+from kube.api import Api
+from kube.errors import NotFound
+from kube.events import Recorder
+from kube.informer import Informer
+from kube.resources import ALERT_POLICIES, CONFIG_MAPS, PROMETHEUS_RULES, Object, Resource
+
+KIND: Final = ALERT_POLICIES.kind
+RULE_FILE: Final = "rules.yaml"
+LOOK_AGAIN: Final = timedelta(minutes=5)
+"""Whether written rules still stand, and in which kind, is looked at again after this: no cache follows them."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Exported:
+    """Rules as they were last written."""
+
+    groups: Mapping[str, Any]
+    at: datetime
+    where: str
+
+
+class AlertPolicyReconciler:
+    """Needs the desk to have looked; before that it writes nothing."""
+
+    kind = KIND
+
+    def __init__(
+        self,
+        client: Api,
+        policies: Informer[Object],
+        desk: AlertDesk,
+        observer: Observer,
+        past: Past,
+        applier: Applier,
+        recorder: Recorder,
+        *,
+        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._client, self._policies = client, policies
+        self._desk, self._observer, self._past = desk, observer, past
+        self._applier, self._recorder, self._wall_clock = applier, recorder, wall_clock
+        self._said: dict[Place, Book] = {}
+        self._exported: dict[Place, _Exported] = {}
+
+    async def reconcile(self, key: Key) -> Outcome:
+        obj = self._policies.get(key.namespace, key.name)
+        place = (key.namespace or "", key.name)
+        if obj is None or obj["metadata"].get("deletionTimestamp"):
+            self._applier.forget(KIND, key.namespace, key.name)
+            self._said.pop(place, None)
+            self._exported.pop(place, None)
+            self._desk.wake(place)
+            return Outcome()
+        try:
+            policy = Policy(*place, AlertPolicySpec.model_validate(obj["spec"]))
+        except ValidationError as error:
+            await self._misread(obj, error)
+            return Outcome()
+        if (obj.get("status") or {}).get("observedGeneration") != obj["metadata"].get("generation"):
+            self._desk.wake(place)
+        book = self._desk.book(place)
+        if book is not None:
+            exported = await self._export(obj, policy)
+            await self._write(obj, policy, book, exported)
+        return Outcome()
+
+    async def _write(self, obj: Object, policy: Policy, book: Book, exported: str | None) -> None:
+        meta, observed = obj["metadata"], obj.get("status") or {}
+        found = status.troubles(policy, self._observer.missing(policy), book, self._past.trouble)
+        said = status.conditions(found, policy, len(self._observer.services(policy)))
+        generation = int(meta.get("generation", 0))
+        merged = merge_conditions(observed.get("conditions"), said, now=self._wall_clock(), generation=generation)
+        wanted = status.fields(policy, book) | {"observedGeneration": generation, "conditions": merged}
+        if exported:
+            wanted["exported"] = exported
+        await self._applier.status(ALERT_POLICIES, obj, wanted, observed)
+        announce(self._recorder, obj, observed.get("conditions"), said)
+        self._tell(obj, (policy.namespace, policy.name), book)
+
+    def _tell(self, obj: Object, place: Place, book: Book) -> None:
+        for one in status.news(self._said.get(place), book):
+            record = self._recorder.warning if one.warning else self._recorder.normal
+            record(obj, one.reason, one.message)
+        self._said[place] = book
+
+    async def _misread(self, obj: Object, error: ValidationError) -> None:
+        """Stored under another release's rules."""
+        first = error.errors()[0]
+        message = f"spec.{'.'.join(map(str, first['loc']))}: {first['msg']}. Apply it anew."
+        said = [
+            {"type": type_, "status": value, "reason": "NotUnderstood", "message": message}
+            for type_, value in ((READY, "False"), (STALLED, "True"))
+        ]
+        observed = obj.get("status") or {}
+        generation = int(obj["metadata"].get("generation", 0))
+        merged = merge_conditions(observed.get("conditions"), said, now=self._wall_clock(), generation=generation)
+        await self._applier.status(ALERT_POLICIES, obj, {"conditions": merged}, observed)
+
+    # --- rules for Prometheus ---------------------------------------------------------------------------------------
+    async def _export(self, obj: Object, policy: Policy) -> str | None:
+        """Where the rules lie; None where none are asked for."""
+        place, said = (policy.namespace, policy.name), (obj.get("status") or {}).get("exported")
+        if not policy.spec.export or not policy.spec.alert_rules:
+            written = self._exported.pop(place, None)
+            for resource in (PROMETHEUS_RULES, CONFIG_MAPS) if said or written else ():
+                await self._remove(resource, policy)
+            return None
+        groups = rule_files.groups(*place, policy.spec, self._budgets(policy))
+        known, now = self._exported.get(place), self._wall_clock()
+        if known is None or known.groups != groups or now - known.at >= LOOK_AGAIN:
+            known = self._exported[place] = _Exported(groups, now, await self._write_rules(obj, policy, groups))
+        return known.where
+
+    def _budgets(self, policy: Policy) -> Mapping[str, Any]:
+        found = {one["metadata"]["name"]: self._observer.budget(one) for one in self._observer.services(policy)}
+        return {name: budget for name, budget in found.items() if budget is not None}
+
+    async def _write_rules(self, obj: Object, policy: Policy, groups: Mapping[str, Any]) -> str:
+        """A PrometheusRule where that kind is known, else a ConfigMap with a rule file; never both."""
+        name = rules_name(policy.name)
+        try:
+            await self._ensure(child(obj, PROMETHEUS_RULES, {"spec": groups}), PROMETHEUS_RULES)
+        except NotFound:
+            text = yaml.safe_dump(groups, sort_keys=False, width=1000)
+            await self._ensure(child(obj, CONFIG_MAPS, {"data": {RULE_FILE: text}}), CONFIG_MAPS)
+            return f"ConfigMap/{name}"
+        await self._remove(CONFIG_MAPS, policy)
+        return f"PrometheusRule/{name}"
+
+    async def _ensure(self, wanted: Object, resource: Resource) -> None:
+        meta = wanted["metadata"]
+        await self._applier.ensure(wanted, await self._get(resource, meta["namespace"], meta["name"]))
+
+    async def _get(self, resource: Resource, namespace: str, name: str) -> Object | None:
+        try:
+            return await self._client.get(resource, namespace, name)
+        except NotFound:
+            return None
+
+    async def _remove(self, resource: Resource, policy: Policy) -> None:
+        """Only what the operator wrote."""
+        held = await self._get(resource, policy.namespace, rules_name(policy.name))
+        if held is not None and (held["metadata"].get("labels") or {}).get(LABEL_MANAGED_BY) == MANAGED_BY:
+            await self._applier.delete(resource, held)
+
+
+def rules_name(policy: str) -> str:
+    """Of the object with a policy's rules."""
+    return f"foretide-alerts-{policy}"
+
+
+def child(obj: Object, resource: Resource, content: Mapping[str, Any]) -> Object:
+    """It goes with its policy."""
+    meta = obj["metadata"]
+    owner = {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "name": meta["name"],
+        "uid": meta["uid"],
+        "controller": True,
+        "blockOwnerDeletion": False,
+    }
+    return {
+        "apiVersion": resource.api_version,
+        "kind": resource.kind,
+        "metadata": {
+            "name": rules_name(meta["name"]),
+            "namespace": meta["namespace"],
+            "labels": {LABEL_MANAGED_BY: MANAGED_BY, LABEL_POLICY: meta["name"]},
+            "ownerReferences": [owner],
+        },
+        **content,
+    }

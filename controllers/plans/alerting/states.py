@@ -1,0 +1,102 @@
+"""The life of an alert: pending until it has lasted, firing until it has been over for a while.
+
+An alert that comes and goes is held: each firing adds to a penalty that halves with time, and above a limit the alert
+fires on until the penalty has worn off. A number that is missing changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final
+
+from controllers.plans.alerting.alerts import Alert, State
+
+REMEMBERED_S: Final = 4 * 3600.0
+"""A resolved alert is kept so long, for its penalty and for those who come late to look."""
+EXTERNAL_LOST_S: Final = 24 * 3600.0
+"""An Alertmanager that says nothing for so long has forgotten the alert or is gone."""
+_MOST_PENALTY: Final = 2.0
+"""Times the limit: what is held longest is held for twice `within`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Of one rule and its policy."""
+
+    for_s: float = 0.0
+    keep_s: float = 0.0
+    flap_firings: int = 3
+    flap_within_s: float = 1800.0
+
+
+def advance(alert: Alert, broken: bool | None, message: str, timing: Timing, now_s: float) -> Alert | None:
+    """The alert after a look; None when it is to be forgotten. A new alert comes in as RESOLVED."""
+    alert = _lost(alert, now_s)
+    if alert.external:
+        broken = True
+    if broken is None:
+        return alert
+    if broken:
+        return _broken(alert, message, timing, now_s)
+    return _well(alert, timing, now_s)
+
+
+def _lost(alert: Alert, now_s: float) -> Alert:
+    if alert.external and now_s - alert.heard_s > EXTERNAL_LOST_S:
+        return replace(alert, external=False)
+    return alert
+
+
+def _broken(alert: Alert, message: str, timing: Timing, now_s: float) -> Alert:
+    match alert.state:
+        case State.FIRING:
+            return alert if alert.quiet_since_s is None else replace(alert, quiet_since_s=None)
+        case State.PENDING:
+            waited = now_s - alert.since_s >= timing.for_s or alert.external
+            return _fire(alert, message, timing, now_s) if waited else alert
+        case State.RESOLVED if timing.for_s <= 0 or alert.external:
+            return _fire(alert, message, timing, now_s)
+    return replace(alert, state=State.PENDING, since_s=now_s, message=message)
+
+
+def _fire(alert: Alert, message: str, timing: Timing, now_s: float) -> Alert:
+    penalty = min(decayed(alert, timing, now_s) + 1.0, _MOST_PENALTY * timing.flap_firings)
+    return replace(
+        alert,
+        state=State.FIRING,
+        since_s=now_s,
+        message=message,
+        quiet_since_s=None,
+        penalty=penalty,
+        penalty_s=now_s,
+        # The decay of the first firings while the last ones came must not keep it below the limit.
+        flapping=penalty > timing.flap_firings - 1.0,
+    )
+
+
+def _well(alert: Alert, timing: Timing, now_s: float) -> Alert | None:
+    match alert.state:
+        case State.FIRING if alert.quiet_since_s is None:
+            alert = replace(alert, quiet_since_s=now_s)
+        case State.PENDING:
+            return replace(alert, state=State.RESOLVED, since_s=now_s) if alert.penalty > 0 else None
+        case State.RESOLVED:
+            return alert if alert.penalty > 0 and now_s - alert.since_s < REMEMBERED_S else None
+    if alert.state is State.FIRING and now_s - (alert.quiet_since_s or now_s) >= hold_s(alert, timing):
+        return replace(alert, state=State.RESOLVED, since_s=now_s, quiet_since_s=None, flapping=False)
+    return alert
+
+
+def decayed(alert: Alert, timing: Timing, now_s: float) -> float:
+    """The penalty of now."""
+    age_s = max(0.0, now_s - alert.penalty_s)
+    return alert.penalty * float(2.0 ** (-age_s / timing.flap_within_s))
+
+
+def hold_s(alert: Alert, timing: Timing) -> float:
+    """How long it must be over: longer for one that flaps, until half of the limit is left of its penalty."""
+    if not alert.flapping:
+        return timing.keep_s
+    halvings = math.log2(max(alert.penalty / (timing.flap_firings / 2.0), 1.0))
+    return max(timing.keep_s, timing.flap_within_s * max(halvings, 0.25))

@@ -1,0 +1,257 @@
+"""The whole controller: services in trouble, receivers that take or refuse, operators that come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controllers.settings import Settings
+from crds.contract import OPERATOR_PATH_ALERTS
+from kube.resources import ALERT_POLICIES, CONFIG_MAPS, PROMETHEUS_RULES
+from tests.controllers.alerting.receivers import Receiver, receiving
+from tests.controllers.alerting.world import World
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path / "history.sqlite")
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as it:
+        yield it
+
+
+def hook(receiver: Receiver, **fields: Any) -> dict[str, Any]:
+    return {"name": "hook", "webhook": {"url": receiver.url}} | fields
+
+
+async def test_a_service_in_trouble_is_one_page_and_one_word_that_it_is_over(world: World, receiver: Receiver) -> None:
+    world.service(servable=False)
+    world.policy(hook(receiver))
+    async with world.operator():
+        await eventually(lambda: receiver.told, "a page")
+        await eventually(lambda: world.status().get("firing") == 1 and world.status()["undelivered"] == 0, "it shows")
+        (incident,) = world.status()["incidents"]
+        assert incident["deliveries"][0] | {"time": "", "digest": ""} == {
+            "receiver": "hook", "attempts": 0, "said": "firing", "severity": "P0", "time": "", "digest": "",
+        }  # fmt: skip
+        assert world.reasons() == {"Ready": "Watching"}
+        world.service(servable=True)
+        await eventually(lambda: len(receiver.came) == 2, "it is over")
+        await eventually(lambda: world.status().get("openIncidents") == 0, "no incident is open")
+    assert receiver.told == [("firing", incident["id"]), ("resolved", incident["id"])]
+
+
+@pytest.mark.parametrize("same_disk", [True, False])
+async def test_another_operator_goes_on_where_the_first_was_stopped(
+    world: World, receiver: Receiver, same_disk: bool, tmp_path: Path
+) -> None:
+    world.service(servable=False)
+    world.policy(hook(receiver))
+    async with world.operator():
+        await eventually(lambda: world.deliveries(), "it was told")
+    incident = world.status()["incidents"][0]["id"]
+    async with world.operator(None if same_disk else tmp_path / "another.sqlite") as second:
+        await eventually(lambda: second.metrics._desk.books(), "the second operator looked")
+        world.service(servable=True)
+        await eventually(lambda: len(receiver.came) == 2, "it is over")
+    assert receiver.told == [("firing", incident), ("resolved", incident)]
+
+
+async def test_an_operator_that_is_stopped_while_it_sends_sends_again_under_the_same_key(
+    world: World, receiver: Receiver
+) -> None:
+    receiver.gate = asyncio.Event()
+    world.service(servable=False)
+    world.policy(hook(receiver))
+    async with world.operator():
+        await eventually(lambda: receiver.requests, "the message is under way")
+    receiver.gate.set()
+    async with world.operator():
+        await eventually(lambda: len(receiver.requests) == 2 and world.status().get("undelivered") == 0, "told again")
+    keys = {one["Idempotency-Key"] for one in receiver.requests}
+    assert len(keys) == 1
+    assert len(set(receiver.told)) == 1
+
+
+async def test_a_receiver_that_refuses_is_shown_and_told_when_it_takes_again(world: World, receiver: Receiver) -> None:
+    receiver.status = 503
+    world.service(servable=False)
+    world.policy(hook(receiver))
+    async with world.operator():
+        await eventually(lambda: world.reasons().get("Stalled") == "NotDelivered", "it says so")
+        assert "answered 503" in world.status()["conditions"][0]["message"]
+        assert world.status()["undelivered"] == 1
+        receiver.status = 200
+        await eventually(lambda: receiver.told, "it is told")
+        await eventually(lambda: world.reasons() == {"Ready": "Watching"}, "it is well again")
+
+
+async def test_two_policies_and_a_slow_receiver_do_not_wait_for_each_other(world: World, receiver: Receiver) -> None:
+    receiver.gate = asyncio.Event()
+    world.service(servable=False)
+    world.policy(hook(receiver))
+    async with receiving() as quick:
+        world.policy(hook(quick), name="other")
+        async with world.operator():
+            await eventually(lambda: quick.told and receiver.requests, "the quick one is told")
+            assert not receiver.came
+
+
+# --- secrets and addresses ------------------------------------------------------------------------------------------
+async def said(world: World) -> str:
+    await eventually(lambda: world.deliveries(), "a try")
+    (delivery,) = world.deliveries()
+    assert "said" not in delivery
+    return str(delivery["error"])
+
+
+async def test_urls_and_tokens_come_from_labelled_secrets(world: World, receiver: Receiver) -> None:
+    world.secret("mine", url=receiver.url, token="t0ken")
+    key = {"name": "mine"}
+    world.service(servable=False)
+    world.policy(
+        {"name": "hook", "webhook": {"urlSecret": key | {"key": "url"}, "tokenSecret": key | {"key": "token"}}}
+    )
+    async with world.operator():
+        await eventually(lambda: receiver.told, "a page")
+    assert receiver.requests[0]["Authorization"] == "Bearer t0ken"
+
+
+@pytest.mark.parametrize(
+    ("secret", "says"),
+    [
+        (None, "is not in namespace 'demo'"),
+        ({"labelled": False, "url": "http://127.0.0.1:1/"}, "has no label foretide.dev/alert-receiver=true"),
+        ({"other": "x"}, "has no entry 'url'"),
+        ({"url": "ftp://x"}, "not http://host"),
+    ],
+)
+async def test_a_secret_that_cannot_be_used_is_named(world: World, secret: dict[str, Any] | None, says: str) -> None:
+    if secret is not None:
+        world.secret("mine", **secret)
+    world.service(servable=False)
+    world.policy({"name": "hook", "webhook": {"urlSecret": {"name": "mine", "key": "url"}}})
+    async with world.operator():
+        assert says in await said(world)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "169.254.169.254", "[::1]", "0x7f000001"])
+async def test_a_receiver_inside_is_refused_unless_it_is_allowed(world: World, receiver: Receiver, host: str) -> None:
+    world.settings = Settings()
+    world.service(servable=False)
+    world.policy({"name": "hook", "webhook": {"url": f"http://{host}:{receiver.port}/secret-path"}})
+    async with world.operator():
+        error = await said(world)
+    assert "is not a public address" in error
+    assert "alerting.allowPrivateNetworks" in error
+    assert "secret-path" not in error
+    assert not receiver.requests
+
+
+async def test_a_redirect_is_not_followed(world: World, receiver: Receiver) -> None:
+    receiver.status, receiver.headers = 307, {"Location": "http://169.254.169.254/latest"}
+    world.service(servable=False)
+    world.policy(hook(receiver))
+    async with world.operator():
+        assert "redirects (307), which is not followed" in await said(world)
+
+
+async def test_a_name_that_changes_its_address_between_two_messages_is_refused_at_the_second(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses = ["127.0.0.1"]
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: [(2, 1, 6, "", (addresses[-1], receiver.port))])
+    world.service(servable=False)
+    world.policy({"name": "hook", "webhook": {"url": f"http://rebind.example:{receiver.port}/"}})
+    async with world.operator():
+        await eventually(lambda: receiver.told, "the first is taken")
+        addresses.append("169.254.169.254")
+        world.service(servable=True)
+        await eventually(lambda: any("error" in one for one in world.deliveries()), "the second is refused")
+    assert "169.254.169.254, which is not a public address" in world.deliveries()[0]["error"]
+
+
+# --- Alertmanagers --------------------------------------------------------------------------------------------------
+def message(status: str, *names: str) -> bytes:
+    alerts = [{"status": status, "labels": {"alertname": name, "namespace": "demo"}} for name in names]
+    return json.dumps({"version": "4", "alerts": alerts}).encode()
+
+
+def names_in(receiver: Receiver) -> set[str]:
+    return {one["labels"]["alertname"] for body in receiver.came for one in body["alerts"]}
+
+
+async def test_an_alertmanager_needs_the_token_and_is_answered_after_its_alerts_were_written_down(
+    world: World, receiver: Receiver
+) -> None:
+    world.secret("token", namespace="foretide-system", token="right")
+    world.policy(hook(receiver), receive={"matchers": []})
+    right = {"Authorization": "Bearer right"}
+    async with world.operator() as wired:
+        (it,) = wired.hooks
+        assert it.path == OPERATOR_PATH_ALERTS
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic right"}):
+            assert (await it.answer(headers, message("firing", "Disk"))).status == 401
+        assert (await it.answer(right, b"nonsense")).status == 400
+        answer = await it.answer(right, message("firing", "Disk", "Fan"))
+        assert (answer.status, answer.text) == (200, "2\n")
+    # Nothing was told yet, perhaps; what was taken is not lost.
+    async with world.operator() as wired:
+        await eventually(lambda: names_in(receiver) == {"Disk", "Fan"}, "both are told")
+        (it,) = wired.hooks
+        assert (await it.answer(right, message("resolved", "Disk", "Fan"))).status == 200
+        await eventually(lambda: receiver.told[-1][0] == "resolved", "both are over")
+    assert (await it.answer(right, message("firing", "Disk"))).status == 503, "an operator that does not lead"
+
+
+async def test_nobody_may_send_alerts_unless_a_token_is_named(world: World) -> None:
+    world.settings = Settings()
+    async with world.operator() as wired:
+        (it,) = wired.hooks
+        assert (await it.answer({"Authorization": "Bearer "}, message("firing", "x"))).status == 403
+
+
+# --- rules for Prometheus -------------------------------------------------------------------------------------------
+async def test_rules_are_written_where_asked_for_and_taken_away_again(world: World) -> None:
+    world.service()
+    world.policy(export=True)
+    name = "foretide-alerts-watch"
+    async with world.operator():
+        await eventually(lambda: world.status().get("exported"), "they are written")
+        assert world.status()["exported"] == f"PrometheusRule/{name}"
+        rule = world.api.now(PROMETHEUS_RULES, "demo", name)
+        assert rule is not None
+        assert rule["spec"]["groups"][0]["rules"][0]["alert"] == "down"
+        world.policy(export=False)
+        await eventually(lambda: world.api.now(PROMETHEUS_RULES, "demo", name) is None, "they are gone")
+        assert world.api.now(CONFIG_MAPS, "demo", name) is None
+
+
+async def test_a_service_that_does_not_exist_is_named(world: World) -> None:
+    world.policy(services=["chatt"])
+    async with world.operator():
+        await eventually(lambda: world.reasons().get("Stalled") == "ServiceNotFound", "it says so")
+        world.service("chatt")
+        world.policy(services=["chatt"], interval="6s")
+        await eventually(lambda: world.reasons() == {"Ready": "Watching"}, "it is well again")
+
+
+async def test_a_quiet_policy_writes_nothing(world: World, receiver: Receiver) -> None:
+    world.service()
+    world.policy(hook(receiver))
+    async with world.operator():
+        await eventually(lambda: world.status().get("observedGeneration"), "it shows")
+    writes = world.api.writes
+    async with world.operator() as wired:
+        await eventually(lambda: wired.metrics._desk.books(), "the second operator looked")
+        assert world.api.writes == writes
+    assert world.api.now(ALERT_POLICIES, "demo", "watch") is not None

@@ -1,0 +1,302 @@
+"""A policy over time: what is told, once, and in which words."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from controllers.alerting.memory import changed_rows, from_rows, from_status, newest
+from controllers.plans.alerting import payloads, status
+from controllers.plans.alerting.book import Book, Policy, TooManyAlerts, delivered, failed, hear, look, notices
+from controllers.plans.alerting.inbound import MessageRefused, belongs, read
+from controllers.plans.alerting.notices import Notice
+from crds.alert_policy import Metric
+from crds.alert_status import AlertPolicyStatus
+from tests.plans.alerting.build import DOWN, HOOK, facts, fleet, policy, sight, spec
+
+
+class Life:
+    """A policy that is looked at again and again; a receiver takes what is due unless it is broken."""
+
+    def __init__(self, asked: Policy, book: Book | None = None) -> None:
+        self.policy, self.book, self.sight = asked, book or Book(), sight(fleet())
+        self.sent: list[tuple[float, str, str, str]] = []
+        self.works = True
+
+    def at(self, now_s: float, *down: str) -> list[Notice]:
+        known = [facts(f"s{n}", gauges={Metric.UNSERVABLE: float(f"s{n}" in down)}) for n in range(4)]
+        self.book = look(self.policy, self.book, known, self.sight, now_s)
+        found = notices(self.policy, self.book, now_s)
+        for one in found:
+            if self.works:
+                self.book = delivered(self.book, one, now_s)
+                self.sent.append((now_s, one.receiver.name, one.status, one.reason))
+            else:
+                self.book = failed(self.book, one, "503", now_s)
+        return found
+
+    @property
+    def pages(self) -> list[tuple[float, str, str]]:
+        return [(at_s, name, said) for at_s, name, said, reason in self.sent]
+
+
+def test_one_incident_is_one_page_and_one_word_that_it_is_over() -> None:
+    life = Life(policy())
+    for now_s in range(0, 600, 15):
+        life.at(now_s, *(("s0",) if 30 <= now_s < 300 else ()))
+    assert life.pages == [(45, "hook", "firing"), (300, "hook", "resolved")]
+    assert not life.book.incidents
+
+
+def test_looking_again_at_the_same_changes_nothing() -> None:
+    life = Life(policy())
+    for now_s in (0, 15, 30):
+        life.at(now_s, "s0")
+    before = life.book
+    life.at(45, "s0")
+    assert life.book is before
+
+
+def test_alerts_that_come_later_join_and_are_told_once_an_interval() -> None:
+    life = Life(policy(grouping={"by": ["incident"], "wait": "1s", "interval": "5m", "repeat": "4h"}))
+    for now_s in range(0, 900, 15):
+        life.at(now_s, "s0", *(["s1", "s2", "s3"] if now_s >= 60 else []))
+    (first, again) = life.sent
+    assert first == (15, "hook", "firing", "it is new")
+    assert again[0] >= 315
+    assert again[3] == "other alerts belong to it now"
+    assert len(life.book.incidents) == 1
+    assert "gateway" in str(next(iter(life.book.incidents.values())).root)
+
+
+def test_a_cause_that_shows_itself_after_its_consequences_opens_no_second_incident() -> None:
+    life = Life(policy(receive={"matchers": []}))
+    for now_s in (0, 15, 30):
+        life.at(now_s, "s0")
+    node = read(message(labels={"alertname": "NodeDown", "node": "n0", "severity": "critical"}))
+    life.book = hear(life.book, node, 40.0)
+    life.at(45, "s0")
+    assert len(life.sent) == 1
+    assert len(life.book.incidents) == 1
+    (incident,) = life.book.incidents.values()
+    assert len(incident.members) == 2
+
+
+def test_it_is_told_at_once_when_it_got_worse_and_to_those_who_were_not_told_before() -> None:
+    slow = {"name": "slow", "severity": "P2", "metric": "workersMissing", "threshold": {"above": "0"}}
+    others = [HOOK, {"name": "pager", "webhook": {"url": "https://pager.example"}}]
+    routes = [{"severity": "P2", "receivers": ["hook"]}, {"severity": "P0", "receivers": ["pager", "hook"]}]
+    life = Life(policy(DOWN, slow, receivers=others, routes=routes))
+    for now_s, down in ((0, 0.0), (15, 0.0), (30, 1.0)):
+        known = [facts("s0", gauges={Metric.UNSERVABLE: down, Metric.WORKERS_MISSING: 1.0})]
+        life.book = look(life.policy, life.book, known, life.sight, now_s)
+        for one in notices(life.policy, life.book, now_s):
+            life.book = delivered(life.book, one, now_s)
+            life.sent.append((now_s, one.receiver.name, one.status, one.reason))
+    assert life.sent == [
+        (15, "hook", "firing", "it is new"),
+        (30, "pager", "firing", "it is new"),
+        (30, "hook", "firing", "it is P0 now, P2 before"),
+    ]
+
+
+def test_a_receiver_that_is_away_is_tried_with_growing_patience_and_told_once_it_is_back() -> None:
+    life = Life(policy())
+    life.works = False
+    tries = [now_s for now_s in range(0, 400) if life.at(now_s, "s0")]
+    assert tries == [1, 2, 4, 8, 16, 32, 64, 128, 256]
+    (incident,) = life.book.incidents.values()
+    assert incident.deliveries["hook"].attempts == 9
+    assert [one.reason for one in status.troubles(life.policy, [], life.book, None)] == ["NotDelivered"]
+    life.works = True
+    for now_s in range(400, 700):
+        life.at(now_s, "s0")
+    assert [said for _, _, said in life.pages] == ["firing"]
+    assert status.troubles(life.policy, [], life.book, None) == []
+
+
+def test_silences_hold_while_they_last_and_a_page_follows_when_they_end() -> None:
+    silence = {
+        "name": "night",
+        "matchers": [{"label": "service", "value": "s*"}],
+        "starts": "1970-01-01T00:00:00Z",
+        "ends": "1970-01-01T00:02:00Z",
+    }
+    life = Life(policy(silences=[silence]))
+    for now_s in range(0, 180, 15):
+        life.at(now_s, "s0")
+    assert life.pages == [(120, "hook", "firing")]
+
+
+def test_an_inhibited_alert_is_not_told_and_a_source_never_inhibits_itself() -> None:
+    minor = {"name": "minor", "severity": "P2", "metric": "workersMissing", "threshold": {"above": "0"}}
+    rule = {
+        "source": [{"label": "severity", "value": "P0"}],
+        "target": [{"label": "alertname", "value": "*"}],
+        "equal": ["service"],
+    }
+    life = Life(policy(DOWN, minor, inhibitions=[rule]))
+    known = [facts("s0", gauges={Metric.UNSERVABLE: 1.0, Metric.WORKERS_MISSING: 1.0})]
+    known += [facts("s1", gauges={Metric.UNSERVABLE: 0.0, Metric.WORKERS_MISSING: 1.0})]
+    for now_s in (0.0, 15.0):
+        life.book = look(life.policy, life.book, known, life.sight, now_s)
+    assert list(life.book.muted.values()) == ["inhibited by down"]
+    told = [{one.labels["alertname"] for one in notice.alerts} for notice in notices(life.policy, life.book, 15.0)]
+    assert sorted(map(sorted, told)) == [["down"], ["minor"]] or told == [{"down", "minor"}]
+
+
+def test_grouping_by_labels_makes_a_group_of_each_value_and_consequences_follow_their_cause() -> None:
+    by_service = {"by": ["service"], "wait": "1s"}
+    life = Life(policy(grouping=by_service, receive={"matchers": []}))
+    node = message(labels={"alertname": "NodeDown", "node": "n0", "severity": "critical"})
+    life.book = hear(life.book, read(node), 0.0)
+    for now_s in (0, 15):
+        life.at(now_s, "s0", "s1")
+    # s0 and s1 both have workers on n0, which is down itself: only the node is told.
+    assert len(life.sent) == 1
+    assert set(life.book.muted.values()) == {"follows from node/n0"}
+
+
+def test_a_restart_from_the_rows_or_from_the_status_pages_nobody_again() -> None:
+    life = Life(policy())
+    for now_s in (0, 15, 30):
+        life.at(now_s, "s0", "s1")
+    rows, gone = changed_rows(Book(), life.book)
+    assert not gone
+    stored = from_rows(rows, life.book.epoch)
+    assert (stored.alerts, stored.incidents) == (life.book.alerts, life.book.incidents)
+    shown = AlertPolicyStatus.model_validate(json.loads(json.dumps(status.fields(life.policy, life.book))))
+    for book in (stored, from_status(life.policy, shown)):
+        again = Life(policy(), book)
+        for now_s in (45, 60, 75):
+            again.at(now_s, "s0", "s1")
+        assert again.sent == []
+        again.at(90)
+        assert [said for _, _, said in again.pages] == ["resolved"]
+
+
+def test_the_memory_with_the_higher_epoch_is_believed() -> None:
+    old, new = Book(epoch=3), Book(epoch=4)
+    assert newest(old, new) is new
+    assert newest(new, old) is new
+    assert newest(None, old) is old
+
+
+def test_any_order_of_looks_restarts_and_failures_tells_each_receiver_of_an_incident_once() -> None:
+    for seed in range(40):
+        rng = random.Random(seed)
+        life = Life(policy())
+        down: set[str] = set()
+        firsts: dict[tuple[str, str], int] = {}
+        for now_s in range(0, 3000, 15):
+            if rng.random() < 0.1:
+                down ^= {f"s{rng.randrange(4)}"}
+            life.works = rng.random() < 0.6
+            before = {id_: set(one.deliveries) for id_, one in life.book.incidents.items()}
+            for one in life.at(now_s, *down):
+                if life.works and one.first:
+                    firsts[one.place] = firsts.get(one.place, 0) + 1
+            assert before is not None
+            if rng.random() < 0.05:
+                life.book = from_rows(changed_rows(Book(), life.book)[0], life.book.epoch)
+        assert set(firsts.values()) <= {1}
+
+
+# --- messages -------------------------------------------------------------------------------------------------------
+def message(status: str = "firing", labels: dict[str, str] | None = None, **fields: Any) -> bytes:
+    one = {"status": status, "labels": labels or {"alertname": "x"}, "annotations": {"summary": "y"}}
+    return json.dumps({"version": "4", "alerts": [one]} | fields).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"nonsense", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "version"),
+        (b'{"version":"4"}', "not a list"),
+        (b'{"version":"4","alerts":[7]}', "no status"),
+        (b'{"version":"4","alerts":[{"status":"firing"}]}', "no labels"),
+        (b'{"version":"4","alerts":[{"status":"firing","labels":{"a":7}}]}', "object of texts"),
+        (b'{"version":"4","alerts":[' + b"{}," * 20_001 + b"{}]}", "20000 are allowed"),
+    ],
+)
+def test_what_is_no_message_of_an_alertmanager_is_refused_with_a_sentence(body: bytes, says: str) -> None:
+    with pytest.raises(MessageRefused, match=says):
+        read(body)
+
+
+def test_labels_that_a_prometheus_adds_make_no_second_alert() -> None:
+    life = Life(policy(receive={"matchers": []}))
+    life.at(0, "s0")
+    (ours,) = life.book.alerts.values()
+    theirs = dict(ours.labels) | {"cluster": "a", "prometheus": "monitoring/k8s"}
+    (heard,) = read(message(labels=theirs))
+    assert heard.fingerprint == ours.fingerprint
+    life.book = hear(life.book, [heard], 5.0)
+    assert len(life.book.alerts) == 1
+    life.at(10)
+    (held,) = life.book.alerts.values()
+    assert held.firing, "the Alertmanager still says so"
+    life.book = hear(life.book, read(message("resolved", labels=theirs)), 15.0)
+    life.at(20)
+    assert not next(iter(life.book.alerts.values())).firing
+
+
+def test_alerts_go_to_policies_of_their_namespace_and_all_to_those_of_the_platform() -> None:
+    (node,) = read(message(labels={"alertname": "x", "node": "n0"}))
+    (mine,) = read(message(labels={"alertname": "x", "namespace": "demo"}))
+    taking = spec(receive={"matchers": [{"label": "alertname", "value": "x"}]})
+    assert [belongs(one, taking, "demo", "system") for one in (node, mine)] == [False, True]
+    assert [belongs(one, taking, "system", "system") for one in (node, mine)] == [True, True]
+    assert not belongs(mine, spec(), "demo", "system")
+    assert not belongs(mine, spec(receive={"matchers": [{"label": "alertname", "value": "z*"}]}), "demo", "system")
+
+
+def test_a_policy_holds_a_bounded_number_of_alerts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("controllers.plans.alerting.book.EXTERNAL_MOST", 2)
+    heard = [read(message(labels={"alertname": f"x{n}"}))[0] for n in range(3)]
+    with pytest.raises(TooManyAlerts, match="2 are allowed"):
+        hear(Book(), heard, 0.0)
+
+
+def notice(**fields: Any) -> Notice:
+    life = Life(policy(DOWN | {"runbook": "Look at <the pods>.", "summary": "Down"}))
+    life.at(0, "s0")
+    return replace(life.at(15, "s0")[0], **fields)
+
+
+def test_the_webhook_message_is_alertmanagers() -> None:
+    body = payloads.webhook(notice(), "demo", "watch")
+    assert set(body) == {
+        "version", "groupKey", "truncatedAlerts", "status", "receiver", "groupLabels", "commonLabels",
+        "commonAnnotations", "externalURL", "alerts",
+    }  # fmt: skip
+    assert body["version"] == "4"
+    assert body["alerts"][0]["endsAt"] == payloads.NEVER
+    assert body["alerts"][0]["annotations"]["runbook"] == "Look at <the pods>."
+    assert body["commonAnnotations"]["summary"] == "P0 service/demo/s0: 1 alert (down)"
+    # What we send, we would take.
+    assert len(read(json.dumps(body).encode())) == 1
+
+
+def test_pagerduty_gets_one_key_for_an_incident_and_slack_no_mention() -> None:
+    told = notice()
+    event = payloads.pagerduty(told, "demo", "watch", "key")
+    assert (event["event_action"], event["payload"]["severity"]) == ("trigger", "critical")
+    over = payloads.pagerduty(replace(told, status="resolved"), "demo", "watch", "key")
+    assert over == {"routing_key": "key", "event_action": "resolve", "dedup_key": event["dedup_key"]}
+    text = json.dumps(payloads.slack(told, "demo", "watch"))
+    assert "First: Look at &lt;the pods&gt;." in text
+    assert "<" not in text
+
+
+def test_a_long_message_is_cut_and_says_so() -> None:
+    told = notice()
+    many = replace(told, alerts=tuple(replace(told.alerts[0], fingerprint=f"{n}") for n in range(250)))
+    body = payloads.webhook(many, "demo", "watch")
+    assert (len(body["alerts"]), body["truncatedAlerts"]) == (100, 150)

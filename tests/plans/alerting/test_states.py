@@ -1,0 +1,73 @@
+"""The life of one alert."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from controllers.plans.alerting.alerts import Alert, State
+from controllers.plans.alerting.states import EXTERNAL_LOST_S, Timing, advance
+from crds.alert_status import AlertSeverity
+
+NEW = Alert("f", {}, AlertSeverity.P1, State.RESOLVED, 0.0)
+
+
+def play(timing: Timing, *looks: tuple[float, bool | None]) -> list[str]:
+    """The state after each look."""
+    alert: Alert | None = NEW
+    story = []
+    for now_s, broken in looks:
+        alert = advance(alert or NEW, broken, "m", timing, now_s)
+        story.append("gone" if alert is None else alert.state.value + ("!" if alert.flapping else ""))
+    return story
+
+
+def test_it_fires_only_after_it_has_lasted() -> None:
+    story = play(Timing(for_s=60), (0, True), (59, True), (60, True), (90, False))
+    assert story == ["pending", "pending", "firing", "resolved"]
+    assert play(Timing(for_s=60), (0, True), (30, False), (60, True)) == ["pending", "gone", "pending"]
+    assert play(Timing(), (0, True)) == ["firing"]
+
+
+def test_a_number_that_is_missing_changes_nothing() -> None:
+    assert play(Timing(for_s=60), (0, True), (60, None), (61, True), (99, None)) == [
+        "pending",
+        "pending",
+        "firing",
+        "firing",
+    ]
+
+
+def test_it_is_over_only_after_it_was_well_for_a_while() -> None:
+    story = play(Timing(keep_s=60), (0, True), (10, False), (60, True), (70, False), (129, False), (130, False))
+    assert story == ["firing"] * 5 + ["resolved"]
+
+
+def test_what_comes_and_goes_is_held_as_one_until_it_has_calmed_down() -> None:
+    timing = Timing(flap_firings=3, flap_within_s=600)
+    looks = [(t, (t // 10) % 2 == 0) for t in range(0, 600, 10)]
+    story = play(timing, *looks)
+    assert story[:6] == ["firing", "resolved", "firing", "resolved", "firing!", "firing!"]
+    assert set(story[4:]) == {"firing!"}
+    # The penalty of three firings is half worn off after one `within`.
+    calm = play(timing, *looks, *((t, False) for t in range(600, 2000, 10)))
+    assert calm.count("resolved") > 0
+    over = calm.index("resolved", 10)
+    assert 590 <= looks[-1][0] + (over - len(looks) + 1) * 10 - 590 + 590 <= 1260
+
+
+def test_two_firings_an_hour_apart_are_not_flapping() -> None:
+    timing = Timing(flap_firings=3, flap_within_s=600)
+    looks = [(t * 3600.0 + half, half == 0) for t in range(6) for half in (0, 60)]
+    assert set(play(timing, *looks)) == {"firing", "resolved"}
+
+
+def test_what_an_alertmanager_says_fires_at_once_and_until_it_says_otherwise_or_nothing_for_a_day() -> None:
+    told = replace(NEW, external=True, heard_s=100.0)
+    firing = advance(told, False, "", Timing(for_s=600), 100.0)
+    assert firing is not None
+    assert firing.firing
+    assert advance(firing, False, "", Timing(), 200.0) == firing
+    assert advance(replace(firing, external=False), False, "", Timing(), 200.0).state is State.RESOLVED  # type: ignore[union-attr]
+    lost = advance(firing, False, "", Timing(), 101.0 + EXTERNAL_LOST_S)
+    assert lost is not None
+    assert lost.state is State.RESOLVED
