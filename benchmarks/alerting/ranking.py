@@ -78,9 +78,9 @@ def measure(runs: int, first_seed: int = 10_000) -> list[Row]:
             )
     for kind in KINDS:
         for k in (1, 3):
-            named, first = hits["ours"][kind, k] / totals[kind], hits["earliest"][kind, k] / totals[kind]
+            ours_share, first = hits["ours"][kind, k] / totals[kind], hits["earliest"][kind, k] / totals[kind]
             workload = f"root cause by kind of fault: {kind}"
-            rows.append(Row(workload, f"AC@{k}", "share", named, first, "the earliest alert", None, Better.HIGHER))
+            rows.append(Row(workload, f"AC@{k}", "share", ours_share, first, "the earliest alert", None, Better.HIGHER))
     return rows
 
 
