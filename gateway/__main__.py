@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import uvloop
 
@@ -19,25 +20,27 @@ from gateway.service import Gateway
 from gateway.settings import Settings, parse
 from gateway.static import StaticSource, load
 from gateway.watch import WatchSource
+from gateway.zone import zone_of
 from kube.client import Client
 from kube.connection import Connection
 from kube.errors import LoginFailed
 
 
 @contextlib.asynccontextmanager
-async def source_of(settings: Settings) -> AsyncIterator[CatalogSource]:
+async def source_of(settings: Settings) -> AsyncIterator[tuple[CatalogSource, str | None]]:
+    """Where the catalog comes from, and our own zone where it is known."""
     if settings.static is not None:
-        yield StaticSource(load(settings.static))
+        yield StaticSource(load(settings.static)), settings.zone
         return
     async with Client(Connection.from_environment(settings.kubeconfig)) as client:
-        yield WatchSource(client, settings.system_namespace)
+        yield WatchSource(client, settings.system_namespace), settings.zone or await zone_of(client, settings.node)
 
 
 async def serve(settings: Settings) -> int:
     """The exit code: 0 after a drain, 1 when something ended that must not."""
     loop = asyncio.get_running_loop()
-    async with source_of(settings) as source:
-        gateway = Gateway(settings, source)
+    async with source_of(settings) as (source, zone):
+        gateway = Gateway(replace(settings, zone=zone), source)
         asked = asyncio.Event()
 
         def on_signal() -> None:

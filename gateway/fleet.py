@@ -21,6 +21,7 @@ from gateway.health.load import Load, Loss, ProgressPolicy, hung
 from gateway.health.passive import HealthPolicy, Why
 from gateway.health.score import score
 from gateway.health.watcher import Share
+from gateway.hedging import FirstTokens
 from gateway.http1.pool import Pool, PoolLimits
 from gateway.metrics import Metrics, gauge
 from gateway.retries import RetryBudget, RetryPolicy
@@ -54,6 +55,7 @@ class ServiceState:
         self.service = service
         self.metrics = fleet.metrics.service(service.key)
         self.budget = RetryBudget(fleet.retry_policy)
+        self.first_tokens = FirstTokens()
         self.in_flight = 0
         self.open_streams = 0
         self.open = 0

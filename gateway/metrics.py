@@ -46,6 +46,7 @@ class Metrics:
         self.output_tokens = self._counter("output_tokens", "Generated tokens of completed requests.", _BY_SERVICE)
         self.retries = self._counter("retries", "Attempts that were repeated.", (*_BY_SERVICE, "reason"))
         self.ejections = self._counter("ejections", "Endpoints ejected for failing.", _BY_SERVICE)
+        self.hedges = self._counter("hedges", "Second attempts beside late ones.", _BY_SERVICE)
         self.losses = self._counter("losses", "Workers found stopped, hung or gone.", (*_BY_SERVICE, "evidence"))
         self.connect_errors = self._counter("upstream_connect_errors", "Connections refused or late.", _BY_SERVICE)
         self.broken_streams = self._counter("broken_streams", "Streams whose worker died midway.", _BY_SERVICE)
@@ -102,6 +103,7 @@ class ServiceMetrics:
         self._mirrored: dict[str, Counter] = {}
         self._fallbacks: dict[str, Counter] = {}
         self.ejections = metrics.ejections.labels(*self._labels)
+        self.hedges = metrics.hedges.labels(*self._labels)
         self.connect_errors = metrics.connect_errors.labels(*self._labels)
         self.broken_streams = metrics.broken_streams.labels(*self._labels)
 
@@ -158,7 +160,14 @@ class ServiceMetrics:
 
     def forget(self) -> None:
         metrics = self._metrics
-        plain = (metrics.latency, metrics.ttft, metrics.ejections, metrics.connect_errors, metrics.broken_streams)
+        plain = (
+            metrics.hedges,
+            metrics.latency,
+            metrics.ttft,
+            metrics.ejections,
+            metrics.connect_errors,
+            metrics.broken_streams,
+        )
         work = (metrics.arrivals, metrics.completed, metrics.input_tokens, metrics.output_tokens)
         for metric in (*plain, *work):
             metric.remove(*self._labels)

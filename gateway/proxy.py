@@ -14,6 +14,7 @@ from gateway.backend import Backend
 from gateway.errors import DeadlineExceeded, UnknownModel, UpstreamFailed, stream_event
 from gateway.fleet import ServiceState
 from gateway.health.load import Loss
+from gateway.hedging import Attempt, hedged
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.messages import Reply
 from gateway.http1.pool import ConnectError
@@ -22,10 +23,16 @@ from gateway.retries import Failure, RetryPolicy, delay_s
 
 BUDGET_POLL_S = 0.2
 _FREE = frozenset({Failure.DRAINING, Failure.LOST})
-_NOT_THE_REVISION_S = frozenset({Failure.DRAINING, Failure.TIMEOUT})
+_JUDGED_ELSEWHERE = frozenset({Failure.LOST, Failure.OUTRUN})
+"""By better evidence, or by the one that was quicker."""
+_NOT_THE_REVISION_S = frozenset({Failure.DRAINING, Failure.TIMEOUT, Failure.OUTRUN})
 _UNANSWERED = (Failure.CLOSED, Failure.RESET)
 _WORKER_FAULTS = frozenset({500, 502, 504})
 """Answers that count against a worker. 503 does not: a worker with a full queue is healthy."""
+
+
+class _Outrun(Exception):
+    """Another attempt of the same request was quicker."""
 
 
 class Proxy:
@@ -82,7 +89,7 @@ class Proxy:
         if backend is None:
             await self._wait_for_endpoint(flight)
             return False
-        failure = flight.failure = await self._attempt(flight, backend, reply)
+        failure = flight.failure = await self._attempt_in_time(flight, backend, reply)
         if failure is None:
             return True
         if flight.begun:
@@ -127,7 +134,27 @@ class Proxy:
             raise DeadlineExceeded("The request failed, and its deadline leaves no time to try again.")
         await asyncio.sleep(wait_s)
 
-    # --- one attempt --------------------------------------------------------------------------------------------
+    # --- one attempt, or two ------------------------------------------------------------------------------------
+
+    async def _attempt_in_time(self, flight: Flight, backend: Backend, reply: Reply) -> Failure | None:
+        state = flight.state
+        late_s = state.first_tokens.late_s if state.service.hedged and flight.stream and not flight.begun else None
+        first = self._attempt(flight, backend, reply)
+        if late_s is None:
+            return await first
+
+        def second() -> Attempt | None:
+            now_s = self._loop.time()
+            other = None if flight.begun else state.pick((*flight.tried, backend), now_s, flight.keys, flight.revision)
+            if other is None or other is backend or other in flight.tried or not state.budget.spend(now_s):
+                return None
+            state.metrics.hedges.inc()
+            return self._attempt_beside(flight, other, reply)
+
+        return await hedged(first, second, late_s)
+
+    async def _attempt_beside(self, flight: Flight, backend: Backend, reply: Reply) -> Failure | None:
+        return Failure.OUTRUN if flight.begun else await self._attempt(flight, backend, reply)
 
     async def _attempt(self, flight: Flight, backend: Backend, reply: Reply) -> Failure | None:
         flight.backend = backend
@@ -135,6 +162,8 @@ class Proxy:
         backend.begin()
         try:
             relay, failure = await self._exchange_on_some_connection(flight, backend, reply)
+        except _Outrun:
+            return Failure.OUTRUN
         except ConnectError:
             state.metrics.connect_errors.inc()
             backend.met(False, None, self._loop.time())
@@ -150,27 +179,38 @@ class Proxy:
     async def _exchange_on_some_connection(
         self, flight: Flight, backend: Backend, reply: Reply
     ) -> tuple[Relay, Failure | None]:
+        fresh = not flight.begun
         connection = backend.pool.take()
         while connection is not None:
             reused = connection.reused
             relay, failure = await self._exchange(flight, backend, connection, reply)
             if failure not in _UNANSWERED or relay.heard or not reused:
                 return relay, failure
+            if fresh and flight.begun:
+                raise _Outrun
             # An idle connection was closed as we wrote to it. That says nothing about the worker.
             connection = backend.pool.take()
-        return await self._exchange(flight, backend, await backend.pool.connect(), reply)
+        connection = await backend.pool.connect()
+        if fresh and flight.begun:
+            connection.abort()  # the other of two attempts has begun to answer meanwhile
+            raise _Outrun
+        return await self._exchange(flight, backend, connection, reply)
 
     async def _exchange(
         self, flight: Flight, backend: Backend, connection: UpstreamConnection, reply: Reply
     ) -> tuple[Relay, Failure | None]:
         relay = Relay(flight, reply, backend, connection, self._loop)
         self._relays.add(relay)
-        reply.govern(connection)
+        flight.relays.append(relay)
+        if len(flight.relays) == 1:
+            reply.govern(connection)
         try:
             relay.send()
             return relay, await relay.done
         finally:
-            reply.govern(None)
+            flight.relays.remove(relay)
+            if not flight.relays:
+                reply.govern(None)
             self._relays.discard(relay)
             if not relay.done.done() or relay.done.cancelled():
                 connection.abort()  # the client left
@@ -185,23 +225,24 @@ class Proxy:
         state.revisions.ended(backend.revision, good=failure is None and status < 500)
         if relay is None or failure is not None or flight.usage is None:
             return
-        streamed = flight.stream and status == 200
-        ttft_s = relay.first_s - relay.sent_s if streamed else None
-        rest_s = time.perf_counter() - relay.first_s if streamed else None
+        ttft_s = relay.first_s - relay.sent_s if relay.streamed else None
+        rest_s = time.perf_counter() - relay.first_s if relay.streamed else None
         state.revisions.completed(backend.revision, flight.usage.completion, ttft_s, rest_s)
 
     def _judge(self, state: ServiceState, backend: Backend, relay: Relay, failure: Failure | None) -> None:
         now_s = self._loop.time()
         if failure is Failure.DRAINING:
             state.said_draining(backend, now_s)
-        elif failure is Failure.LOST:
-            return  # judged already, by better evidence
+        elif failure in _JUDGED_ELSEWHERE:
+            return
         elif failure is not None or relay.status in _WORKER_FAULTS:
             backend.met(False, None, now_s)
             state.failed(backend, now_s)
         else:
             backend.met(True, relay.first_s - relay.sent_s if relay.status == 200 else None, now_s)
             state.succeeded(backend, now_s)
+            if relay.streamed:
+                state.first_tokens.add(relay.first_s - relay.sent_s)
 
     def _break_off(self, flight: Flight, reply: Reply) -> None:
         """The worker was lost after the client saw part of the answer."""

@@ -54,6 +54,7 @@ class Flight:
         "keys",
         "notes",
         "path",
+        "relays",
         "request_id",
         "retries",
         "revision",
@@ -100,6 +101,8 @@ class Flight:
         self.is_traced = False
         """The log does."""
         self.decision: str | None = None
+        self.relays: list[Relay] = []
+        """Its attempts under way: one, or two while one is hedged by another."""
         self.is_copy = False
         """Nobody waits for its answer, and nothing of it counts but for its revision."""
         self.told = b""
@@ -174,6 +177,10 @@ class Relay:
         return self._status
 
     @property
+    def streamed(self) -> bool:
+        return self._live
+
+    @property
     def backend(self) -> Backend:
         return self._backend
 
@@ -201,6 +208,22 @@ class Relay:
         if not self.done.done():
             self._connection.abort()
             self.done.set_result(Failure.LOST)
+
+    def _claim(self) -> None:
+        """The client hears this attempt from now on, and no other one."""
+        flight = self._flight
+        flight.begun = True
+        flight.backend = self._backend
+        if len(flight.relays) > 1:
+            for other in flight.relays:
+                if other is not self:
+                    other._outrun()
+            self._reply.govern(self._connection)
+
+    def _outrun(self) -> None:
+        if not self.done.done():
+            self._connection.abort()
+            self.done.set_result(Failure.OUTRUN)
 
     # --- Receiver -----------------------------------------------------------------------------------------------
 
@@ -236,13 +259,16 @@ class Relay:
             self._finish(Failure.DRAINING)
             return
         flight = self._flight
+        if self._status >= 500 and len(flight.relays) > 1:
+            self._finish(Failure.OUTRUN)  # the other one may do better
+            return
         if self._live and self._tail:
             self._held.append(self._tail)
         rest = b"".join(self._held)
         if not flight.begun:
             flight.status = self._status
             flight.bytes_out = len(rest)
-            flight.begun = True
+            self._claim()
             self._reply.respond(self._status, self._block(), rest)
         else:
             if self._live and rest:
@@ -267,7 +293,7 @@ class Relay:
     def _begin(self, first: bytes) -> None:
         """From here on the client has part of the answer, and there is no other attempt."""
         flight = self._flight
-        flight.begun = True
+        self._claim()
         flight.status = self._status
         flight.bytes_out = len(first)
         if self._live:

@@ -20,6 +20,8 @@ class Failure(Enum):
     RESET = "reset"
     MALFORMED = "malformed"
     TIMEOUT = "timeout"
+    OUTRUN = "outrun"
+    """Another attempt of the same request was quicker."""
     LOST = "lost"
     """The worker was found stopped or hung while the request was there, and another one could take it."""
 

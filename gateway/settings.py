@@ -25,7 +25,9 @@ class Settings:
     kubeconfig: Path | None
     system_namespace: str
     zone: str | None
-    """Where this gateway runs, for services that prefer their own zone; None, and every zone is as near."""
+    """Where this gateway runs, for services that prefer their own zone; None, and its node's label tells."""
+    node: str | None
+    """The node that it runs on; None, and without a zone every zone is as near."""
     limits: Limits
     requests: RequestLimits
     drain_grace_s: float
@@ -76,6 +78,7 @@ def _settings(flags: argparse.Namespace) -> Settings:
         kubeconfig=flags.kubeconfig,
         system_namespace=flags.system_namespace,
         zone=flags.zone or None,
+        node=flags.node or None,
         limits=Limits(
             body_bytes=int(flags.max_body_mib * MIB),
             buffered_bytes=int(flags.max_buffered_mib * MIB),
@@ -131,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--kubeconfig", type=Path, help="default: KUBECONFIG, then the pod's service account")
     add("--system-namespace", default="foretide-system", help="where the keyring Secret is")
     add("--zone", help="where this gateway runs (topology.kubernetes.io/zone), for services that prefer their own")
+    add("--node", help="the node that this gateway runs on, whose label tells the zone where --zone does not")
     add("--max-body-mib", type=float, default=limits.body_bytes / MIB, help="of one request")
     add("--max-buffered-mib", type=float, default=limits.buffered_bytes / MIB, help="of all request bodies together")
     add("--max-connections", type=int, default=limits.connections)

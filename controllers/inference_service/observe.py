@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from controllers.inference_service.caches import BY_NAMESPACE, BY_SERVICE, Caches, gateway_addresses, service_place
 from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.carried import MeanLengths, known_of
+from controllers.plans.fallbacks import named_fallbacks
 from controllers.plans.model_volume import model_volume
 from controllers.plans.snapshot import Claim, Demanded, Forecasted, Load, ModelView, Probe, Revision, Snapshot
 from controllers.plans.tenancy import Demand, Tenant, demand_of, owner_of
@@ -66,6 +67,7 @@ class Observer:
             model_names=() if model else self._names(self._caches.models.places(), namespace),
             sla_found=sla is not None,
             sla_names=self._names(self._caches.slas.places(), namespace) if spec.sla else (),
+            fallbacks=self._fallbacks(namespace) if spec.fallbacks else {},
             tenant=tenant,
             other_claims=self._other_claims(tenant, place),
             revisions=tuple(
@@ -92,6 +94,10 @@ class Observer:
     def forget(self, place: str) -> None:
         """The service is gone."""
         self._claims.pop(place, None)
+
+    def _fallbacks(self, namespace: str) -> dict[str, tuple[str, ...]]:
+        services = self._caches.services.by(BY_NAMESPACE, namespace)
+        return {one["metadata"]["name"]: named_fallbacks(one["spec"]) for one in services}
 
     def _names(self, places: list[tuple[str | None, str]], namespace: str) -> tuple[str, ...]:
         return tuple(sorted(name for where, name in places if where == namespace))

@@ -16,6 +16,7 @@ from controllers.inference_service.caches import (
     service_place,
 )
 from controllers.inference_service.reconciler import KIND
+from controllers.plans.fallbacks import named_fallbacks
 from controllers.runtime.interface import Key, Marker
 from crds.conditions import SERVABLE
 from kube.informer import Change
@@ -79,10 +80,15 @@ class _Waker:
                 self._queue.add(Key(KIND, entry.namespace, entry.service))
 
     def sibling(self, change: Change[Object]) -> None:
-        """What one service gives back, another may be waiting for."""
-        del change
+        """What one service gives back, another may be waiting for; and others may name it as their fallback."""
         for key in self._over_quota():
             self._queue.add(key)
+        sides = [named_fallbacks(one["spec"]) for one in (change.old, change.new) if one]
+        if len(sides) == 2 and sides[0] == sides[1]:
+            return
+        for service in self._caches.services.by(BY_NAMESPACE, change.namespace or ""):
+            if service["metadata"]["name"] != change.name and named_fallbacks(service["spec"]):
+                self._queue.add(Key.of(service))
 
     def gateway(self, change: Change[Any]) -> None:
         """Those that serve are probed through the new gateways at their next turn; those that do not, now."""

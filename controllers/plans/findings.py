@@ -1,7 +1,7 @@
 """What stands between a service and its spec: one finding is one sentence with the next step.
 
-The checks of what the spec refers to are here, in the order in which a person would look: Tenant, Model, SLA. A finding
-never takes anything away from workers that already run.
+The checks of what the spec refers to are here, in the order in which a person would look: Tenant, Model, SLA,
+fallbacks. A finding never takes anything away from workers that already run.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from controllers.plans.fallbacks import circle, missing_fallback
 from controllers.plans.snapshot import Snapshot
 
 
@@ -26,8 +27,14 @@ class Finding:
 
 
 def referred(snapshot: Snapshot) -> list[Finding]:
-    """Tenant, Model and SLA, in this order; then what the API server would not take."""
-    checks = (check_tenant(snapshot), check_model(snapshot), check_sla(snapshot), check_refusal(snapshot))
+    """Tenant, Model, SLA and fallbacks, in this order; then what the API server would not take."""
+    checks = (
+        check_tenant(snapshot),
+        check_model(snapshot),
+        check_sla(snapshot),
+        check_fallbacks(snapshot),
+        check_refusal(snapshot),
+    )
     return [finding for finding in checks if finding]
 
 
@@ -68,6 +75,17 @@ def check_sla(snapshot: Snapshot) -> Finding | None:
         return None
     hint = _did_you_mean(wanted, snapshot.sla_names) or ". Apply it, or leave spec.sla out."
     return Finding("SLANotFound", f"SLA '{wanted}' is not in namespace '{snapshot.namespace}'{hint}")
+
+
+def check_fallbacks(snapshot: Snapshot) -> Finding | None:
+    """Gateways follow no fallback of a fallback, so a circle does no harm but to whoever counts on it."""
+    if (missing := missing_fallback(snapshot.name, snapshot.fallbacks)) is not None:
+        hint = _did_you_mean(missing, sorted(snapshot.fallbacks)) or ". Apply it, or take it out of spec.fallbacks."
+        message = f"Fallback '{missing}' is no InferenceService of namespace '{snapshot.namespace}'{hint}"
+        return Finding("FallbackNotFound", message)
+    if way := circle(snapshot.name, snapshot.fallbacks):
+        return Finding("FallbackCircle", f"The fallbacks lead back: {' → '.join(way)}. Take one of them out.")
+    return None
 
 
 def check_refusal(snapshot: Snapshot) -> Finding | None:

@@ -150,6 +150,8 @@ class Snapshot:
     """Models of the namespace, for the question "did you mean"."""
     sla_found: bool = False
     sla_names: tuple[str, ...] = ()
+    fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The services that each service of the namespace names as its fallbacks; empty where this one names none."""
     tenant: Tenant | None = None
     other_claims: tuple[Claim, ...] = ()
     """Of the Tenant's other services."""

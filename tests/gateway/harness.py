@@ -320,7 +320,8 @@ class Got:
 
 
 SETTINGS = Settings(
-    host="127.0.0.1", port=0, admin_port=0, static=None, kubeconfig=None, system_namespace="foretide-system", zone=None,
+    host="127.0.0.1", port=0, admin_port=0, static=None, kubeconfig=None, system_namespace="foretide-system",
+    zone=None, node=None,
     limits=Limits(), requests=RequestLimits(deadline_s=20.0, wait_s=5.0), drain_grace_s=0.0, drain_timeout_s=10.0,
     access_log_share=0.0, log_level="INFO",
 )  # fmt: skip

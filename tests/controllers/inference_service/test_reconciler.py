@@ -135,6 +135,16 @@ async def test_a_missing_sla_heals_when_it_appears(world: World) -> None:
     await world.condition("Ready", "True", "WorkersReady")
 
 
+async def test_a_missing_fallback_heals_when_it_appears_and_a_circle_when_it_is_opened(world: World) -> None:
+    await apply(world, fallbacks=[{"service": "small"}])
+    await world.condition("Stalled", "True", "FallbackNotFound")
+    small = inference_service(NS, "small", fallbacks=[{"service": "chat"}], replicas=0)
+    await put(world.client, INFERENCE_SERVICES, small)
+    await world.condition("Stalled", "True", "FallbackCircle")
+    await put(world.client, INFERENCE_SERVICES, inference_service(NS, "small", replicas=0))
+    await world.condition("Ready", "True", "WorkersReady")
+
+
 async def test_a_missing_tenant_and_a_missing_gateway_heal_when_they_appear() -> None:
     client = FakeClient()
     await put(client, MODELS, model(NS), READY_MODEL)

@@ -1,0 +1,112 @@
+"""A second attempt beside a late first one: the quicker wins, and the client sees one answer."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.hedging import FirstTokens
+from tests.gateway.harness import Exchange, FakeWorker, Running, answers, service, serving
+from tests.waiting import eventually
+
+STREAM: dict[str, Any] = {"model": "chat", "messages": [], "stream": True}
+
+
+async def hangs(exchange: Exchange) -> None:
+    await exchange.hang()
+
+
+def two() -> list[FakeWorker]:
+    return [FakeWorker(answers, name=f"chat-a-1-{number}") for number in range(2)]
+
+
+async def warmed(gateway: Running, workers: list[FakeWorker], hedged: bool = True) -> None:
+    """Enough answers to know which one is late."""
+    gateway.source.publish_services(replace(service(*workers), hedged=hedged))
+    for _ in range(24):
+        assert (await gateway.post(STREAM)).status == 200
+
+
+def test_late_is_what_one_in_twenty_was_slower_than_and_unknown_before_twenty() -> None:
+    seen = FirstTokens()
+    for number in range(19):
+        seen.add(number / 100)
+    assert seen.late_s is None
+    for number in range(19, 100):
+        seen.add(number / 100)
+    assert seen.late_s == pytest.approx(0.93, abs=0.05)
+
+
+async def test_a_late_stream_is_answered_by_the_second_worker_and_the_first_is_released() -> None:
+    workers = two()
+    async with serving(*workers) as gateway:
+        await warmed(gateway, workers)
+        for one in workers:
+            one.asked.clear()
+            one.behaviours[:] = [hangs, answers]
+        # Whoever is asked first hangs; the other one's next behaviour must be to answer.
+        asking = asyncio.create_task(gateway.post(STREAM))
+        await eventually(lambda: any(one.asked for one in workers), "the first was asked")
+        second = next(one for one in workers if not one.asked)
+        second.behaviours[:] = [answers]
+        got = await asking
+        assert got.status == 200
+        assert got.body.count(b"data: ") == 4
+        await eventually(lambda: sum(one.left for one in workers) == 1, "the slow one was released")
+        assert await gateway.metric("hedges_total") >= 1
+        assert await gateway.metric("in_flight") == 0
+        assert await gateway.metric("ejections_total") == 0
+
+
+async def test_without_the_class_for_it_nothing_is_tried_twice() -> None:
+    workers = two()
+    async with serving(*workers) as gateway:
+        await warmed(gateway, workers, hedged=False)
+        assert sum(len(one.asked) for one in workers) == 24
+        assert await gateway.metric("hedges_total") == 0
+
+
+async def test_an_error_of_the_second_does_not_spoil_the_first() -> None:
+    release = asyncio.Event()
+
+    async def late(exchange: Exchange) -> None:
+        await release.wait()
+        await answers(exchange)
+
+    async def full(exchange: Exchange) -> None:
+        await exchange.json(503, {"error": {"message": "full"}})
+
+    workers = two()
+    async with serving(*workers) as gateway:
+        await warmed(gateway, workers)
+        for one in workers:
+            one.asked.clear()
+            one.behaviours[:] = [late]
+        asking = asyncio.create_task(gateway.post(STREAM))
+        await eventually(lambda: any(one.asked for one in workers), "the first was asked")
+        second = next((one for one in workers if not one.asked), workers[1])
+        second.behaviours[:] = [full]
+        await eventually(lambda: all(one.asked for one in workers), "both were asked")
+        await asyncio.sleep(0)
+        release.set()
+        got = await asking
+        assert got.status == 200
+        assert got.body.endswith(b"data: [DONE]\n\n")
+
+
+async def test_a_client_that_leaves_ends_both() -> None:
+    workers = two()
+    async with serving(*workers) as gateway:
+        await warmed(gateway, workers)
+        for one in workers:
+            one.asked.clear()
+            one.left = 0
+            one.behaviours[:] = [hangs]
+        asking = asyncio.create_task(gateway.post(STREAM))
+        await eventually(lambda: all(one.asked for one in workers), "both were asked")
+        asking.cancel()
+        await eventually(lambda: all(one.left for one in workers), "both were released")
+        assert await gateway.metric("in_flight") == 0
