@@ -33,8 +33,8 @@ class Service(Protocol):
 class Backend:
     __slots__ = (
         "_others", "_service", "cooled", "cost", "endpoint", "errors", "health", "heard", "host", "hot_sweeps",
-        "in_flight", "latency_at_s", "latency_s", "line", "load", "loss", "pool", "requests", "revision", "share",
-        "watch",
+        "in_flight", "latency_at_s", "latency_s", "line", "load", "loss", "pool", "proved_s", "requests", "revision",
+        "share", "watch",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, service: Service, pool: Pool, watch_pool: Pool, watching: Share) -> None:
@@ -57,6 +57,8 @@ class Backend:
         self.errors = 0.0
         self.latency_s: float | None = None
         self.latency_at_s = 0.0
+        self.proved_s = watching.loop.time()
+        """When it last answered well; a new one is as good as its readiness."""
         self.hot_sweeps = 0
         self.cooled = 1.0
         """Of its part of the load, while it is a hot spot."""
@@ -86,7 +88,9 @@ class Backend:
     def met(self, good: bool, latency_s: float | None, now_s: float) -> None:
         """What one request met here; `latency_s`: to the first byte that counts."""
         self.requests += 1.0
-        if not good:
+        if good:
+            self.proved_s = now_s
+        else:
             self.errors += 1.0
         if latency_s is not None:
             before_s = self.latency_s

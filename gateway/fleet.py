@@ -47,6 +47,8 @@ SWEEP_S = 2.0
 OnLost = Callable[["ServiceState", Backend, Loss], None]
 """Called in the moment in which a worker is found to do nothing; what is open there will not come."""
 
+Prove = Callable[["ServiceState", Backend], None]
+
 
 class ServiceState:
     """One service: `pick` an endpoint, say how it went, or wait for one."""
@@ -199,8 +201,8 @@ class ServiceState:
         loss = hung(load, self._fleet.progress_policy)
         if loss is not None:
             self.lost(backend, loss)
-        else:
-            self.recovered(backend)
+        elif backend.loss is not None:
+            self._fleet.prove(self, backend)
         now_s = self._fleet.now_s()
         until_s = backend.health.draining_until_s
         if load.draining and (until_s is None or until_s < now_s + 1.0):
@@ -353,6 +355,8 @@ class Fleet:
         self._loop = asyncio.get_running_loop()
         self.watching = Share(progress_policy, self._loop)
         self._on_lost: list[OnLost] = []
+        self.prove: Prove = lambda state, backend: state.recovered(backend)
+        """Told of a lost worker that reports again; by default it is believed."""
         self._states: dict[ServiceKey, ServiceState] = {}
         self._next_sweep_s = 0.0
         metrics.observe(self._gauges)

@@ -69,6 +69,11 @@ class Proxy:
         if backend is not None:
             await self._attempt(flight, backend, reply)
 
+    async def ask(self, flight: Flight, backend: Backend, reply: Reply) -> None:
+        """Sends a request to this worker and no other, once. Raises nothing."""
+        flight.is_pinned = True
+        flight.failure = await self._attempt(flight, backend, reply)
+
     def tick(self) -> None:
         """Ends the attempts whose deadline has passed, and those on a lost worker as soon as another can take them."""
         now_s = self._loop.time()

@@ -50,6 +50,7 @@ class Flight:
         "failure",
         "is_copy",
         "is_left",
+        "is_pinned",
         "is_traced",
         "keys",
         "notes",
@@ -96,6 +97,8 @@ class Flight:
         """That it belongs to while traffic is split."""
         self.explain = False
         """The client wants to know why its worker was chosen."""
+        self.is_pinned = False
+        """It is for one worker alone, lost or not."""
         self.is_left = False
         """A fallback takes it instead."""
         self.is_traced = False
@@ -205,7 +208,7 @@ class Relay:
 
     def lose(self) -> None:
         """The worker was found to do nothing: what it owes will not come."""
-        if not self.done.done():
+        if not self._flight.is_pinned and not self.done.done():
             self._connection.abort()
             self.done.set_result(Failure.LOST)
 

@@ -11,20 +11,23 @@ import logging
 import os
 import random
 import sys
+import time
 from collections.abc import Iterable
 
 from prometheus_client.core import Metric
 
 from gateway.access_log import AccessLog
-from gateway.admin import Admin, Readiness
+from gateway.admin import Admin, CollectedReply, Readiness, probe_flight
 from gateway.admission.door import Admission
 from gateway.admission.gossip import Gossip, secret_of
 from gateway.admission.ledger import Ledger
+from gateway.backend import Backend
 from gateway.catalog import Catalog, CatalogSource
-from gateway.fleet import Fleet
+from gateway.fleet import Fleet, ServiceState
 from gateway.frontend import Frontend
 from gateway.health.load import ProgressPolicy
 from gateway.health.passive import HealthPolicy
+from gateway.health.prober import Probed, Prober
 from gateway.http1.listener import Listener
 from gateway.http1.pool import PoolLimits
 from gateway.metrics import Metrics, gauge
@@ -35,6 +38,8 @@ from gateway.settings import Settings
 log = logging.getLogger(__name__)
 
 TICK_S = 0.25
+WORKER_PROBE_S = 5.0
+"""For one token of one worker."""
 
 
 class Gateway:
@@ -55,6 +60,8 @@ class Gateway:
         self._fleet = Fleet(self._metrics, HealthPolicy(), retry_policy, PoolLimits(), ProgressPolicy(), settings.zone)
         self._proxy = Proxy(retry_policy, rng)
         self._fleet.on_lost(self._proxy.on_lost)
+        self._prober = Prober(self._probe)
+        self._fleet.prove = self._prober.prove
         self._ledger = Ledger(os.urandom(8), asyncio.get_running_loop().time())
         self._admission = Admission(self._fleet, self._metrics, self._ledger, settings.queue)
         self._gossip = Gossip(self._ledger, self._admission.before_telling, self._admission.after_telling, rng)
@@ -116,6 +123,7 @@ class Gateway:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._frontend.close()
         self._gossip.stop()
+        self._prober.close()
         self._fleet.close()
         await self._admin.stop()
         self._access_log.close()
@@ -137,6 +145,14 @@ class Gateway:
             self._fleet.tick()
             self._admission.tick()
             self._readiness.agreed = self._ledger.joined
+            self._prober.tick(self._fleet, self._fleet.now_s())
+
+    async def _probe(self, state: Probed, backend: Backend) -> bool:
+        assert isinstance(state, ServiceState), "the fleet holds nothing else"
+        flight = probe_flight(state, time.perf_counter(), WORKER_PROBE_S)
+        reply = CollectedReply()
+        await self._proxy.ask(flight, backend, reply)
+        return reply.status == 200
 
     def _gauges(self) -> Iterable[Metric]:
         rows = (
