@@ -64,8 +64,6 @@ class Service:
     endpoints: tuple[Endpoint, ...] = ()
     may_sleep: bool = False
     """It may have no worker at all; a request then waits for one to start."""
-    hedged: bool = False
-    """Its requests cannot wait: a second attempt is made beside a late one."""
     routing: RoutingTerms = field(default_factory=RoutingTerms)
     traffic: tuple[TrafficShare, ...] = ()
     """While revisions are compared; empty, and there is no split."""

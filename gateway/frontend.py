@@ -23,6 +23,7 @@ from crds.contract import (
 )
 from gateway.access_log import AccessLog
 from gateway.admission.door import Admission, Grant
+from gateway.admission.terms import Priority
 from gateway.catalog import Catalog, Service, ServiceKey, Tenant, resolve, visible
 from gateway.degradation import Road
 from gateway.errors import (
@@ -209,6 +210,7 @@ class Frontend:
             if grant.pending:
                 await self._admission.ready(grant)
             flight.told = grant.told()
+            flight.is_urgent = grant.priority is Priority.P0
             flight.extra += self._standing(grant, flight)
             if flight.revision is not None:
                 self._mirror.copy(flight)

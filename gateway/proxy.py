@@ -143,7 +143,7 @@ class Proxy:
 
     async def _attempt_in_time(self, flight: Flight, backend: Backend, reply: Reply) -> Failure | None:
         state = flight.state
-        late_s = state.first_tokens.late_s if state.service.hedged and flight.stream and not flight.begun else None
+        late_s = state.first_tokens.late_s if flight.is_urgent and flight.stream and not flight.begun else None
         first = self._attempt(flight, backend, reply)
         if late_s is None:
             return await first

@@ -52,6 +52,7 @@ class Flight:
         "is_left",
         "is_pinned",
         "is_traced",
+        "is_urgent",
         "keys",
         "notes",
         "path",
@@ -97,6 +98,8 @@ class Flight:
         """That it belongs to while traffic is split."""
         self.explain = False
         """The client wants to know why its worker was chosen."""
+        self.is_urgent = False
+        """It cannot wait: a second attempt is made beside a late first one."""
         self.is_pinned = False
         """It is for one worker alone, lost or not."""
         self.is_left = False

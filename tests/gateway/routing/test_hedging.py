@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.admission.terms import Priority
 from gateway.hedging import FirstTokens
 from tests.gateway.harness import Exchange, FakeWorker, Running, answers, service, serving
 from tests.waiting import eventually
@@ -23,9 +24,9 @@ def two() -> list[FakeWorker]:
     return [FakeWorker(answers, name=f"chat-a-1-{number}") for number in range(2)]
 
 
-async def warmed(gateway: Running, workers: list[FakeWorker], hedged: bool = True) -> None:
+async def warmed(gateway: Running, workers: list[FakeWorker], priority: Priority = Priority.P0) -> None:
     """Enough answers to know which one is late."""
-    gateway.source.publish_services(replace(service(*workers), hedged=hedged))
+    gateway.source.publish_services(replace(service(*workers), priority=priority))
     for _ in range(24):
         assert (await gateway.post(STREAM)).status == 200
 
@@ -64,7 +65,7 @@ async def test_a_late_stream_is_answered_by_the_second_worker_and_the_first_is_r
 async def test_without_the_class_for_it_nothing_is_tried_twice() -> None:
     workers = two()
     async with serving(*workers) as gateway:
-        await warmed(gateway, workers, hedged=False)
+        await warmed(gateway, workers, priority=Priority.P1)
         assert sum(len(one.asked) for one in workers) == 24
         assert await gateway.metric("hedges_total") == 0
 
