@@ -2,13 +2,16 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from e2e.cluster import paths
 from e2e.cluster.errors import UnsuitableHost
 from e2e.cluster.node_files import CNI_PROGRAMS
 from e2e.cluster.progress import Progress
 from e2e.cluster.shell import run
+from e2e.cluster.tools import exclusively
 
 # A program or file, and the package that brings it.
 NEEDED = {
@@ -45,6 +48,33 @@ def install_missing(progress: Progress, needed: Mapping[str, str] = NEEDED) -> N
         environment = {"DEBIAN_FRONTEND": "noninteractive"}
         run([*as_root(), "apt-get", "update", "-q"])
         run([*as_root(), "apt-get", "install", "-q", "-y", "--no-install-recommends", *wanted], env=environment)
+
+
+def unpacked(package: str, progress: Progress) -> Path:
+    """A folder with the package's files, fetched once and kept, never installed: a server that only a test starts.
+
+    Raises:
+        UnsuitableHost: there is no apt to fetch it with.
+    """
+    if shutil.which("apt-get") is None:
+        raise UnsuitableHost(f"There is no apt-get here to fetch the package {package!r} with.")
+    folder = paths.cache_dir() / "packages"
+    wanted = folder / package
+    with exclusively(folder / f"{package}.lock"):
+        if not wanted.exists():
+            with progress.step(f"Fetch {package} (once; kept in {folder})"):
+                _unpack(package, wanted)
+    return wanted
+
+
+def _unpack(package: str, wanted: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=wanted.parent, prefix=".fetching-") as scratch:
+        # What the lists name may be gone from the mirror by now.
+        run([*as_root(), "apt-get", "update", "-q"])
+        run(["apt-get", "download", "-q", package], cwd=Path(scratch))
+        (archive,) = Path(scratch).glob("*.deb")
+        run(["dpkg", "-x", archive, Path(scratch) / "out"])
+        (Path(scratch) / "out").rename(wanted)
 
 
 def missing(needed: Mapping[str, str] = NEEDED) -> list[str]:
