@@ -86,7 +86,7 @@ def measured(options: argparse.Namespace, folders: list[Path], files: list[Path]
         rows += measures.m4(pieces, made.hourly(4), "self-made hourly series, 48 h ahead")
         rows += measures.nab(pieces, made.watched(3), "self-made metrics with a jump each")
         rows += of_trace(pieces, "self-made service", [made.service(0)], options)
-    rows += measures.speed(pieces, 8 if options.quick else options.services)
+    rows += measures.speed(8 if options.quick else options.services, options.workers)
     return [replace(row, goal=None) for row in rows] if options.quick else rows
 
 

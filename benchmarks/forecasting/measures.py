@@ -5,9 +5,12 @@ Every function of a job takes and returns plain values. No measure knows where i
 
 from __future__ import annotations
 
+import asyncio
+import os
 import resource
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +21,9 @@ from benchmarks.forecasting.nab_scoring import LOW_FALSE_ALARMS, LOW_MISSES, STA
 from benchmarks.forecasting.pieces import Job, Pieces, code_digest, digest
 from benchmarks.forecasting.rolling import INTERVALS, origins_of, rolled
 from benchmarks.report import Better, Row
+from controllers.capacity_forecast.board import AHEAD_STEPS
+from controllers.capacity_forecast.job import Job as PoolJob
+from controllers.capacity_forecast.pool import ForecastPool
 from forecasting.anomalies.detector import THRESHOLD, Detector
 from forecasting.forecast import LEVELS
 from forecasting.metrics import coverage, mase, skill, smape
@@ -34,7 +40,6 @@ GOAL_POINTS: Final = 2.0
 GOAL_FLEET_S: Final = 300.0
 GOAL_FLEET_MB: Final = 1000.0
 FLEET: Final = 1000
-FLEET_STEPS: Final = 144
 
 
 # --- M4 ---------------------------------------------------------------------------------------------------------------
@@ -187,33 +192,46 @@ def nab(pieces: Pieces, files: Sequence[NabFile], workload: str) -> list[Row]:
 # --- speed ------------------------------------------------------------------------------------------------------------
 
 
-def fleet_piece(first: int, count: int) -> list[float]:
-    """CPU seconds, and the peak of this process in MB."""
-    begin = time.process_time()
-    for index in range(first, first + count):
-        refresh(made.service(index), FLEET_STEPS)
-    return [time.process_time() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]
-
-
-def speed(pieces: Pieces, services: int) -> list[Row]:
-    """Wall time and memory are of this run alone, so nothing of it is kept from an earlier one."""
-    chunk = max(services // (pieces.workers * 25), 1)
-    now = str(time.time_ns())
-    jobs = [
-        Job(f"{first}", digest([now, str(first)]), fleet_piece, (first, min(chunk, services - first)))
-        for first in range(0, services, chunk)
-    ]
+def speed(services: int, processes: int) -> list[Row]:
+    """The operator's own pool, asked as the operator asks it. Wall time and memory are of this run alone."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begin = time.perf_counter()
-    found = pieces.all("speed", jobs)
+    peak_mb = asyncio.run(_refreshed(services, processes))
     took = time.perf_counter() - begin
-    peak_mb = pieces.workers * max(peak for _, peak in found)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     whole = services == FLEET
-    workload = f"{services:,} services × 14 days at 10 min, {FLEET_STEPS} steps ahead, {pieces.workers} processes"
+    workload = f"{services:,} services × 14 days at 10 min, {AHEAD_STEPS} steps ahead, {processes} processes"
     return [
         Row(workload, "all refreshed", "s", _r(took), goal=GOAL_FLEET_S if whole else None),
-        Row(workload, "CPU time a service", "ms", _r(1e3 * sum(cpu for cpu, _ in found) / services)),
+        Row(workload, "CPU time a service", "ms", _r(1e3 * cpu_s / services)),
         Row(workload, "memory of all processes, peak", "MB", _r(peak_mb), goal=GOAL_FLEET_MB if whole else None),
     ]
+
+
+async def _refreshed(services: int, processes: int) -> float:
+    """Forecasts of all; the peaks of this process and of the pool's, in MB, together."""
+    pool, slots, children = ForecastPool(processes, timeout_s=120.0), asyncio.Semaphore(2 * processes), set[int]()
+
+    async def one(index: int) -> None:
+        async with slots:
+            await pool.run(PoolJob(made.service(index), AHEAD_STEPS))
+            children.update(_children())
+
+    await asyncio.gather(*(one(index) for index in range(services)))
+    peak_mb = sum(_peak_mb(pid) for pid in ("self", *_children()))
+    assert len(children) <= processes, f"{len(children)} processes were started for {processes}: some died"
+    await pool.close()
+    return peak_mb
+
+
+def _children() -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+
+
+def _peak_mb(pid: int | str) -> float:
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 def _r(value: float) -> float:
