@@ -219,7 +219,7 @@ async def _refreshed(services: int, processes: int) -> float:
             children.update(_children())
 
     await asyncio.gather(*(one(index) for index in range(services)))
-    peak_mb = sum(_peak_mb(pid) for pid in ("self", *_children()))
+    peak_mb = sum(_peak_mb(pid) for pid in (os.getpid(), *_children()))
     assert len(children) <= processes, f"{len(children)} processes were started for {processes}: some died"
     await pool.close()
     return peak_mb
@@ -229,7 +229,7 @@ def _children() -> list[int]:
     return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
 
 
-def _peak_mb(pid: int | str) -> float:
+def _peak_mb(pid: int) -> float:
     line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
