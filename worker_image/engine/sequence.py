@@ -67,6 +67,8 @@ class Sequence:
     arrived_at: float = 0.0
     admitted: bool = False
     """The server has been told."""
+    n_displaced: int = 0
+    """How often it gave its place to one that the policy ranks better."""
     charged: bool = False
     """Its tenant has paid for its prompt: not again after a preemption."""
     n_cached: int = 0

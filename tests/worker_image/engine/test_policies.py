@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.worker_image.engine.sequences import a_sequence
+from worker_image.engine.scheduler.fair import WeightedFair
 from worker_image.engine.scheduler.fcfs import FirstComeFirstServed
 from worker_image.engine.scheduler.policies import make_policy
 from worker_image.engine.scheduler.policy import Policy
@@ -68,7 +69,7 @@ def test_feedback_puts_short_work_first_and_what_was_served_back() -> None:
 
 @pytest.mark.parametrize("policy", [Priority(20.0), EarliestDeadline(20.0), make_policy(Scheduling(PolicyName.FAIR))])
 def test_a_better_class_displaces_a_lower_one_until_that_has_aged(policy: Policy) -> None:
-    running = a_sequence(priority=3, n_generated=1)
+    running = a_sequence(priority=3)
     newcomer, much_later = a_sequence(at=1.0, priority=0), a_sequence(at=LATER, priority=0)
     for each in (running, newcomer, much_later):
         policy.add(each)
@@ -76,6 +77,18 @@ def test_a_better_class_displaces_a_lower_one_until_that_has_aged(policy: Policy
     assert not policy.displaces(much_later, running)
     assert not policy.displaces(running, newcomer)
     assert not policy.displaces(a_sequence(at=0.0, priority=3), running)
+
+
+def test_a_deadline_that_was_met_protects_nobody() -> None:
+    running, newcomer = a_sequence(priority=3, n_generated=1), a_sequence(at=LATER, priority=0)
+    assert EarliestDeadline(20.0).displaces(newcomer, running)
+
+
+def test_a_tenant_takes_places_of_its_own_work_only() -> None:
+    policy = WeightedFair(20.0)
+    waiting = a_sequence(priority=0, tenant="a")
+    assert policy.displaces(waiting, a_sequence(priority=3, tenant="a"))
+    assert not policy.displaces(waiting, a_sequence(priority=3, tenant="b"))
 
 
 def test_feedback_displaces_who_was_served_more() -> None:

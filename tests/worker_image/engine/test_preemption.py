@@ -104,6 +104,23 @@ def test_a_batch_that_nobody_joins_is_not_broken_up(batching: Batching) -> None:
     assert fake.engine.load.preemptions == 0
 
 
+def test_one_gives_way_to_newcomers_once() -> None:
+    fake = Fake.build(max_num_seqs=1, depth=0, scheduling=Scheduling(PolicyName.PRIORITY))
+    low = an_add(0, 3)
+    fake.engine.add(low)
+    for _ in range(3):
+        fake.step()
+    fake.engine.add(an_add(1, 0, max_tokens=2))
+    while 1 not in fake.ends:
+        fake.step()
+    fake.step()
+    fake.engine.add(an_add(2, 0, max_tokens=2))
+    answers, ends = fake.run()
+    assert fake.engine.load.preemptions == 1
+    assert list(ends) == [1, 0, 2]
+    assert answers[0] == expected(low)[0]
+
+
 def test_several_come_at_once_when_several_give_way() -> None:
     fake = Fake.build(max_num_seqs=4, n_blocks=60, depth=0, scheduling=Scheduling(PolicyName.PRIORITY))
     for i in range(4):

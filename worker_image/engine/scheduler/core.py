@@ -141,6 +141,7 @@ class Scheduler:
         candidates = self.waiting.first(COME_AT_ONCE)
         victims = who_gives_way(self.waiting, candidates, self.running, room, self._need)
         for victim in victims:
+            victim.n_displaced += 1
             self._preempt(victim)
         if not victims:
             self._no_way_for = looked_at

@@ -144,9 +144,11 @@ class WeightedFair:
         return self._account(sequence).counter, class_rank(sequence, self._ageing_s)
 
     def displaces(self, waiting: Sequence, running: Sequence) -> bool:
-        """A better class does, where its tenant has had no more than the other's."""
-        (mine, when), (theirs, running_when) = self.rank(waiting), self.rank(running)
-        return waiting.standing.priority < running.standing.priority and mine <= theirs and when < running_when
+        """A tenant's urgent work takes places of its own lower classes, never of others: they would take them back."""
+        mine, theirs = waiting.standing, running.standing
+        if mine.tenant != theirs.tenant or mine.priority >= theirs.priority:
+            return False
+        return class_rank(waiting, self._ageing_s) < class_rank(running, self._ageing_s)
 
     def admitted(self, sequence: Sequence) -> None:
         account = self._account(sequence)

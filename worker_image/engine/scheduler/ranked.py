@@ -96,8 +96,14 @@ class EarliestDeadline(Ranked):
 
     def when(self, sequence: Sequence) -> float:
         standing = sequence.standing
-        allowance = standing.deadline_s if sequence.n_generated else standing.due_s
-        return sequence.arrived_at + min(self.longest_s if allowance is None else allowance, self.longest_s)
+        # Once it goes on, its own deadline is what is left to be in time for.
+        end_s = standing.deadline_s if sequence.n_generated else None
+        return sequence.arrived_at + min(standing.due_s if end_s is None else end_s, self.longest_s)
+
+    def displaces(self, waiting: Sequence, running: Sequence) -> bool:
+        """A better class does, where it is due earlier or the other's first token is out."""
+        better = waiting.standing.priority < running.standing.priority
+        return better and (running.n_generated > 0 or self.when(waiting) < self.when(running))
 
     def head(self, now: float) -> Sequence | None:
         while (head := self._queue.head()) is not None:

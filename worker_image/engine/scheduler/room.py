@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
+from typing import Final
 
 from worker_image.engine.scheduler.policy import Policy
 from worker_image.engine.sequence import Sequence
+
+MOST_DISPLACED: Final = 1
+"""How often one gives way to others that come: so little is computed twice, and two cannot push a third around."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ def who_gives_way(
         for each in reversed(by_rank):
             if rows >= 0 and blocks >= 0:
                 break
-            if policy.displaces(candidate, each):
+            if each.n_displaced < MOST_DISPLACED and policy.displaces(candidate, each):
                 chosen.append(each)
                 rows, blocks = rows + 1, blocks + len(each.blocks) + 1
         if rows < 0 or blocks < 0:

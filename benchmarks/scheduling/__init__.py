@@ -1,0 +1,1 @@
+"""The engine's scheduler on a virtual clock: policies and batching modes against vLLM's and published ones."""
