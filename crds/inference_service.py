@@ -127,6 +127,13 @@ class Engine(Part):
     kv_cache: Annotated[
         Quantity | None, Field(description="Memory for the paged KV cache of one worker, for example 512Mi.")
     ] = None
+    kv_swap: Annotated[
+        Quantity | None,
+        Field(
+            description="Host memory of one worker for the KV cache of requests that give way, for example 8Gi, beside "
+            "all that it needs otherwise; when left out, their cache is computed again."
+        ),
+    ] = None
     scheduling: Annotated[
         Scheduling | None, Field(description="Order and batches; first come, first served when left out.")
     ] = None

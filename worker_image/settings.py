@@ -50,6 +50,7 @@ class ModelSettings:
     gpu_memory_utilization: float = 0.9
     deterministic: bool = False
     scheduling: Scheduling = DEFAULT
+    swap_bytes: int = 0
 
     def engine(self, checkpoint: Path) -> EngineSettings:
         return EngineSettings(
@@ -65,6 +66,7 @@ class ModelSettings:
             gpu_memory_utilization=self.gpu_memory_utilization,
             deterministic=self.deterministic,
             scheduling=self.scheduling,
+            swap_bytes=self.swap_bytes,
         )
 
 
@@ -107,6 +109,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--block-size", type=_positive, default=16, help="tokens a KV block (default: 16)")
     parser.add_argument("--kv-cache-bytes", type=_positive, help="size of the KV cache (default: half the free memory)")
+    parser.add_argument(
+        "--kv-swap-bytes", type=_bytes, default=0,
+        help="host memory for the cache of requests that give way (default: 0, computed again)",
+    )  # fmt: skip
     parser.add_argument(
         "--gpu-memory-utilization", type=_share, default=0.9,
         help="share of the GPU's memory for all of it, unless --kv-cache-bytes is set (default: %(default)s)",
@@ -200,6 +206,7 @@ def model_settings(arguments: argparse.Namespace) -> ModelSettings:
         gpu_memory_utilization=arguments.gpu_memory_utilization,
         deterministic=arguments.deterministic,
         scheduling=_scheduling(arguments),
+        swap_bytes=arguments.kv_swap_bytes,
     )
 
 
@@ -285,6 +292,13 @@ def _positive(text: str) -> int:
     value = _whole(text)
     if value <= 0:
         raise argparse.ArgumentTypeError(f"{value} is not allowed; it must be 1 or more")
+    return value
+
+
+def _bytes(text: str) -> int:
+    value = _whole(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is not allowed; it must be 0 or more")
     return value
 
 

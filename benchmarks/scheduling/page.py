@@ -23,8 +23,8 @@ def words(source: str, duration_s: float, seeds: int, winners: Sequence[str]) ->
         ),
         notes=(
             "**Peers** are written after their sources and run on the same cost model: vLLM v1's loop with its two "
-            "policies, and the virtual token counter as published, in that loop. vLLM's priority does not age, and takes "
-            "no running request's place before the cache is full.",
+            "policies, and the virtual token counter as published in that loop. vLLM's priority does not age, and "
+            "takes no running request's place before the cache is full.",
             "A goal that equals the peer's number says: not worse than the peer.",
             "**Batching**: the column `continuous` is continuous batching on the same requests. Static and dynamic "
             "batches let nobody join, so that the prompts of others do not hold up their decodes.",

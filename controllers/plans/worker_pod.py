@@ -204,6 +204,7 @@ def _engine_arguments(engine: Engine) -> list[str]:
         "--max-num-seqs": engine.max_num_seqs,
         "--max-num-batched-tokens": _step_tokens(engine.max_num_seqs),
         "--kv-cache-bytes": None if engine.kv_cache is None else int(quantity(engine.kv_cache)),
+        "--kv-swap-bytes": None if engine.kv_swap is None else int(quantity(engine.kv_swap)),
     }
     arguments = [text for flag, value in settings.items() if value is not None for text in (flag, str(value))]
     return arguments if engine.scheduling is None else arguments + _scheduling_arguments(engine.scheduling)

@@ -160,11 +160,12 @@ def test_the_worker_understands_every_argument() -> None:
         "policy": "priority", "batching": "adaptive", "packing": "first-fit", "minBatch": 2, "maxBatch": 9,
         "batchBase": 5, "minWait": "5ms", "maxWait": "1s", "ageing": "1m",
     }  # fmt: skip
-    engine = {"maxNumSeqs": 300, "kvCache": "64Mi", "maxModelLen": 512, "scheduling": scheduling}
+    engine = {"maxNumSeqs": 300, "kvCache": "64Mi", "maxModelLen": 512, "kvSwap": "1Mi", "scheduling": scheduling}
     arguments = container(engine=engine)["args"]
     parsed = settings.serve_settings(parser.parse_args(arguments[1:]))
     assert parsed.names == ("chat", "demo/chat")
     assert (parsed.model.max_num_seqs, parsed.model.kv_cache_bytes, parsed.drain_timeout_s) == (300, 64 * 2**20, 120.0)
+    assert parsed.model.swap_bytes == 2**20
     assert parsed.model.scheduling == Scheduling(
         PolicyName.PRIORITY, Batching.ADAPTIVE, Packing.FIRST_FIT, 2, 9, 5, 0.005, 1.0, 60.0
     )

@@ -14,6 +14,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tests.worker_image.engines import SMALL, an_engine, outputs, tokens
 from tests.worker_image.tiny_gguf import Contents, Shape, tiny_llama, write_gguf
 from worker_image.checkpoint.vocabulary import open_vocabulary
+from worker_image.engine.host_blocks import SwapCosts
 from worker_image.engine.memory import plan_kv
 from worker_image.engine.messages import Add, Sampling, TokenOut
 from worker_image.engine.scheduler.settings import PolicyName, Scheduling
@@ -141,6 +142,20 @@ def test_one_that_gives_way_keeps_its_sampler_its_penalties_and_its_grammar(path
         assert mine.logprobs.chosen == pytest.approx(theirs.logprobs.chosen, abs=1e-4)
     gave_way = engine.load.preemptions_by_class[3]
     assert gave_way == (0 if policy is PolicyName.FEEDBACK else 2)
+
+
+def test_what_was_kept_in_host_memory_changes_no_token(path: Path) -> None:
+    prompts = some_prompts(8, longest=40)
+    sampling = [Sampling(40, temperature=0.8, seed=i, presence_penalty=0.5 * (i % 2)) for i in range(8)]
+    plenty = tokens(an_engine(path), prompts, sampling)
+    settings = replace(SMALL, max_model_len=100, kv_cache_bytes=110 * 2 * 2 * 32 * 4, swap_bytes=1 << 20)
+    tight = an_engine(path, replace(settings, n_threads=1))
+    # This model is too small for a swap to be worth it: its costs are those of a large one.
+    assert tight._scheduler._host is not None
+    tight._scheduler._host._costs = SwapCosts(recompute_s=1.0, copy_s=0.1, fixed_s=0.0)
+    assert tokens(tight, prompts, sampling) == plenty
+    assert tight.load.preemptions > 0
+    assert tight.load.restored_tokens > 0
 
 
 def test_a_cancelled_request_frees_its_blocks_and_changes_no_other(path: Path) -> None:

@@ -43,9 +43,13 @@ class Batch:
     `computed - 1`, as `computed` counts this step. The very same tuple as in the last batch while nothing changed, so
     `is` tells whether rows must be sent again. A row decodes only after a chunk of it that `samples`."""
     prefills: tuple[Chunk, ...] = ()
+    saves: tuple[tuple[int, int], ...] = ()
+    """Blocks (block, slot of host memory), copied before anything of this step is written."""
+    restores: tuple[tuple[int, int], ...] = ()
+    """(slot, block), copied after `saves`."""
     copies: tuple[tuple[int, int], ...] = ()
-    """Blocks (from, to), copied in all layers before anything else of this step. No block is in two of them as `to`,
-    and none is both a `from` and a `to`, so their order is free."""
+    """Blocks (from, to), copied in all layers before any token of this step is computed. No block is in two of them as
+    `to`, and none is both a `from` and a `to`, so their order is free."""
     tables: tuple[TableUpdate, ...] = ()
     """Done before the step; what they do not name stays. A row that joins gets its whole table here."""
     joined: tuple[Sequence, ...] = ()

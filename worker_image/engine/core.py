@@ -232,6 +232,7 @@ class Engine:
             prefix_hit_tokens=scheduler.kv.hit_tokens,
             prefill_tokens=self._prefill_tokens,
             decode_tokens=self._decode_tokens,
+            restored_tokens=scheduler.restored_tokens,
             failed_steps=self._failed_steps,
             oldest_waiting_s=0.0 if oldest is None else self._clock.now() - oldest.arrived_at,
             step_s=self._step_s,

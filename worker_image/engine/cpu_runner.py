@@ -12,6 +12,7 @@ from itertools import chain
 import torch
 
 from worker_image.engine.batch import Batch, Chunk, Sampled
+from worker_image.engine.host_cache import HostCache
 from worker_image.engine.sampler import sample
 from worker_image.models.decoder import Decoder
 from worker_image.models.kv_cache import AttentionGroup, DecodeGroup, KvCache, PrefillGroup
@@ -34,12 +35,18 @@ class CpuRunner:
 
     depth = 0
 
-    def __init__(self, model: Decoder[Linear, ReferenceStep], cache: KvCache) -> None:
+    def __init__(self, model: Decoder[Linear, ReferenceStep], cache: KvCache, host: HostCache | None = None) -> None:
+        """host: where the scheduler has room to save to."""
         self._model = model
         self._cache = cache
+        self._host = host
 
     @torch.inference_mode()
     def launch(self, batch: Batch) -> Done:
+        if batch.saves or batch.restores:
+            assert self._host is not None, "what the scheduler saves has room in host memory"
+            self._host.save(batch.saves)
+            self._host.restore(batch.restores)
         for source, target in batch.copies:
             for tensor in (self._cache.keys, self._cache.values):
                 tensor[:, target] = tensor[:, source]

@@ -13,8 +13,11 @@ from worker_image.checkpoint.base import Checkpoint
 from worker_image.engine.gpu_memory import CardMemory, activation_bytes, kv_bytes
 from worker_image.engine.gpu_runner import GpuRunner, RunnerSizes
 from worker_image.engine.graphs import GraphMaker, bucket_sizes
+from worker_image.engine.host_blocks import HostBlocks
+from worker_image.engine.host_cache import HostCache
 from worker_image.engine.memory import KvPlan, plan_kv
 from worker_image.engine.messages import EngineSettings
+from worker_image.engine.swapping import CARD_COPY_BYTES_PER_S, CARD_FLOPS, Rates, swap_costs, swap_slots
 from worker_image.errors import SettingsError
 from worker_image.kernels.triton_ops import KvTensors, StepLimits, Steps, TritonOps, TritonStep
 from worker_image.kernels.tuning import tuning_for
@@ -25,7 +28,9 @@ from worker_image.models.decoder import Decoder
 DTYPE = torch.bfloat16
 
 
-def load_gpu(checkpoint: Checkpoint, settings: EngineSettings, on_layer: OnProgress) -> tuple[GpuRunner, KvPlan]:
+def load_gpu(
+    checkpoint: Checkpoint, settings: EngineSettings, on_layer: OnProgress
+) -> tuple[GpuRunner, KvPlan, HostBlocks | None]:
     """Raises CheckpointError or SettingsError."""
     if not torch.cuda.is_available():
         raise SettingsError("--device cuda: torch finds no CUDA card. Use --device cpu, or look at the driver.")
@@ -40,7 +45,19 @@ def load_gpu(checkpoint: Checkpoint, settings: EngineSettings, on_layer: OnProgr
         layers = [layer.attention for layer in model.weights.layers]
         step_limits = StepLimits(settings.max_num_seqs, plan.max_model_len)
         steps = Steps(layers, cache, tuning, step_limits, deterministic=settings.deterministic)
-        return GpuRunner(model, steps, cache, runner_sizes(settings, plan), GraphMaker()), plan
+        n_slots = swap_slots(settings, kv_bytes_per_token(model.config))
+        memory = HostCache((cache.data,), 2, n_slots) if n_slots else None
+        runner = GpuRunner(model, steps, cache, runner_sizes(settings, plan), GraphMaker(), memory)
+        return runner, plan, _host_blocks(model.config, n_slots)
+
+
+def _host_blocks(config: ModelConfig, n_slots: int) -> HostBlocks | None:
+    costs = swap_costs(config, kv_bytes_per_token(config), Rates(CARD_FLOPS, CARD_COPY_BYTES_PER_S))
+    return HostBlocks(n_slots, costs) if n_slots else None
+
+
+def kv_bytes_per_token(config: ModelConfig) -> int:
+    return replace(config.kv_shape, element_bytes=DTYPE.itemsize).bytes_per_token
 
 
 def card_memory(device: torch.device) -> CardMemory:
@@ -57,8 +74,8 @@ def plan_card(settings: EngineSettings, config: ModelConfig, memory: CardMemory)
         activations = activation_bytes(config, settings.step_tokens, settings.max_num_seqs, DTYPE.itemsize)
         n_graphs = len(bucket_sizes(settings.max_num_seqs))
         budget = kv_bytes(memory, settings.gpu_memory_utilization, activations, n_graphs)
-    shape = replace(config.kv_shape, element_bytes=DTYPE.itemsize)
-    return plan_kv(replace(settings, kv_cache_bytes=budget), config.context, shape.bytes_per_token, memory.free_bytes)
+    bytes_per_token = kv_bytes_per_token(config)
+    return plan_kv(replace(settings, kv_cache_bytes=budget), config.context, bytes_per_token, memory.free_bytes)
 
 
 def kv_tensors(config: ModelConfig, plan: KvPlan, block_tokens: int, device: torch.device) -> KvTensors:

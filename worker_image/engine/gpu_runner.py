@@ -17,6 +17,7 @@ from worker_image.engine.card_results import Flight, ResultBuffers, logprobs_ask
 from worker_image.engine.card_rows import CardRows
 from worker_image.engine.card_step import DECODE_FIELDS, DecodeBuffers, StepBuffers, mixed_buffers
 from worker_image.engine.graphs import Capture, DecodeGraphs, bucket_sizes, unowned
+from worker_image.engine.host_cache import HostCache
 from worker_image.engine.sampler import adjust
 from worker_image.engine.sequence import Sequence
 from worker_image.engine.upload import ALIGN, Upload
@@ -58,13 +59,15 @@ class GpuRunner:
         cache: KvTensors,
         sizes: RunnerSizes,
         capture: Capture | None,
+        host: HostCache | None = None,
     ) -> None:
-        """capture: None runs every step kernel by kernel."""
+        """capture: None runs every step kernel by kernel. host: where the scheduler has room to save to."""
         device = cache.data.device
         self._model = model
         self._steps = steps
         self._cache = cache
         self._sizes = sizes
+        self._host = host
         self._rows = CardRows(sizes.max_num_seqs, sizes.n_columns, device)
         self._decode = DecodeBuffers(sizes.max_num_seqs, sizes.n_columns, device)
         decode_words = DECODE_FIELDS * self._decode.max_rows
@@ -78,6 +81,10 @@ class GpuRunner:
 
     @torch.inference_mode()
     def launch(self, batch: Batch) -> Flight:
+        if batch.saves or batch.restores:
+            assert self._host is not None, "what the scheduler saves has room in host memory"
+            self._host.save(batch.saves)
+            self._host.restore(batch.restores)
         self._cache.copy_blocks(batch.copies)
         self._rows.apply(batch.tables, batch.joined)
         self._upload.begin()

@@ -5,7 +5,7 @@ Between the scheduler, which decides who gets room, and the pool, which counts. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from worker_image.engine.block_pool import BlockPool
 from worker_image.engine.prefix_cache import EvictionPolicy, KeyChain, PrefixCache
@@ -18,6 +18,8 @@ class Grant:
     once that step has run."""
 
     copy: tuple[int, int] | None
+    restores: list[tuple[int, int]] = field(default_factory=list)
+    """(slot of host memory, block) before the first step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ class KvBlocks:
     def admit(self, sequence: Sequence, reserve: int) -> Grant | None:
         """Blocks for all its tokens and one more; None (and nothing taken) unless `reserve` free ones are left."""
         found = self._find(sequence)
+        if sequence.n_saved > found.cached:
+            return self._take_back(sequence, found, reserve)
         for choice in (found, _Found(len(found.whole) * self.block_tokens, found.whole, None)):
             # With the block to copy from held, an otherwise empty pool may be one block short.
             if (grant := self._take(sequence, choice, reserve)) is not None:
@@ -56,6 +60,14 @@ class KvBlocks:
                 self.hit_tokens += choice.cached
                 return grant
         return None
+
+    def _take_back(self, sequence: Sequence, found: _Found, reserve: int) -> Grant | None:
+        """What it had saved in host memory goes behind what the cache still has of its prefix."""
+        if self._take(sequence, _Found(len(found.whole) * self.block_tokens, found.whole, None), reserve) is None:
+            return None
+        sequence.computed = sequence.n_cached = sequence.n_saved
+        at = slice(len(found.whole), len(sequence.saved))
+        return Grant(None, list(zip(sequence.saved[at], sequence.blocks[at], strict=True)))
 
     def _find(self, sequence: Sequence) -> _Found:
         """What the cache has; never the whole prompt, as the last token's logits are wanted."""

@@ -15,12 +15,15 @@ from worker_image.checkpoint.vocabulary import open_vocabulary
 from worker_image.engine.core import Engine
 from worker_image.engine.cpu_runner import CpuRunner
 from worker_image.engine.grammar import Grammars
+from worker_image.engine.host_blocks import HostBlocks
+from worker_image.engine.host_cache import HostCache
 from worker_image.engine.kv_blocks import KvBlocks
 from worker_image.engine.memory import KvPlan, free_memory_bytes, plan_kv
 from worker_image.engine.messages import Device, EngineSettings, Progress, Ready
 from worker_image.engine.prefix_cache import SECRET_BYTES, LeastRecentlyUsed
 from worker_image.engine.runner import Runner
 from worker_image.engine.scheduler.core import Limits, Scheduler
+from worker_image.engine.swapping import CPU_COPY_BYTES_PER_S, CPU_FLOPS, Rates, swap_costs, swap_slots
 from worker_image.models.assembly import OnProgress, load_model
 from worker_image.models.kv_cache import KvCache
 from worker_image.models.reference_ops import ReferenceOps
@@ -32,6 +35,8 @@ class Loaded:
 
     runner: Runner
     plan: KvPlan
+    host: HostBlocks | None
+    """Room for those who give way."""
 
 
 def load_engine(checkpoint: Checkpoint, settings: EngineSettings, on_progress: Callable[[Progress], None]) -> Engine:
@@ -44,7 +49,9 @@ def load_engine(checkpoint: Checkpoint, settings: EngineSettings, on_progress: C
     kv = KvBlocks(plan.n_blocks, settings.block_tokens, secret, LeastRecentlyUsed())
     kv_tokens = plan.n_blocks * settings.block_tokens
     ready = Ready(plan.max_model_len, kv_tokens, time.monotonic() - started_at)
-    return Engine(loaded.runner, Scheduler(limits, kv, settings.scheduling), ready, lambda: _grammars(settings))
+    return Engine(
+        loaded.runner, Scheduler(limits, kv, settings.scheduling, loaded.host), ready, lambda: _grammars(settings)
+    )
 
 
 def _load_runner(checkpoint: Checkpoint, settings: EngineSettings, on_layer: OnProgress) -> Loaded:
@@ -63,7 +70,13 @@ def _load_cpu(checkpoint: Checkpoint, settings: EngineSettings, on_layer: OnProg
     model = load_model(checkpoint, ReferenceOps(), on_layer, settings.max_model_len)
     shape = model.config.kv_shape
     plan = plan_kv(settings, model.config.context, shape.bytes_per_token, free_memory_bytes())
-    return Loaded(CpuRunner(model, KvCache(shape, plan.n_blocks, settings.block_tokens)), plan)
+    cache = KvCache(shape, plan.n_blocks, settings.block_tokens)
+    n_slots = swap_slots(settings, shape.bytes_per_token)
+    if n_slots == 0:
+        return Loaded(CpuRunner(model, cache), plan, None)
+    rates = Rates(CPU_FLOPS * settings.n_threads, CPU_COPY_BYTES_PER_S)
+    host = HostBlocks(n_slots, swap_costs(model.config, shape.bytes_per_token, rates))
+    return Loaded(CpuRunner(model, cache, HostCache((cache.keys, cache.values), 1, n_slots)), plan, host)
 
 
 def _grammars(settings: EngineSettings) -> Grammars:

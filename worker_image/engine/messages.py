@@ -112,6 +112,8 @@ class EngineSettings:
     deterministic: bool = False
     """The order of every sum is fixed, so a request gives the same bits in any batch."""
     scheduling: Scheduling = DEFAULT
+    swap_bytes: int = 0
+    """Host memory for what requests that give way have computed; 0: they compute it again."""
 
 
 @dataclass(frozen=True)
@@ -230,6 +232,8 @@ class EngineLoad:
     prefill_tokens: int = 0
     """Prompt tokens computed (again, after a preemption)."""
     decode_tokens: int = 0
+    restored_tokens: int = 0
+    """Read back from host memory instead of computed again."""
     failed_steps: int = 0
     oldest_waiting_s: float = 0.0
     step_s: float = 0.0

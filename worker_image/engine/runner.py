@@ -4,8 +4,8 @@ The contract, by which the scheduler may plan the next step before it knows the 
 
 1. Steps run in the order of `launch`, each to its end before the next begins (one stream). So a block that was given
    back by an earlier step may be written by a later one.
-2. Within a step: `copies`, then in every layer all keys and values of the step are written before any token attends.
-   So a chunk may read blocks that another chunk of the same batch fills (a shared prefix).
+2. Within a step: `saves`, `restores`, `copies`, then in every layer all keys and values of the step are written before
+   any token attends. So a chunk may read blocks that another chunk of the same batch fills (a shared prefix).
 3. Everything is read from `batch` and its sequences inside `launch`. Afterwards the scheduler changes them.
 4. The runner keeps by `row`: the block table (`Batch.tables`), the newest token (which the next step of that row starts
    from), its index, and the sampling parameters (`Batch.joined`). A row's first step is always a chunk, whose tokens

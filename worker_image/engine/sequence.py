@@ -44,6 +44,10 @@ class Sequence:
     room: int = 0
     """Tokens that `blocks` hold."""
     computed: int = 0
+    saved: list[int] = field(default_factory=list)
+    """While it waits: where its first blocks lie in host memory."""
+    n_saved: int = 0
+    """Tokens whose keys and values lie there."""
     n_in_flight: int = 0
     n_steps: int = 0
     """Launched steps that are not committed and use its blocks."""

@@ -160,6 +160,7 @@ class EngineCollector(Collector):
             ("vllm:num_preemptions", "Requests sent back to waiting.", load.preemptions),
             ("vllm:prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", load.prefix_queried_tokens),
             ("vllm:prefix_cache_hits", "Prompt tokens found in the prefix cache.", load.prefix_hit_tokens),
+            ("foretide_worker_kv_restored_tokens", "Read back instead of computed again.", load.restored_tokens),
             ("foretide_worker_engine_steps", "Steps of the engine.", load.steps),
             ("foretide_worker_failed_steps", "Steps of the engine that failed.", load.failed_steps),
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from tests.worker_image.engine.fake_runner import FakeRunner, sequential
 from worker_image.engine.core import Clock, Engine
 from worker_image.engine.grammar import Grammars
+from worker_image.engine.host_blocks import HostBlocks
 from worker_image.engine.kv_blocks import KvBlocks
 from worker_image.engine.messages import Add, Ended, Finish, Ready, StepDone
 from worker_image.engine.prefix_cache import LeastRecentlyUsed
@@ -51,9 +52,12 @@ class Fake:
     def build(
         cls, *, n_blocks: int = 40, max_num_seqs: int = 4, step_tokens: int = 16, depth: int = 1,
         block_tokens: int = BLOCK_TOKENS, model_len: int = MODEL_LEN, scheduling: Scheduling = DEFAULT,
+        host: HostBlocks | None = None,
     ) -> Fake:  # fmt: skip
         limits = Limits(max_num_seqs, step_tokens, block_tokens, model_len)
-        scheduler = Scheduler(limits, KvBlocks(n_blocks, block_tokens, b"secret", LeastRecentlyUsed()), scheduling)
+        scheduler = Scheduler(
+            limits, KvBlocks(n_blocks, block_tokens, b"secret", LeastRecentlyUsed()), scheduling, host
+        )
         runner = FakeRunner(depth, block_tokens, step_tokens)
         return cls(Engine(runner, scheduler, Ready(model_len, 0, 0.0), no_grammars, ticking()), scheduler, runner)
 

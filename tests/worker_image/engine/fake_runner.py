@@ -58,6 +58,8 @@ class Row:
 class Work:
     """A step as it was at its launch: nothing of the scheduler's is read later."""
 
+    saves: tuple[tuple[int, int], ...]
+    restores: tuple[tuple[int, int], ...]
     copies: tuple[tuple[int, int], ...]
     tables: tuple[TableUpdate, ...]
     joined: tuple[tuple[int, int], ...]
@@ -96,6 +98,7 @@ class FakeRunner:
         self._step_tokens = step_tokens
         self._rows: dict[int, Row] = {}
         self._slots: dict[int, int] = {}
+        self._host: dict[int, list[int | None]] = {}
         self._pending: deque[Flight] = deque()
         self._broken: RuntimeError | None = None
 
@@ -120,12 +123,15 @@ class FakeRunner:
         self._broken = None
         self._rows.clear()
         self._slots.clear()
+        self._host.clear()
 
     def _check(self, batch: Batch) -> None:
         assert 0 < batch.n_tokens <= self._step_tokens
         sources, targets = [a for a, _ in batch.copies], [b for _, b in batch.copies]
         assert len(set(targets)) == len(targets)
         assert not set(sources) & set(targets)
+        for pairs in (batch.saves, batch.restores):
+            assert len({target for _, target in pairs}) == len(pairs)
         for sequence in (*batch.decodes, *(c.sequence for c in batch.prefills)):
             assert not sequence.ended
             assert len(sequence.blocks) * self._block_tokens >= sequence.computed
@@ -142,6 +148,12 @@ class FakeRunner:
                 flight.result = Sampled(self._run(flight.work))
 
     def _run(self, work: Work) -> list[int]:
+        size = self._block_tokens
+        for block, slot in work.saves:
+            self._host[slot] = [self._slots.get(block * size + i) for i in range(size)]
+        for slot, block in work.restores:
+            restored = enumerate(self._host[slot])
+            self._slots |= {block * size + i: value for i, value in restored if value is not None}
         copied = [(b * self._block_tokens + i, self._slots.get(a * self._block_tokens + i))
                   for a, b in work.copies for i in range(self._block_tokens)]  # fmt: skip
         self._slots |= {slot: value for slot, value in copied if value is not None}
@@ -189,6 +201,8 @@ def _work(batch: Batch) -> Work:
         return row(chunk.sequence), chunk.start, tuple(tokens), chunk.samples
 
     return Work(
+        batch.saves,
+        batch.restores,
         batch.copies,
         tuple(TableUpdate(u.row, u.first, list(u.blocks)) for u in batch.tables),
         tuple((row(s), s.seed) for s in batch.joined),

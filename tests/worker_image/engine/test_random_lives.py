@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.worker_image.engine.fake_engine import MODEL_LEN, STOP, Fake, expected, expected_finish
+from worker_image.engine.host_blocks import HostBlocks, SwapCosts
 from worker_image.engine.messages import Add, Finish, Sampling, StepDone
 from worker_image.engine.scheduler.settings import DEFAULT, Batching, Packing, PolicyName, Scheduling
 from worker_image.engine.standing import Standing
@@ -27,6 +28,7 @@ def standings() -> st.SearchStrategy[Standing]:
 
 class EngineMachine(RuleBasedStateMachine):
     schedulings: ClassVar = st.just(DEFAULT)
+    hosts: ClassVar = st.none()
 
     @initialize(
         n_blocks=st.integers(10, 30), max_num_seqs=st.integers(1, 6), step_tokens=st.integers(7, 24),
@@ -35,7 +37,7 @@ class EngineMachine(RuleBasedStateMachine):
     def start(self, n_blocks: int, max_num_seqs: int, step_tokens: int, depth: int, data: st.DataObject) -> None:
         self.fake = Fake.build(
             n_blocks=n_blocks, max_num_seqs=max_num_seqs, step_tokens=step_tokens, depth=depth,
-            scheduling=data.draw(self.schedulings),
+            scheduling=data.draw(self.schedulings), host=data.draw(self.hosts),
         )  # fmt: skip
         self.expected: dict[int, list[int]] = {}
         self.answers: dict[int, list[int]] = {}
@@ -148,6 +150,9 @@ class AnyPolicyMachine(EngineMachine):
         batch_base=st.integers(1, 6), max_wait_s=st.sampled_from([0.0, 0.002]),
         ageing_s=st.sampled_from([0.0, 0.001, 20.0]),
     )  # fmt: skip
+    hosts: ClassVar = st.none() | st.builds(
+        HostBlocks, st.integers(0, 20), st.builds(SwapCosts, st.just(1.0), st.just(0.5), st.sampled_from([0.0, 3.0]))
+    )
 
     def look_at(self, oldest: int | None, before: tuple[int, int] | None, healthy: bool) -> None:
         """Others may come first; that everybody's turn comes is shown in `test_starvation`."""

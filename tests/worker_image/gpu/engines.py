@@ -17,11 +17,14 @@ from worker_image.engine.cpu_runner import CpuRunner
 from worker_image.engine.gpu_runner import GpuRunner, RunnerSizes
 from worker_image.engine.grammar import Grammars
 from worker_image.engine.graphs import Capture
+from worker_image.engine.host_blocks import HostBlocks
+from worker_image.engine.host_cache import HostCache
 from worker_image.engine.kv_blocks import KvBlocks
 from worker_image.engine.messages import Add, Ready, Sampling
 from worker_image.engine.prefix_cache import LeastRecentlyUsed
 from worker_image.engine.runner import Runner
 from worker_image.engine.scheduler.core import Limits, Scheduler
+from worker_image.engine.scheduler.settings import DEFAULT, PolicyName, Scheduling
 from worker_image.kernels.triton_ops import KvTensors, StepLimits, Steps, TritonOps
 from worker_image.kernels.tuning import OTHER, tuning_for
 from worker_image.models.assembly import load_model
@@ -30,6 +33,8 @@ from worker_image.models.reference_ops import ReferenceOps
 
 CPU: Final = torch.device("cpu")
 BLOCKS: Final = 24
+SLOTS: Final = 16
+"""Of host memory."""
 BLOCK_TOKENS: Final = 16
 LONGEST: Final = 96
 SEQUENCES: Final = 4
@@ -47,7 +52,9 @@ def cpu_engine(folder: Path) -> Engine:
     return _engine(CpuRunner(model, KvCache(model.config.kv_shape, BLOCKS, BLOCK_TOKENS)))
 
 
-def gpu_engine(folder: Path, capture: Capture | None = None, *, deterministic: bool = False) -> Engine:
+def gpu_engine(
+    folder: Path, capture: Capture | None = None, *, deterministic: bool = False, host: HostBlocks | None = None
+) -> Engine:
     tuning = tuning_for(OTHER)
     ops = TritonOps(CPU, tuning, torch.float32, deterministic=deterministic)
     with torch.inference_mode():
@@ -61,13 +68,18 @@ def gpu_engine(folder: Path, capture: Capture | None = None, *, deterministic: b
         layers = [layer.attention for layer in model.weights.layers]
         steps = Steps(layers, cache, tuning, StepLimits(SEQUENCES, LONGEST), deterministic=deterministic)
         sizes = RunnerSizes(SEQUENCES, STEP_TOKENS, BLOCK_TOKENS, LONGEST // BLOCK_TOKENS)
-        return _engine(GpuRunner(model, steps, cache, sizes, capture))
+        memory = None if host is None else HostCache((cache.data,), 2, SLOTS)
+        return _engine(GpuRunner(model, steps, cache, sizes, capture, memory), host)
 
 
-def _engine(runner: Runner) -> Engine:
+def _engine(runner: Runner, host: HostBlocks | None = None) -> Engine:
+    """With room in host memory, better classes take the places of lower ones."""
+    scheduling = DEFAULT if host is None else Scheduling(PolicyName.PRIORITY)
     kv = KvBlocks(BLOCKS, BLOCK_TOKENS, bytes(16), LeastRecentlyUsed())
     limits = Limits(SEQUENCES, STEP_TOKENS, BLOCK_TOKENS, LONGEST)
-    return Engine(runner, Scheduler(limits, kv), Ready(LONGEST, BLOCKS * BLOCK_TOKENS, 0.0), _no_grammars)
+    return Engine(
+        runner, Scheduler(limits, kv, scheduling, host), Ready(LONGEST, BLOCKS * BLOCK_TOKENS, 0.0), _no_grammars
+    )
 
 
 def _no_grammars() -> Grammars:

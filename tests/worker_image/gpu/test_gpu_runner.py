@@ -8,8 +8,10 @@ from typing import Final
 
 import pytest
 
-from tests.worker_image.gpu.engines import cpu_engine, gpu_engine, rerun, shape_folder, tokens_of
+from tests.worker_image.gpu.engines import SLOTS, cpu_engine, gpu_engine, rerun, shape_folder, tokens_of
+from worker_image.engine.host_blocks import HostBlocks, SwapCosts
 from worker_image.engine.messages import Add, Sampling
+from worker_image.engine.standing import Standing
 
 PROMPTS: Final = [[5, 9, 200], [7] * 21, list(range(40, 77)), [3]]
 GREEDY: Final = Sampling(6, temperature=0.0)
@@ -77,6 +79,26 @@ def test_log_probabilities_are_the_models_own_before_any_bias(folder: Path) -> N
     for a, b in zip(wanted, ours, strict=True):
         assert b.chosen == pytest.approx(a.chosen, abs=1e-4)
         assert [token for token, _ in b.top] == [token for token, _ in a.top]
+
+
+def test_one_whose_blocks_were_in_host_memory_goes_on_where_it_was(folder: Path) -> None:
+    sampling, urgent = replace(GREEDY, max_tokens=8), replace(GREEDY, max_tokens=2)
+    wanted = tokens_of(cpu_engine(folder), [*PROMPTS, [8, 9]], [sampling] * 4 + [urgent])
+    engine = gpu_engine(folder, host=HostBlocks(SLOTS, SwapCosts(recompute_s=1.0, copy_s=0.1, fixed_s=0.0)))
+    for request_id, prompt in enumerate(PROMPTS):
+        engine.add(Add(request_id, list(prompt), sampling, standing=Standing(priority=3)))
+    results: list[list[int]] = [[] for _ in wanted]
+    asked = False
+    while engine.has_work:
+        step = engine.step()
+        for request_id, token in zip(step.ids, step.new_tokens, strict=True):
+            results[request_id].append(token)
+        if len(results[0]) == 3 and not asked:
+            asked = True
+            engine.add(Add(4, [8, 9], urgent, standing=Standing(priority=0)))
+    assert results == wanted
+    assert engine.load.preemptions_by_class == [0, 0, 0, 1]
+    assert engine.load.restored_tokens > 0
 
 
 def test_deterministic_mode_gives_the_references_tokens_too(folder: Path) -> None:

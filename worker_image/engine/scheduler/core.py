@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final
 
 from worker_image.engine.batch import Batch, Chunk, Sampled
+from worker_image.engine.host_blocks import HostBlocks
 from worker_image.engine.kv_blocks import KvBlocks
 from worker_image.engine.messages import Finish, Logprobs
 from worker_image.engine.scheduler.batching import Door, Inside
@@ -57,7 +59,10 @@ class Outcome:
 class Scheduler:
     """Holds every request of the engine and the blocks they share."""
 
-    def __init__(self, limits: Limits, kv: KvBlocks, scheduling: Scheduling = DEFAULT) -> None:
+    def __init__(
+        self, limits: Limits, kv: KvBlocks, scheduling: Scheduling = DEFAULT, host: HostBlocks | None = None
+    ) -> None:
+        """host: room in host memory for what those who give way have computed; None computes it again."""
         assert kv.blocks_for(limits.max_model_len) <= kv.pool.n_blocks, "one request must always fit"
         self.limits = limits
         self.kv = kv
@@ -73,12 +78,18 @@ class Scheduler:
         self._n_changes = 0
         """Admissions, ends and preemptions."""
         self._alive: dict[int, Sequence] = {}
-        self._seats = Seats(limits.max_num_seqs, kv)
+        self._host = host
+        self._seats = Seats(limits.max_num_seqs, kv, host)
         self._decodes: tuple[Sequence, ...] = ()
 
     @property
     def has_work(self) -> bool:
         return bool(self._alive)
+
+    @property
+    def restored_tokens(self) -> int:
+        """Read back from host memory instead of computed again."""
+        return 0 if self._host is None else self._host.restored_tokens
 
     @property
     def kv_waste(self) -> float:
@@ -125,7 +136,8 @@ class Scheduler:
         changes = self._seats.changes(self.n_launched)
         return Batch(
             self.n_launched, self._decodes, chunks,
-            tuple(changes.copies), tuple(changes.tables), tuple(changes.joined),
+            tuple(changes.saves), tuple(chain.from_iterable(changes.restores.values())), tuple(changes.copies),
+            tuple(changes.tables), tuple(changes.joined),
         )  # fmt: skip
 
     def _make_way(self, now: float) -> None:
@@ -253,7 +265,7 @@ class Scheduler:
             sequence.charged = True
             self.waiting.admitted(sequence)
         self.running.append(sequence)
-        self._seats.take(sequence, grant.copy)
+        self._seats.take(sequence, grant)
         self._n_changes += 1
         sequence.parent = None
         return True
@@ -340,6 +352,8 @@ class Scheduler:
             self.waiting.take_back(sequence)
             self._seats.leave(sequence)
         self.running.clear()
+        for sequence in self._alive.values():
+            self._seats.drop_saved(sequence)
         self.kv.pool.forget_contents()
         self._seats.forget_changes()
         self._decodes = ()
@@ -358,10 +372,11 @@ class Scheduler:
         else:
             self.running.remove(sequence)
             self._seats.leave(sequence)
+        self._seats.drop_saved(sequence)
         self.waiting.forget(sequence)
         self._n_changes += 1
 
     def check(self) -> None:
         """Raises AssertionError where a block or a row is lost or has two owners."""
-        self._seats.check(self.running)
+        self._seats.check(self.running, self.waiting)
         assert {*self.running, *self.waiting} == set(self._alive.values()), "a request is in no list, or in two"
