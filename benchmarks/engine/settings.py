@@ -12,7 +12,7 @@ import orjson
 from benchmarks.engine.stages import Kind
 from benchmarks.engine.workloads import Rules
 from worker_image.checkpoint.source import LoadFormat
-from worker_image.engine.messages import Device, EngineSettings
+from worker_image.engine.messages import Device, EngineSettings, Start, decode
 
 MAX_MODEL_LEN = 4096
 """As the peer was set: the longest request of the workloads fits."""
@@ -55,5 +55,6 @@ def write(path: Path, settings: EngineSettings) -> Path:
 
 
 def read(path: Path) -> EngineSettings:
-    raw = orjson.loads(path.read_bytes())
-    return EngineSettings(**raw | {"device": Device(raw["device"]), "load_format": LoadFormat(raw["load_format"])})
+    start = decode(orjson.dumps(["Start", {"settings": orjson.loads(path.read_bytes())}]))
+    assert isinstance(start, Start)
+    return start.settings
