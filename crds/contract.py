@@ -92,6 +92,31 @@ WORKER_SLOTS_CPU: Final = 32
 WORKER_SLOTS_GPU: Final = 256
 """Requests that a worker runs at the same time when its `--max-num-seqs` is not given."""
 
+# Streams that outlive their workers: what the gateway and a worker say to each other about one streamed answer.
+HEADER_STREAM: Final = "x-foretide-stream"
+"""On a streamed request: `<seed> <id> <created>`, a number below 2**64, 1 to 64 letters and digits, Unix seconds. The
+gateway chooses them, so that every worker that has a hand in the answer gives the same one; it also asks for a journal.
+On the answer: the worker's fingerprint, and the promise of a journal."""
+HEADER_CONTINUE: Final = "x-foretide-continue"
+"""On a streamed request that another worker has begun: `<fingerprint> <bytes>`. The body is that many bytes of the
+original one and then the journal. 409 from a worker with another fingerprint, 400 for a journal that cannot be.
+
+The journal is what the worker wrote as comments of the event stream, without the colons, in order. A comment ends each
+write: what stands before it and the comment are passed on together or not at all. It is
+
+    [<choice>=][@<cached tokens of the prompt> ]<token> <token> …[s|l]  for each choice with news, joined by `;`
+    (nothing)          the choices are opened
+    .                  the answer is complete
+    !<reason>          this worker cannot go on, another one can; never part of a journal
+
+`<choice>=` is left out for choice 0; `s` and `l` say that the engine ended the choice there, by a stop token or by its
+length.
+"""
+JOURNAL_COMPLETE: Final = b"."
+JOURNAL_LEFT: Final = b"!"
+LEFT_DRAINING: Final = b"draining"
+LEFT_ENGINE: Final = b"engine_failed"
+
 METRIC_RUNNING: Final = "vllm:num_requests_running"
 METRIC_WAITING: Final = "vllm:num_requests_waiting"
 METRIC_KV_USAGE: Final = "vllm:kv_cache_usage_perc"

@@ -17,7 +17,7 @@ from gateway.backend import Backend
 from gateway.catalog import Catalog, Endpoint, Service, ServiceKey
 from gateway.errors import NoEndpoint
 from gateway.health import passive
-from gateway.health.load import Load, Loss, ProgressPolicy, hung
+from gateway.health.load import Load, Loss, ProgressPolicy, StallPolicy, hung, stalled
 from gateway.health.passive import HealthPolicy, Why
 from gateway.health.score import score
 from gateway.health.watcher import Share
@@ -48,6 +48,10 @@ OnLost = Callable[["ServiceState", Backend, Loss], None]
 """Called in the moment in which a worker is found to do nothing; what is open there will not come."""
 
 Prove = Callable[["ServiceState", Backend], None]
+
+
+OnStalled = Callable[["ServiceState", "Backend"], None]
+"""Called while a worker's engine makes no step, which may end, or end in its loss."""
 
 
 class ServiceState:
@@ -198,6 +202,8 @@ class ServiceState:
 
     def reported(self, backend: Backend, load: Load) -> None:
         self.picker.reported()
+        if stalled(load, self._fleet.stall_policy):
+            self._fleet.tell_stalled(self, backend)
         loss = hung(load, self._fleet.progress_policy)
         if loss is not None:
             self.lost(backend, loss)
@@ -350,6 +356,7 @@ class Fleet:
         self.metrics = metrics
         self.health_policy = health_policy
         self.progress_policy = progress_policy
+        self.stall_policy = StallPolicy()
         self.retry_policy = retry_policy
         self._pool_limits = pool_limits
         self._loop = asyncio.get_running_loop()
@@ -357,6 +364,7 @@ class Fleet:
         self._on_lost: list[OnLost] = []
         self.prove: Prove = lambda state, backend: state.recovered(backend)
         """Told of a lost worker that reports again; by default it is believed."""
+        self._on_stalled: list[OnStalled] = []
         self._states: dict[ServiceKey, ServiceState] = {}
         self._next_sweep_s = 0.0
         metrics.observe(self._gauges)
@@ -375,6 +383,14 @@ class Fleet:
     def on_lost(self, tell: OnLost) -> None:
         """From now on, `tell` is called when a worker is lost."""
         self._on_lost.append(tell)
+
+    def on_stalled(self, tell: OnStalled) -> None:
+        """From now on, `tell` is called with each report of a worker whose engine stands still."""
+        self._on_stalled.append(tell)
+
+    def tell_stalled(self, state: ServiceState, backend: Backend) -> None:
+        for tell in self._on_stalled:
+            tell(state, backend)
 
     def tell_lost(self, state: ServiceState, backend: Backend, loss: Loss) -> None:
         for tell in self._on_lost:

@@ -357,5 +357,7 @@ def _record_of(flight: Flight, duration_s: float) -> dict[str, Any]:
         "retries": flight.retries,
         "decision": flight.decision,
         "fallback": flight.notes != b"",
+        "moves": flight.moving.moves if flight.moving else 0,
+        "gap_s": round(flight.moving.gap_s, 6) if flight.moving else 0.0,
         "failure": flight.failure.value if flight.failure else None,
     }

@@ -28,6 +28,7 @@ from gateway.usage import Usage
 
 _LATENCY_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _TTFT_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 20.0, 60.0)
+_GAP_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0)
 _BY_SERVICE = ("namespace", "service")
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -50,6 +51,9 @@ class Metrics:
         self.losses = self._counter("losses", "Workers found stopped, hung or gone.", (*_BY_SERVICE, "evidence"))
         self.connect_errors = self._counter("upstream_connect_errors", "Connections refused or late.", _BY_SERVICE)
         self.broken_streams = self._counter("broken_streams", "Streams whose worker died midway.", _BY_SERVICE)
+        self.moved_streams = self._counter(
+            "moved_streams", "Streams that another worker took over.", (*_BY_SERVICE, "reason")
+        )
         self.sla_requests = self._counter(
             "sla_requests", "Requests measured against their SLA.", (*_BY_SERVICE, "target", "met")
         )
@@ -58,6 +62,7 @@ class Metrics:
         self.mirrored = self._counter("mirrored", "Copies of requests for another revision.", (*_BY_SERVICE, "state"))
         self.fallbacks = self._counter("fallbacks", "Requests that went to a fallback.", (*_BY_SERVICE, "reason"))
         self.revisions = RevisionFamilies(self.registry)
+        self.stream_gap = self._histogram("stream_gap_seconds", "From a lost worker to the next one.", _GAP_BUCKETS)
         self._refused: dict[tuple[str, int], Counter] = {}
 
     def service(self, key: ServiceKey) -> ServiceMetrics:
@@ -102,6 +107,8 @@ class ServiceMetrics:
         self._losses: dict[Evidence, Counter] = {}
         self._mirrored: dict[str, Counter] = {}
         self._fallbacks: dict[str, Counter] = {}
+        self._moved: dict[Failure, Counter] = {}
+        self._gap = metrics.stream_gap.labels(*self._labels)
         self.ejections = metrics.ejections.labels(*self._labels)
         self.hedges = metrics.hedges.labels(*self._labels)
         self.connect_errors = metrics.connect_errors.labels(*self._labels)
@@ -158,6 +165,14 @@ class ServiceMetrics:
             child = self._fallbacks[reason] = self._metrics.fallbacks.labels(*self._labels, reason)
         child.inc()
 
+    def moved(self, failure: Failure, gap_s: float) -> None:
+        """A stream goes on elsewhere after a worker failed; its client has waited for so long."""
+        child = self._moved.get(failure)
+        if child is None:
+            child = self._moved[failure] = self._metrics.moved_streams.labels(*self._labels, failure.value)
+        child.inc()
+        self._gap.observe(gap_s)
+
     def forget(self) -> None:
         metrics = self._metrics
         plain = (
@@ -168,7 +183,7 @@ class ServiceMetrics:
             metrics.connect_errors,
             metrics.broken_streams,
         )
-        work = (metrics.arrivals, metrics.completed, metrics.input_tokens, metrics.output_tokens)
+        work = (metrics.stream_gap, metrics.arrivals, metrics.completed, metrics.input_tokens, metrics.output_tokens)
         for metric in (*plain, *work):
             metric.remove(*self._labels)
         for tenant, code in self._requests:
@@ -181,6 +196,8 @@ class ServiceMetrics:
             metrics.fallbacks.remove(*self._labels, reason)
         for evidence in self._losses:
             metrics.losses.remove(*self._labels, evidence.value)
+        for failure in self._moved:
+            metrics.moved_streams.remove(*self._labels, failure.value)
         for met in self._sla:
             metrics.sla_requests.remove(*self._labels, "ttft", "true" if met else "false")
 

@@ -1,17 +1,19 @@
 """One request's life after it is known what it wants: pick, forward, retry, and stream.
 
-Everything that may be repeated is repeated before the client has seen a byte; nothing is after. Knows neither keys nor
-model names. The prompt passes through and is never looked at here.
+Everything that may be repeated is repeated before the client has seen a byte. After that a stream with a journal goes
+on elsewhere (`gateway.streams`), and nothing else does. Knows neither keys nor model names. The prompt passes through
+and is never looked at here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 
 from gateway.backend import Backend
-from gateway.errors import DeadlineExceeded, UnknownModel, UpstreamFailed, stream_event
+from gateway.errors import DeadlineExceeded, GatewayError, UnknownModel, UpstreamFailed, stream_event
 from gateway.fleet import ServiceState
 from gateway.health.load import Loss
 from gateway.hedging import Attempt, hedged
@@ -20,12 +22,18 @@ from gateway.http1.messages import Reply
 from gateway.http1.pool import ConnectError
 from gateway.relay import Flight, Relay
 from gateway.retries import Failure, RetryPolicy, delay_s
+from gateway.streams.moving import GiveUp
+from gateway.streams.streams import Streams
+
+log = logging.getLogger(__name__)
 
 BUDGET_POLL_S = 0.2
 _FREE = frozenset({Failure.DRAINING, Failure.LOST})
 _JUDGED_ELSEWHERE = frozenset({Failure.LOST, Failure.OUTRUN})
 """By better evidence, or by the one that was quicker."""
 _NOT_THE_REVISION_S = frozenset({Failure.DRAINING, Failure.TIMEOUT, Failure.OUTRUN})
+TRIED_MOST = 15
+"""Of the workers that lost a stream, remembered beside the last."""
 _UNANSWERED = (Failure.CLOSED, Failure.RESET)
 _WORKER_FAULTS = frozenset({500, 502, 504})
 """Answers that count against a worker. 503 does not: a worker with a full queue is healthy."""
@@ -36,10 +44,11 @@ class _Outrun(Exception):
 
 
 class Proxy:
-    def __init__(self, retry_policy: RetryPolicy, rng: random.Random) -> None:
+    def __init__(self, retry_policy: RetryPolicy, rng: random.Random, streams: Streams) -> None:
         self.in_flight = 0
         self._policy = retry_policy
         self._rng = rng
+        self._streams = streams
         self._loop = asyncio.get_running_loop()
         self._relays: set[Relay] = set()
 
@@ -53,10 +62,19 @@ class Proxy:
         state.budget.request(self._loop.time())
         state.in_flight += 1
         self.in_flight += 1
+        if flight.stream and not flight.is_copy:
+            flight.moving = self._streams.moving()
         try:
             while not await self._try_once(flight, reply):
                 pass
+        except GatewayError as error:
+            if not flight.begun:
+                raise
+            self._break_off(flight, reply, error)
         finally:
+            if flight.moving is not None and flight.moving.journal is not None:
+                flight.events = flight.moving.journal.n_tokens
+                flight.moving.journal.close()
             state.in_flight -= 1
             self.in_flight -= 1
             if flight.ttft_s is not None:
@@ -88,6 +106,11 @@ class Proxy:
             for relay in [one for one in self._relays if one.backend is backend]:
                 relay.lose()
 
+    def on_stalled(self, state: ServiceState, backend: Backend) -> None:
+        """Streams need not wait until a worker that makes no step is given up."""
+        for relay in [one for one in self._relays if one.backend is backend and one.movable]:
+            relay.lose()
+
     async def _try_once(self, flight: Flight, reply: Reply) -> bool:
         """True when the request needs nothing more."""
         backend = self._pick(flight)
@@ -98,13 +121,18 @@ class Proxy:
         if failure is None:
             return True
         if flight.begun:
-            self._break_off(flight, reply)
-            return True
+            await self._prepare_move(flight, flight.backend or backend, failure)
+            return False
         await self._prepare_retry(flight, backend, failure)
         return False
 
     def _pick(self, flight: Flight) -> Backend | None:
         state, now_s = flight.state, self._loop.time()
+        if flight.begun and flight.moving is not None:
+            revision = flight.moving.revision
+            backend = state.pick_of(revision, flight.tried, now_s)
+            # All have lost it once: at least not the last of them again.
+            return state.pick_of(revision, flight.tried[-1:], now_s) if backend in flight.tried else backend
         backend = state.pick(flight.tried, now_s, flight.keys, flight.revision)
         if (flight.explain or flight.is_traced) and backend is not None:
             flight.decision = state.picker.explain(backend, now_s)
@@ -133,6 +161,26 @@ class Proxy:
             while not flight.state.budget.spend(self._loop.time()):
                 await self._sleep(flight, BUDGET_POLL_S)
         flight.state.metrics.retried(failure)
+
+    async def _prepare_move(self, flight: Flight, backend: Backend, failure: Failure) -> None:
+        """The worker was lost after the client saw part of the answer. Raises GatewayError where that is the end."""
+        moving = flight.moving
+        if failure is Failure.TIMEOUT:
+            raise DeadlineExceeded("The stream was not complete before its deadline.")
+        if moving is None or not moving.possible or flight.state.gone:
+            raise UpstreamFailed("The worker was lost in the middle of the stream.")
+        moving.lost(flight.heard_s, failure)
+        decision = moving.after(failure)
+        if isinstance(decision, GiveUp):
+            log.warning("%s: a stream is given up: %s.", flight.state.service.key, decision.message)
+            raise UpstreamFailed("The worker was lost in the middle of the stream, and no other could go on with it.")
+        flight.tried = [*flight.tried[-TRIED_MOST:], backend]
+        flight.state.budget.count(self._loop.time())
+        if decision.delay_s:
+            await self._sleep(flight, decision.delay_s)
+            flight.wait_s -= decision.delay_s
+            if flight.wait_s <= 0:
+                raise UpstreamFailed("The worker was lost in the middle of the stream, and no other came in time.")
 
     async def _sleep(self, flight: Flight, wait_s: float) -> None:
         if self._loop.time() + wait_s >= flight.deadline_s:
@@ -204,7 +252,7 @@ class Proxy:
     async def _exchange(
         self, flight: Flight, backend: Backend, connection: UpstreamConnection, reply: Reply
     ) -> tuple[Relay, Failure | None]:
-        relay = Relay(flight, reply, backend, connection, self._loop)
+        relay = Relay(flight, reply, backend, connection, self._loop, self._streams)
         self._relays.add(relay)
         flight.relays.append(relay)
         if len(flight.relays) == 1:
@@ -217,6 +265,7 @@ class Proxy:
             if not flight.relays:
                 reply.govern(None)
             self._relays.discard(relay)
+            relay.close()
             if not relay.done.done() or relay.done.cancelled():
                 connection.abort()  # the client left
 
@@ -236,7 +285,7 @@ class Proxy:
 
     def _judge(self, state: ServiceState, backend: Backend, relay: Relay, failure: Failure | None) -> None:
         now_s = self._loop.time()
-        if failure is Failure.DRAINING:
+        if failure is Failure.DRAINING or relay.says_it_drains:
             state.said_draining(backend, now_s)
         elif failure in _JUDGED_ELSEWHERE:
             return
@@ -249,19 +298,14 @@ class Proxy:
             if relay.streamed:
                 state.first_tokens.add(relay.first_s - relay.sent_s)
 
-    def _break_off(self, flight: Flight, reply: Reply) -> None:
-        """The worker was lost after the client saw part of the answer."""
+    def _break_off(self, flight: Flight, reply: Reply, error: GatewayError) -> None:
+        """The client has seen part of an answer whose rest does not come."""
         if flight.ttft_s is None:
             reply.abort()
             return
         flight.state.metrics.broken_streams.inc()
-        timed_out = flight.failure is Failure.TIMEOUT
-        error = (
-            DeadlineExceeded("The stream was not complete before its deadline.")
-            if timed_out
-            else UpstreamFailed("The worker was lost in the middle of the stream.")
-        )
-        reply.write(stream_event(error))
+        parting = b"" if flight.moving is None or flight.moving.journal is None else flight.moving.journal.parting
+        reply.write(parting or stream_event(error))
         reply.end()
 
 

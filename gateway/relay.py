@@ -2,7 +2,8 @@
 
 Holds back until an answer can no longer fail unseen: a whole body where the client asked for no stream, the first
 whole event where it did. From then on every chunk goes through as it comes, in whole events, so that a client never
-sees half of one. Never retries; it tells in `done` why there was no answer.
+sees half of one. A stream that another worker has begun goes on where it stopped. Never retries; it tells in `done` why
+there was no answer.
 """
 
 from __future__ import annotations
@@ -10,7 +11,14 @@ from __future__ import annotations
 import asyncio
 import time
 
-from crds.contract import HEADER_DRAINING, HEADER_PROMPT_TOKENS, HEADER_REQUEST_ID, HEADER_REVISION
+from crds.contract import (
+    HEADER_DRAINING,
+    HEADER_PROMPT_TOKENS,
+    HEADER_REQUEST_ID,
+    HEADER_REVISION,
+    HEADER_STREAM,
+    LEFT_DRAINING,
+)
 from gateway.backend import Backend
 from gateway.fleet import ServiceState
 from gateway.http1.client import Lost, UpstreamConnection
@@ -18,6 +26,9 @@ from gateway.http1.messages import HOP_BY_HOP, Headers, Reply, render
 from gateway.requests import HEADER_DECISION
 from gateway.retries import Failure
 from gateway.routing.keys import NO_KEYS
+from gateway.streams.journal import Journal
+from gateway.streams.moving import Moving
+from gateway.streams.streams import Streams
 from gateway.usage import Usage, estimated, events_in, usage_in
 
 BUFFER_BYTES = 8 * 1024 * 1024
@@ -27,7 +38,8 @@ EVENT_BYTES = 1024 * 1024
 
 _DRAINING = HEADER_DRAINING.encode()
 _PROMPT_TOKENS = HEADER_PROMPT_TOKENS.encode()
-_OURS = {HEADER_REQUEST_ID.encode(), HEADER_REVISION.encode(), _DRAINING, _PROMPT_TOKENS}
+_STREAM = HEADER_STREAM.encode()
+_OURS = {HEADER_REQUEST_ID.encode(), HEADER_REVISION.encode(), _DRAINING, _PROMPT_TOKENS, _STREAM}
 _DECISION = HEADER_DECISION + b": %b\r\n"
 _DROPPED = HOP_BY_HOP | {b"content-length", b"server"} | _OURS
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
@@ -48,12 +60,14 @@ class Flight:
         "explain",
         "extra",
         "failure",
+        "heard_s",
         "is_copy",
         "is_left",
         "is_pinned",
         "is_traced",
         "is_urgent",
         "keys",
+        "moving",
         "notes",
         "path",
         "relays",
@@ -114,8 +128,12 @@ class Flight:
         self.told = b""
         """Rendered headers for the client, beside the worker's own."""
         self.events = 0
-        """Of a stream, as many as the client has seen."""
+        """Of a stream, as many as the client has seen; where there is a journal, tokens, once it has ended."""
+        self.moving: Moving | None = None
+        """What lets its stream outlive a worker, where that is wanted."""
         self.backend: Backend | None = None
+        self.heard_s = 0.0
+        """When its last worker spoke, by the loop's clock."""
         self.tried: list[Backend] = []
         self.begun = False
         """The client has seen a byte of the answer."""
@@ -134,20 +152,27 @@ class Relay:
     __slots__ = (
         "_backend",
         "_connection",
+        "_continues",
         "_draining",
         "_events",
         "_flight",
         "_headers",
         "_held",
         "_held_bytes",
+        "_journal",
+        "_last",
         "_live",
+        "_now_s",
         "_reply",
+        "_silent",
         "_status",
+        "_streams",
         "_tail",
         "_usage",
         "done",
         "first_s",
         "heard",
+        "heard_s",
         "sent_s",
     )
 
@@ -158,6 +183,7 @@ class Relay:
         backend: Backend,
         connection: UpstreamConnection,
         loop: asyncio.AbstractEventLoop,
+        streams: Streams,
     ) -> None:
         self.done: asyncio.Future[Failure | None] = loop.create_future()
         self.heard = False
@@ -177,6 +203,13 @@ class Relay:
         self._tail = b""
         self._events = 0
         self._usage: Usage | None = None
+        self._streams = streams
+        self._now_s = loop.time
+        self.heard_s = loop.time()
+        """When it last said something of a stream."""
+        self._continues = self._silent = flight.begun
+        self._journal: Journal | None = None
+        self._last = b""
 
     @property
     def status(self) -> int:
@@ -194,15 +227,22 @@ class Relay:
     def state(self) -> ServiceState:
         return self._flight.state
 
+    @property
+    def says_it_drains(self) -> bool:
+        return self._journal is not None and self._journal.left == LEFT_DRAINING
+
     def send(self) -> None:
         flight = self._flight
+        moving, body, extra = flight.moving, flight.body, flight.extra
+        if moving is not None:
+            lines, body = moving.asks(body)
+            extra += lines
         head = (
             b"POST %b HTTP/1.1\r\nhost: %b\r\ncontent-type: application/json\r\nx-request-id: %b\r\n"
-            b"content-length: %d\r\n%b\r\n"
-            % (flight.path, self._backend.host, flight.request_id, len(flight.body), flight.extra)
+            b"content-length: %d\r\n%b\r\n" % (flight.path, self._backend.host, flight.request_id, len(body), extra)
         )
         self.sent_s = time.perf_counter()
-        self._connection.send(head, flight.body, self)
+        self._connection.send(head, body, self)
 
     def expire_if_due(self, now_s: float) -> None:
         if now_s >= self._flight.deadline_s and not self.done.done():
@@ -210,10 +250,33 @@ class Relay:
             self.done.set_result(Failure.TIMEOUT)
 
     def lose(self) -> None:
-        """The worker was found to do nothing: what it owes will not come."""
-        if not self._flight.is_pinned and not self.done.done():
-            self._connection.abort()
-            self.done.set_result(Failure.LOST)
+        """The worker was found to do nothing: what it owes will not come. A stream stays where it could go nowhere."""
+        if self._flight.is_pinned or self.done.done() or (self.movable and not self._elsewhere()):
+            return
+        self._connection.abort()
+        self.done.set_result(Failure.LOST)
+
+    @property
+    def movable(self) -> bool:
+        """It is a stream that has begun and can go on elsewhere."""
+        moving = self._flight.moving
+        return self._flight.begun and moving is not None and moving.possible
+
+    def _elsewhere(self) -> bool:
+        moving = self._flight.moving
+        assert moving is not None
+        other = self._flight.state.pick_of(moving.revision, (self._backend,), self._now_s())
+        return other is not None and other is not self._backend
+
+    def close(self) -> None:
+        """Whatever came of it, this worker has nothing more to do with the stream."""
+        journal, moving = self._journal, self._flight.moving
+        if journal is None or moving is None:
+            return
+        if journal is moving.journal:
+            self._flight.heard_s = self.heard_s
+        else:
+            journal.close()  # the client has heard nothing of it
 
     def _claim(self) -> None:
         """The client hears this attempt from now on, and no other one."""
@@ -239,6 +302,21 @@ class Relay:
         self._headers = headers
         self._live = self._flight.stream and status == 200
         self._draining = status == 503 and any(name == _DRAINING for name, _ in headers)
+        if self._live and self._flight.moving is not None:
+            self._take_journal(self._flight.moving)
+
+    def _take_journal(self, moving: Moving) -> None:
+        """The worker's promise of a journal; a stream goes on in none but the one that it has."""
+        promised = next((value for name, value in self._headers if name == _STREAM), None)
+        if not self._continues:
+            self._journal = None if promised is None else self._streams.journal(promised)
+        elif moving.journal is not None and promised == moving.journal.fingerprint:
+            self._journal = moving.journal
+            self._journal.next_worker()
+        else:
+            # It did not understand that it should go on, and begins anew.
+            self._connection.abort()
+            self._finish(Failure.ANSWER)
 
     def on_data(self, data: bytes) -> None:
         self._backend.heard += 1
@@ -246,7 +324,18 @@ class Relay:
             return
         if not self.first_s:
             self.first_s = time.perf_counter()
-        if self._live:
+        journal = self._journal
+        if journal is not None:
+            self.heard_s = self._now_s()
+            data = journal.take(data)
+            if self._silent and (data or journal.complete):
+                self._speak()
+            if not data:
+                return
+            self._last = data
+        elif self._continues:
+            return  # the text of a refusal
+        elif self._live:
             data = self._whole_events(data)
             if not data:
                 return
@@ -264,7 +353,13 @@ class Relay:
         if self._draining:
             self._finish(Failure.DRAINING)
             return
-        flight = self._flight
+        flight, journal = self._flight, self._journal
+        if journal is not None and not journal.complete:
+            self._finish(Failure.CLOSED if journal.left is None else Failure.LEFT)
+            return
+        if self._continues and journal is None:
+            self._finish(Failure.REFUSED if self._status == 400 else Failure.ANSWER)
+            return
         if self._status >= 500 and len(flight.relays) > 1:
             self._finish(Failure.OUTRUN)  # the other one may do better
             return
@@ -281,10 +376,13 @@ class Relay:
                 self._reply.write(rest)
             self._reply.end()
         if self._status == 200:
-            flight.usage = self._usage or usage_in(rest) or self._estimate()
+            flight.usage = self._usage or usage_in(self._last or rest) or self._estimate()
         self._finish(None)
 
     def on_lost(self, lost: Lost) -> None:
+        if self._journal is not None and self._journal.complete and self._flight.begun:
+            self.on_end()  # nothing is missing but the end of the connection
+            return
         self._finish(_FAILURES[lost])
 
     # --- passing on ---------------------------------------------------------------------------------------------
@@ -308,7 +406,17 @@ class Relay:
             if not flight.is_copy:
                 state.open_streams += 1
                 state.metrics.first_token(flight.ttft_s, state.service.ttft_target_s)
+            if flight.moving is not None:
+                flight.moving.journal = self._journal
+                flight.moving.revision = self._backend.revision
         self._reply.begin(self._status, self._block(), self._length(), first)
+
+    def _speak(self) -> None:
+        """The first that is heard of a worker that took over."""
+        self._silent = False
+        moving = self._flight.moving
+        if moving is not None and moving.why is not None:
+            self._flight.state.metrics.moved(moving.why, moving.taken_over(self.heard_s))
 
     def _whole_events(self, data: bytes) -> bytes:
         """As many whole events as there are; the beginning of the next one waits for its end."""
@@ -332,6 +440,8 @@ class Relay:
     def _estimate(self) -> Usage:
         said = next((value for name, value in self._headers if name == _PROMPT_TOKENS), b"")
         prompt_tokens = int(said) if said.isdigit() and len(said) < 10 else None
+        if self._journal is not None:
+            return Usage(estimated(prompt_tokens, len(self._flight.body), 0).prompt, self._journal.n_tokens)
         return estimated(prompt_tokens, len(self._flight.body), self._events)
 
     def _block(self) -> bytes:

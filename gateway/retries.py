@@ -24,6 +24,12 @@ class Failure(Enum):
     """Another attempt of the same request was quicker."""
     LOST = "lost"
     """The worker was found stopped or hung while the request was there, and another one could take it."""
+    LEFT = "left"
+    """The worker said, amid a stream, that another one should go on."""
+    ANSWER = "answer"
+    """It answered with an error where a stream was to go on."""
+    REFUSED = "refused"
+    """It said that the stream cannot go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,11 @@ class RetryBudget:
             return False
         self._retries[self._second % self._policy.window_s] += 1
         return True
+
+    def count(self, now_s: float) -> None:
+        """Counts a retry that is made in any case; others wait for it."""
+        self._advance(int(now_s))
+        self._retries[self._second % self._policy.window_s] += 1
 
     @property
     def allowance(self) -> float:

@@ -34,6 +34,7 @@ from gateway.metrics import Metrics, gauge
 from gateway.proxy import Proxy
 from gateway.retries import RetryPolicy
 from gateway.settings import Settings
+from gateway.streams.streams import Streams
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +59,12 @@ class Gateway:
         self._access_log = AccessLog(sys.stdout.buffer, settings.access_log_share, rng)
         retry_policy = RetryPolicy()
         self._fleet = Fleet(self._metrics, HealthPolicy(), retry_policy, PoolLimits(), ProgressPolicy(), settings.zone)
-        self._proxy = Proxy(retry_policy, rng)
+        self._streams = Streams(settings.streams)
+        self._proxy = Proxy(retry_policy, rng, self._streams)
         self._fleet.on_lost(self._proxy.on_lost)
         self._prober = Prober(self._probe)
         self._fleet.prove = self._prober.prove
+        self._fleet.on_stalled(self._proxy.on_stalled)
         self._ledger = Ledger(os.urandom(8), asyncio.get_running_loop().time())
         self._admission = Admission(self._fleet, self._metrics, self._ledger, settings.queue)
         self._gossip = Gossip(self._ledger, self._admission.before_telling, self._admission.after_telling, rng)
@@ -159,6 +162,7 @@ class Gateway:
             ("catalog_age_seconds", "Since the API server last confirmed what we serve from.", self._source.age_s),
             ("connections", "Open client connections.", self._listener.open_connections),
             ("buffered_bytes", "Request bodies held.", self._listener.buffered_bytes),
+            ("journal_bytes", "Kept so that open streams can go on elsewhere.", self._streams.journal_bytes),
             ("access_log_dropped_lines", "Lines that nobody read in time.", self._access_log.dropped_lines),
         )
         for name, help_, value in rows:

@@ -13,6 +13,7 @@ from gateway.admission.gate import QueueBounds
 from gateway.errors import SettingsError
 from gateway.frontend import RequestLimits
 from gateway.http1.limits import MIB, Limits
+from gateway.streams.journal import StreamLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Settings:
     peer_secret: Path | None = None
     """What messages between gateways are signed with; None: the cluster's keyring has it."""
     queue: QueueBounds = field(default_factory=QueueBounds)
+    streams: StreamLimits = field(default_factory=StreamLimits)
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
@@ -64,6 +66,8 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         raise SettingsError("--peer needs --peer-secret where --static is given: there is no keyring to take one from.")
     if flags.peer_secret is not None and not flags.peer_secret.is_file():
         raise SettingsError(f"--peer-secret {flags.peer_secret}: there is no such file.")
+    if flags.journal_mib < 0:
+        raise SettingsError(f"--journal-mib is {flags.journal_mib}; it is 0, which moves no stream, or more.")
     if flags.static is not None and not flags.static.is_file():
         raise SettingsError(f"--static {flags.static}: there is no such file.")
     return _settings(flags)
@@ -95,6 +99,7 @@ def _settings(flags: argparse.Namespace) -> Settings:
         peers=tuple(_peer(text) for text in flags.peer),
         peer_secret=flags.peer_secret,
         queue=QueueBounds(flags.queue_requests, int(flags.queue_mib * MIB), flags.queue_wait),
+        streams=StreamLimits(journal_bytes=int(flags.journal_mib * MIB)),
     )
 
 
@@ -159,6 +164,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--queue-requests", type=int, default=bounds.requests, help="of one service that wait for a worker's slot")
     add("--queue-mib", type=float, default=bounds.bytes / MIB, help="of their bodies")
     add("--queue-wait", type=float, default=bounds.wait_s, metavar="SECONDS", help="where no SLA says")
+    add(
+        "--journal-mib",
+        type=float,
+        default=StreamLimits().journal_bytes / MIB,
+        help="for the journals of all open streams, by which they outlive their workers; 0: none does",
+    )
     add("--access-log", type=float, default=1.0, metavar="SHARE", help="of requests that are logged; 0 is off")
     add("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     return parser

@@ -5,6 +5,7 @@
     ├── SettingsError       the flags contradict each other or the machine; the process ends with code 2
     ├── RequestError        a client asked for something impossible; becomes a 4xx answer
     └── EngineError         the engine process failed or is gone; becomes a 5xx answer
+        └── LeavingError    this worker's time is up; a stream that has a journal goes on elsewhere
 
 The message of each is one sentence for a person: what was found, in which object, what is allowed.
 """
@@ -36,3 +37,7 @@ class RequestError(WorkerError):
 
 class EngineError(WorkerError):
     """The engine cannot answer: it failed, ended, or this worker is being stopped."""
+
+
+class LeavingError(EngineError):
+    """The time of a drain is up before the answer was complete."""

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from worker_image import VERSION
+from worker_image.checkpoint.fingerprint import fingerprint
 from worker_image.checkpoint.source import find_checkpoint, parse_digest, verify_checkpoint
 from worker_image.checkpoint.tokenizer import Vocabulary
 from worker_image.checkpoint.vocabulary import open_vocabulary
@@ -30,6 +32,7 @@ class Text:
     vocabulary: Vocabulary
     token_bytes: TokenBytes
     template: ChatTemplate | None
+    fingerprint: str
 
 
 @dataclass(frozen=True)
@@ -76,4 +79,6 @@ def _load_text(settings: ModelSettings, path: Path) -> Text:
     source, template = vocabulary.chat_template, None
     if source is not None:
         template = ChatTemplate(source, bos_token=vocabulary.bos_token, eos_token=vocabulary.eos_token)
-    return Text(vocabulary, token_bytes, template)
+    # Not the threads or the batch: they do not change what is said, or no more than a neighbour in the batch does.
+    facts = (VERSION, settings.load_format, settings.device, settings.deterministic)
+    return Text(vocabulary, token_bytes, template, fingerprint(path, facts))

@@ -42,6 +42,15 @@ class ProgressPolicy:
     """A step that was announced may take so many times what was expected of it, before that."""
 
 
+@dataclass(frozen=True, slots=True)
+class StallPolicy:
+    """When the streams of a worker are moved though it is not given up yet: that costs a prefill, and is not seen."""
+
+    after_s: float = 0.6
+    patience: float = 2.0
+    """Of a step that was announced, and `after_s` more."""
+
+
 class Evidence(Enum):
     """How it is known that a worker does nothing. The values are metric labels."""
 
@@ -88,6 +97,11 @@ def load_in(body: bytes) -> Load | None:
 
 def _share(value: Any) -> float:
     return min(max(float(value), 0.0), 1.0)
+
+
+def stalled(load: Load, policy: StallPolicy) -> bool:
+    """Its engine owes tokens, and makes no step for longer than it said."""
+    return load.ready and load.stalled_s > policy.after_s + policy.patience * load.expected_s
 
 
 def hung(load: Load, policy: ProgressPolicy) -> Loss | None:

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 from typing import Final
 
@@ -43,6 +44,15 @@ READ_AHEAD_BYTES: Final = 16 << 20
 """Steps are taken off the socket even while clients are written to: an engine never waits for its server."""
 HUGE_PAGES: Final = "glibc.malloc.hugetlb=1"
 """Weights in huge pages: a step reads all of them, and takes 15 % less time without the small pages' TLB misses."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """`sampling.n` choices of one prompt, of whose last tokens `n_generated` are the answer so far; then `n` is 1."""
+
+    prompt: list[int]
+    sampling: Sampling
+    n_generated: int = 0
 
 
 class TokenStream:
@@ -171,14 +181,24 @@ class EngineClient:
         self, prompts: Sequence[list[int]], sampling: Sampling, cache_salt: str = "", standing: Standing = ORDINARY
     ) -> TokenStream:
         """One stream for `sampling.n` choices of each prompt. Raises EngineError where the engine is gone."""
+        return self.submit_works([Work(prompt, sampling) for prompt in prompts], cache_salt, standing)
+
+    def submit_works(self, works: Sequence[Work], cache_salt: str = "", standing: Standing = ORDINARY) -> TokenStream:
+        """One stream for all the choices of these. Raises EngineError where the engine is gone."""
         if self.gone.done():
             raise EngineError("the engine process has ended; this worker is being restarted.")
         if not self._streams:
             self.last_progress_at = time.monotonic()
-        stream = TokenStream(self, [next(self._ids) for _ in range(len(prompts) * sampling.n)])
+        firsts: list[int] = []
+        ids: list[int] = []
+        for work in works:
+            own = [next(self._ids) for _ in range(work.sampling.n)]
+            firsts.append(own[0])
+            ids += own
+        stream = TokenStream(self, ids)
         self._streams |= dict.fromkeys(stream.choice_ids, stream)
-        for first_id, prompt in zip(stream.choice_ids[:: sampling.n], prompts, strict=True):
-            self._send(Add(first_id, prompt, sampling, cache_salt=cache_salt, standing=standing))
+        for first_id, work in zip(firsts, works, strict=True):
+            self._send(Add(first_id, work.prompt, work.sampling, work.n_generated, cache_salt, standing))
         return stream
 
     def cancel(self, choice_id: int) -> None:

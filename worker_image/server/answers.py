@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import orjson
 
+from worker_image.server.ticket import Ticket
 from worker_image.text.tool_calls import Call
 
 Json = dict[str, Any]
@@ -79,11 +80,12 @@ class Part:
 class Envelope:
     """What every part of one answer repeats. `usage`: whether the client wants it at a stream's end."""
 
-    def __init__(self, model: str, *, chat: bool, usage: bool = False) -> None:
+    def __init__(self, model: str, *, chat: bool, usage: bool = False, ticket: Ticket | None = None) -> None:
+        """ticket: where the gateway has chosen what to call the answer."""
         self.chat = chat
         self._model = model
-        self._id = ("chatcmpl-" if chat else "cmpl-") + uuid4().hex
-        self._created = int(time.time())
+        self._id = ("chatcmpl-" if chat else "cmpl-") + (uuid4().hex if ticket is None else ticket.id)
+        self._created = int(time.time()) if ticket is None else ticket.created
         self._part_kind = "chat.completion.chunk" if chat else "text_completion"
         # Where the last part will carry the usage, the others say that they do not.
         self._no_usage: Json = {"usage": None} if usage else {}

@@ -14,17 +14,20 @@ from aiohttp import web
 
 from crds.contract import HEADER_REQUEST_ID, WORKER_PATH_LOAD
 from worker_image import VERSION
+from worker_image.errors import RequestError
 from worker_image.server.answers import Envelope, Json
 from worker_image.server.api_types import CompletionRequest, GenerationRequest, StreamOptions
 from worker_image.server.chat_types import ChatRequest
 from worker_image.server.errors import answer_for, error_answer
 from worker_image.server.generation import Generation
+from worker_image.server.journal import JournalWriter, Past, read_journal
 from worker_image.server.load import LoadReport
 from worker_image.server.logprobs import LogprobsWriter
 from worker_image.server.plans import Job, plan_chat, plan_completion
 from worker_image.server.standing import standing_of
 from worker_image.server.state import Served, ServerState
-from worker_image.server.streaming import EventStream, answer_whole, open_stream
+from worker_image.server.streaming import Answering, EventStream, answer_whole, open_stream
+from worker_image.server.ticket import Ticket, continued_in, ticket_in
 from worker_image.server.tokenization import detokenize, tokenize
 from worker_image.server.validation import parse_request
 
@@ -36,6 +39,7 @@ LONG_BODY_BYTES: Final = 32 << 10
 T = TypeVar("T", bound=GenerationRequest)
 P = ParamSpec("P")
 R = TypeVar("R")
+Plan = Callable[[T, Served, int | None], Job]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -109,39 +113,67 @@ class Api:
     async def completions(self, request: web.Request) -> web.StreamResponse:
         return await self._generate(request, CompletionRequest, plan_completion)
 
-    async def _generate(
-        self, request: web.Request, kind: type[T], plan: Callable[[T, Served], Job]
-    ) -> web.StreamResponse:
+    async def _generate(self, request: web.Request, kind: type[T], plan: Plan[T]) -> web.StreamResponse:
         served = self._state.enter()
         try:
-            standing = standing_of(request.headers)
-            body = await request.read()
-            asked, job = await _off_the_loop(len(body), _understand, kind, body, plan, served)
+            standing, ticket = standing_of(request.headers), ticket_in(request.headers)
+            body, journal = continued_in(request.headers, await request.read(), served.fingerprint)
+            asked, job = await _off_the_loop(len(body), _understand, kind, body, plan, served, ticket)
             if job.sampling.grammar is not None:
                 await served.grammars.check(job.sampling.grammar, job.grammar_from)
-            return await self._answer(request, asked, replace(job, standing=standing), served)
+            job = replace(job, standing=standing)
+            answer = self._prepare(asked, job, served, ticket, _pasts(journal, asked, job, served))
+            if not asked.stream:
+                return await answer_whole(answer)
+            return await self._stream(request, answer, served, journalled=ticket is not None)
         finally:
             self._state.leave()
 
-    async def _answer(
-        self, request: web.Request, asked: GenerationRequest, job: Job, served: Served
-    ) -> web.StreamResponse:
-        generation = Generation(job, served, self._state.engine, self._state.metrics)
+    def _prepare(
+        self, asked: GenerationRequest, job: Job, served: Served, ticket: Ticket | None, pasts: list[Past] | None
+    ) -> Answering:
+        """Raises RequestError."""
+        generation = Generation(job, served, self._state.engine, self._state.metrics, pasts)
         options = asked.stream_options or StreamOptions()
-        envelope = Envelope(asked.model, chat=isinstance(asked, ChatRequest), usage=options.include_usage)
+        chat = isinstance(asked, ChatRequest)
+        envelope = Envelope(asked.model, chat=chat, usage=options.include_usage, ticket=ticket)
         writers = None
         if job.sampling.top_logprobs is not None:
-            writers = [LogprobsWriter(served.token_bytes, chat=envelope.chat) for _ in generation.choices]
+            writers = [LogprobsWriter(served.token_bytes, chat=chat) for _ in generation.choices]
+            for writer, past in zip(writers, pasts or (), strict=False):
+                writer.skip(past.tokens)
         echo = None if job.echo is None else [text for text in job.echo for _ in range(job.sampling.n)]
-        if not asked.stream:
-            return await answer_whole(generation, envelope, writers, echo)
-        response = await open_stream(request, generation.usage.prompt_tokens)
-        return await EventStream(response, generation, envelope, writers).run(options, echo)
+        return Answering(generation, envelope, writers, options, echo, pasts)
+
+    async def _stream(
+        self, request: web.Request, answer: Answering, served: Served, *, journalled: bool
+    ) -> web.StreamResponse:
+        prompt_tokens = answer.generation.usage.prompt_tokens
+        if not journalled:
+            return await EventStream(await open_stream(request, prompt_tokens), answer).run()
+        journal = JournalWriter(answer.pasts or [Past() for _ in answer.generation.choices])
+        self._state.began(answer.generation)
+        try:
+            response = await open_stream(request, prompt_tokens, served.fingerprint)
+            return await EventStream(response, answer, journal).run()
+        finally:
+            self._state.ended(answer.generation)
 
 
-def _understand(kind: type[T], body: bytes, plan: Callable[[T, Served], Job], served: Served) -> tuple[T, Job]:
+def _understand(kind: type[T], body: bytes, plan: Plan[T], served: Served, ticket: Ticket | None) -> tuple[T, Job]:
     asked = parse_request(kind, body)
-    return asked, plan(asked, served)
+    if ticket is None:
+        return asked, plan(asked, served, None)
+    return asked, replace(plan(asked, served, ticket.created), drawn_seed=ticket.seed)
+
+
+def _pasts(journal: bytes | None, asked: GenerationRequest, job: Job, served: Served) -> list[Past] | None:
+    """What each choice has said elsewhere; None for a request that begins here. Raises RequestError."""
+    if journal is None:
+        return None
+    if not asked.stream:
+        raise RequestError("only a stream goes on where another worker stopped.", param="stream")
+    return read_journal(journal, len(job.prompts) * job.sampling.n, len(served.vocabulary.tokens))
 
 
 async def _off_the_loop(size_bytes: int, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

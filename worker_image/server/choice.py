@@ -35,6 +35,8 @@ class Choice:
         self.admitted: Admitted | None = None
         """The engine's word on when it took this up; set before the first token is taken."""
         self.finish: str | None = None
+        self._n_cached: int | None = None
+        """Where another worker has said it."""
         self._n_prompt = len(job.prompts[index // job.sampling.n])
         self._metrics = metrics
         self._priority = job.standing.priority
@@ -47,8 +49,17 @@ class Choice:
 
     @property
     def n_cached(self) -> int:
-        """Prompt tokens whose keys and values were in the cache."""
+        """Prompt tokens whose keys and values were in the cache, of the worker that began."""
+        if self._n_cached is not None:
+            return self._n_cached
         return 0 if self.admitted is None else self.admitted.cached_tokens
+
+    def replay(self, tokens: Sequence[TokenOut], cached_tokens: int) -> None:
+        """Takes up what another worker has said: the state is as if it had been said here, and nothing is given out."""
+        if tokens:
+            self.n_generated = len(tokens)
+            self._n_cached = cached_tokens
+            self._take_with_care(tokens)
 
     def take(self, tokens: Sequence[TokenOut], now: float) -> Piece:
         """At least one token; `now` is when they came."""

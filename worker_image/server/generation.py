@@ -6,11 +6,12 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 
-from worker_image.engine.client import EngineClient, TokenStream
+from worker_image.engine.client import EngineClient, TokenStream, Work
 from worker_image.engine.messages import TokenOut
-from worker_image.errors import EngineError
+from worker_image.errors import EngineError, LeavingError, RequestError
 from worker_image.server.answers import Usage
 from worker_image.server.choice import Choice, Piece
+from worker_image.server.journal import Past
 from worker_image.server.metrics import Metrics
 from worker_image.server.plans import Job
 from worker_image.server.state import Served
@@ -19,14 +20,42 @@ from worker_image.server.state import Served
 class Generation:
     """Iterate `pieces` to the end; leaving early cancels the engine's work."""
 
-    def __init__(self, job: Job, served: Served, engine: EngineClient, metrics: Metrics) -> None:
+    def __init__(
+        self, job: Job, served: Served, engine: EngineClient, metrics: Metrics, pasts: Sequence[Past] | None = None
+    ) -> None:
+        """pasts: what each choice has said on another worker. Raises RequestError for what it cannot have said."""
         self._job = job
+        self._stream: TokenStream | None = None
+        self._leaving = False
         self._engine = engine
         self._metrics = metrics
         n_choices = len(job.prompts) * job.sampling.n
         self.choices = [Choice(index, job, served.token_bytes, metrics) for index in range(n_choices)]
+        self._works, self._going = job.works, self.choices
+        if pasts is not None:
+            self._works, self._going = self._resume(pasts)
         metrics.n.observe(job.sampling.n)
         metrics.max_tokens.observe(job.sampling.max_tokens)
+
+    def _resume(self, pasts: Sequence[Past]) -> tuple[list[Work], list[Choice]]:
+        """What is left to do, and the choices that it is of."""
+        for choice, past in zip(self.choices, pasts, strict=True):
+            choice.replay(past.tokens, past.cached_tokens)
+            n_said, n_most = len(past.tokens), self._job.sampling.max_tokens
+            if choice.n_generated < n_said or n_said > n_most - (choice.finish is None):
+                raise RequestError(
+                    f"the journal has {n_said} tokens of choice {choice.index}, which ended "
+                    f"after {min(choice.n_generated, n_most)}.",
+                    code="bad_journal",
+                )
+        going = [choice for choice in self.choices if choice.finish is None]
+        return [self._job.work_left(choice.index, pasts[choice.index].ids) for choice in going], going
+
+    def leave(self) -> None:
+        """`pieces` ends with a LeavingError: this worker's time is up."""
+        self._leaving = True
+        if self._stream is not None:
+            self._stream.fail(LeavingError("this worker is leaving."))
 
     @property
     def usage(self) -> Usage:
@@ -41,22 +70,27 @@ class Generation:
         """What the newest tokens of each choice came to; ends when all have finished. Raises EngineError."""
         job, reason = self._job, "abort"
         try:
-            async with self._engine.submit_all(job.prompts, job.sampling, job.cache_salt, job.standing) as stream:
-                by_id = dict(zip(stream.choice_ids, self.choices, strict=True))
+            if not self._going:
+                return
+            async with self._engine.submit_works(self._works, job.cache_salt, job.standing) as stream:
+                self._stream = stream
+                if self._leaving:
+                    self.leave()
+                by_id = dict(zip(stream.choice_ids, self._going, strict=True))
                 async for tokens in stream:
                     yield self._take(tokens, by_id, stream)
-        except EngineError:
-            reason = "error"
+        except EngineError as error:
+            reason = "abort" if isinstance(error, LeavingError) else "error"
             raise
         finally:
             now = time.monotonic()
-            for choice in self.choices:
+            for choice in self._going:
                 self._metrics.ended(choice.ended(reason, now))
 
     def _take(self, tokens: list[TokenOut], by_id: dict[int, Choice], stream: TokenStream) -> list[Piece]:
         now = time.monotonic()
         if len(by_id) == 1:
-            return [_piece(self.choices[0], tokens, now, stream)]
+            return [_piece(self._going[0], tokens, now, stream)]
         of_choice: defaultdict[int, list[TokenOut]] = defaultdict(list)
         for token in tokens:
             of_choice[token.request_id].append(token)
@@ -64,7 +98,7 @@ class Generation:
 
 
 def _piece(choice: Choice, tokens: Sequence[TokenOut], now: float, stream: TokenStream) -> Piece:
-    if choice.n_generated == 0:
+    if choice.admitted is None:
         choice.admitted = stream.admitted.get(tokens[0].request_id)
     piece = choice.take(tokens, now)
     if piece.finish is not None:

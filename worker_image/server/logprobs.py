@@ -22,6 +22,10 @@ class LogprobsWriter:
             return {"content": [self._chat_entry(token) for token in tokens], "refusal": None}
         return self._completion_entries(tokens)
 
+    def skip(self, tokens: Sequence[TokenOut]) -> None:
+        """Another worker has written these."""
+        self._offset += sum(len(self._token_bytes.spelling(token.token).decode("utf-8", "replace")) for token in tokens)
+
     def _scored(self, token_id: int, logprob: float) -> dict[str, Any]:
         spelling = self._token_bytes.spelling(token_id)
         return {"token": spelling.decode("utf-8", "replace"), "logprob": logprob, "bytes": list(spelling)}

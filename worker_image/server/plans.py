@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from worker_image.engine.client import Work
 from worker_image.engine.messages import Sampling
+from worker_image.engine.noise import MASK_64
 from worker_image.engine.standing import ORDINARY, Standing
 from worker_image.errors import RequestError
 from worker_image.server.api_types import CompletionRequest, GenerationRequest
@@ -40,17 +42,37 @@ class Job:
     """The request's field that the grammar comes from."""
     cache_salt: str
     standing: Standing = ORDINARY
+    drawn_seed: int | None = None
+    """For a request that names none, where the gateway has drawn one: of the first choice, and 1 more for each next."""
 
     @property
     def n_prompt_tokens(self) -> int:
         return sum(map(len, self.prompts))
 
+    @property
+    def works(self) -> list[Work]:
+        """All of it, from the beginning."""
+        each = [(prompt, self.seed_of(i * self.sampling.n)) for i, prompt in enumerate(self.prompts)]
+        return [Work(prompt, replace(self.sampling, seed=seed)) for prompt, seed in each]
 
-def plan_chat(request: ChatRequest, served: Served) -> Job:
-    """Raises RequestError."""
+    def work_left(self, index: int, said: list[int]) -> Work:
+        """The rest of one choice that has said something elsewhere."""
+        sampling = replace(self.sampling, seed=self.seed_of(index), n=1)
+        return Work([*self.prompts[index // self.sampling.n], *said], sampling, len(said))
+
+    def seed_of(self, index: int) -> int | None:
+        """Of one choice, as the engine counts them on from the first of its prompt. None: whatever it draws."""
+        if self.sampling.seed is not None:
+            return (self.sampling.seed + index % self.sampling.n) & MASK_64
+        return None if self.drawn_seed is None else (self.drawn_seed + index) & MASK_64
+
+
+def plan_chat(request: ChatRequest, served: Served, created: int | None = None) -> Job:
+    """created: Unix seconds of a request that was made earlier. Raises RequestError."""
     served.check_name(request.model)
     format = _tool_format(request, served)
-    prompt = chat_prompt(request.messages, request.offered_tools, request.chat_template_kwargs or {}, served)
+    variables = request.chat_template_kwargs or {}
+    prompt = chat_prompt(request.messages, request.offered_tools, variables, served, created)
     names = frozenset(tool.function.name for tool in request.offered_tools)
     tools = None if format is None else ToolPlan(format, names)
     grammar, source = _grammar(request), "response_format"
@@ -63,20 +85,24 @@ def plan_chat(request: ChatRequest, served: Served) -> Job:
 
 
 def chat_prompt(
-    messages: Sequence[ChatMessage], tools: Sequence[Tool], variables: Mapping[str, object], served: Served
+    messages: Sequence[ChatMessage],
+    tools: Sequence[Tool],
+    variables: Mapping[str, object],
+    served: Served,
+    created: int | None = None,
 ) -> list[int]:
     """The messages as the model reads them. Raises RequestError."""
     if served.template is None:
         raise RequestError("this model has no chat template; use /v1/completions.", param="messages")
     if tools:
         variables = {**variables, "tools": [tool.for_template() for tool in tools]}
-    text = served.template.render([message.for_template() for message in messages], variables)
+    text = served.template.render([message.for_template() for message in messages], variables, created)
     # The template writes the beginning-of-sequence token itself where the model wants one.
     return served.vocabulary.encode(text, add_bos=False)
 
 
-def plan_completion(request: CompletionRequest, served: Served) -> Job:
-    """Raises RequestError."""
+def plan_completion(request: CompletionRequest, served: Served, created: int | None = None) -> Job:
+    """created: as for chat; a plain prompt has no date. Raises RequestError."""
     served.check_name(request.model)
     prompts = [completion_prompt(prompt, served) for prompt in request.prompts]
     room = _room(request, prompts, served, param="prompt")

@@ -13,7 +13,7 @@ import resource
 import signal
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -140,6 +140,8 @@ def served(settings: ServeSettings, loaded: Loaded) -> Served:
         grammars=GrammarCheck(text.vocabulary, GrammarLimits(timeout_s=settings.grammar_timeout_s)),
         shape=shape_of(settings.model, loaded),
         prefix_caching=settings.prefix_caching,
+        # The length of an answer without a limit of its own depends on it, and it on the memory that was left.
+        fingerprint=f"{text.fingerprint}{loaded.engine.max_model_len:x}",
     )
 
 
@@ -177,6 +179,8 @@ async def _drain(settings: ServeSettings, state: ServerState, signals: Signals) 
     done, _ = await asyncio.wait(
         [finished, cut, state.engine.gone], timeout=settings.drain_timeout_s, return_when=asyncio.FIRST_COMPLETED
     )
+    if not done:
+        done = await _hand_over(state, finished, cut)
     finished.cancel()
     cut.cancel()
     if finished in done:
@@ -184,6 +188,13 @@ async def _drain(settings: ServeSettings, state: ServerState, signals: Signals) 
         return EXIT_OK
     log.warning("the drain was cut short with %d open requests", state.n_open)
     return EXIT_CUT_SHORT
+
+
+async def _hand_over(state: ServerState, *ends: asyncio.Task[Any]) -> set[asyncio.Task[Any]]:
+    """The time is up: streams that have a journal go on elsewhere. What has ended when they had time to leave."""
+    log.warning("%d of %d open requests are handed over to other workers", state.hand_over(), state.n_open)
+    done, _ = await asyncio.wait(ends, timeout=ANSWER_GRACE_S, return_when=asyncio.FIRST_COMPLETED)
+    return done
 
 
 async def _finish_open(state: ServerState, notice_s: float) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 from uuid import uuid4
 
 from worker_image.checkpoint.tokenizer import Vocabulary
@@ -34,6 +35,8 @@ class Served:
     grammars: GrammarCheck
     shape: Shape
     prefix_caching: bool = True
+    fingerprint: str = "0"
+    """Equal for workers that give the same answers; hexadecimal. A stream goes on only where it is."""
     created: int = field(default_factory=lambda: int(time.time()))
 
     def check_name(self, name: str) -> None:
@@ -56,6 +59,12 @@ class Served:
             raise RequestError(f"token id {first} is outside the vocabulary of {n_tokens}.", param=param)
 
 
+class Leaver(Protocol):
+    """What can be told to go on elsewhere."""
+
+    def leave(self) -> None: ...
+
+
 class ServerState:
     """Loading → ready → draining; `engine.gone` ends any of them."""
 
@@ -68,6 +77,7 @@ class ServerState:
         self._n_open = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._journalled: set[Leaver] = set()
 
     def loaded(self, served: Served) -> None:
         self._served = served
@@ -133,6 +143,19 @@ class ServerState:
             return await measure_profile(self.engine, served.shape, lambda: self._n_open == 0 and not self._draining)
         finally:
             self._measuring = False
+
+    def began(self, stream: Leaver) -> None:
+        """A stream that can go on elsewhere; `ended` must follow."""
+        self._journalled.add(stream)
+
+    def ended(self, stream: Leaver) -> None:
+        self._journalled.discard(stream)
+
+    def hand_over(self) -> int:
+        """Every stream that has a journal leaves; how many those are."""
+        for stream in self._journalled:
+            stream.leave()
+        return len(self._journalled)
 
     def why_not_ready(self) -> str | None:
         if self.engine.gone.done():

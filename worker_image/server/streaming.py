@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from aiohttp import web
 
-from crds.contract import HEADER_PROMPT_TOKENS
-from worker_image.errors import EngineError
+from crds.contract import HEADER_PROMPT_TOKENS, HEADER_STREAM, LEFT_DRAINING, LEFT_ENGINE
+from worker_image.errors import EngineError, LeavingError
 from worker_image.server.answers import DONE, Envelope, Part, WholeChoice
 from worker_image.server.api_types import StreamOptions
 from worker_image.server.choice import Piece
 from worker_image.server.errors import error_body
 from worker_image.server.generation import Generation
+from worker_image.server.journal import COMPLETE, OPENED, JournalWriter, Past, left
 from worker_image.server.logprobs import LogprobsWriter
 from worker_image.text.tool_calls import Call
 
@@ -21,11 +23,23 @@ Writers: TypeAlias = list[LogprobsWriter] | None
 """One for each choice; None where the client asks for no log probabilities."""
 
 
-async def answer_whole(
-    generation: Generation, envelope: Envelope, writers: Writers, echo: list[str] | None
-) -> web.Response:
-    """echo: what each choice's text begins with."""
-    texts = echo or [""] * len(generation.choices)
+@dataclass(frozen=True)
+class Answering:
+    """One answer about to be given, and how it is to look."""
+
+    generation: Generation
+    envelope: Envelope
+    writers: Writers
+    options: StreamOptions
+    echo: list[str] | None
+    """What each choice's text begins with."""
+    pasts: list[Past] | None = None
+    """What each choice has said on another worker; None for one that begins here."""
+
+
+async def answer_whole(answer: Answering) -> web.Response:
+    generation, envelope, writers = answer.generation, answer.envelope, answer.writers
+    texts = answer.echo or [""] * len(generation.choices)
     calls: list[list[Call]] = [[] for _ in texts]
     pieces_of: list[list[Piece]] = [[] for _ in texts]
     async with aclosing(generation.pieces()) as batches:
@@ -47,36 +61,42 @@ async def answer_whole(
 class EventStream:
     """The parts of one streamed answer. Writing waits for a client that reads slowly."""
 
-    def __init__(
-        self, response: web.StreamResponse, generation: Generation, envelope: Envelope, writers: Writers
-    ) -> None:
+    def __init__(self, response: web.StreamResponse, answer: Answering, journal: JournalWriter | None = None) -> None:
+        """journal: where the gateway keeps one; its comment then ends each write."""
         self._response = response
-        self._generation = generation
-        self._envelope = envelope
-        self._writers = writers
+        self._generation, self._envelope, self._writers = answer.generation, answer.envelope, answer.writers
+        self._options, self._echo = answer.options, answer.echo
+        self._begun = answer.pasts is not None
+        self._journal = journal
 
-    async def run(self, options: StreamOptions, echo: list[str] | None) -> web.StreamResponse:
+    async def run(self) -> web.StreamResponse:
         """From the first event to [DONE]; an error event where the engine fails amid it."""
-        envelope, write = self._envelope, self._response.write
-        if (opening := self._opening(echo)) is not None:
-            await write(opening)
+        envelope, write, journal = self._envelope, self._response.write, self._journal
+        if not self._begun and (opening := self._opening()) is not None:
+            await write(opening if journal is None else opening + OPENED)
         try:
             async with aclosing(self._generation.pieces()) as batches:
                 async for pieces in batches:
-                    if event := b"".join([self._event(piece, options) for piece in pieces]):
+                    event = b"".join([self._event(piece, self._options) for piece in pieces])
+                    if journal is not None:
+                        await write(event + journal.line(pieces))
+                    elif event:
                         await write(event)
         except EngineError as error:
             # The status line is long gone; an error event is how OpenAI's clients learn of it.
-            await write(b"data: " + error_body(str(error), 500, code="engine_failed") + b"\n\n")
+            event = b"data: " + error_body(str(error), 500, code="engine_failed") + b"\n\n"
+            if journal is not None:
+                event += left(LEFT_DRAINING if isinstance(error, LeavingError) else LEFT_ENGINE)
+            await write(event)
             await self._response.write_eof()
             return self._response
-        last = envelope.usage(self._generation.usage) if options.include_usage else b""
-        await write(last + DONE)
+        last = envelope.usage(self._generation.usage) if self._options.include_usage else b""
+        await write(last + DONE + (b"" if journal is None else COMPLETE))
         await self._response.write_eof()
         return self._response
 
-    def _opening(self, echo: list[str] | None) -> bytes | None:
-        envelope, indices = self._envelope, range(len(self._generation.choices))
+    def _opening(self) -> bytes | None:
+        envelope, echo, indices = self._envelope, self._echo, range(len(self._generation.choices))
         if envelope.chat:
             return b"".join(envelope.opening(index) for index in indices)
         return None if echo is None else b"".join(envelope.text(index, echo[index]) for index in indices)
@@ -93,14 +113,16 @@ class EventStream:
         return self._envelope.part(part, self._generation.usage if options.continuous_usage_stats else None)
 
 
-async def open_stream(request: web.Request, prompt_tokens: int) -> web.StreamResponse:
-    """The response's head, sent before the first token is there."""
+async def open_stream(request: web.Request, prompt_tokens: int, fingerprint: str | None = None) -> web.StreamResponse:
+    """The response's head, sent before the first token is there. fingerprint: where a journal will be written."""
     headers = {
         "Content-Type": "text/event-stream; charset=utf-8",
         "Cache-Control": "no-cache",
         # For the gateway, which counts tokens and passes this on to nobody.
         HEADER_PROMPT_TOKENS: str(prompt_tokens),
     }
+    if fingerprint is not None:
+        headers[HEADER_STREAM] = fingerprint
     response = web.StreamResponse(headers=headers)
     await response.prepare(request)
     return response

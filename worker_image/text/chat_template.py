@@ -47,12 +47,21 @@ class ChatTemplate:
             raise CheckpointError(f"the checkpoint's chat template does not compile: {error}.") from None
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
 
-    def render(self, messages: Sequence[Mapping[str, object]], variables: Mapping[str, object] | None = None) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, object]],
+        variables: Mapping[str, object] | None = None,
+        created: int | None = None,
+    ) -> str:
         """The prompt, with the assistant's turn begun. `variables`: what else the template may look at, e.g. tools.
+
+        created: Unix seconds of the request, where they are not now: a template may write today's date.
 
         Raises RequestError where the template refuses the messages.
         """
         given = {"add_generation_prompt": True} | dict(variables or {}) | self._tokens | {"messages": messages}
+        if created is not None:
+            given["strftime_now"] = datetime.fromtimestamp(created).strftime
         try:
             return self._template.render(given)
         except TEMPLATE_FAILURES as error:
