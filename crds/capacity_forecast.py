@@ -104,6 +104,14 @@ class CapacityForecastStatus(Part):
     peak: Annotated[
         str | None, Field(description="Most workers within sight and when, for people: 8 in 45m.", max_length=32)
     ] = None
+    provision: Annotated[
+        int | None,
+        Field(
+            description="Workers to have accelerators for: the highest load of history and forecast, half as much "
+            "again, and one in reserve; not bounded by max.",
+            ge=0,
+        ),
+    ] = None
     horizons: Annotated[
         list[Horizon] | None,
         ListMap(("ahead",)),

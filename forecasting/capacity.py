@@ -1,8 +1,8 @@
 """How much load one replica carries while it holds its latency targets, and how many replicas a load needs.
 
 From a profile and the lengths of requests: the largest steady rate at which the share of requests that meet both
-targets is still the wanted one (by the fluid model of the simulator, so that what is planned is what is simulated). Or
-learned from a service at work. The unit of work is one output token; an input token counts as the part that it costs.
+targets is still the wanted one (by the fluid model of the simulator, so that what is planned is what is simulated). The
+unit of work is one output token; an input token counts as the part that it costs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecasting.errors import BadSetting
-from forecasting.policy.values import Capacity
 from forecasting.profile import Profile
 from forecasting.simulator.arrivals import Lengths
 from forecasting.simulator.fluid import Pools, step
@@ -37,19 +36,11 @@ class ReplicaCapacity:
     kv_use: float
     message: str
 
-    def for_policy(self, headroom: float = 1.0) -> Capacity:
-        """As `policy.plan` takes it; `headroom` 1.25 keeps a fifth of the capacity free."""
-        return Capacity(
-            work_per_s=self.work_per_s / headroom,
-            running=self.running / headroom,
-            kv_use=min(self.kv_use / headroom, 0.9),
-            input_weight=self.input_weight,
-            output_weight=1.0,
-        )
 
-    def replicas_for(self, work_per_s: float, *, peak_factor: float = 1.0, reserve: int = 0) -> int:
-        """Replicas for a load: ⌈load × peak_factor ÷ capacity⌉ + reserve; peak × 1.5 plans for what was never seen."""
-        return math.ceil(work_per_s * peak_factor / self.work_per_s - 1e-9) + reserve
+def replicas_for(work_per_s: float, each_per_s: float, *, peak_factor: float = 1.0, reserve: int = 0) -> int:
+    """Replicas for a load: ⌈load × peak_factor ÷ capacity⌉ + reserve; peak × 1.5 plans for what was never seen."""
+    # Less than a thousandth of one more is rounding of floats, not load.
+    return math.ceil(work_per_s * peak_factor / each_per_s - 1e-3) + reserve
 
 
 def capacity_of(profile: Profile, lengths: Lengths, slo: Slo) -> ReplicaCapacity:
@@ -111,30 +102,3 @@ def _best_rate(profile: Profile, lengths: Lengths, slo: Slo) -> tuple[float, flo
 def _settle_s(profile: Profile, lengths: Lengths) -> int:
     alone_s = profile.iteration_s(1, 0, lengths.resident) * float(lengths.outputs[-1])
     return min(max(SETTLE_S, math.ceil(2 * alone_s)), LONGEST_SETTLE_S)
-
-
-@dataclass(frozen=True, slots=True)
-class LearnedCapacity:
-    """What a service has shown it can carry: the highest work rate a replica that still met the targets.
-
-    Grows at once when more is carried within the targets; when targets are missed at less, it shrinks by a tenth of the
-    difference a measurement, so that one bad minute is not taken for the truth.
-    """
-
-    work_per_s: float
-    samples: int = 0
-
-    def observed(self, work_per_s: float, replicas: int, met: bool) -> LearnedCapacity:
-        """After one more measurement of a whole service with `replicas` ready ones.
-
-        Raises:
-            BadSetting: the measurement is of no replica.
-        """
-        if replicas < 1:
-            raise BadSetting("Capacity: a measurement without a ready replica says nothing; leave it out.")
-        each = work_per_s / replicas
-        if met:
-            return LearnedCapacity(max(self.work_per_s, each), self.samples + 1)
-        if each < self.work_per_s:
-            return LearnedCapacity(self.work_per_s + 0.1 * (each - self.work_per_s), self.samples + 1)
-        return LearnedCapacity(self.work_per_s, self.samples + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,12 +17,16 @@ from crds.capacity_forecast import CapacityForecastStatus, CostPlan, Coverage, H
 from crds.conditions import READY, ConditionStatus
 from crds.contract import API_VERSION, LABEL_MANAGED_BY, LABEL_SERVICE, MANAGED_BY
 from crds.scaling import Scaling
+from forecasting.capacity import replicas_for
 from forecasting.cost import Prices, mix
 from forecasting.forecast import Forecast
 from forecasting.series import Series
 
 Manifest = dict[str, Any]
 
+PEAK_FACTOR: Final = 1.5
+BURST_RESERVE: Final = 1
+"""What accelerators are bought for: half as much again as the highest load, and one worker."""
 SHOWN_S: Final = (60.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 14_400.0)
 """Distances that are shown, as far as the forecast goes."""
 
@@ -111,6 +114,7 @@ def _foretold(outlook: Outlook, forecast: Forecast, series: Series) -> Mapping[s
         "load": _last_load(series),
         "planned_replicas": _replicas(outlook, forecast.peak(until_s, QUANTILE)),
         "peak": _peak(outlook, forecast, now_s),
+        "provision": _provision(outlook, forecast, series),
         "cost": _cost(outlook, forecast, series),
         "horizons": [_horizon(outlook, forecast, now_s, ahead_s) for ahead_s in _shown(forecast, now_s)],
     }
@@ -144,8 +148,16 @@ def _peak(outlook: Outlook, forecast: Forecast, now_s: float) -> str | None:
 def _replicas(outlook: Outlook, work_per_s: float) -> int | None:
     if not outlook.carries.work_per_s:
         return None
-    needed = math.ceil(work_per_s / outlook.carries.work_per_s - 1e-3)
+    needed = replicas_for(work_per_s, outlook.carries.work_per_s)
     return min(max(needed, outlook.scaling.min), outlook.scaling.max)
+
+
+def _provision(outlook: Outlook, forecast: Forecast, series: Series) -> int | None:
+    """For the highest load of history and forecast, half as much again, and one in reserve; `max` is no bound."""
+    if not outlook.carries.work_per_s:
+        return None
+    highest = max(float(series.values[series.observed].max()), float(forecast.quantile(QUANTILE).max()))
+    return replicas_for(highest, outlook.carries.work_per_s, peak_factor=PEAK_FACTOR, reserve=BURST_RESERVE)
 
 
 def _cost(outlook: Outlook, forecast: Forecast, series: Series) -> CostPlan | None:

@@ -6,10 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as some
 
-from forecasting.capacity import LearnedCapacity, capacity_of
+from forecasting.capacity import capacity_of, replicas_for
 from forecasting.errors import BadSetting
 from forecasting.profile import LLAMA_8B_H100, Profile, profile_from_json, profile_to_json
 from forecasting.simulator.arrivals import lengths_of
@@ -56,35 +54,8 @@ def test_targets_that_no_load_meets_are_refused_with_what_to_do() -> None:
 
 
 def test_replicas_for_a_load_with_its_peak_factor_and_reserve() -> None:
-    one = capacity_of(LLAMA_8B_H100, lengths_of(*chat()), Slo())
-    assert one.replicas_for(3 * one.work_per_s) == 3
-    assert one.replicas_for(3 * one.work_per_s, peak_factor=1.5, reserve=1) == 6
-
-
-def test_headroom_makes_the_policys_capacity_smaller() -> None:
-    one = capacity_of(LLAMA_8B_H100, lengths_of(*chat()), Slo())
-    assert one.for_policy(1.25).work_per_s == pytest.approx(one.work_per_s / 1.25)
-
-
-@given(some.lists(some.tuples(some.floats(0, 5000), some.integers(1, 9), some.booleans()), max_size=60))
-@settings(max_examples=100, deadline=None)
-def test_what_was_learned_is_never_below_what_was_carried_lately_nor_above_the_most_seen(
-    seen: list[tuple[float, int, bool]],
-) -> None:
-    learned, most = LearnedCapacity(1000.0), 1000.0
-    for work, replicas, met in seen:
-        learned = learned.observed(work, replicas, met)
-        most = max(most, work / replicas)
-        assert learned.work_per_s <= most
-        if met:
-            assert learned.work_per_s >= work / replicas
-    assert learned.samples == len(seen)
-
-
-def test_a_miss_at_a_lower_rate_lowers_what_was_learned_by_a_tenth_of_the_difference() -> None:
-    assert LearnedCapacity(1000.0).observed(1600.0, 2, met=False).work_per_s == pytest.approx(980.0)
-    with pytest.raises(BadSetting, match="without a ready replica"):
-        LearnedCapacity(1000.0).observed(1.0, 0, met=True)
+    assert replicas_for(300.0, 100.0) == 3
+    assert replicas_for(300.0, 100.0, peak_factor=1.5, reserve=1) == 6
 
 
 def test_a_profile_reads_back_as_it_was_written() -> None:
