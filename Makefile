@@ -11,7 +11,7 @@ export PYTHONPATH := $(CURDIR)
 
 PACKAGES := crds kube forecasting controllers gateway worker_image cli dashboard e2e benchmarks
 
-.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling clean
+.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ bench-scheduling: $(VENV)/.dev ## Policies and batching of a worker on a virtual
 
 bench-forecasting: $(VENV)/.dev ## Forecasts, intervals and anomaly scores on public data (writes docs/benchmarks/).
 	@$(BIN)/python -m benchmarks.forecasting $(ARGS)
+
+bench-canary: $(VENV)/.dev ## Simulated canaries beside other ways to judge them (writes docs/benchmarks/).
+	@$(BIN)/python -m benchmarks.canary $(ARGS)
 
 bench-mig: $(VENV)/.dev ## The partition planner beside placement heuristics (writes docs/benchmarks/; ARGS=--quick takes a minute).
 	@$(BIN)/python -m benchmarks.mig $(ARGS)
