@@ -27,7 +27,8 @@ def test_a_z_test_at_the_end_says_nothing_before_it() -> None:
     judge = ZTest(repeated=False)
     for at in range(LOOKS - 1):
         promote, back = judge.look(told((990, 10), 1.0), told((50, 50), 1.0), at)
-        assert not promote.any() and not back.any()
+        assert not promote.any()
+        assert not back.any()
     assert judge.look(told((990, 10), 1.0), told((50, 50), 1.0), LOOKS - 1)[1].all()
 
 
