@@ -58,7 +58,7 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
     applier = Applier(client)
     insight = wire_insight(settings, queue, services)
     of_services = wire_inference_service(
-        client, settings, queue, recorder, applier, around_services, HttpAdminPorts(), insight
+        client, settings, queue, recorder, applier, around_services, HttpAdminPorts(), insight, insight.source
     )
     capacities = of_services.loads.capacities
     of_forecasts = CapacityForecastReconciler(

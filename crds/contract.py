@@ -142,6 +142,9 @@ GATEWAY_PATH_PROBE: Final = "/probe/{namespace}/{service}"
 GATEWAY_PATH_DEMAND: Final = "/demand"
 """GET: `{"demo/chat": {"open": 4, "waiting": 3, "idle_s": 0.0}, …}` of every service that may sleep: open requests of
 clients, those of them that wait for a worker, and for how long none was open. Probes do not count."""
+GATEWAY_PATH_ASK: Final = "/ask/{namespace}/{service}/{revision}"
+"""POST: a body for `/v1/completions` of a worker of exactly this revision, whatever the traffic split; its answer as it
+is. 503 `{"reason": CamelCase, "message": sentence}` when there is none that answers. Counts nowhere."""
 METRIC_GATEWAY_ARRIVALS: Final = "foretide_gateway_arrivals_total"
 """Requests that named a service and were within their Tenant's limits, by namespace and service."""
 METRIC_GATEWAY_COMPLETED: Final = "foretide_gateway_completed_total"

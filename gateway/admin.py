@@ -13,6 +13,7 @@ import orjson
 from aiohttp import web
 
 from crds.contract import (
+    GATEWAY_PATH_ASK,
     GATEWAY_PATH_DEMAND,
     GATEWAY_PATH_DRAIN,
     GATEWAY_PATH_LIVE,
@@ -20,6 +21,7 @@ from crds.contract import (
     GATEWAY_PATH_PROBE,
     GATEWAY_PATH_READY,
 )
+from gateway.asking import QUESTION_BYTES, NotAnswered, ask
 from gateway.catalog import ServiceKey
 from gateway.errors import GatewayError
 from gateway.fleet import Fleet, ServiceState
@@ -63,7 +65,7 @@ class Admin:
 
     async def start(self, host: str, port: int) -> int:
         """Listens, and returns the port."""
-        app = web.Application(client_max_size=1024)
+        app = web.Application(client_max_size=QUESTION_BYTES)
         app.router.add_get(GATEWAY_PATH_LIVE, self._live)
         app.router.add_get(GATEWAY_PATH_READY, self._ready)
         app.router.add_get(GATEWAY_PATH_METRICS, self._page)
@@ -71,6 +73,7 @@ class Admin:
         app.router.add_get(GATEWAY_PATH_DRAIN, self._begin_drain)
         app.router.add_post(GATEWAY_PATH_DRAIN, self._begin_drain)
         app.router.add_post(GATEWAY_PATH_PROBE, self._probe)
+        app.router.add_post(GATEWAY_PATH_ASK, self._ask)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port)
@@ -104,6 +107,17 @@ class Admin:
     async def _begin_drain(self, request: web.Request) -> web.Response:
         self._drain()
         return web.Response(text="draining\n")
+
+    async def _ask(self, request: web.Request) -> web.Response:
+        key = ServiceKey(request.match_info["namespace"], request.match_info["service"])
+        state = self._fleet.get(key)
+        if state is None:
+            return _failed("UnknownService", f"The gateway's catalog has no InferenceService '{key}'.")
+        try:
+            status, body = await ask(state.service, request.match_info["revision"], await request.read())
+        except NotAnswered as error:
+            return _failed("NotAnswered", str(error))
+        return web.Response(status=status, body=body, content_type="application/json")
 
     async def _probe(self, request: web.Request) -> web.Response:
         key = ServiceKey(request.match_info["namespace"], request.match_info["service"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import aiohttp
 import orjson
@@ -24,6 +24,8 @@ PROBE_TIMEOUT_S: Final = 10.0
 SCRAPE_TIMEOUT_S: Final = 1.0
 PROFILE_TIMEOUT_S: Final = 150.0
 """Longer than a worker takes at most."""
+ASK_TIMEOUT_S: Final = 35.0
+"""A worker of a new revision captures graphs at its first question."""
 PAGE_TIMEOUT_S: Final = 5.0
 """A gateway's page has a line for each service."""
 
@@ -58,6 +60,12 @@ class AdminPorts(Protocol):
 
     async def gateway_page(self, gateway: str) -> str | None:
         """The metrics page of this gateway; None when it does not answer."""
+        ...
+
+    async def ask_revision(
+        self, gateway: str, namespace: str, service: str, revision: str, body: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """A completion by a worker of this revision; None when there is none."""
         ...
 
     async def close(self) -> None:
@@ -105,6 +113,20 @@ class HttpAdminPorts:
         url = f"http://{_host(gateway)}:{contract.GATEWAY_ADMIN_PORT}{contract.GATEWAY_PATH_METRICS}"
         page = await self._read(url, PAGE_TIMEOUT_S)
         return None if page is None else page.decode("utf-8", "replace")
+
+    async def ask_revision(
+        self, gateway: str, namespace: str, service: str, revision: str, body: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        path = contract.GATEWAY_PATH_ASK.format(namespace=namespace, service=service, revision=revision)
+        url = f"http://{_host(gateway)}:{contract.GATEWAY_ADMIN_PORT}{path}"
+        question = orjson.dumps({"model": f"{namespace}/{service}", **body})
+        timeout = aiohttp.ClientTimeout(ASK_TIMEOUT_S)
+        try:
+            async with self._open().post(url, data=question, timeout=timeout) as response:
+                said = orjson.loads(await response.read()) if response.status == 200 else None
+        except (TimeoutError, aiohttp.ClientError, orjson.JSONDecodeError):
+            return None
+        return said if isinstance(said, dict) else None
 
     async def _read(self, url: str, timeout_s: float) -> bytes | None:
         try:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from controllers.inference_service.caches import BY_NAMESPACE, BY_SERVICE, Caches, gateway_addresses, service_place
+from controllers.plans.canary.values import Compared
 from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.carried import MeanLengths, known_of
 from controllers.plans.fallbacks import named_fallbacks
@@ -30,6 +31,8 @@ class Heard:
     refused: str | None
     is_unseen: Callable[[Object], bool]
     """Whether we wrote this Deployment and the cache does not show it yet."""
+    compared: Compared | None = None
+    budget_spent: str | None = None
     demand: Demanded | None = None
     forecast: Forecasted | None = None
     lead_time_s: float = LEAST_LEAD_S
@@ -85,6 +88,8 @@ class Observer:
             autoscaler=self._autoscaler(place),
             gateways=gateway_addresses(self._caches),
             probe=heard.probe,
+            compared=heard.compared,
+            budget_spent=heard.budget_spent,
             refused=heard.refused,
         )
 

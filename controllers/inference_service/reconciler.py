@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final
 
+from controllers.inference_service.budgets import BudgetBoard
 from controllers.inference_service.caches import Caches, service_place
+from controllers.inference_service.canaries import CanaryBoard
 from controllers.inference_service.demand import DemandBoard
 from controllers.inference_service.foresight import Foresight
 from controllers.inference_service.loads import Kind, LoadBoard
@@ -15,6 +17,7 @@ from controllers.inference_service.observe import Heard, Observer
 from controllers.inference_service.probes import ProbeBoard
 from controllers.inference_service.profiles import ProfileBoard
 from controllers.inference_service.write import Writer
+from controllers.plans.canary.evidence import remembered
 from controllers.plans.capacity import profile_of
 from controllers.plans.service import PlanSettings, ServicePlan, plan_service
 from controllers.plans.snapshot import Snapshot
@@ -22,6 +25,7 @@ from controllers.plans.transitions import Transition
 from controllers.runtime.interface import Key, Outcome
 from crds.contract import FINALIZER_SERVICE
 from crds.inference_service import InferenceServiceSpec
+from crds.rollout import Strategy
 from crds.scaling import ScalingPolicy
 from forecasting.policy import Memory
 from kube.errors import Conflict, Forbidden, Invalid, NotFound
@@ -52,6 +56,8 @@ class InferenceServiceReconciler:
         demands: DemandBoard,
         foresight: Foresight,
         profiles: ProfileBoard,
+        canaries: CanaryBoard,
+        budgets: BudgetBoard,
         recorder: Recorder,
         settings: PlanSettings,
         *,
@@ -59,6 +65,7 @@ class InferenceServiceReconciler:
     ) -> None:
         self._caches, self._writer, self._probes, self._loads = caches, writer, probes, loads
         self._demands, self._foresight, self._profiles = demands, foresight, profiles
+        self._canaries, self._budgets = canaries, budgets
         self._recorder, self._settings = recorder, settings
         self._wall_clock = wall_clock
         self._observer = Observer(caches)
@@ -113,6 +120,8 @@ class InferenceServiceReconciler:
             self._probes.last(key),
             self._refused.get(key),
             self._writer.is_unseen,
+            compared=self._canaries.last(key),
+            budget_spent=self._budgets.spent(key),
             demand=self._demands.last(key),
             forecast=self._foresight.view(key),
             lead_time_s=self._foresight.lead_time_s(profile),
@@ -146,6 +155,7 @@ class InferenceServiceReconciler:
         else:
             self._over_quota.discard(key)
         self._follow(key, seen)
+        self._compare(key, seen, plan)
         self._profiles.offer(seen)
         if plan.scaling is not None and plan.scaling.decision is not None:
             self._foresight.record(key, plan.scaling.decision)
@@ -162,6 +172,19 @@ class InferenceServiceReconciler:
             self._demands.forget(key)
         # Reactive ones too: their CapacityForecast says what the other policy would know.
         self._foresight.follow(key, seen.lead_time_s)
+
+    def _compare(self, key: Key, seen: Snapshot, plan: ServicePlan) -> None:
+        """Measure what the plan compares, and go on from what the status remembers of it."""
+        compares = seen.spec.rollout.strategy is not Strategy.ROLLING and not seen.deleting
+        self._budgets.follow(key, seen.spec.sla if compares else None)
+        if plan.pair is None:
+            self._canaries.forget(key)
+            return
+        known = seen.status.rollout
+        mine = known is not None and known.candidate == plan.pair.candidate
+        evidence = remembered(known.verdicts if known and mine else None)
+        ready = any(one.ready and one.revision == plan.pair.candidate for one in seen.workers)
+        self._canaries.follow(key, plan.pair, seen.spec.rollout, evidence, candidate_is_ready=ready)
 
     def _unfollow(self, key: Key) -> None:
         self._loads.forget(key)
@@ -181,6 +204,8 @@ class InferenceServiceReconciler:
 
     def _forget(self, key: Key) -> None:
         self._probes.forget(key)
+        self._canaries.forget(key)
+        self._budgets.forget(key)
         self._unfollow(key)
         self._memories.pop(key, None)
         self._refused.pop(key, None)

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from controllers.apply import Applier
+from controllers.history.interface import HistorySource
 from controllers.inference_service.admin_ports import AdminPorts
+from controllers.inference_service.budgets import BudgetBoard
 from controllers.inference_service.caches import Caches, gateway_addresses
+from controllers.inference_service.canaries import CanaryBoard
 from controllers.inference_service.demand import DemandBoard
 from controllers.inference_service.foresight import Foresight
 from controllers.inference_service.loads import LoadBoard
@@ -46,16 +49,29 @@ def wire_inference_service(
     caches: Caches,
     ports: AdminPorts,
     foresight: Foresight,
+    past: HistorySource | None = None,
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> Wired:
     """Everything connected."""
     probes, loads = ProbeBoard(ports, queue, clock), LoadBoard(ports, queue, clock)
     profiles = ProfileBoard(ports, queue, clock, lambda: datetime.now(UTC))
+    canaries = CanaryBoard(ports, queue, lambda: gateway_addresses(caches))
+    budgets = BudgetBoard(past, caches.slas, queue)
     demands = DemandBoard(ports, queue, lambda: gateway_addresses(caches))
     writer = Writer(client, applier, caches, loads, clock)
     reconciler = InferenceServiceReconciler(
-        caches, writer, probes, loads, demands, foresight, profiles, recorder, plan_settings(settings)
+        caches,
+        writer,
+        probes,
+        loads,
+        demands,
+        foresight,
+        profiles,
+        canaries,
+        budgets,
+        recorder,
+        plan_settings(settings),
     )
     wake_services(caches, queue, lambda: reconciler.over_quota)
     background = (
@@ -63,6 +79,9 @@ def wire_inference_service(
         Background("the scrapes of loads", loads.run),
         Background("the looks at what waits", demands.run),
         Background("the measurements of workers", profiles.run),
+        Background("the counts of revisions", canaries.run),
+        Background("the prompts of new revisions", canaries.run_prompts),
+        Background("the error budgets", budgets.run),
     )
     return Wired(reconciler, background, loads, profiles)
 

@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from controllers.plans.canary.values import Pair
 from controllers.plans.children import Surroundings, deployment, surrounding_children
 from controllers.plans.deletion import plan_deletion
 from controllers.plans.evacuation import successors
 from controllers.plans.findings import Finding, referred
-from controllers.plans.health import check_workers, is_broken
 from controllers.plans.quota import plan_quota
-from controllers.plans.rollout import Move, RevisionState, RolloutLimits, RolloutPlan, plan_rollout
+from controllers.plans.rollout import Move, RolloutPlan
 from controllers.plans.scaling import ScalingPlan, Signals, plan_scaling
 from controllers.plans.scaling_status import scaling_conditions, scaling_status
 from controllers.plans.servable import Verdict, judge_servable
+from controllers.plans.service_rollout import pinned_revision, plan_revisions
 from controllers.plans.service_status import (
     Manifest,
     NewCondition,
@@ -70,6 +71,12 @@ class ServicePlan:
     over_quota: bool = False
     memory: Memory | None = None
     scaling: ScalingPlan | None = None
+    pair: Pair | None = None
+    """Two revisions that are compared from now on."""
+
+
+def _soonest(*delays_s: float | None) -> float | None:
+    return min((one for one in delays_s if one is not None), default=None)
 
 
 def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now_s: float) -> ServicePlan:
@@ -82,7 +89,9 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
     # 2. The revision that all workers should have. It cannot be known while something blocks.
     template, image_findings = _template(snapshot, findings, settings.images)
     findings += image_findings
-    target = template.revision if template else _last_target(snapshot)
+    pinned, pin_findings = pinned_revision(snapshot)
+    findings += pin_findings
+    target = pinned or (template.revision if template else _last_target(snapshot))
     # 3. How many: what the spec or the load calls for ...
     scaling = plan_scaling(snapshot.spec, snapshot.status.desired_replicas, _signals(snapshot), memory, now_s)
     # 4. ... as far as the Tenant's quota allows.
@@ -90,30 +99,31 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
     findings += [grant.finding] if grant.finding else []
     # 5. And successors for workers whose node will be cut anew.
     moving = successors(snapshot.workers, snapshot.evacuating, grant.replicas)
-    # 6. From what exists towards that, one safe step.
-    limits = _limits(snapshot, grant.replicas + moving)
-    rollout = _rollout(snapshot, target, limits, template)
-    # 7. What the workers of that revision say about themselves.
-    revision = next((one for one in snapshot.revisions if one.name == target), None)
-    findings += check_workers(revision, snapshot.workers)
-    # 8. The words for people.
-    now = standing(snapshot, target, grant.replicas, findings, rollout.message)
+    # 6. From what exists towards that, one safe step; a new revision may have to show first that it is no worse.
+    revisions = plan_revisions(snapshot, target, grant.replicas + moving, now_s, template=template)
+    rollout, canary = revisions.rollout, revisions.canary
+    findings += revisions.findings
+    # 7. The words for people.
+    now = standing(snapshot, target, grant.replicas, findings, revisions.moving)
     made = [*conditions(now, servable), *scaling_conditions(snapshot, scaling)]
     return ServicePlan(
         children=_children(snapshot, settings.around, template, rollout),
         lowered=tuple(move.revision for move in rollout.moves if move.after < move.before),
         moves=tuple(move for move in rollout.moves if template is None or move.revision != template.revision),
         remove=rollout.remove,
-        status=status_fields(snapshot, now, settings.url) | scaling_status(snapshot, scaling, grant.replicas, now_s),
+        status=status_fields(snapshot, now, settings.url)
+        | scaling_status(snapshot, scaling, grant.replicas, now_s)
+        | revisions.status(),
         conditions=tuple(made),
-        notes=tuple(transitions(snapshot.status.conditions, made)),
+        notes=(*transitions(snapshot.status.conditions, made), *(canary.notes if canary else ())),
         moved=tuple(_moved(scaling, rollout)),
         probe_now=servable.probe_now,
         forget_probe=servable.look_again_s is None,
-        look_again_s=servable.look_again_s,
+        look_again_s=_soonest(servable.look_again_s, canary.look_again_s if canary else None),
         over_quota=grant.finding is not None,
         memory=scaling.memory,
         scaling=scaling,
+        pair=canary.pair if canary else None,
     )
 
 
@@ -169,47 +179,11 @@ def _my_claim(snapshot: Snapshot, wanted: int) -> Claim:
     return Claim(snapshot.namespace, snapshot.name, snapshot.created, demand_of(spec, None), demand_of(held, None))
 
 
-def _limits(snapshot: Snapshot, desired: int) -> RolloutLimits:
-    rollout = snapshot.spec.rollout
-    return RolloutLimits(desired, rollout.max_surge, rollout.max_unavailable, rollout.revision_history_limit)
-
-
-def _rollout(
-    snapshot: Snapshot, target: str | None, limits: RolloutLimits, template: WorkerTemplate | None
-) -> RolloutPlan:
-    if target is None:
-        return RolloutPlan({}, (), (), "Blocked", "no worker may start")
-    return plan_rollout(target, revision_states(snapshot), limits, may_grow=template is not None)
-
-
-def revision_states(snapshot: Snapshot) -> list[RevisionState]:
-    """What the rollout counts. A Deployment that someone deletes asks for nothing and its workers do not stay; workers
-    that the API server refuses to make are as broken as those that crash."""
-    states = []
-    for revision in snapshot.revisions:
-        mine = [worker for worker in snapshot.workers if worker.revision == revision.name]
-        staying = [worker for worker in mine if not worker.leaving]
-        refused = max(0, revision.replicas - len(staying)) if revision.failure else 0
-        states.append(
-            RevisionState(
-                name=revision.name,
-                replicas=0 if revision.leaving else revision.replicas,
-                ready=0 if revision.leaving else sum(worker.ready for worker in staying),
-                pods=len(staying) + refused,
-                leaving=len(mine) - len(staying),
-                broken=sum(is_broken(worker) for worker in staying) + refused,
-                created=revision.created,
-                settled=revision.settled,
-            )
-        )
-    return states
-
-
 def _children(
     snapshot: Snapshot, around: Surroundings, template: WorkerTemplate | None, rollout: RolloutPlan
 ) -> tuple[Manifest, ...]:
     children = surrounding_children(snapshot, around)
-    if template:
+    if template and template.revision in rollout.replicas:
         children.append(deployment(snapshot, template, rollout.replicas[template.revision]))
     return tuple(children)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from controllers.plans.canary.values import Compared
 from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.carried import NOTHING_KNOWN, Known
 from controllers.plans.model_volume import ModelVolume
@@ -172,6 +173,10 @@ class Snapshot:
     gateways: frozenset[str] = frozenset()
     """Addresses of the gateway replicas that are ready."""
     probe: Probe | None = None
+    compared: Compared | None = None
+    """What was measured of the two revisions that are compared."""
+    budget_spent: str | None = None
+    """Said when nothing of the error budget is left."""
     refused: str | None = None
     """What the API server answered to the last child it would not take; None when it took all."""
 

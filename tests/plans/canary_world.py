@@ -74,7 +74,7 @@ class Service:
             right = self.behaviours.get(self.target, Behaviour()).answers_right
             outputs = FINE if right else OutputFinding(False, "2 prompts: 94% of tokens differ, 0% are noise")
             is_ready = any(one.name == self.target and one.ready for one in self.world.states())
-            compared = Compared(self.evidence, self.recent, outputs if is_ready else None)
+            compared = Compared(self.pair, self.evidence, self.recent, outputs if is_ready else None)
         return CanaryInput(
             self.spec,
             self.status,

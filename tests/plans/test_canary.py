@@ -273,12 +273,13 @@ def test_a_restart_in_the_middle_forgets_no_evidence() -> None:
 
 # --- properties ------------------------------------------------------------------------------------------------------
 
+HAPPENING = (
+    *("look", "look", "look", "lost_status", "lost_workers", "restart", "time", "requests", "scale"),
+    *("edit", "pause", "abort", "promote", "strategy", "act", "act", "start", "blink", "kill", "drained"),
+)
 happenings = st.lists(
     st.tuples(
-        st.sampled_from(
-            "edit look look look lost_status lost_workers act act start blink kill drained scale time requests pause "
-            "abort promote strategy restart".split()
-        ),
+        st.sampled_from(HAPPENING),
         st.sampled_from("abcd"),
         st.integers(0, 5),
     ),

@@ -26,6 +26,7 @@ class Pair:
 class Compared:
     """What is known of a pair beyond what the API server says."""
 
+    pair: Pair
     evidence: Evidence = field(default_factory=Evidence)
     recent: Sample = field(default_factory=Sample)
     """Of the candidate, over the last minute."""

@@ -59,6 +59,8 @@ class FakePorts:
         self.held: dict[str, int] = {}
         self.demanded: dict[ServiceId, Demanded] = {}
         self.probes: list[tuple[str, str, str]] = []
+        self.pages: dict[str, str] = {}
+        self.completions: Callable[[str, dict[str, Any]], dict[str, Any] | None] = lambda revision, body: None
         self.profile: WorkerProfile | None = None
         self.measured: list[str] = []
 
@@ -79,7 +81,12 @@ class FakePorts:
         return dict(self.demanded) if gateway == "10.9.0.1" else {one: Demanded(0, 0, 1e6) for one in self.demanded}
 
     async def gateway_page(self, gateway: str) -> str | None:
-        return None
+        return self.pages.get(gateway)
+
+    async def ask_revision(
+        self, gateway: str, namespace: str, service: str, revision: str, body: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        return self.completions(revision, body)
 
     async def close(self) -> None:
         return None

@@ -1,0 +1,221 @@
+"""Canaries over the API server in memory: measured at the gateways, written into the status, and told in Events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from controllers.history.interface import ServiceId
+from controllers.inference_service.canaries import increments
+from controllers.inference_service.prompts import answer_in
+from controllers.inference_service.revision_report import RevisionId, read_revisions
+from controllers.plans.canary.samples import Sample, median
+from crds import contract
+from kube.resources import INFERENCE_SERVICES, Object
+from tests.controllers.inference_service.harness import (
+    FakePorts,
+    Kubernetes,
+    MemoryKubelet,
+    Operator,
+    ground,
+    inference_service,
+    put,
+    until,
+)
+from tests.fakes import FakeClient
+
+NS = "demo"
+GATEWAY = "10.9.0.1"
+QUICK = {
+    "strategy": "canary",
+    "steps": [{"weight": 50, "duration": "1s"}],
+    "analysis": {"minRequests": 50, "confidence": "90%", "margin": 100, "errorMargin": "10%"},
+    "outputs": {"prompts": ["The capital of France is"]},
+    "drainTimeout": "30s",
+}
+
+
+def page(**revisions: Any) -> str:
+    """A gateway's page: of each revision the requests, the errors, and the seconds of every first token."""
+    lines = []
+    for revision, (requests, errors, seconds) in revisions.items():
+        labels = f'namespace="{NS}",revision="{revision.removeprefix("r_")}",service="chat"'
+        lines.append(f"{contract.METRIC_REVISION_REQUESTS}{{{labels}}} {requests}.0")
+        lines.append(f"{contract.METRIC_REVISION_ERRORS}{{{labels}}} {errors}.0")
+        for bound in (*contract.REVISION_TTFT_BOUNDS_S, float("inf")):
+            le = "+Inf" if bound == float("inf") else repr(bound)
+            below = sum(one <= bound for one in seconds)
+            lines.append(f'{contract.METRIC_REVISION_TTFT}_bucket{{le="{le}",{labels}}} {below}.0')
+    return "\n".join(lines) + "\n"
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_gives_counts_in_each_bucket() -> None:
+    found = read_revisions("# HELP x y\n" + page(abc=(5, 1, [0.02, 0.021, 0.4, 99.0])))
+    sample = found[RevisionId(ServiceId(NS, "chat"), "abc")]
+    assert (sample.requests, sample.errors, sum(sample.ttft), sample.ttft[-1]) == (5, 1, 4, 1)
+    assert median(sample.ttft, contract.REVISION_TTFT_BOUNDS_S) == pytest.approx(0.021, rel=0.1)
+
+
+def test_buckets_of_another_release_are_not_read() -> None:
+    text = f'{contract.METRIC_REVISION_TTFT}_bucket{{le="0.33",namespace="a",revision="b",service="c"}} 4.0\n'
+    assert sum(read_revisions(text)[RevisionId(ServiceId("a", "c"), "b")].ttft) == 0
+
+
+@pytest.mark.parametrize("value", ["NaN", "-1", "x", "", "1e99"])
+def test_nonsense_on_a_page_is_left_out(value: str) -> None:
+    line = f'{contract.METRIC_REVISION_REQUESTS}{{namespace="a",revision="b",service="c"}} {value}\n'
+    assert read_revisions(line + "foretide_gateway_revision_requests_total\n" + "{}\n") == {}
+
+
+def test_increments_are_summed_over_gateways_and_begin_where_a_gateway_is_first_seen() -> None:
+    one = RevisionId(ServiceId(NS, "chat"), "abc")
+    before = {"g1": {one: Sample(10, 1)}}
+    now = {"g1": {one: Sample(15, 2)}, "g2": {one: Sample(100, 50)}}
+    assert increments(before, now) == {one: Sample(5, 1)}
+
+
+def test_a_counter_that_was_reset_counts_from_zero() -> None:
+    assert Sample(3, 1).since(Sample(10, 2)) == Sample(3, 1)
+
+
+@pytest.mark.parametrize("said", [{}, {"choices": []}, {"choices": [{"logprobs": None}]}, {"choices": "x"}])
+def test_an_answer_without_probabilities_is_none(said: dict[str, Any]) -> None:
+    assert answer_in(said) is None
+
+
+# --- running ---------------------------------------------------------------------------------------------------------
+
+
+class World:
+    """An operator, its fakes, and requests that both revisions get while a canary runs."""
+
+    def __init__(self, client: FakeClient, operator: Operator) -> None:
+        self.client, self.operator = client, operator
+        self.kubernetes, self.kubelet = Kubernetes(client, NS), MemoryKubelet(client, NS)
+        self.asked = 0
+        self.errors = 0.0
+        self.wrong: set[str] = set()
+        operator.ports.completions = self._complete
+
+    @property
+    def ports(self) -> FakePorts:
+        return self.operator.ports
+
+    def status(self) -> dict[str, Any]:
+        return self.operator.status(NS, "chat")
+
+    def rollout(self) -> dict[str, Any]:
+        return self.status().get("rollout") or {}
+
+    def _complete(self, revision: str, body: dict[str, Any]) -> dict[str, Any]:
+        tokens = list("nonsense" if revision in self.wrong else " Paris.")
+        return {"choices": [{"logprobs": {"tokens": tokens, "token_logprobs": [-0.1] * len(tokens)}}]}
+
+    async def until(self, condition: Any, what: str) -> None:
+        await until(condition, f"{what}; {self.status()}", self.kubernetes.act, self.kubelet.act, self._traffic)
+
+    async def _traffic(self) -> None:
+        shares = {one["revision"]: one["weight"] for one in self.status().get("traffic") or []}
+        candidate = self.rollout().get("candidate")
+        if candidate and shares.get(candidate):
+            self.asked += 40
+        rows = {
+            f"r_{name}": (self.asked, int(self.asked * (self.errors if name == candidate else 0)), [0.1] * self.asked)
+            for name in shares
+        }
+        self.ports.pages = {GATEWAY: page(**rows), "10.9.0.2": ""}
+
+    async def serving(self, **rollout: Any) -> Object:
+        wanted = inference_service(NS, rollout={**QUICK, **rollout})
+        await put(self.client, INFERENCE_SERVICES, wanted)
+        await self.until(
+            lambda: self.rollout().get("phase") == "Stable" and self.status().get("readyReplicas"), "serves"
+        )
+        return wanted
+
+    async def edit(self, wanted: Object, length: int, **rollout: Any) -> None:
+        wanted["spec"]["engine"] = {"maxModelLen": length}
+        wanted["spec"]["rollout"] |= rollout
+        await put(self.client, INFERENCE_SERVICES, wanted)
+
+    def told(self) -> set[str]:
+        return {reason for _, reason, _ in self.operator.told.notes}
+
+
+@pytest.fixture
+async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    monkeypatch.setattr("controllers.inference_service.canaries.PERIOD_S", 0.05)
+    client = FakeClient()
+    await ground(client, NS)
+    async with Operator(client).running() as operator:
+        yield World(client, operator)
+
+
+async def test_a_good_revision_is_measured_and_promoted(world: World) -> None:
+    wanted = await world.serving()
+    first = world.status()["currentRevision"]
+    await world.edit(wanted, 512)
+    await world.until(lambda: world.rollout().get("phase") == "Analysing", "it is compared")
+    second = world.rollout()["candidate"]
+    assert {one["revision"]: one["weight"] for one in world.status()["traffic"]} == {first: 50, second: 50}
+    await world.until(lambda: world.rollout().get("stable") == second, "it is promoted")
+    await world.until(lambda: "traffic" not in world.status(), "no split is left")
+    assert world.rollout()["history"][0]["outcome"] == "Promoted"
+    assert {"CanaryStarted", "RolloutPromoting", "Promoted"} <= world.told()
+    await world.until(lambda: world.operator.condition(NS, "chat", "Ready") == ("True", "WorkersReady"), "it is ready")
+
+
+async def test_a_failing_revision_is_rolled_back_and_says_what_to_do(world: World) -> None:
+    wanted = await world.serving()
+    first, world.errors = world.status()["currentRevision"], 0.5
+    await world.edit(wanted, 512)
+    await world.until(lambda: world.rollout().get("phase") == "RolledBack", "it is rolled back")
+    await world.until(lambda: world.operator.condition(NS, "chat", "Stalled") == ("True", "RolledBack"), "it says so")
+    await world.until(lambda: "traffic" not in world.status(), "its workers are gone")
+    assert world.status()["revisions"] == [{"name": first, "replicas": 1, "readyReplicas": 1}]
+    assert world.operator.condition(NS, "chat", "Servable") == ("True", "ProbeAnswered")
+
+
+async def test_wrong_answers_never_get_a_session(world: World) -> None:
+    wanted = await world.serving()
+    first = world.status()["currentRevision"]
+    await world.edit(wanted, 512, paused=True)
+    await world.until(lambda: world.rollout().get("candidate"), "it is tried")
+    world.wrong = {world.rollout()["candidate"]}
+    await world.until(
+        lambda: world.rollout().get("phase") == "RolledBack" or world.rollout()["reason"] == "Paused", "asked"
+    )
+    assert world.rollout()["phase"] == "RolledBack"
+    assert world.rollout()["history"][0]["reason"] == "OutputsDiffer"
+    assert world.asked == 0
+    assert world.rollout()["stable"] == first
+
+
+async def test_a_new_operator_goes_on_with_what_the_old_one_had_learned(world: World) -> None:
+    wanted = await world.serving(analysis={"minRequests": 1_000_000})
+    await world.edit(wanted, 512)
+    await world.until(lambda: world.rollout().get("verdicts"), "something is known")
+    async with Operator(world.client, world.ports).running() as second:
+        world.operator = second
+        before = world.rollout()["verdicts"][0]["candidate"][0]
+        await world.until(lambda: world.rollout()["verdicts"][0]["candidate"][0] > before, "it goes on counting")
+    assert before > 0
+
+
+async def test_one_field_brings_an_earlier_revision_back_at_once(world: World) -> None:
+    wanted = await world.serving()
+    first = world.status()["currentRevision"]
+    await world.edit(wanted, 512, promote=None)
+    await world.until(lambda: world.rollout().get("stable") not in (None, first), "the second is promoted")
+    await world.edit(wanted, 512, rollbackTo=first)
+    await world.until(lambda: [one["name"] for one in world.status()["revisions"]] == [first], "the first serves")
+    assert world.rollout()["stable"] == first
+    await world.edit(wanted, 512, rollbackTo="nosuch")
+    await world.until(
+        lambda: world.operator.condition(NS, "chat", "Stalled") == ("True", "RevisionNotFound"), "it says so"
+    )

@@ -1,0 +1,40 @@
+"""Questions to one revision: only its workers answer, and silence is told in words."""
+
+from __future__ import annotations
+
+import orjson
+
+from tests.gateway.harness import CHAT, Exchange, FakeWorker, catalog, running, service, workers
+
+
+async def _says(exchange: Exchange) -> None:
+    await exchange.json(200, {"id": exchange.worker.name})
+
+
+def _of(revision: str) -> FakeWorker:
+    return FakeWorker(_says, name=f"chat-{revision}-7f-x1")
+
+
+async def test_only_workers_of_the_named_revision_are_asked() -> None:
+    old, new = _of("aaaaa"), _of("bbbbb")
+    async with workers(old, new), running(catalog(service(old, new))) as gateway:
+        for revision, worker in (("aaaaa", old), ("bbbbb", new)):
+            url = f"http://127.0.0.1:{gateway.admin_port}/ask/{CHAT}/{revision}"
+            async with gateway.session.post(url, data=orjson.dumps({"prompt": "x"})) as response:
+                assert (response.status, await response.json()) == (200, {"id": worker.name})
+
+
+async def test_a_revision_without_a_ready_worker_and_an_unknown_service_are_told_apart() -> None:
+    async with running(catalog(service())) as gateway:
+        for where, reason in ((f"{CHAT}/ccccc", "NotAnswered"), ("demo/nobody/ccccc", "UnknownService")):
+            async with gateway.session.post(
+                f"http://127.0.0.1:{gateway.admin_port}/ask/{where}", data=b"{}"
+            ) as response:
+                assert (response.status, (await response.json())["reason"]) == (503, reason)
+
+
+async def test_a_question_beyond_the_limit_is_refused() -> None:
+    async with running(catalog(service())) as gateway:
+        url = f"http://127.0.0.1:{gateway.admin_port}/ask/{CHAT}/ccccc"
+        async with gateway.session.post(url, data=b"x" * 20_000) as response:
+            assert response.status == 413
