@@ -175,6 +175,10 @@ class _Step:
         held = sum(max(state.pods, self.wanted[state.name]) for state in self.everyone)
         return max(0, self.limits.most - held)
 
+    def room_for(self, state: RevisionState) -> int:
+        """How many more it may be asked for: pods that were about to go and stay after all take no new place."""
+        return max(0, state.pods - self.wanted[state.name]) + self.room()
+
     # --- the parts of a step, in order ---------------------------------------------------------------------------
     def drop_broken(self) -> None:
         for old in self.olds:
@@ -211,7 +215,7 @@ class _Step:
 
     def grow_target(self) -> None:
         """While old workers serve, a revision that has not shown that it works gets no more than the allowance."""
-        wanted = min(self.goal, self.wanted[self.new.name] + self.room())
+        wanted = min(self.goal, self.wanted[self.new.name] + self.room_for(self.new))
         if any(self.ready(old) for old in self.olds):
             allowance = self.limits.max_surge + self.limits.max_unavailable
             wanted = min(wanted, self.ready(self.new) + allowance)
@@ -228,13 +232,13 @@ class _Step:
         best = max(serving, key=lambda old: (old.ready, old.created))
         covered = self.ready(self.new) + sum(self.wanted[old.name] for old in self.olds)
         covered += self.ready(self.tried) if self.tried else 0
-        self.wanted[best.name] += min(max(0, self.limits.minimum_ready - covered), self.room())
+        self.wanted[best.name] += min(max(0, self.limits.minimum_ready - covered), self.room_for(best))
 
     def grow_tried(self) -> None:
         """Last of all: until it has shown that it works it gets no more than the allowance."""
         if self.tried and self.beside:
             allowance = self.limits.max_surge + self.limits.max_unavailable
-            wanted = min(self.beside.replicas, self.wanted[self.tried.name] + self.room())
+            wanted = min(self.beside.replicas, self.wanted[self.tried.name] + self.room_for(self.tried))
             wanted = min(wanted, self.ready(self.tried) + allowance)
             self.wanted[self.tried.name] = max(wanted, self.wanted[self.tried.name])
 

@@ -79,6 +79,12 @@ def test_nothing_is_taken_away_before_kubernetes_has_seen_the_last_number() -> N
     assert plan_rollout("b", [unseen, serving("b", 1)], LIMITS).moves == ()
 
 
+def test_workers_that_were_about_to_go_are_kept_at_once_when_they_are_wanted_again() -> None:
+    going = RevisionState("a", replicas=0, ready=0, pods=2, settled=False)
+    limits = RolloutLimits(desired=2, max_surge=1, max_unavailable=0, history_limit=0)
+    assert plan_rollout("a", [going], limits).replicas == {"a": 2}
+
+
 def test_the_wanted_number_rises_during_a_broken_rollout_and_the_serving_revision_grows() -> None:
     limits = RolloutLimits(desired=5, max_surge=1, max_unavailable=0, history_limit=3)
     broken = RevisionState("b", replicas=1, ready=0, pods=1, broken=1)
