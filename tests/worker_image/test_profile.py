@@ -54,7 +54,8 @@ async def test_an_idle_worker_measures_a_profile_that_the_operator_understands(t
         assert worker.health()["open_requests"] == 0
 
 
-async def test_a_client_that_comes_meanwhile_goes_first(tmp_path: Path) -> None:
+async def test_a_client_that_comes_meanwhile_goes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker_image.profile.PATIENCE_S", 0.1)
     async with a_server(tmp_path, endless) as server:
         server.engine.held.clear()
         measuring = asyncio.create_task(asked(server.admin_url))
@@ -71,7 +72,27 @@ async def test_a_client_that_comes_meanwhile_goes_first(tmp_path: Path) -> None:
         client.cancel()
 
 
-async def test_a_worker_that_loads_or_leaves_does_not_measure_itself(tmp_path: Path) -> None:
+async def test_a_probe_in_between_only_delays_the_measurement(tmp_path: Path) -> None:
+    async with a_server(tmp_path, endless) as server:
+        server.engine.held.clear()
+        measuring = asyncio.create_task(asked(server.admin_url))
+        await eventually(lambda: len(server.engine.adds) == 1, "the measurement has begun")
+        probe = server.client.chat.completions.create(
+            model="chat", max_tokens=1, messages=[{"role": "user", "content": "hello"}]
+        )
+        answered = asyncio.create_task(probe)
+        await eventually(lambda: len(server.engine.adds) == 2, "the probe is there")
+        server.engine.held.set()
+        await answered
+        status, said = await measuring
+        assert status == 200, said
+        assert profile_in(json.dumps(said).encode()) is not None
+
+
+async def test_a_worker_that_loads_or_leaves_does_not_measure_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker_image.profile.PATIENCE_S", 0.1)
     async with a_server(tmp_path, endless, loaded=False) as server:
         assert (await asked(server.admin_url))[0] == 503
     async with a_server(tmp_path, endless) as server:

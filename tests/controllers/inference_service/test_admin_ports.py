@@ -189,3 +189,24 @@ async def test_no_session_is_opened_before_the_first_question() -> None:
         raise AssertionError("opened")
 
     await HttpAdminPorts(never).close()
+
+
+async def test_a_worker_is_asked_to_measure_itself_and_what_is_no_profile_is_none(ask: Ask) -> None:
+    said = {
+        "alpha_s": 0.007, "beta_s": 1.5e-5, "gamma_s": 3.9e-8, "delta_s": 3.3e-5, "request_s": 0.008,
+        "kv_tokens": 400_000, "max_sequences": 256, "chunk_tokens": 2048,
+    }  # fmt: skip
+    answers = [web.json_response(said), web.json_response({"message": "busy"}, status=409), web.Response(body=b"?")]
+    seen: list[tuple[str, str]] = []
+
+    async def worker(request: web.Request) -> web.Response:
+        seen.append((request.method, request.path))
+        return answers[len(seen) - 1]
+
+    ports = await ask(worker)
+    profile = await ports.worker_profile("127.0.0.1")
+    assert profile is not None
+    assert profile.of("gpu 1", "2026-11-26T10:00:00Z").gamma_us == "0.039000"
+    assert await ports.worker_profile("127.0.0.1") is None
+    assert await ports.worker_profile("127.0.0.1") is None
+    assert seen == [("POST", "/profile")] * 3
