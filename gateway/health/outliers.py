@@ -21,6 +21,8 @@ class OutlierPolicy:
     deviations: float = 3.0
     slower: float = 3.0
     """Times the others' mean latency, at least."""
+    slower_by_s: float = 0.1
+    """At the least: what nobody feels is no reason to lose a worker."""
     error_points: float = 0.1
     """Above the others' share of errors, at least."""
 
@@ -66,7 +68,8 @@ def _by_latency(one: Record, others: Sequence[Record], policy: OutlierPolicy) ->
     mean_s = fmean(known)
     # Two that happen to be equal would make anything an outlier.
     deviation_s = max(pstdev(known), 0.1 * mean_s)
-    if one.latency_s < policy.slower * mean_s or one.latency_s < mean_s + policy.deviations * deviation_s:
+    bounds = (policy.slower * mean_s, mean_s + policy.deviations * deviation_s, mean_s + policy.slower_by_s)
+    if one.latency_s < max(bounds):
         return None
     times = one.latency_s / mean_s
     return Why("LatencyOutlier", f"latency {one.latency_s:.3f} s", f", {times:.1f} × the {mean_s:.3f} s elsewhere")

@@ -30,6 +30,10 @@ def test_the_slow_one_stands_out_even_between_two() -> None:
     assert set(found) == {0}
 
 
+def test_what_nobody_feels_is_no_outlier() -> None:
+    assert outliers([Record(20, 0, 0.02), Record(20, 0, 0.001)], OUTLIER) == {}
+
+
 @given(st.integers(1, 9), st.floats(0, 9), st.floats(0.001, 100))
 def test_few_requests_prove_nothing(requests: int, errors: float, latency_s: float) -> None:
     records = [Record(requests, min(errors, requests), latency_s), Record(100, 0, 0.001), Record(100, 0, 0.001)]

@@ -45,15 +45,17 @@ async def test_a_late_stream_is_answered_by_the_second_worker_and_the_first_is_r
     workers = two()
     async with serving(*workers) as gateway:
         await warmed(gateway, workers)
+        asked: list[str] = []
+
+        async def first_hangs(exchange: Exchange) -> None:
+            asked.append(exchange.worker.name)
+            await (hangs if len(asked) == 1 else answers)(exchange)
+
         for one in workers:
-            one.asked.clear()
-            one.behaviours[:] = [hangs, answers]
-        # Whoever is asked first hangs; the other one's next behaviour must be to answer.
-        asking = asyncio.create_task(gateway.post(STREAM))
-        await eventually(lambda: any(one.asked for one in workers), "the first was asked")
-        second = next(one for one in workers if not one.asked)
-        second.behaviours[:] = [answers]
-        got = await asking
+            one.left = 0
+            one.behaviours[:] = [first_hangs]
+        got = await gateway.post(STREAM)
+        assert len(set(asked)) == 2
         assert got.status == 200
         assert got.body.count(b"data: ") == 4
         await eventually(lambda: sum(one.left for one in workers) == 1, "the slow one was released")
@@ -80,21 +82,22 @@ async def test_an_error_of_the_second_does_not_spoil_the_first() -> None:
     async def full(exchange: Exchange) -> None:
         await exchange.json(503, {"error": {"message": "full"}})
 
+    asked: list[str] = []
+
+    async def first_late(exchange: Exchange) -> None:
+        asked.append(exchange.worker.name)
+        await (late if len(asked) == 1 else full)(exchange)
+
     workers = two()
     async with serving(*workers) as gateway:
         await warmed(gateway, workers)
         for one in workers:
-            one.asked.clear()
-            one.behaviours[:] = [late]
+            one.behaviours[:] = [first_late]
         asking = asyncio.create_task(gateway.post(STREAM))
-        await eventually(lambda: any(one.asked for one in workers), "the first was asked")
-        second = next((one for one in workers if not one.asked), workers[1])
-        second.behaviours[:] = [full]
-        await eventually(lambda: all(one.asked for one in workers), "both were asked")
-        await asyncio.sleep(0)
+        await eventually(lambda: len(asked) == 2, "both were asked")
         release.set()
         got = await asking
-        assert got.status == 200
+        assert got.status == 200, "the second was full"
         assert got.body.endswith(b"data: [DONE]\n\n")
 
 
