@@ -97,6 +97,7 @@ WRITTEN = [
     ),
     _written("InferenceService", "maxSurge and maxUnavailable must not both be 0", rollout={"maxSurge": 0}),
     *_rollouts(),
+    _written("InferenceService", "a fallback names a service, a maxTokens, or both", fallbacks=[{}]),
     _written(
         "InferenceService",
         "minBatch must not be larger than maxBatch",

@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
-from gateway.catalog import Catalog, ServiceKey
+from gateway.catalog import Catalog, Fallback, ServiceKey
 from gateway.errors import SettingsError
 from gateway.identity import Keyring
+from gateway.routing.terms import Policy, RoutingTerms, TrafficShare
 from gateway.settings import parse
 from gateway.static import load
 from gateway.watch import WatchSource
+from gateway.zone import zone_of
 from kube.errors import Unreachable
-from kube.resources import ENDPOINT_SLICES, INFERENCE_SERVICES, SECRETS, SLAS, TENANTS
+from kube.resources import ENDPOINT_SLICES, INFERENCE_SERVICES, NODES, SECRETS, SLAS, TENANTS
 from tests.fakes import FakeClient
 from tests.waiting import eventually
 
@@ -124,6 +126,32 @@ async def test_a_service_that_did_not_change_is_the_same_object_in_the_next_view
         client.put(ENDPOINT_SLICES, slice_("chat-cc3-5-x"))
         await eventually(lambda: views[-1].services[CHAT].endpoints[0].revision == "cc3", "chat changed")
         assert views[-1].services[other] is views[0].services[other]
+
+
+async def test_what_a_service_says_of_its_routing_and_the_operator_of_its_traffic_is_in_the_view() -> None:
+    client = cluster()
+    told = service()
+    told["spec"]["routing"] = {"policy": "prefix", "preferZone": True, "loadBound": 200, "otherRevision": False}
+    told["spec"]["fallbacks"] = [{"service": "small", "maxTokens": 64}, {"maxTokens": 8}]
+    told["status"] = {"traffic": [{"revision": "aa1", "weight": 100}, {"revision": "bb2", "weight": 0, "mirror": 10}]}
+    client.put(INFERENCE_SERVICES, told)
+    placed = slice_("chat-aa1-5-x")
+    placed["endpoints"][0]["zone"] = "z1"
+    client.put(ENDPOINT_SLICES, placed)
+    async with following(client) as views:
+        seen = views[-1].services[CHAT]
+        assert seen.routing == RoutingTerms(Policy.PREFIX, True, 2.0, False)
+        assert seen.fallbacks == (Fallback(ServiceKey("demo", "small"), 64), Fallback(CHAT, 8))
+        assert seen.traffic == (TrafficShare("aa1", 100), TrafficShare("bb2", 0, 10))
+        assert seen.endpoints[0].zone == "z1"
+
+
+async def test_the_zone_is_the_label_of_the_gateway_s_own_node_and_none_without_one() -> None:
+    node = {"metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": "z1"}}}
+    client = FakeClient((NODES, node))
+    assert await zone_of(client, "n1") == "z1"
+    assert await zone_of(client, "gone") is None
+    assert await zone_of(client, None) is None
 
 
 async def test_slices_that_come_before_their_service_wait_for_it() -> None:
