@@ -27,6 +27,8 @@ COREDNS_IMAGE = f"localhost/foretide-coredns:{tools.COREDNS_VERSION}"
 PRODUCT = {"operator": "operator", "gateway": "gateway", "worker-cpu": "worker_image"}
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 MOUNTED_CA_BUNDLE = "/run/foretide/ca-certificates.crt"
+SLICE_WORKER = "worker-on-a-slice"
+"""The CPU worker under the arguments of a GPU's, for nodes that only say that they have MIG slices."""
 NOT_COPIED = ("__pycache__", ".pyc")
 
 
@@ -67,6 +69,13 @@ def product_images(tag: str) -> list[Image]:
             raise UnsuitableHost(f"The image foretide/{name} is built from {dockerfile}, which does not exist.")
         images.append(Image(f"docker.io/foretide/{name}:{tag}", dockerfile, paths.REPOSITORY, {"BASE": BASE_NAME}))
     return images
+
+
+def slice_worker(tag: str) -> Image:
+    """Built from the CPU worker of the same tag."""
+    base = {"BASE": f"docker.io/foretide/worker-cpu:{tag}"}
+    dockerfile = paths.REPOSITORY / "e2e" / "slice_worker" / "Dockerfile"
+    return Image(f"docker.io/foretide/{SLICE_WORKER}:{tag}", dockerfile, paths.REPOSITORY, base)
 
 
 def content_tag() -> str:
@@ -116,7 +125,7 @@ class Builder:
         images = product_images(tag)
         with tools.exclusively(self._directory / "lock"):
             self._build_base()
-            names = [self._build(image) for image in images]
+            names = [self._build(image) for image in (*images, slice_worker(tag))]
             self.layout.forget_unused()
             return names
 

@@ -1,0 +1,216 @@
+"""GPUs cut into slices: pods on planned slices, a node cut anew under open streams, and a manager that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from e2e.cluster.cluster import Cluster
+from e2e.cluster.images import SLICE_WORKER
+from e2e.install import SYSTEM, install, resource
+from e2e.mig_manager import CONFIG, NAMESPACE, STATE, MigManager, offer
+from e2e.scenarios.world import Object, World, until
+from e2e.target import Target
+
+Measured = Callable[[str, str], None]
+
+PRODUCT = "NVIDIA-H100-80GB-HBM3"
+LABELS = {"foretide.test/pool": "gpus", "nvidia.com/gpu.product": PRODUCT, "nvidia.com/gpu.count": "1"}
+OURS = ("foretide.dev/mig-layout", "foretide.dev/repartition")
+
+
+@pytest.fixture(scope="module")
+def nodes(target: Target, own_cluster: Cluster | None, world: World) -> Iterator[list[str]]:
+    """Two nodes that say they have one H100 each, already cut in 4g + 3g; and Foretide that cuts them."""
+    if own_cluster is None:
+        pytest.skip("the nodes of this cluster are not ours to change")
+    names = [node["metadata"]["name"] for node in world.kubectl.items("nodes")]
+    if len(names) < 2:
+        pytest.skip("workers move to a second node; this cluster has one")
+    world.kubectl.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    image = f"foretide/{SLICE_WORKER}:{target.chart_values['image']['tag']}"
+    more = {"gpuPools": {"enabled": True}, "workers": {"gpu": {"image": image}}}
+    try:
+        install(world.kubectl, target.chart_values | more)
+        for name in names:
+            world.kubectl("label", "node", name, "--overwrite", *(f"{key}={value}" for key, value in LABELS.items()))
+            offer(world.kubectl, name, {"nvidia.com/mig-4g.40gb": 1, "nvidia.com/mig-3g.40gb": 1})
+        yield names
+    finally:
+        world.kubectl("delete", "gpupools", "--all", "--timeout=60s")
+        for name in names:
+            world.kubectl("uncordon", name)
+            offer(world.kubectl, name, {})
+            world.kubectl("label", "node", name, *(f"{key}-" for key in (*LABELS, CONFIG, STATE)))
+            world.kubectl("annotate", "node", name, *(f"{key}-" for key in OURS))
+        install(world.kubectl, target.chart_values)
+
+
+@pytest.fixture
+def manager(world: World) -> Iterator[MigManager]:
+    with MigManager(world.kubectl) as it:
+        yield it
+
+
+def pool(world: World, *profiles: str) -> None:
+    spec = {
+        "nodeSelector": {"foretide.test/pool": "gpus"},
+        "profiles": list(profiles),
+        "wholeGpus": False,
+        "repartition": {"maxPercentAtOnce": 50, "moveTimeout": "5m"},
+    }
+    world.kubectl.apply(
+        {"apiVersion": "foretide.dev/v1alpha1", "kind": "GPUPool", "metadata": {"name": "gpus"}} | {"spec": spec}
+    )
+
+
+def slice_of(profile: str) -> Object:
+    return {"mig": {"profile": profile, "cores": "100m", "memory": "1500Mi"}}
+
+
+def status(world: World) -> Object:
+    found = world.kubectl.get("gpupool", "gpus") or {}
+    it: Object = found.get("status", {})
+    return it
+
+
+def gpus_of(world: World, node: str) -> dict[str, str]:
+    """What the Node offers; a kind of slice that is used up in one layout is not there in another."""
+    offered = world.kubectl.get("node", node)["status"]["allocatable"]
+    return {name: count for name, count in offered.items() if name.startswith("nvidia.com/") and count != "0"}
+
+
+def state_of(world: World, node: str) -> str:
+    return next((str(one["state"]) for one in status(world).get("nodes", []) if one["name"] == node), "")
+
+
+def node_of(world: World, service: str) -> str:
+    """Of its one worker."""
+    return next((str(pod["spec"].get("nodeName", "")) for pod in world.pods(service)), "")
+
+
+def kill_the_pools(world: World) -> None:
+    """Every process of GPU pools dies without a goodbye."""
+    for pod in world.select("pods", "app.kubernetes.io/name=foretide-gpu-pools", SYSTEM):
+        world.kill(pod["metadata"]["name"], SYSTEM)
+
+
+@contextmanager
+def cordoned(world: World, node: str) -> Iterator[None]:
+    """As a person would, so that the next worker goes elsewhere."""
+    world.kubectl("cordon", node)
+    try:
+        yield
+    finally:
+        world.kubectl("uncordon", node)
+
+
+def test_a_worker_runs_on_a_planned_slice_and_the_pool_says_why(
+    world: World, nodes: list[str], manager: MigManager, measured: Measured
+) -> None:
+    pool(world, "1g.10gb", "7g.80gb")
+    with world.serving("sliced", accelerator=slice_of("1g.10gb")):
+        assert "paris" in world.ask("sliced").lower()
+        node = node_of(world, "sliced")
+        until(lambda: state_of(world, node) == "Ready", "the node is as planned")
+        offered = world.kubectl.get("node", node)["status"]["allocatable"]
+        assert offered["nvidia.com/mig-1g.10gb"] == "7"
+        assert "1 of 1 workers get a slice on 2 GPUs" in status(world)["reason"]
+        shown = world.kubectl("get", "gpupools").splitlines()[0].split()
+        assert shown[:5] == ["NAME", "GPUS", "LAYOUT", "SERVED", "FRAGMENTATION"]
+        measured("kubectl get gpupools", world.kubectl("get", "gpupools", "--no-headers").strip())
+    assert not manager.violations
+
+
+def test_what_no_gpu_can_give_is_a_condition_with_the_arithmetic(
+    world: World, nodes: list[str], manager: MigManager
+) -> None:
+    pool(world, "1g.10gb", "7g.80gb")
+    world.kubectl.apply(world.service("toomany", accelerator=slice_of("7g.80gb"), replicas=3))
+    try:
+        until(lambda: world.condition("gpupool/gpus", "DemandMet").get("status") == "False", "unmet demand is told")
+        message = world.condition("gpupool/gpus", "DemandMet")["message"]
+        assert "demo/toomany (P3) wants 3 workers on nvidia.com/mig-7g.80gb and gets 2" in message
+        assert "21 compute slices, and the usable GPUs have 14" in message
+    finally:
+        world.kubectl("-n", "demo", "delete", "inferenceservice", "toomany", "--timeout=120s")
+
+
+def test_a_node_is_cut_anew_under_open_streams_while_the_operator_is_killed_at_each_step(
+    world: World, nodes: list[str], manager: MigManager, measured: Measured
+) -> None:
+    """Two services on two nodes, a third wants a whole GPU: one worker moves, no request is lost."""
+    manager.delay_s = 8.0
+    pool(world, "3g.40gb", "4g.40gb")
+    both_are_halved(world, nodes, manager)
+    with ExitStack() as stack:
+        for name, profile, here, there in (("left", "4g.40gb", 0, 1), ("right", "3g.40gb", 1, 0)):
+            with cordoned(world, nodes[there]):
+                stack.enter_context(world.serving(name, accelerator=slice_of(profile)))
+            assert node_of(world, name) == nodes[here]
+        cut_under_load(world, nodes[1], manager, measured)
+
+
+def both_are_halved(world: World, nodes: list[str], manager: MigManager) -> None:
+    """The scenarios before left other layouts: two workers of each size ask for 4g + 3g on both nodes."""
+    for name, profile in (("left", "4g.40gb"), ("right", "3g.40gb")):
+        world.kubectl.apply(world.service(name, accelerator=slice_of(profile), replicas=2))
+    halves = {"nvidia.com/mig-4g.40gb": "1", "nvidia.com/mig-3g.40gb": "1"}
+
+    def offered() -> bool:
+        found = [world.kubectl.get("node", name) for name in nodes]
+        usable = not any(one["spec"].get("unschedulable") for one in found)
+        return usable and all(halves.items() <= one["status"]["allocatable"].items() for one in found)
+
+    until(offered, "both nodes offer 4g and 3g", 120)
+    for name in ("left", "right"):
+        world.kubectl("-n", "demo", "delete", "inferenceservice", name, "--timeout=120s")
+
+
+def cut_under_load(world: World, node: str, manager: MigManager, measured: Measured) -> None:
+    cuts = len(manager.cuts)
+    with world.load("right", stream=True, max_tokens=120, clients=2) as load:
+        until(lambda: load.answered >= 2, "the load")
+        world.kubectl.apply(resource("SLA", "first", "demo", priority="P0"))
+        pool(world, "3g.40gb", "4g.40gb", "7g.80gb")
+        world.kubectl.apply(world.service("wide", accelerator=slice_of("7g.80gb"), sla="first"))
+        try:
+            until(lambda: state_of(world, node) == "Moving", "workers move")
+            kill_the_pools(world)
+            until(lambda: len(manager.cuts) > cuts, "the manager is asked", 240)
+            kill_the_pools(world)
+            world.wait("inferenceservice/wide", timeout_s=240)
+            kill_the_pools(world)
+            assert node_of(world, "wide") == node
+            goal = load.answered + 3
+            until(lambda: load.answered >= goal, "answers after the cut")
+        finally:
+            world.kubectl("-n", "demo", "delete", "inferenceservice", "wide", "--timeout=120s")
+    measured("node cut anew under streams, 3 kills", str(load.account()))
+    assert not load.account().troubles
+    assert not manager.violations
+    assert node_of(world, "left") == node_of(world, "right") != node
+
+
+def test_a_manager_that_fails_twice_leaves_the_node_as_it_was_and_in_use(
+    world: World, nodes: list[str], manager: MigManager
+) -> None:
+    pool(world, "2g.20gb", "3g.40gb")
+    with world.serving("steady", accelerator=slice_of("3g.40gb")):
+        until(lambda: world.condition("gpupool/gpus", "Ready").get("status") == "True", "all is as planned", 120)
+        idle = next(name for name in nodes if name != node_of(world, "steady"))
+        before = gpus_of(world, idle)
+        manager.failures[idle] = 2
+        world.kubectl.apply(world.service("many", accelerator=slice_of("2g.20gb"), replicas=3))
+        try:
+            until(lambda: state_of(world, idle) == "Held", "the node is held", 120)
+            assert not world.kubectl.get("node", idle)["spec"].get("unschedulable")
+            assert gpus_of(world, idle) == before
+            message = next(one["message"] for one in status(world)["nodes"] if one["name"] == idle)
+            assert "says 'failed'" in message
+            assert "paris" in world.ask("steady").lower()
+        finally:
+            world.kubectl("-n", "demo", "delete", "inferenceservice", "many", "--timeout=120s")
+    assert not manager.violations
