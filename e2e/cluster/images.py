@@ -74,8 +74,8 @@ def product_images(tag: str) -> list[Image]:
 def slice_worker(tag: str) -> Image:
     """Built from the CPU worker of the same tag."""
     base = {"BASE": f"docker.io/foretide/worker-cpu:{tag}"}
-    dockerfile = paths.REPOSITORY / "e2e" / "slice_worker" / "Dockerfile"
-    return Image(f"docker.io/foretide/{SLICE_WORKER}:{tag}", dockerfile, paths.REPOSITORY, base)
+    folder = paths.REPOSITORY / "e2e" / "slice_worker"
+    return Image(f"docker.io/foretide/{SLICE_WORKER}:{tag}", folder / "Dockerfile", folder, base)
 
 
 def content_tag() -> str:
