@@ -45,6 +45,11 @@ class MIG(Part):
     cores: Annotated[Quantity, Field(description="CPU cores of one worker; requested, not limited.")] = "1"
     memory: Annotated[Quantity, Field(description="Host memory of one worker.")] = "8Gi"
 
+    @property
+    def gigabytes(self) -> int:
+        """Of one slice, as the profile's name says it."""
+        return int(self.profile.partition(".")[2].partition("gb")[0])
+
 
 class Accelerator(Part):
     """What one worker runs on: exactly one of cpu, gpu and mig."""

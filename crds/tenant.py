@@ -28,6 +28,10 @@ class Quota(Part):
     mig_slices: Annotated[
         Count | None, Field(description="MIG slices of any profile, over all namespaces together.")
     ] = None
+    mig_gigabytes: Annotated[
+        Count | None,
+        Field(description="GB of MIG slices, as their profiles name them, over all namespaces together."),
+    ] = None
     replicas: Annotated[Count | None, Field(description="Workers, over all namespaces together.")] = None
 
 
@@ -123,4 +127,7 @@ class TenantStatus(Part):
     services: Annotated[int | None, Field(description="InferenceServices in the Tenant's namespaces.", ge=0)] = None
     gpus: Annotated[str | None, Field(description="GPUs wanted, of those allowed.", max_length=32)] = None
     mig_slices: Annotated[str | None, Field(description="MIG slices wanted, of those allowed.", max_length=32)] = None
+    mig_gigabytes: Annotated[
+        str | None, Field(description="GB of MIG slices wanted, of those allowed.", max_length=32)
+    ] = None
     replicas: Annotated[str | None, Field(description="Workers wanted, of those allowed.", max_length=32)] = None

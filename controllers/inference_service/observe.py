@@ -114,7 +114,10 @@ class Observer:
     def _other_claims(self, tenant: Tenant | None, mine: str) -> tuple[Claim, ...]:
         """Only worked out where a quota makes them matter."""
         quota = tenant.spec.quota if tenant else None
-        if tenant is None or quota is None or (quota.replicas, quota.gpus, quota.mig_slices) == (None, None, None):
+        if tenant is None or quota is None:
+            return ()
+        shared = (quota.replicas, quota.gpus, quota.mig_slices, quota.mig_gigabytes)
+        if all(limit is None for limit in shared):
             return ()
         owned = [one for one in tenant.spec.namespaces if (owner := self._tenant(one)) and owner.uid == tenant.uid]
         services = [obj for namespace in owned for obj in self._caches.services.by(BY_NAMESPACE, namespace)]

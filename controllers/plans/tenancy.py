@@ -53,6 +53,7 @@ class Demand:
     replicas: int = 0
     gpus: int = 0
     mig_slices: int = 0
+    mig_gigabytes: int = 0
 
     def __add__(self, other: Demand) -> Demand:
         return Demand(
@@ -60,6 +61,7 @@ class Demand:
             self.replicas + other.replicas,
             self.gpus + other.gpus,
             self.mig_slices + other.mig_slices,
+            self.mig_gigabytes + other.mig_gigabytes,
         )
 
 
@@ -72,6 +74,7 @@ def demand_of(spec: InferenceServiceSpec, desired_replicas: int | None) -> Deman
         replicas=replicas,
         gpus=replicas * on.gpu.count if on.gpu else 0,
         mig_slices=replicas if on.mig else 0,
+        mig_gigabytes=replicas * on.mig.gigabytes if on.mig else 0,
     )
 
 

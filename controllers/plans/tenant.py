@@ -131,6 +131,7 @@ def assess(
             "services": demand.services,
             "replicas": _of(demand.replicas, quota.replicas if quota else None),
             "gpus": _of(demand.gpus, quota.gpus if quota else None),
+            "migGigabytes": _of(demand.mig_gigabytes, quota.mig_gigabytes if quota else None),
             "migSlices": _of(demand.mig_slices, quota.mig_slices if quota else None),
         },
         conditions=_conditions(tenant, holding, [*holding.problems, *key_problems], valid_keys),

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from controllers.plans.quota import plan_quota
 from controllers.plans.snapshot import Claim
-from tests.gen import claim, tenant
+from controllers.plans.tenancy import Demand, demand_of
+from tests.gen import claim, service_spec, tenant
 
 LATE = "2026-02-01T00:00:00Z"
 
@@ -45,6 +46,16 @@ def test_gpus_are_counted_by_worker() -> None:
     assert grant.replicas == 2
     assert grant.finding
     assert "asks 8 GPUs; its quota is 5" in grant.finding.message
+
+
+def test_slices_are_counted_in_gigabytes_too() -> None:
+    spec = service_spec(accelerator={"mig": {"profile": "3g.40gb"}}, replicas=3)
+    mine = Claim("demo", "chat", LATE, demand_of(spec, None), Demand())
+    grant = plan_quota(tenant(quota={"migSlices": 8, "migGigabytes": 90}), mine, [])
+    assert grant.replicas == 2
+    assert grant.finding
+    assert "asks 120 GB of MIG slices; its quota is 90" in grant.finding.message
+    assert "Raise spec.quota.migGigabytes" in grant.finding.message
 
 
 def test_a_service_on_cpu_ignores_the_quota_of_gpus() -> None:

@@ -45,7 +45,11 @@ def test_tenants_of_the_same_second_are_decided_by_name() -> None:
         ({"scaling": {"min": 2, "max": 5}}, 4, Demand(1, 4)),
         ({"scaling": {"min": 2, "max": 5}}, 9, Demand(1, 5)),
         ({"replicas": 2, "accelerator": {"gpu": {"count": 4}}}, None, Demand(1, 2, gpus=8)),
-        ({"replicas": 2, "accelerator": {"mig": {"profile": "1g.10gb"}}}, None, Demand(1, 2, mig_slices=2)),
+        (
+            {"replicas": 2, "accelerator": {"mig": {"profile": "1g.10gb"}}},
+            None,
+            Demand(1, 2, mig_slices=2, mig_gigabytes=20),
+        ),
     ],
 )
 def test_a_service_asks_for_its_replicas_times_its_accelerator(

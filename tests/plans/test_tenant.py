@@ -118,7 +118,7 @@ def test_the_same_keys_give_the_same_text_in_any_order() -> None:
 
 def test_the_status_counts_what_is_wanted_of_what_is_allowed() -> None:
     acme = tenant(quota={"replicas": 10, "gpus": 4}, apiKeys=[{"secret": "k"}])
-    result = assess(acme, Holding(["demo"], []), [], 2, Demand(2, 3, 1, 5))
+    result = assess(acme, Holding(["demo"], []), [], 2, Demand(2, 3, 1, 5, 60))
     assert result.fields == {
         "observedGeneration": 4,
         "validKeys": 2,
@@ -126,6 +126,7 @@ def test_the_status_counts_what_is_wanted_of_what_is_allowed() -> None:
         "replicas": "3/10",
         "gpus": "1/4",
         "migSlices": "5",
+        "migGigabytes": "60",
     }
     assert [one["message"] for one in result.conditions] == ["2 API keys speak for demo."]
 
