@@ -106,7 +106,9 @@ class NodeStatus(Part):
     name: Annotated[str, Field(description="Name of the node.", max_length=253)]
     layout: Annotated[str, Field(description="What its GPUs are cut into now.", max_length=512)]
     target: Annotated[str | None, Field(description="What it is being cut into.", max_length=512)] = None
-    state: Annotated[str, Field(description="Ready, Moving, Asking, GoingBack, Held, Stuck or Frozen.", max_length=16)]
+    state: Annotated[
+        str, Field(description="Ready, Moving, Asking, GoingBack, Held, Stuck, Quarantined or Frozen.", max_length=16)
+    ]
     message: Annotated[str | None, Field(description="Why, as a sentence.", max_length=1024)] = None
 
 

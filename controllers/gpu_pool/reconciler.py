@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -144,8 +145,5 @@ def same_for_plans(old: NodeView | None, new: NodeView | None) -> bool:
     return _without_version(old) == _without_version(new)
 
 
-def _without_version(node: NodeView) -> tuple[Any, ...]:
-    return (
-        dict(node.labels), node.ready, node.cordoned, node.gpu_count, node.family, node.problem, node.now,
-        node.asked, node.record,
-    )  # fmt: skip
+def _without_version(node: NodeView) -> NodeView:
+    return replace(node, resource_version="")

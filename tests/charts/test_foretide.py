@@ -146,7 +146,7 @@ def test_a_stopping_gateway_gets_the_time_that_its_drain_may_take() -> None:
     assert pod["terminationGracePeriodSeconds"] > gateway.drain_grace_s + gateway.drain_timeout_s
 
 
-def test_only_the_process_of_gpu_pools_may_write_nodes_and_it_is_off_by_default() -> None:
+def test_only_gpu_pools_and_their_agent_may_write_nodes_and_both_are_off_by_default() -> None:
     assert not any(obj["metadata"]["name"] == "foretide-gpu-pools" for obj in objects())
     found = objects("--set", "gpuPools.enabled=true")
     writers = {
@@ -156,7 +156,9 @@ def test_only_the_process_of_gpu_pools_may_write_nodes_and_it_is_off_by_default(
         for rule in obj["rules"]
         if "nodes" in rule["resources"] and "patch" in rule["verbs"]
     }
-    assert writers == {"foretide-gpu-pools"}
+    assert writers == {"foretide-gpu-pools", "foretide-gpu-agent"}
+    roles = {obj["metadata"]["name"]: obj["rules"] for obj in found if obj["kind"] == "ClusterRole"}
+    assert [rule["resources"] for rule in roles["foretide-gpu-agent"]] == [["nodes"]]
     pod = dict(pods(found))["foretide-gpu-pools"]
     assert pod["serviceAccountName"] == "foretide-gpu-pools"
     assert "--manage=gpu-pools" in pod["containers"][0]["args"]

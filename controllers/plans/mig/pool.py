@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from controllers.plans.mig.demand import Plan, PlanSettings, Unit, Want, worth
+from controllers.plans.mig.faults import guard, is_out
 from controllers.plans.mig.geometry import MEDIA
 from controllers.plans.mig.layouts import Layout, slices_of
 from controllers.plans.mig.planner import plan_layouts
@@ -59,18 +60,19 @@ def plan_pool(seen: PoolSnapshot, now_s: float) -> PoolPlan:
     """The whole plan of this moment; `now_s` is Unix time."""
     limits = limits_of(seen.spec)
     held = _pods_by_node(seen.pods)
-    moves = [
-        advance(node, node.record, held.get(node.name, ()), now_s, limits)
-        for node in seen.nodes
-        if node.record is not None
-    ]
+    acts = [_act(node, held.get(node.name, ()), now_s, limits) for node in seen.nodes]
+    moves = [move for move in acts if move is not None]
     plan = best_layout(seen, held, now_s)
     if seen.deleting:
         return PoolPlan(tuple(moves), plan, (), {}, _soonest(moves))
     wanted = _in_order(seen, plan)
     allowed, waiting = _starts(seen, wanted)
     fresh = _share_out(plan, wanted, seen.wants)
-    started = [start(node, fresh[node.name], now_s) for node in allowed if total(fresh[node.name]) != node.now]
+    # Where a node is changing just now, the next look knows more.
+    settled = not any(move.patch for move in moves)
+    started = [
+        start(node, fresh[node.name], now_s) for node in allowed if settled and total(fresh[node.name]) != node.now
+    ]
     return PoolPlan(
         moves=(*moves, *started),
         layout=plan,
@@ -78,6 +80,14 @@ def plan_pool(seen: PoolSnapshot, now_s: float) -> PoolPlan:
         waiting=waiting,
         look_again_s=_soonest([*moves, *started]) or (60.0 if waiting or seen.spec.repartition.windows else None),
     )
+
+
+def _act(node: NodeView, pods: Sequence[GpuPod], now_s: float, limits: Limits) -> Move | None:
+    """A repartition comes to its end first, which empties the node anyway; then a fault is looked at."""
+    if node.record is not None and node.record.step is not Step.HELD:
+        return advance(node, node.record, pods, now_s, limits)
+    move = guard(node, pods, now_s, limits)
+    return advance(node, node.record, pods, now_s, limits) if move is None and node.record else move
 
 
 def best_layout(seen: PoolSnapshot, held: Mapping[str, Sequence[GpuPod]], now_s: float) -> Plan:
@@ -136,6 +146,8 @@ def frozen_because(node: NodeView, pods: Sequence[GpuPod], quiet: bool) -> str |
         return "Its repartition is under way or has just failed."
     if not node.ready:
         return "It is not ready."
+    if is_out(node):
+        return "It is in quarantine after a GPU fault."
     if node.cordoned:
         return "Somebody else has cordoned it."
     foreign = next((pod for pod in pods if pod.service is None), None)

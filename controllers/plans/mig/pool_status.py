@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from controllers.plans.mig.demand import Served
+from controllers.plans.mig.faults import is_out
 from controllers.plans.mig.geometry import resource_name
 from controllers.plans.mig.layouts import layout, layout_text, slices_of
 from controllers.plans.mig.pool import PoolPlan, PoolSnapshot, frozen_because, gives, is_quiet
@@ -93,12 +94,20 @@ def _nodes(seen: PoolSnapshot, plan: PoolPlan, now_s: float) -> list[Fields]:
 
 def _node(node: NodeView, pods: Sequence[GpuPod], message: str | None, quiet: bool) -> Fields:
     frozen = frozen_because(node, pods, quiet) if node.record is None else None
-    state = _STATES[node.record.step] if node.record else ("Frozen" if frozen else "Ready")
+    state = _state(node, frozen)
     fields: Fields = {"name": node.name, "layout": layout_text(node.now)[:512], "state": state}
     if node.record is not None and node.record.step in (Step.MOVE, Step.ASK):
         fields["target"] = layout_text(node.record.wanted)[:512]
     text = message or frozen
     return fields | ({"message": text[:1024]} if text else {})
+
+
+def _state(node: NodeView, frozen: str | None) -> str:
+    if node.record is not None and node.record.step is not Step.HELD:
+        return _STATES[node.record.step]
+    if is_out(node):
+        return "Quarantined"
+    return "Held" if node.record is not None else ("Frozen" if frozen else "Ready")
 
 
 def _unmet(one: Served) -> Fields:
@@ -117,7 +126,8 @@ def _conditions(seen: PoolSnapshot, plan: PoolPlan) -> list[Fields]:
     if busy:
         text = f"{len(busy)} of {len(seen.nodes)} nodes are being cut anew: {names_text(sorted(busy))}."
         made.append({"type": RECONCILING, "status": "True", "reason": "Repartitioning", "message": text})
-    if stuck or unusable or not seen.nodes:
+    out = [node for node in seen.nodes if is_out(node)]
+    if stuck or unusable or out or not seen.nodes:
         made.append({**made[0], "type": STALLED, "status": "True"})
     return made
 
@@ -139,6 +149,11 @@ def _ready(
         return {"type": READY, "status": "False", "reason": "NodeStuck", "message": text}
     if unusable:
         return {"type": READY, "status": "False", "reason": "NodeUnusable", "message": unusable[0].problem}
+    out = [node for node in seen.nodes if is_out(node)]
+    if out:
+        messages = {move.node: move.message for move in plan.moves}
+        text = f"Node '{out[0].name}' is in quarantine. {messages.get(out[0].name, '')}"
+        return {"type": READY, "status": "False", "reason": "GpuFault", "message": text}
     if under_way or plan.starting:
         text = f"Being cut anew: {names_text(sorted([*under_way, *plan.starting]))}."
         return {"type": READY, "status": "False", "reason": "Repartitioning", "message": text}

@@ -21,7 +21,12 @@ from controllers.plans.mig.geometry import (
     profile_of_resource,
 )
 from controllers.plans.mig.layouts import Layout, layout
-from crds.contract import ANNOTATION_MIG_LAYOUT, ANNOTATION_REPARTITION
+from crds.contract import (
+    ANNOTATION_FAULTS,
+    ANNOTATION_MIG_LAYOUT,
+    ANNOTATION_QUARANTINE,
+    ANNOTATION_REPARTITION,
+)
 
 LABEL_CONFIG: Final = "nvidia.com/mig.config"
 LABEL_STATE: Final = "nvidia.com/mig.config.state"
@@ -133,6 +138,10 @@ class NodeView:
     """Layout of each GPU, as last asked by us."""
     record: Record | None
     resource_version: str = ""
+    faults: str | None = None
+    """The node agent's annotation, unread."""
+    quarantine: str | None = None
+    """Ours, unread."""
 
     @classmethod
     def of(cls, node: Mapping[str, Any]) -> NodeView | None:
@@ -160,6 +169,8 @@ class NodeView:
             asked=read_gpus(annotations.get(ANNOTATION_MIG_LAYOUT)),
             record=record,
             resource_version=str(meta.get("resourceVersion", "")),
+            faults=annotations.get(ANNOTATION_FAULTS),
+            quarantine=annotations.get(ANNOTATION_QUARANTINE),
         )
 
 

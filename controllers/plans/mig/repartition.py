@@ -98,11 +98,11 @@ def _move(
         text = f"{len(pods)} pods hold its GPUs; workers move for up to {duration_text(left_s)} more."
         return Move(node.name, look_again_s=left_s, message=text)
     text = f"{len(pods)} workers found no other place in {duration_text(limits.move_timeout_s)}; they are drained."
-    return Move(node.name, drain=_one_of_each_service(pods), look_again_s=5.0, message=text)
+    return Move(node.name, drain=one_of_each_service(pods), look_again_s=5.0, message=text)
 
 
-def _one_of_each_service(pods: Sequence[GpuPod]) -> tuple[GpuPod, ...]:
-    """So that a service never loses two workers at once; one that leaves already counts."""
+def one_of_each_service(pods: Sequence[GpuPod]) -> tuple[GpuPod, ...]:
+    """What is drained next, so that a service never loses two workers at once; one that leaves already counts."""
     busy = {(pod.namespace, pod.service) for pod in pods if pod.leaving}
     first: dict[tuple[str, str | None], GpuPod] = {}
     for pod in sorted(pods, key=lambda one: (one.namespace, one.name)):
