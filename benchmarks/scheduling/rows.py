@@ -25,8 +25,12 @@ from worker_image.engine.scheduler.objective import LEAST_FAIRNESS, LEAST_UTILIS
 from worker_image.engine.scheduler.settings import PolicyName
 from worker_image.engine.standing import CLASS_TTFT_S, CLASSES
 
-PEERS = {PolicyName.FCFS: "vLLM fcfs", PolicyName.FAIR: "VTC as published"}
-"""All others beside vLLM's priority policy."""
+PEERS = {
+    PolicyName.FCFS: "vLLM fcfs",
+    PolicyName.FEEDBACK: "vLLM fcfs",
+    PolicyName.FAIR: "VTC as published",
+}
+"""The class-blind beside the class-blind; all others beside vLLM's priority policy."""
 FLOOD_BEGINS = 0.25
 SETTLED = 0.94
 """Requests of the last moments could not be served whatever was done."""

@@ -141,7 +141,8 @@ class WeightedFair:
         return next(iter(self._waiting), None)
 
     def rank(self, sequence: Sequence) -> tuple[float, float]:
-        return self._account(sequence).counter, class_rank(sequence, self._ageing_s)
+        """Fairness is in who comes in; those who are in are ranked by class, so that none is pushed out by turns."""
+        return class_rank(sequence, self._ageing_s), 0.0
 
     def displaces(self, waiting: Sequence, running: Sequence) -> bool:
         """A tenant's urgent work takes places of its own lower classes, never of others: they would take them back."""
