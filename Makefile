@@ -22,8 +22,8 @@ demo: $(VENV)/.e2e ## From nothing to a streamed answer of a real model on a rea
 test: $(VENV)/.dev ## All tests that need no cluster nodes (a real API server is started for some).
 	@$(BIN)/python -m pytest $(ARGS)
 
-test-fast: $(VENV)/.dev ## Only the tests that need no API server and no checkpoint.
-	@$(BIN)/python -m pytest -m "not apiserver and not checkpoint" $(ARGS)
+test-fast: $(VENV)/.dev ## Only the tests that need no API server, no checkpoint and no Prometheus.
+	@$(BIN)/python -m pytest -m "not apiserver and not checkpoint and not prometheus" $(ARGS)
 
 check: $(VENV)/.dev ## Lint, types, import contracts, generated files.
 	@$(BIN)/ruff format --check .

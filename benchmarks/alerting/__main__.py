@@ -38,8 +38,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="fewer runs; writes to build/")
     quick = parser.parse_args().quick
     rows = asyncio.run(storm.run())
-    rows += ranking.measure(20 if quick else 400)
-    rows += anomalies.measure(1 if quick else 8)
+    rows += ranking.measure(10 if quick else 200)
+    rows += anomalies.measure(1 if quick else 4)
     for path in publish(Report.of_now(rows), WORDS, "alerting", Path("build") if quick else RESULTS):
         print(path)
 
