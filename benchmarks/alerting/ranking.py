@@ -76,7 +76,7 @@ def measure(runs: int, first_seed: int = 10_000) -> list[Row]:
                     Better.HIGHER,
                 )
             )
-    for kind in KINDS:
+    for kind in totals:
         for k in (1, 3):
             ours_share, first = hits["ours"][kind, k] / totals[kind], hits["earliest"][kind, k] / totals[kind]
             workload = f"root cause by kind of fault: {kind}"

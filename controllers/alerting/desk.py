@@ -35,6 +35,7 @@ from kube.resources import ALERT_POLICIES, Object
 log = logging.getLogger(__name__)
 
 TICK_S: Final = 1.0
+AFTER_ERROR_S: Final = 30.0
 SENDING_AT_ONCE: Final = 16
 OFF_LOOP_FROM: Final = 500
 """A look at so many alerts takes longer than the loop should stand still."""
@@ -122,13 +123,20 @@ class AlertDesk:
         await self._forget(policies.keys())
         for place, policy in policies.items():
             desk = await self._desk(place, policy)
-            if self._clock() >= desk.due_s:
-                asked, desk.asked = desk.asked, False
-                await self._look(desk, policy)
-                if asked:
-                    self._show(policy)
-                desk.due_s = next_look_s(policy, desk.book, self._clock())
-            self._send(desk, policy)
+            try:
+                await self._turn(desk, policy)
+            except Exception as error:  # one policy must not stop the others
+                log.exception("AlertPolicy %s: %s. It is looked at again.", _name(place), type(error).__name__)
+                desk.due_s = self._clock() + AFTER_ERROR_S
+
+    async def _turn(self, desk: Desk, policy: Policy) -> None:
+        if self._clock() >= desk.due_s:
+            asked, desk.asked = desk.asked, False
+            await self._look(desk, policy)
+            if asked:
+                self._show(policy)
+            desk.due_s = next_look_s(policy, desk.book, self._clock())
+        self._send(desk, policy)
 
     def _declared(self) -> Iterable[tuple[Place, Policy]]:
         for obj in self._policies.items():
@@ -167,7 +175,8 @@ class AlertDesk:
             obj = self._policies.get(*place) or {}
             status = AlertPolicyStatus.model_validate(obj.get("status") or {})
             book = newest(await self._stored(place), from_status(policy, status))
-            found = self._desks[place] = Desk(book)
+            # Somebody else may have read it meanwhile; there must be one book.
+            found = self._desks.setdefault(place, Desk(book))
         return found
 
     async def _stored(self, place: Place) -> Book | None:
@@ -226,6 +235,9 @@ class AlertDesk:
                     await self._courier.send(notice, policy)
                 except DeliveryFailed as caught:
                     error = caught
+                except Exception as caught:  # a mistake of ours is tried again with patience, too
+                    log.exception("The message of incident %s was not made or sent.", notice.incident.id)
+                    error = DeliveryFailed(f"The message was not made or sent ({type(caught).__name__}).")
             async with desk.lock:
                 await self._keep(desk, policy, _after(desk.book, notice, error, self._clock()))
         finally:

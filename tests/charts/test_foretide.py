@@ -171,3 +171,22 @@ def test_the_configuration_of_the_mig_manager_is_all_that_gpu_pools_may_write_be
     assert verbs == {"list", "watch", "patch"}
     config = next(obj for obj in objects(*flags) if obj["kind"] == "ConfigMap")
     assert "manager_namespace: nvidia" in config["data"]["operator.yaml"]
+
+
+def test_alertmanagers_and_secrets_of_receivers_are_reached_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    names = {(obj["kind"], obj["metadata"]["name"]) for obj in objects()}
+    assert ("Service", "foretide-alerts") not in names
+    assert ("Role", "foretide-alert-receivers") not in names
+    flags = ["--set", "alerting.webhookSecret=am", "--set", "alerting.secretNamespaces={demo}"]
+    found = objects(*flags, "--set", "alerting.allowPrivateNetworks={10.0.0.0/8}")
+    role = next(obj for obj in found if obj["metadata"]["name"] == "foretide-alert-receivers")
+    assert role["metadata"]["namespace"] == "demo"
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]
+    service = next(obj for obj in found if obj["metadata"]["name"] == "foretide-alerts")
+    assert service["spec"]["selector"]["foretide.dev/leader"] == "true"
+    config = next(obj for obj in found if obj["kind"] == "ConfigMap" and "operator.yaml" in obj["data"])
+    file = tmp_path / "operator.yaml"
+    file.write_text(config["data"]["operator.yaml"])
+    settings = load_settings(file).alerting
+    assert settings.webhook_secret == "am"
+    assert [str(one) for one in settings.allow_private_networks] == ["10.0.0.0/8"]

@@ -9,8 +9,9 @@ from scipy.stats import kstest
 from forecasting.anomalies.detector import Detector, Verdict
 from forecasting.anomalies.scores import conformal_p, k_sigma, page_hinkley, robust, seasonal_residual
 from forecasting.anomalies.surprise import CAP, Surprise
+from forecasting.anomalies.usual import improbabilities, improbability
 from forecasting.errors import BadSetting, HistoryTooShort, InfiniteValue
-from forecasting.series import Array
+from forecasting.series import Array, Series
 from tests.forecasting.builders import DAY, STEP_S, daily, series, with_gaps
 
 
@@ -117,3 +118,32 @@ def test_a_metric_below_zero_is_watched_and_an_infinite_one_refused() -> None:
 
 def test_a_flat_metric_scores_nothing() -> None:
     assert all(verdict.score == 0 for verdict in watch(np.full(500, 3.0)))
+
+
+def test_what_is_usual_is_judged_by_the_time_of_the_day() -> None:
+    rng = np.random.default_rng(4)
+    at = np.arange(13 * 144 + 37)  # It ends at the top of the day.
+    values = (100 + 60 * np.sin(2 * np.pi * at / 144)) * rng.lognormal(0, 0.05, len(at))
+    calm = improbability(Series(0.0, 600.0, values))
+    assert calm is not None
+    assert calm[1] < 3
+    # The night's load at noon is nothing that was never seen, but not at noon.
+    moved = values.copy()
+    moved[-1] = values[-73]
+    odd = improbability(Series(0.0, 600.0, moved))
+    assert odd is not None
+    assert odd[1] > 3
+    assert (odd[0] < 0) == (values[-73] < values[-1])
+
+
+def test_nothing_is_unusual_where_too_little_is_known() -> None:
+    assert improbability(Series(0.0, 600.0, np.ones(20))) is None
+    assert improbability(Series(0.0, 600.0, np.array([]))) is None
+    assert improbability(Series(0.0, 600.0, np.array([*np.ones(200), np.nan]))) is None
+
+
+def test_a_value_is_judged_by_those_before_it_only() -> None:
+    values = np.random.default_rng(5).lognormal(0, 0.3, 600)
+    whole = improbabilities(Series(0.0, 600.0, values))
+    part = improbabilities(Series(0.0, 600.0, values[:400]))
+    assert np.array_equal(whole[:400], part, equal_nan=True)

@@ -140,6 +140,8 @@ def _evaluated(
     plain = _timing(policy.spec, None)
     for print_, old in before.items():
         if print_ not in out:
+            if old.external and policy.spec.receive is None:
+                old = replace(old, external=False)
             after = advance(old, False, old.message, plain, now_s)
             if after is not None:
                 out[print_] = after

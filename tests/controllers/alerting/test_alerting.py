@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from controllers.alerting import desk
+from controllers.plans.alerting.book import Book, Policy
 from controllers.settings import Settings
 from crds.contract import OPERATOR_PATH_ALERTS
 from kube.resources import ALERT_POLICIES, CONFIG_MAPS, PROMETHEUS_RULES
@@ -104,6 +106,25 @@ async def test_two_policies_and_a_slow_receiver_do_not_wait_for_each_other(world
         async with world.operator():
             await eventually(lambda: quick.told and receiver.requests, "the quick one is told")
             assert not receiver.came
+
+
+async def test_a_policy_that_cannot_be_looked_at_stops_no_other(
+    world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.service(servable=False)
+    world.policy(hook(receiver), name="a")
+    world.policy(hook(receiver), name="b")
+    whole = desk.look
+
+    def look(policy: Policy, *others: Any) -> Book:
+        if policy.name == "a":
+            raise ZeroDivisionError
+        return whole(policy, *others)
+
+    monkeypatch.setattr(desk, "look", look)
+    async with world.operator():
+        await eventually(lambda: receiver.told, "the other is told")
+    assert receiver.came[0]["groupLabels"]["policy"] == "b"
 
 
 # --- secrets and addresses ------------------------------------------------------------------------------------------
