@@ -19,8 +19,8 @@ WORDS = Words(
     ),
     notes=(
         "The storm is 30 node failures at once in a fleet of 60 nodes, taken in as ten messages of an Alertmanager,"
-        " with the operator stopped before it told anybody, then started four more times. A page is a message about a"
-        " new incident; the peer is the number of groups that Alertmanager makes of the same alerts with `group_by` of"
+        " with the operator stopped as soon as the last was written down, then started five more times. A page is a"
+        " message about a new incident; the peer is the number of groups that Alertmanager makes of the same alerts with `group_by` of"
         " namespace, service, pod and node.",
         "AC@k is the share of faults whose part is among the first k named. Every fault comes with two to eight other"
         " parts that alert for no reason, before and after it, one of them the loudest of all, and with changes of"

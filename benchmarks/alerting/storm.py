@@ -158,7 +158,7 @@ async def _measured(made: Storm, pager: Pager, disk: Path) -> list[Row]:
     await policies.synced.wait()
     place, names = (SYSTEM, "platform"), set(made.truth)
     try:
-        # The first operator takes everything in and is stopped at once, before it told anybody.
+        # The first operator takes everything in and is stopped at once.
         began_s, cpu_s = time.monotonic(), _cpu_s()
         taking_s = await _life(policies, made, disk, client, hear=True)
         # The second finds it all on the disk, and tells.
@@ -176,7 +176,7 @@ async def _measured(made: Storm, pager: Pager, disk: Path) -> list[Row]:
         watching.cancel()
     purity = _purity(found["book"], made.truth)
     return [
-        _row("alerts lost over a stop before anybody was told", "alerts", len(names - kept), 0),
+        _row("alerts lost over a stop", "alerts", len(names - kept), 0),
         _row("incidents of 30 faults", "incidents", len(found["book"].incidents), made.faults, peer=_groups(made)),
         Row(WORKLOAD, "alerts in the incident of their own fault", "share", purity, None, None, 0.99, Better.HIGHER),
         _row("pages", "pages", sum(again.values()), made.faults),

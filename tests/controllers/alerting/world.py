@@ -16,6 +16,7 @@ from controllers.history.thread import StoreThread
 from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX, own_caches
 from controllers.settings import Settings
 from controllers.wakes import by_namespace
+from kube.api import Api
 from kube.events import Recorder
 from kube.informer import Informer, lean
 from kube.resources import ALERT_POLICIES, INFERENCE_SERVICES, MODELS, SECRETS, SLAS, TENANTS, Object
@@ -67,9 +68,9 @@ class World:
         return {one["type"]: one["reason"] for one in self.status().get("conditions") or []}
 
     @asynccontextmanager
-    async def operator(self, disk: Path | None = None) -> AsyncIterator[Wired]:
-        """One operator's life as the leader."""
-        client, queue = self.api, Keys()
+    async def operator(self, disk: Path | None = None, client: Api | None = None) -> AsyncIterator[Wired]:
+        """One operator's life as the leader; `client` stands for another API server than the fake one."""
+        client, queue = client or self.api, Keys()
         services = Informer(client, INFERENCE_SERVICES, keep=lean, index=SERVICE_INDEX)
         models = Informer(client, MODELS, keep=lean, index={"by_namespace": by_namespace})
         slas, tenants = Informer(client, SLAS, keep=lean), Informer(client, TENANTS, keep=lean, index=TENANT_INDEX)
