@@ -18,10 +18,10 @@ WORDS = Words(
         " choose a constant but seeds below 60, which are not measured.",
     ),
     notes=(
-        "The storm is 30 node failures at once in a fleet of 60 nodes, taken in as ten messages of an Alertmanager,"
-        " with the operator stopped as soon as the last was written down, then started five more times. A page is a"
-        " message about a new incident; the peer is the number of groups that Alertmanager makes of the same alerts with `group_by` of"
-        " namespace, service, pod and node.",
+        "The storm is 30 node failures at once in a fleet of 60 nodes, taken in as ten messages of an Alertmanager. The"
+        " operator is stopped as soon as the last is written down, and started five more times. A page is a message"
+        " about a new incident; the peer is the number of groups that Alertmanager makes of the same alerts with"
+        " `group_by` of namespace, service, pod and node.",
         "AC@k is the share of faults whose part is among the first k named. Every fault comes with two to eight other"
         " parts that alert for no reason, before and after it, one of them the loudest of all, and with changes of"
         " other revisions. `most explaining` names the part upstream of the most alerting parts.",
