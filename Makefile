@@ -53,8 +53,9 @@ images: $(VENV)/.e2e ## Build the images and load them into the local cluster wh
 dashboard: $(VENV)/.e2e ## Build the dashboard's page into dashboard/dist (not again from the same sources).
 	@$(BIN)/python -m dashboard.build
 
-generate: $(VENV)/.dev ## Write the CRDs beside their types and into the chart.
+generate: $(VENV)/.dev ## Write the CRDs beside their types and into the chart, and the messages of the endpoint picker.
 	@$(BIN)/python -m crds.render crds/manifests charts/foretide-crds/templates
+	@$(BIN)/python -m tests.generated_messages gateway/endpoint_picker
 
 # Versions with hashes; an index is never named, so that any mirror serves.
 UV_LOCK := $(BIN)/uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate

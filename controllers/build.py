@@ -52,6 +52,7 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
         models=models,
         slas=slas,
         tenants=tenants,
+        with_routes=bool(settings.gateway_api.parents),
     )
 
     # Who reconciles what: reconcilers go here, each with `applier`, `recorder` and the informers it reads.

@@ -111,6 +111,23 @@ class Alerting(Section):
     )
 
 
+class GatewayParent(Section):
+    """A Gateway of the Gateway API that routes attach to."""
+
+    name: str = Field(min_length=1, description="Its name.")
+    namespace: str = Field(min_length=1, description="Its namespace; its proxies' pods are taken to run there.")
+    section: str | None = Field(None, min_length=1, description="One of its listeners; all when left out.")
+
+
+class GatewayAPI(Section):
+    """An InferencePool and an HTTPRoute for each service, where the cluster knows these kinds."""
+
+    parents: list[GatewayParent] = Field(default_factory=list, description="Nothing is made while there is none.")
+    picker_service: str = Field(
+        "foretide-endpoint-picker", min_length=1, description="Service of the gateways' endpoint picker."
+    )
+
+
 class Settings(Section):
     """Everything in the file. Each field has a default that works with the charts' defaults."""
 
@@ -131,6 +148,7 @@ class Settings(Section):
     history: History = Field(default_factory=History, description="The load of the past.")
     forecasting: Forecasting = Field(default_factory=Forecasting, description="Forecasts of the load.")
     prices: PricesOf = Field(default_factory=PricesOf, description="What CapacityForecasts reckon with.")
+    gateway_api: GatewayAPI = Field(default_factory=GatewayAPI, description="Traffic through the Gateway API.")
     dashboard: Dashboard = Field(default_factory=Dashboard, description="The web page.")
     gpu_pools: GpuPools = Field(default_factory=GpuPools, description="GPUs cut into MIG slices.")
     alerting: Alerting = Field(default_factory=Alerting, description="Alerts and who is told.")

@@ -106,12 +106,15 @@ write: what stands before it and the comment are passed on together or not at al
 
     [<choice>=][@<cached tokens of the prompt> ]<token> <token> …[s|l]  for each choice with news, joined by `;`
     (nothing)          the choices are opened
-    .                  the answer is complete
+    .[<timing>]        the answer is complete; with where its time went if the request is traced
     !<reason>          this worker cannot go on, another one can; never part of a journal
 
 `<choice>=` is left out for choice 0; `s` and `l` say that the engine ended the choice there, by a stop token or by its
 length.
 """
+HEADER_TIMING: Final = "server-timing"
+"""On a worker's whole answer to a request whose `traceparent` is sampled: `queue;dur=1.2, prefill;dur=200.1;desc=812,
+decode;dur=1050.3;desc=41`: milliseconds, prompt tokens, engine steps. A journal tells it beside its last mark."""
 JOURNAL_COMPLETE: Final = b"."
 JOURNAL_LEFT: Final = b"!"
 LEFT_DRAINING: Final = b"draining"
@@ -132,6 +135,8 @@ GATEWAY_PEER_PORT: Final = 8082
 """UDP, one port a process from this one on: gateways agree on limits. Reached by gateways only."""
 GATEWAY_PEERS_SERVICE: Final = "foretide-gateway-peers"
 """Headless Service of the system namespace by which gateways find each other."""
+GATEWAY_PICKER_PORT: Final = 9002
+"""Endpoint picker: Envoy's external processing protocol, for proxies that ask us where to send a request."""
 GATEWAY_PATH_LIVE: Final = "/health/live"
 GATEWAY_PATH_READY: Final = "/health/ready"
 GATEWAY_PATH_METRICS: Final = "/metrics"

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -68,6 +68,9 @@ _STANDING = "".join(
         (HEADER_TTFT_TARGET_MS, "%d"),
     )
 ).encode()
+if TYPE_CHECKING:
+    from gateway.tracing import Trace, Tracing
+
 CLIENT_LEFT = 499
 """The code by which a request is counted whose client did not wait for the answer."""
 
@@ -93,6 +96,8 @@ class Asked:
     request_id: bytes
     started_s: float
     deadline_s: float
+    trace: Trace | None = None
+    """Its spans, where it is sampled."""
 
 
 class Frontend:
@@ -107,8 +112,10 @@ class Frontend:
         access_log: AccessLog,
         limits: RequestLimits,
         rng: random.Random,
+        tracing: Tracing | None = None,
     ) -> None:
         self._fleet = fleet
+        self._tracing = tracing
         self._admission = admission
         self._proxy = proxy
         self._metrics = metrics
@@ -136,11 +143,11 @@ class Frontend:
     def admit(self, request: Request) -> Answer | None:
         try:
             route_of(request)
-            self._tenant(request)
+            self.tenant_of(request)
             if self._proxy.in_flight >= self._limits.in_flight:
                 raise Overloaded("The gateway holds as many requests as it may. Try again soon.", retry_after_s=1)
         except GatewayError as error:
-            return self._refusal(error, request, "", time.perf_counter())
+            return self.refusal(error, request, "", time.perf_counter())
         return None
 
     async def handle(self, request: Request, reply: Reply) -> None:
@@ -148,18 +155,14 @@ class Frontend:
         tenant_name = ""
         try:
             route, path = route_of(request)
-            tenant = self._tenant(request)
+            tenant = self.tenant_of(request)
             tenant_name = tenant.name
             if route is Route.GENERATE:
                 await self._generate(request, path, tenant, started_s, reply)
-            elif route is Route.MODELS:
-                self._answer_models(visible(self._catalog, tenant), request, tenant, started_s, reply)
             else:
-                model = model_in(path)
-                found = [(model, resolve(self._catalog, tenant, model))]
-                self._answer_models(found, request, tenant, started_s, reply, single=True)
+                reply.answer(self.models(request, tenant, started_s))
         except GatewayError as error:
-            reply.answer(self._refusal(error, request, tenant_name, started_s))
+            reply.answer(self.refusal(error, request, tenant_name, started_s))
 
     def refuse(self, problem: Problem) -> Answer:
         answer = answer_for_problem(problem)
@@ -168,7 +171,8 @@ class Frontend:
 
     # --- routes -------------------------------------------------------------------------------------------------
 
-    def _tenant(self, request: Request) -> Tenant:
+    def tenant_of(self, request: Request) -> Tenant:
+        """By its key. Raises Unauthenticated."""
         name = self._authenticator.tenant(request.headers.get(b"authorization"))
         tenant = self._catalog.tenants.get(name)
         if tenant is None:
@@ -176,21 +180,39 @@ class Frontend:
         return tenant
 
     async def _generate(self, request: Request, path: bytes, tenant: Tenant, started_s: float, reply: Reply) -> None:
-        wanted = wanted_by(request)
-        asked = Asked(
-            request, path, tenant, wanted, request_id_of(request), started_s,
-            self._loop.time() + timeout_s(request, self._limits.deadline_s),
-        )  # fmt: skip
-        service = resolve(self._catalog, tenant, wanted.model)
-        state = self._fleet.get(service.key)
-        if state is None:
-            raise UnknownModel(f"The model '{wanted.model}' was just deleted.", param="model")
+        asked = self.asked(request, path, tenant, started_s)
+        state = self.service_of(asked)
+        asked = self.traced(asked)
+        service = state.service
         road = Road(service, self._is_healthy)
         if service.fallbacks and not state.is_healthy(self._loop.time()) and road.leave(Degrades.NO_ENDPOINT):
             state.metrics.arrivals.inc()
             state.metrics.fell_back(Degrades.NO_ENDPOINT.value)
         while not await self._serve(asked, road, reply):
             pass
+
+    def asked(self, request: Request, path: bytes, tenant: Tenant, started_s: float) -> Asked:
+        """Raises WrongEncoding or BadRequest, with what is wrong."""
+        return Asked(
+            request, path, tenant, wanted_by(request), request_id_of(request), started_s,
+            self._loop.time() + timeout_s(request, self._limits.deadline_s),
+        )  # fmt: skip
+
+    def traced(self, asked: Asked) -> Asked:
+        """With its spans begun, where it is sampled; `close_flight` ends them."""
+        if self._tracing is None:
+            return asked
+        headers, name = asked.request.headers, f"POST {asked.path.decode('latin-1')}"
+        trace = self._tracing.begin(name, headers.get(b"traceparent"), headers.get(b"tracestate"))
+        return asked if trace is None else replace(asked, trace=trace)
+
+    def service_of(self, asked: Asked) -> ServiceState:
+        """Raises UnknownModel or AmbiguousModel."""
+        model = asked.wanted.model
+        state = self._fleet.get(resolve(self._catalog, asked.tenant, model).key)
+        if state is None:
+            raise UnknownModel(f"The model '{model}' was just deleted.", param="model")
+        return state
 
     def _is_healthy(self, key: ServiceKey) -> bool:
         state = self._fleet.get(key)
@@ -201,17 +223,13 @@ class Frontend:
         state = self._fleet.get(road.key)
         if state is None:
             raise UnknownModel(f"The model '{road.key.name}' was just deleted.", param="model")
-        state.opened()
-        flight = self._flight(asked, road, state)
+        flight = self.open(asked, road, state)
         grant: Grant | None = None
         try:
-            arrived = state.metrics.arrivals.inc if road.fallback is None else None
-            grant = self._admission.enter(asked.tenant, state, asked.wanted, asked.request, arrived)
+            grant = self.enter(asked, road, state)
             if grant.pending:
-                await self._admission.ready(grant)
-            flight.told = grant.told()
-            flight.is_urgent = grant.priority is Priority.P0
-            flight.extra += self._standing(grant, flight)
+                await self.wait_for_turn(flight, grant)
+            self.stand(flight, grant)
             if flight.revision is not None:
                 self._mirror.copy(flight)
             await self._proxy.forward(flight, reply)
@@ -227,14 +245,14 @@ class Frontend:
             flight.status = CLIENT_LEFT
             raise
         finally:
-            state.closed(self._loop.time())
-            if grant is not None:
-                self._admission.leave(grant, None if flight.is_left else _taken_by(flight))
-            if not flight.is_left:
-                self._account(flight)
+            self.close_flight(flight, grant)
         return True
 
-    def _flight(self, asked: Asked, road: Road, state: ServiceState) -> Flight:
+    # --- the parts of serving, which the endpoint picker takes one by one ---------------------------------------
+
+    def open(self, asked: Asked, road: Road, state: ServiceState) -> Flight:
+        """A request sets out for a service; `close_flight` follows in any case."""
+        state.opened()
         flight = Flight(
             state,
             asked.path,
@@ -245,11 +263,42 @@ class Frontend:
             started_s=asked.started_s,
             deadline_s=asked.deadline_s,
             wait_s=self._limits.cold_wait_s if state.service.may_sleep else self._limits.wait_s,
-            extra=forwarded_headers(asked.request),
+            extra=forwarded_headers(asked.request) if asked.trace is None else b"",
         )
+        flight.trace = asked.trace
         flight.notes = road.told
         self._place(flight, asked.request, asked.wanted)
         return flight
+
+    def enter(self, asked: Asked, road: Road, state: ServiceState) -> Grant:
+        """Through admission, or `pending`. Raises what `Admission.enter` does."""
+        arrived = state.metrics.arrivals.inc if road.fallback is None else None
+        return self._admission.enter(asked.tenant, state, asked.wanted, asked.request, arrived)
+
+    async def wait_for_turn(self, flight: Flight, grant: Grant) -> None:
+        """Raises what `Admission.ready` does."""
+        began_s = self._loop.time()
+        try:
+            await self._admission.ready(grant)
+        finally:
+            if flight.trace is not None:
+                flight.trace.waited("queue", self._loop.time() - began_s)
+
+    def stand(self, flight: Flight, grant: Grant) -> None:
+        """It is through: the client is told its limits, the worker how it stands among others."""
+        flight.told = grant.told()
+        flight.is_urgent = grant.priority is Priority.P0
+        flight.extra += self._standing(grant, flight)
+
+    def close_flight(self, flight: Flight, grant: Grant | None) -> None:
+        """It has ended, whatever became of it: settles, counts and logs."""
+        flight.state.closed(self._loop.time())
+        if grant is not None:
+            self._admission.leave(grant, None if flight.is_left else _taken_by(flight))
+        if not flight.is_left:
+            self._account(flight)
+            if flight.trace is not None:
+                flight.trace.end(flight.status, _spoken_of(flight, grant))
 
     def _place(self, flight: Flight, request: Request, wanted: Wanted) -> None:
         """What decides on its worker beside the workers themselves."""
@@ -273,26 +322,24 @@ class Frontend:
             max(1, int(due_s * 1000)),
         )
 
-    def _answer_models(
-        self,
-        found: list[tuple[str, Service]],
-        request: Request,
-        tenant: Tenant,
-        started_s: float,
-        reply: Reply,
-        *,
-        single: bool = False,
-    ) -> None:
-        entries = [model_entry(name, service) for name, service in found]
-        body = orjson.dumps(entries[0] if single else {"object": "list", "data": entries})
+    def models(self, request: Request, tenant: Tenant, started_s: float) -> Answer:
+        """What the tenant may ask for, or one of it. Raises UnknownModel or AmbiguousModel."""
+        route, path = route_of(request)
+        if route is Route.MODEL:
+            model = model_in(path)
+            body = orjson.dumps(model_entry(model, resolve(self._catalog, tenant, model)))
+        else:
+            entries = [model_entry(name, service) for name, service in visible(self._catalog, tenant)]
+            body = orjson.dumps({"object": "list", "data": entries})
         request_id = request_id_of(request)
-        reply.answer(Answer(200, body, headers=((b"x-request-id", request_id),)))
         self._metrics.refused(tenant.name, 200)
         self._log_unforwarded(request, request_id, tenant.name, 200, len(body), started_s)
+        return Answer(200, body, headers=((b"x-request-id", request_id),))
 
     # --- afterwards ---------------------------------------------------------------------------------------------
 
-    def _refusal(self, error: GatewayError, request: Request, tenant: str, started_s: float) -> Answer:
+    def refusal(self, error: GatewayError, request: Request, tenant: str, started_s: float) -> Answer:
+        """An error as the answer to a request that got no further."""
         request_id = request_id_of(request)
         answer = answer_for(error, request_id)
         self._metrics.refused(tenant, answer.status)
@@ -333,6 +380,28 @@ def _taken_by(flight: Flight) -> Usage:
     if flight.ttft_s is not None or (flight.status == CLIENT_LEFT and flight.backend is not None):
         return Usage(len(flight.body) // BYTES_PER_TOKEN, flight.events)
     return Usage(0, 0)
+
+
+def _spoken_of(flight: Flight, grant: Grant | None) -> dict[str, str | int | float]:
+    """What the span of a request says beside its times."""
+    key = flight.state.service.key
+    said: dict[str, str | int | float] = {
+        "foretide.request_id": flight.request_id.decode(),
+        "foretide.tenant": flight.tenant,
+        "foretide.service": str(key),
+        "gen_ai.request.model": key.name,
+        "foretide.retries": flight.retries,
+        "http.request.method": "POST",
+        "url.path": flight.path.decode("latin-1"),
+    }
+    if grant is not None:
+        said["foretide.class"] = grant.priority.name
+    if flight.ttft_s is not None:
+        said["foretide.ttft_s"] = flight.ttft_s
+    if flight.usage is not None:
+        said["gen_ai.usage.input_tokens"] = flight.usage.prompt
+        said["gen_ai.usage.output_tokens"] = flight.usage.completion
+    return said
 
 
 def model_entry(name: str, service: Service) -> dict[str, Any]:

@@ -35,7 +35,7 @@ _NOT_THE_REVISION_S = frozenset({Failure.DRAINING, Failure.TIMEOUT, Failure.OUTR
 TRIED_MOST = 15
 """Of the workers that lost a stream, remembered beside the last."""
 _UNANSWERED = (Failure.CLOSED, Failure.RESET)
-_WORKER_FAULTS = frozenset({500, 502, 504})
+WORKER_FAULTS = frozenset({500, 502, 504})
 """Answers that count against a worker. 503 does not: a worker with a full queue is healthy."""
 
 
@@ -210,33 +210,49 @@ class Proxy:
         return Failure.OUTRUN if flight.begun else await self._attempt(flight, backend, reply)
 
     async def _attempt(self, flight: Flight, backend: Backend, reply: Reply) -> Failure | None:
+        if flight.trace is None:
+            return (await self._attempt_on(flight, backend, reply))[0]
+        span = flight.trace.attempt(_about(backend))
+        ended: str | None = "cancelled"
+        timing = ""
+        try:
+            failure, relay = await self._attempt_on(flight, backend, reply, span.headers)
+            ended, timing = _ended(failure, relay), relay.timing if relay is not None else ""
+            return failure
+        finally:
+            span.end(ended, timing)
+
+    async def _attempt_on(
+        self, flight: Flight, backend: Backend, reply: Reply, traced: bytes = b""
+    ) -> tuple[Failure | None, Relay | None]:
+        """`traced`: rendered headers that make the worker's part belong to the attempt's span."""
         flight.backend = backend
         state = flight.state
         backend.begin()
         try:
-            relay, failure = await self._exchange_on_some_connection(flight, backend, reply)
+            relay, failure = await self._exchange_on_some_connection(flight, backend, reply, traced)
         except _Outrun:
-            return Failure.OUTRUN
+            return Failure.OUTRUN, None
         except ConnectError:
             state.metrics.connect_errors.inc()
             backend.met(False, None, self._loop.time())
             self._count(flight, backend, None, Failure.CONNECT)
             state.failed(backend, self._loop.time())
-            return Failure.CONNECT
+            return Failure.CONNECT, None
         finally:
             backend.end()
         self._judge(state, backend, relay, failure)
         self._count(flight, backend, relay, failure)
-        return failure
+        return failure, relay
 
     async def _exchange_on_some_connection(
-        self, flight: Flight, backend: Backend, reply: Reply
+        self, flight: Flight, backend: Backend, reply: Reply, traced: bytes
     ) -> tuple[Relay, Failure | None]:
         fresh = not flight.begun
         connection = backend.pool.take()
         while connection is not None:
             reused = connection.reused
-            relay, failure = await self._exchange(flight, backend, connection, reply)
+            relay, failure = await self._exchange(flight, backend, connection, reply, traced)
             if failure not in _UNANSWERED or relay.heard or not reused:
                 return relay, failure
             if fresh and flight.begun:
@@ -247,10 +263,10 @@ class Proxy:
         if fresh and flight.begun:
             connection.abort()  # the other of two attempts has begun to answer meanwhile
             raise _Outrun
-        return await self._exchange(flight, backend, connection, reply)
+        return await self._exchange(flight, backend, connection, reply, traced)
 
     async def _exchange(
-        self, flight: Flight, backend: Backend, connection: UpstreamConnection, reply: Reply
+        self, flight: Flight, backend: Backend, connection: UpstreamConnection, reply: Reply, traced: bytes
     ) -> tuple[Relay, Failure | None]:
         relay = Relay(flight, reply, backend, connection, self._loop, self._streams)
         self._relays.add(relay)
@@ -258,7 +274,7 @@ class Proxy:
         if len(flight.relays) == 1:
             reply.govern(connection)
         try:
-            relay.send()
+            relay.send(traced)
             return relay, await relay.done
         finally:
             flight.relays.remove(relay)
@@ -289,7 +305,7 @@ class Proxy:
             state.said_draining(backend, now_s)
         elif failure in _JUDGED_ELSEWHERE:
             return
-        elif failure is not None or relay.status in _WORKER_FAULTS:
+        elif failure is not None or relay.status in WORKER_FAULTS:
             backend.met(False, None, now_s)
             state.failed(backend, now_s)
         else:
@@ -307,6 +323,23 @@ class Proxy:
         parting = b"" if flight.moving is None or flight.moving.journal is None else flight.moving.journal.parting
         reply.write(parting or stream_event(error))
         reply.end()
+
+
+def _about(backend: Backend) -> dict[str, str | int]:
+    endpoint = backend.endpoint
+    return {
+        "server.address": endpoint.address,
+        "server.port": endpoint.port,
+        "k8s.pod.name": endpoint.pod,
+        "foretide.revision": endpoint.revision,
+    }
+
+
+def _ended(failure: Failure | None, relay: Relay | None) -> str | None:
+    """What became of an attempt, for its span; None for the best."""
+    if failure is not None:
+        return failure.value
+    return str(relay.status) if relay is not None and relay.status >= 400 else None
 
 
 def elapsed_s(flight: Flight) -> float:

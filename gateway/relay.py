@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import TYPE_CHECKING
 
 from crds.contract import (
     HEADER_DRAINING,
@@ -17,6 +18,7 @@ from crds.contract import (
     HEADER_REQUEST_ID,
     HEADER_REVISION,
     HEADER_STREAM,
+    HEADER_TIMING,
     LEFT_DRAINING,
 )
 from gateway.backend import Backend
@@ -31,6 +33,9 @@ from gateway.streams.moving import Moving
 from gateway.streams.streams import Streams
 from gateway.usage import Usage, estimated, events_in, usage_in
 
+if TYPE_CHECKING:
+    from gateway.tracing import Trace
+
 BUFFER_BYTES = 8 * 1024 * 1024
 """An answer that is no stream is held back up to this size, and so can be retried until its last byte."""
 EVENT_BYTES = 1024 * 1024
@@ -38,8 +43,9 @@ EVENT_BYTES = 1024 * 1024
 
 _DRAINING = HEADER_DRAINING.encode()
 _PROMPT_TOKENS = HEADER_PROMPT_TOKENS.encode()
+_TIMING = HEADER_TIMING.encode()
 _STREAM = HEADER_STREAM.encode()
-_OURS = {HEADER_REQUEST_ID.encode(), HEADER_REVISION.encode(), _DRAINING, _PROMPT_TOKENS, _STREAM}
+_OURS = {HEADER_REQUEST_ID.encode(), HEADER_REVISION.encode(), _DRAINING, _PROMPT_TOKENS, _STREAM, _TIMING}
 _DECISION = HEADER_DECISION + b": %b\r\n"
 _DROPPED = HOP_BY_HOP | {b"content-length", b"server"} | _OURS
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
@@ -80,6 +86,7 @@ class Flight:
         "stream",
         "tenant",
         "told",
+        "trace",
         "tried",
         "ttft_s",
         "usage",
@@ -118,6 +125,8 @@ class Flight:
         """It is for one worker alone, lost or not."""
         self.is_left = False
         """A fallback takes it instead."""
+        self.trace: Trace | None = None
+        """Its spans, where it is sampled."""
         self.is_traced = False
         """The log does."""
         self.decision: str | None = None
@@ -231,9 +240,10 @@ class Relay:
     def says_it_drains(self) -> bool:
         return self._journal is not None and self._journal.left == LEFT_DRAINING
 
-    def send(self) -> None:
+    def send(self, traced: bytes = b"") -> None:
+        """`traced`: rendered headers of the attempt's span."""
         flight = self._flight
-        moving, body, extra = flight.moving, flight.body, flight.extra
+        moving, body, extra = flight.moving, flight.body, flight.extra + traced
         if moving is not None:
             lines, body = moving.asks(body)
             extra += lines
@@ -255,6 +265,13 @@ class Relay:
             return
         self._connection.abort()
         self.done.set_result(Failure.LOST)
+
+    @property
+    def timing(self) -> str:
+        """Where the worker's time went, as it told; empty where it did not."""
+        if self._journal is not None:
+            return self._journal.timing.decode("latin-1")
+        return next((value.decode("latin-1") for name, value in self._headers if name == _TIMING), "")
 
     @property
     def movable(self) -> bool:

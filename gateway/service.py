@@ -10,9 +10,11 @@ import asyncio
 import logging
 import os
 import random
+import socket
 import sys
 import time
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from prometheus_client.core import Metric
 
@@ -33,8 +35,12 @@ from gateway.http1.pool import PoolLimits
 from gateway.metrics import Metrics, gauge
 from gateway.proxy import Proxy
 from gateway.retries import RetryPolicy
-from gateway.settings import Settings
+from gateway.settings import Settings, TracingSettings
 from gateway.streams.streams import Streams
+
+if TYPE_CHECKING:
+    from gateway.endpoint_picker.server import EndpointPicker
+    from gateway.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
@@ -68,19 +74,40 @@ class Gateway:
         self._ledger = Ledger(os.urandom(8), asyncio.get_running_loop().time())
         self._admission = Admission(self._fleet, self._metrics, self._ledger, settings.queue)
         self._gossip = Gossip(self._ledger, self._admission.before_telling, self._admission.after_telling, rng)
+        self._tracing = None if settings.tracing is None else self._new_tracing(settings.tracing, rng)
         self._frontend = Frontend(
-            self._fleet, self._proxy, self._admission, self._metrics, self._access_log, settings.requests, rng
-        )
+            self._fleet, self._proxy, self._admission, self._metrics, self._access_log, settings.requests, rng,
+            self._tracing,
+        )  # fmt: skip
         self._listener = Listener(self._frontend, settings.limits)
+        self.picker_port = 0
+        self._picker = None if settings.picker is None else self._new_picker()
         self._admin = Admin(self._readiness, self._metrics, self._fleet, self._proxy, self.begin_drain)
         self._metrics.observe(self._gauges)
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _new_picker(self) -> EndpointPicker:
+        # gRPC takes 15 MB, which a gateway without a picker need not pay.
+        from gateway.endpoint_picker.own import OwnChoices
+        from gateway.endpoint_picker.server import EndpointPicker
+
+        return EndpointPicker(OwnChoices(self._frontend), self._settings.limits.body_bytes)
+
+    def _new_tracing(self, chosen: TracingSettings, rng: random.Random) -> Tracing:
+        # OpenTelemetry takes 20 MB and half a second, which a gateway without traces need not pay.
+        from gateway.tracing import Tracing, otlp
+
+        return Tracing(otlp(chosen.endpoint), chosen.share, rng, {"service.instance.id": socket.gethostname()})
 
     async def start(self) -> None:
         """Listens at once; ready when the source has published."""
         settings = self._settings
         self.port = await self._listener.start(settings.host, settings.port)
         self.admin_port = await self._admin.start(settings.host, settings.admin_port)
+        if self._picker is not None and settings.picker is not None:
+            self.picker_port = await self._picker.start(
+                settings.host, settings.picker.port, settings.picker.certificate
+            )
         await self._gossip.start(settings.host, settings.peer_port)
         self.peer_port = self._gossip.port
         loop = asyncio.get_running_loop()
@@ -110,9 +137,15 @@ class Gateway:
         self._listener.stop_accepting()
         try:
             async with asyncio.timeout(self._settings.drain_timeout_s):
+                await self._stop_picker(self._settings.drain_timeout_s)
                 await self._listener.wait_empty()
         except TimeoutError:
             log.warning("%d requests did not end within the drain timeout.", self._proxy.in_flight)
+
+    async def _stop_picker(self, grace_s: float) -> None:
+        """No new questions; those whose answers are under way are followed to their end."""
+        if self._picker is not None:
+            await self._picker.stop(grace_s)
 
     def cut(self) -> None:
         """Ends every connection, open responses too."""
@@ -121,6 +154,7 @@ class Gateway:
     async def stop(self) -> None:
         """Ends everything at once."""
         self.cut()
+        await self._stop_picker(0.0)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -130,6 +164,8 @@ class Gateway:
         self._fleet.close()
         await self._admin.stop()
         self._access_log.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
 
     def _take(self, catalog: Catalog) -> None:
         self._frontend.update(catalog)

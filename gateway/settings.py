@@ -17,6 +17,23 @@ from gateway.streams.journal import StreamLimits
 
 
 @dataclass(frozen=True, slots=True)
+class PickerSettings:
+    """Where another proxy asks which worker gets a request."""
+
+    port: int
+    certificate: tuple[Path, Path] | None = None
+    """Certificate and key; plain text without."""
+
+
+@dataclass(frozen=True, slots=True)
+class TracingSettings:
+    endpoint: str
+    """Base URL of a collector that takes OTLP over HTTP."""
+    share: float
+    """Of the requests that bring no `traceparent`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     host: str
     port: int
@@ -36,6 +53,10 @@ class Settings:
     drain_timeout_s: float
     access_log_share: float
     log_level: str
+    picker: PickerSettings | None = None
+    """The endpoint picker; None: it is not served."""
+    tracing: TracingSettings | None = None
+    """None: no spans are made."""
     peer_port: int = 0
     peers: tuple[tuple[str, int], ...] = ()
     """Other gateway processes, beside those that the cluster tells of."""
@@ -55,13 +76,21 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     for name in _POSITIVE:
         if getattr(flags, name) <= 0:
             raise SettingsError(f"--{name.replace('_', '-')} is {getattr(flags, name)}; it must be greater than 0.")
-    for name in ("port", "admin_port", "peer_port"):
+    for name in ("port", "admin_port", "peer_port", "picker_port"):
         if not 0 <= getattr(flags, name) <= 65535:
             raise SettingsError(f"--{name.replace('_', '-')} is {getattr(flags, name)}; ports go from 0 to 65535.")
     if flags.port == flags.admin_port != 0:
         raise SettingsError(f"--port and --admin-port are both {flags.port}; the admin server needs its own.")
     if not 0.0 <= flags.access_log <= 1.0:
         raise SettingsError(f"--access-log is {flags.access_log}; it is the share of requests to log, from 0 to 1.")
+    if (flags.picker_certificate is None) != (flags.picker_key is None):
+        raise SettingsError("--picker-certificate and --picker-key come together.")
+    if not 0.0 <= flags.trace_share <= 1.0:
+        raise SettingsError(f"--trace-share is {flags.trace_share}; it is the share of requests to trace, from 0 to 1.")
+    if flags.otlp_endpoint is not None and not flags.otlp_endpoint.startswith(("http://", "https://")):
+        raise SettingsError(
+            f"--otlp-endpoint is {flags.otlp_endpoint}; it is a base URL, such as http://collector.monitoring:4318."
+        )
     if flags.peer and flags.peer_secret is None and flags.static is not None:
         raise SettingsError("--peer needs --peer-secret where --static is given: there is no keyring to take one from.")
     if flags.peer_secret is not None and not flags.peer_secret.is_file():
@@ -95,12 +124,21 @@ def _settings(flags: argparse.Namespace) -> Settings:
         drain_timeout_s=flags.drain_timeout,
         access_log_share=flags.access_log,
         log_level=flags.log_level,
+        picker=_picker(flags),
+        tracing=TracingSettings(flags.otlp_endpoint, flags.trace_share) if flags.otlp_endpoint else None,
         peer_port=flags.peer_port,
         peers=tuple(_peer(text) for text in flags.peer),
         peer_secret=flags.peer_secret,
         queue=QueueBounds(flags.queue_requests, int(flags.queue_mib * MIB), flags.queue_wait),
         streams=StreamLimits(journal_bytes=int(flags.journal_mib * MIB)),
     )
+
+
+def _picker(flags: argparse.Namespace) -> PickerSettings | None:
+    if not flags.picker_port:
+        return None
+    files = flags.picker_certificate, flags.picker_key
+    return PickerSettings(flags.picker_port, None if files == (None, None) else files)
 
 
 def _peer(text: str) -> tuple[str, int]:
@@ -157,6 +195,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--drain-grace", type=float, default=3.0, metavar="SECONDS", help="after SIGTERM, still accepting")
     add("--drain-timeout", type=float, default=120.0, metavar="SECONDS", help="after the grace, for open responses")
+    add("--picker-port", type=int, default=0, help="endpoint picker for Envoy (ext_proc, gRPC); 0: not served")
+    add("--picker-certificate", type=Path, metavar="FILE", help="PEM; without it the picker speaks plain text")
+    add("--picker-key", type=Path, metavar="FILE")
+    add("--otlp-endpoint", metavar="URL", help="collector for traces, OTLP over HTTP, such as http://collector:4318")
+    add("--trace-share", type=float, default=0.01, help="of requests without a traceparent that are traced")
     bounds = QueueBounds()
     add("--peer-port", type=int, default=GATEWAY_PEER_PORT, help="UDP, where gateways agree on limits; 0 chooses one")
     add("--peer", action="append", default=[], metavar="ADDRESS:PORT", help="another gateway process; may be repeated")

@@ -8,6 +8,7 @@ from pathlib import Path
 from crds.contract import GROUP
 from crds.kinds import KINDS
 from crds.render import text
+from tests.generated_messages import FOLDER, messages
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = (ROOT / "crds/manifests", ROOT / "charts/foretide-crds/templates")
@@ -24,6 +25,11 @@ def stale() -> list[str]:
             for name in have.keys() | wanted
             if have.get(name) != wanted.get(name)
         ]
+    found += [
+        str((ROOT / FOLDER / name).relative_to(ROOT))
+        for name, made in messages(ROOT / FOLDER).items()
+        if made != (ROOT / FOLDER / name).read_text()
+    ]
     return sorted(found)
 
 

@@ -7,7 +7,7 @@ other children are kept whole: the applier compares them field by field.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -19,6 +19,8 @@ from kube.resources import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     HORIZONTAL_POD_AUTOSCALERS,
+    HTTP_ROUTES,
+    INFERENCE_POOLS,
     INFERENCE_SERVICES,
     NETWORK_POLICIES,
     NODES,
@@ -75,6 +77,13 @@ class Caches:
     """HorizontalPodAutoscalers that scale an InferenceService."""
     evacuating: Informer[str]
     """Names of the nodes that will be cut anew."""
+    optional: Mapping[str, Informer[Object]] = field(default_factory=dict)
+    """Children of kinds that the cluster need not know, by kind; part of `surroundings`."""
+
+    @property
+    def optional_kinds(self) -> frozenset[str]:
+        """Those of them that it knows."""
+        return frozenset(kind for kind, informer in self.optional.items() if informer.present)
 
     @property
     def own(self) -> tuple[Informer[Any], ...]:
@@ -147,10 +156,15 @@ def own_caches(
     models: Informer[Object],
     slas: Informer[Object],
     tenants: Informer[Object],
+    with_routes: bool = False,
 ) -> Caches:
     """Informers of the children beside those of our kinds; nothing is started."""
     ours = f"{contract.LABEL_MANAGED_BY}={contract.MANAGED_BY},{contract.LABEL_SERVICE}"
     kinds = (SERVICE_ACCOUNTS, NETWORK_POLICIES, SERVICES, POD_DISRUPTION_BUDGETS)
+    optional = {
+        one.kind: Informer(client, one, keep=lean, label_selector=ours, optional=True)
+        for one in ((INFERENCE_POOLS, HTTP_ROUTES) if with_routes else ())
+    }
     return Caches(
         services=services,
         models=models,
@@ -159,7 +173,7 @@ def own_caches(
         deployments=Informer(
             client, DEPLOYMENTS, keep=lean, label_selector=ours, index={BY_SERVICE: _service_of_child}
         ),
-        surroundings={one.kind: Informer(client, one, keep=lean, label_selector=ours) for one in kinds},
+        surroundings={one.kind: Informer(client, one, keep=lean, label_selector=ours) for one in kinds} | optional,
         pods=Informer(
             client, PODS, keep=pod_entry, label_selector=contract.LABEL_SERVICE, index={BY_SERVICE: _service_of_pod}
         ),
@@ -174,6 +188,7 @@ def own_caches(
             client, HORIZONTAL_POD_AUTOSCALERS, keep=autoscaler, index={BY_SERVICE: _service_of_autoscaler}
         ),
         evacuating=Informer(client, NODES, keep=_name, label_selector=f"{contract.LABEL_EVACUATE}=true"),
+        optional=optional,
     )
 
 

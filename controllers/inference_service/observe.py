@@ -87,6 +87,7 @@ class Observer:
             evacuating=frozenset(self._caches.evacuating.items()),
             autoscaler=self._autoscaler(place),
             gateways=gateway_addresses(self._caches),
+            optional_kinds=self._caches.optional_kinds,
             probe=heard.probe,
             compared=heard.compared,
             budget_spent=heard.budget_spent,

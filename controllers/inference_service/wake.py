@@ -37,6 +37,8 @@ def wake_services(caches: Caches, queue: Marker, over_quota: Callable[[], Iterab
     caches.gateways.on_change(waker.gateway)
     caches.autoscalers.on_change(waker.autoscaler)
     caches.evacuating.on_change(waker.evacuation)
+    for optional in caches.optional.values():
+        optional.on_presence(waker.all_services)
 
 
 class _Waker:
@@ -89,6 +91,11 @@ class _Waker:
         for service in self._caches.services.by(BY_NAMESPACE, change.namespace or ""):
             if service["metadata"]["name"] != change.name and named_fallbacks(service["spec"]):
                 self._queue.add(Key.of(service))
+
+    def all_services(self) -> None:
+        """What stands beside each of them may be another."""
+        for service in self._caches.services.items():
+            self._queue.add(Key.of(service))
 
     def gateway(self, change: Change[Any]) -> None:
         """Those that serve are probed through the new gateways at their next turn; those that do not, now."""

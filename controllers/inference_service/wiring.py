@@ -22,6 +22,7 @@ from controllers.inference_service.reconciler import InferenceServiceReconciler
 from controllers.inference_service.wake import wake_services
 from controllers.inference_service.write import Writer
 from controllers.plans.children import Surroundings
+from controllers.plans.gateway_api import Parent, Routes
 from controllers.plans.service import PlanSettings
 from controllers.plans.worker_pod import WorkerImages
 from controllers.runtime.interface import Background, Marker
@@ -91,6 +92,15 @@ def plan_settings(settings: Settings) -> PlanSettings:
     images = settings.images
     return PlanSettings(
         images=WorkerImages(images.worker_cpu, images.worker_gpu, images.pull_policy),
-        around=Surroundings(settings.namespace, settings.monitoring_namespace),
+        around=Surroundings(settings.namespace, settings.monitoring_namespace, routes(settings)),
         url=settings.gateway_url,
     )
+
+
+def routes(settings: Settings) -> Routes | None:
+    """None: the administrator named no Gateway."""
+    chosen = settings.gateway_api
+    if not chosen.parents:
+        return None
+    parents = tuple(Parent(one.name, one.namespace, one.section) for one in chosen.parents)
+    return Routes(parents, f"{chosen.picker_service}.{settings.namespace}.svc.cluster.local")

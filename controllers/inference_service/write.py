@@ -14,6 +14,7 @@ from controllers.inference_service.caches import BY_SERVICE, Caches, service_pla
 from controllers.inference_service.loads import LoadBoard
 from controllers.plans.children import deployment_name
 from controllers.plans.deletion import deletion_costs
+from controllers.plans.gateway_api import picker_name
 from controllers.plans.rollout import Move
 from controllers.plans.service import ServicePlan
 from controllers.plans.snapshot import Snapshot
@@ -82,7 +83,8 @@ class Writer:
     def forget(self, namespace: str, name: str) -> None:
         """The service is gone, and its children with it."""
         for kind in self._caches.surroundings:
-            self._applier.forget(kind, namespace, worker_account(name))
+            for child in (worker_account(name), picker_name(name)):
+                self._applier.forget(kind, namespace, child)
         for deployment in self._caches.deployments.by(BY_SERVICE, service_place(namespace, name)):
             self._applier.forget(DEPLOYMENTS.kind, namespace, deployment["metadata"]["name"])
         self._applier.forget(INFERENCE_SERVICES.kind, namespace, name)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from controllers.plans import gateway_api
+from controllers.plans.gateway_api import Routes
 from controllers.plans.snapshot import Snapshot
 from controllers.plans.worker_pod import LOADING_LIMIT_S, Manifest, WorkerTemplate, worker_account, worker_labels
 from crds import contract
@@ -19,6 +21,8 @@ class Surroundings:
 
     system_namespace: str
     monitoring_namespace: str | None = None
+    routes: Routes | None = None
+    """How the Gateway API leads to services; it does not when None."""
 
 
 def deployment_name(service: str, revision: str) -> str:
@@ -47,6 +51,21 @@ def surrounding_children(snapshot: Snapshot, around: Surroundings) -> list[Manif
         network_policy(snapshot, around),
         worker_service(snapshot),
         disruption_budget(snapshot),
+        *_routed(snapshot, around.routes),
+    ]
+
+
+def _routed(snapshot: Snapshot, routes: Routes | None) -> list[Manifest]:
+    """Where an administrator wants it and the cluster knows the kinds."""
+    if routes is None or not snapshot.optional_kinds >= gateway_api.KINDS:
+        return []
+    picker = _child(snapshot, "v1", "Service", gateway_api.picker_name(snapshot.name))
+    pool = _child(snapshot, "inference.networking.k8s.io/v1", gateway_api.POOL, worker_account(snapshot.name))
+    route = _child(snapshot, "gateway.networking.k8s.io/v1", gateway_api.ROUTE, worker_account(snapshot.name))
+    return [
+        gateway_api.picker_service(picker, routes),
+        gateway_api.inference_pool(pool, snapshot, _workers(snapshot)),
+        gateway_api.http_route(route, snapshot, routes),
     ]
 
 
@@ -88,6 +107,10 @@ def disruption_budget(snapshot: Snapshot) -> Manifest:
 
 def network_policy(snapshot: Snapshot, around: Surroundings) -> Manifest:
     """Requests come from gateways, health and metrics are read by the operator and Prometheus; nothing goes out."""
+    callers = [_pods_of(around.system_namespace, "foretide-gateway")]
+    if around.routes:
+        # The proxies of these Gateways send to workers themselves, where our endpoint picker has told them to.
+        callers += [_namespace(one) for one in sorted({parent.namespace for parent in around.routes.parents})]
     admin = [_pods_of(around.system_namespace, "foretide-operator")]
     if around.monitoring_namespace:
         admin.append(_namespace(around.monitoring_namespace))
@@ -96,10 +119,7 @@ def network_policy(snapshot: Snapshot, around: Surroundings) -> Manifest:
         "podSelector": {"matchLabels": _workers(snapshot)},
         "policyTypes": ["Ingress", "Egress"],
         "ingress": [
-            {
-                "from": [_pods_of(around.system_namespace, "foretide-gateway")],
-                "ports": [_port(contract.WORKER_HTTP_PORT)],
-            },
+            {"from": callers, "ports": [_port(contract.WORKER_HTTP_PORT)]},
             {"from": admin, "ports": [_port(contract.WORKER_ADMIN_PORT)]},
         ],
         "egress": [],

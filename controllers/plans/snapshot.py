@@ -177,6 +177,8 @@ class Snapshot:
     """What was measured of the two revisions that are compared."""
     budget_spent: str | None = None
     """Said when nothing of the error budget is left."""
+    optional_kinds: frozenset[str] = frozenset()
+    """Kinds of others that the cluster need not know and does."""
     refused: str | None = None
     """What the API server answered to the last child it would not take; None when it took all."""
 

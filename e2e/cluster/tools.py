@@ -49,7 +49,7 @@ def pause(progress: Progress | None = None) -> Path:
     """What holds a pod's namespaces open."""
     source = paths.SOURCES / "pause"
     build = Build("pause", ("build", "-ldflags", "-s -w", "-o", "{out}/pause", "."), source)
-    return _built(build, progress) / "pause"
+    return built(build, progress) / "pause"
 
 
 def kubernetes(progress: Progress | None = None) -> Path:
@@ -59,7 +59,7 @@ def kubernetes(progress: Progress | None = None) -> Path:
     stamps = {"gitVersion": f"v{KUBERNETES_VERSION}", "gitMajor": major, "gitMinor": minor}
     flags = " ".join(["-s -w", *(f"-X {version}.{name}={value}" for name, value in stamps.items())])
     source = paths.SOURCES / "kubernetes"
-    return _built(Build("kubernetes", ("build", "-ldflags", flags, "-o", "{out}/kubernetes", "."), source), progress)
+    return built(Build("kubernetes", ("build", "-ldflags", flags, "-o", "{out}/kubernetes", "."), source), progress)
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,10 @@ def _installed(name: str) -> Path:
 
 
 def _go_install(name: str, package: str, linker_flags: str, progress: Progress | None) -> Path:
-    return _built(Build(name, ("install", "-ldflags", linker_flags, package)), progress) / name
+    return built(Build(name, ("install", "-ldflags", linker_flags, package)), progress) / name
 
 
-def _built(build: Build, progress: Progress | None) -> Path:
+def built(build: Build, progress: Progress | None) -> Path:
     folder = paths.cache_dir() / "tools"
     folder.mkdir(parents=True, exist_ok=True)
     wanted = folder / f"{build.name}-{build.key()}"

@@ -33,13 +33,15 @@ class Journal:
     """Of one stream on its way through its workers."""
 
     __slots__ = ("_bytes", "_counted_bytes", "_dropped_tokens", "_limits", "_memory", "_tail",
-                 "complete", "fingerprint", "left", "lost", "parting")  # fmt: skip
+                 "complete", "fingerprint", "left", "lost", "parting", "timing")  # fmt: skip
 
     def __init__(self, fingerprint: bytes, limits: StreamLimits, memory: ByteBudget) -> None:
         self.fingerprint = fingerprint
         """Of the worker that began; any other that takes over has the same."""
         self.complete = False
         """The worker has said that nothing follows."""
+        self.timing = b""
+        """Where the time of the last worker went, if it was asked."""
         self.left: bytes | None = None
         """Why the present worker cannot go on, in its own word."""
         self.parting = b""
@@ -88,8 +90,9 @@ class Journal:
         if comment.startswith(JOURNAL_LEFT):
             self.left = comment[1:-1]
             return False
-        if comment[:-1] == JOURNAL_COMPLETE:
+        if comment.startswith(JOURNAL_COMPLETE):
             self.complete = True
+            self.timing = comment[1:-1]
         elif self.lost:
             self._dropped_tokens += tokens_in(comment)
         else:

@@ -140,6 +140,37 @@ def test_every_process_accepts_the_arguments_that_the_chart_gives_it() -> None:
     assert agent.cache_bytes == 200 * 2**30
 
 
+def test_the_gateway_api_is_led_to_the_picker_and_the_operator_may_write_its_kinds(tmp_path: Path) -> None:
+    flags = ["--set", "gatewayAPI.parentRefs[0].name=edge", "--set", "gatewayAPI.parentRefs[0].namespace=ingress"]
+    flags += ["--set", "gateway.endpointPicker.enabled=true", "--set", "gateway.endpointPicker.tlsSecret=picker"]
+    found = objects(*flags)
+    file = tmp_path / "operator.yaml"
+    config = next(obj for obj in found if obj["kind"] == "ConfigMap" and "operator.yaml" in obj["data"])
+    file.write_text(config["data"]["operator.yaml"])
+    chosen = load_settings(file).gateway_api
+    assert [(one.name, one.namespace) for one in chosen.parents] == [("edge", "ingress")]
+    service = next(obj for obj in found if obj["metadata"]["name"] == chosen.picker_service)
+    pod = dict(pods(found))["foretide-gateway"]["containers"][0]
+    gateway = gateway_settings.parse(pod["args"])
+    assert gateway.picker is not None
+    assert gateway.picker.port == service["spec"]["ports"][0]["port"]
+    assert gateway.picker.certificate is not None
+    granted = {
+        name for obj in found if obj["kind"] == "ClusterRole" for rule in obj["rules"] for name in rule["resources"]
+    }
+    assert {"inferencepools", "httproutes"} <= granted
+    usual = {
+        name for obj in objects() if obj["kind"] == "ClusterRole" for rule in obj["rules"] for name in rule["resources"]
+    }
+    assert usual.isdisjoint({"inferencepools", "httproutes"})
+
+
+def test_a_collector_is_named_to_the_gateway_with_the_share_of_requests() -> None:
+    flags = ["--set", "gateway.tracing.endpoint=http://collector:4318", "--set-json", "gateway.tracing.sampleRatio=0.5"]
+    gateway = gateway_settings.parse(dict(pods(objects(*flags)))["foretide-gateway"]["containers"][0]["args"])
+    assert gateway.tracing == gateway_settings.TracingSettings("http://collector:4318", 0.5)
+
+
 def test_a_stopping_gateway_gets_the_time_that_its_drain_may_take() -> None:
     pod = dict(pods(objects()))["foretide-gateway"]
     gateway = gateway_settings.parse(pod["containers"][0]["args"])

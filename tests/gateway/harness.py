@@ -202,14 +202,14 @@ class _Line(asyncio.Protocol):
             return
         line, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (one.partition(":") for one in lines)}
-        size = int(headers.get("content-length", "0"))
-        if len(rest) < size:
+        found = _chunked_body(rest) if headers.get("transfer-encoding") == "chunked" else _sized_body(rest, headers)
+        if found is None:
             return
-        self._buffer = rest[size:]
+        body, self._buffer = found
         if line.startswith("GET /load "):
             self._tell_load()
             return
-        asked = Asked(line, headers, rest[:size])
+        asked = Asked(line, headers, body)
         worker = self._worker
         worker.asked.append(asked)
         behaviour = worker.behaviours.pop(0) if len(worker.behaviours) > 1 else worker.behaviours[0]
@@ -239,6 +239,25 @@ def load(**changes: Any) -> dict[str, Any]:
         "model": "chat", "ready": True, "message": None, "draining": False, "running": 0, "waiting": 0,
         "max_num_seqs": 8, "kv_usage": 0.0, "utilisation": 0.0, "steps": 1, "stalled_s": 0.0, "step": None,
     } | changes  # fmt: skip
+
+
+def _sized_body(data: bytes, headers: Mapping[str, str]) -> tuple[bytes, bytes] | None:
+    """The body, and what follows it; None while it is not whole."""
+    size = int(headers.get("content-length", "0"))
+    return (data[:size], data[size:]) if len(data) >= size else None
+
+
+def _chunked_body(data: bytes) -> tuple[bytes, bytes] | None:
+    body = b""
+    while b"\r\n" in data:
+        line, _, data = data.partition(b"\r\n")
+        size = int(line, 16)
+        if len(data) < size + 2:
+            return None
+        body, data = body + data[:size], data[size + 2 :]
+        if size == 0:
+            return body, data
+    return None
 
 
 def delta(text: str) -> dict[str, Any]:

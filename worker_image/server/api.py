@@ -28,6 +28,7 @@ from worker_image.server.standing import standing_of
 from worker_image.server.state import Served, ServerState
 from worker_image.server.streaming import Answering, EventStream, answer_whole, open_stream
 from worker_image.server.ticket import Ticket, continued_in, ticket_in
+from worker_image.server.timing import is_traced
 from worker_image.server.tokenization import detokenize, tokenize
 from worker_image.server.validation import parse_request
 
@@ -123,6 +124,7 @@ class Api:
                 await served.grammars.check(job.sampling.grammar, job.grammar_from)
             job = replace(job, standing=standing)
             answer = self._prepare(asked, job, served, ticket, _pasts(journal, asked, job, served))
+            answer = replace(answer, traced=is_traced(request.headers))
             if not asked.stream:
                 return await answer_whole(answer)
             return await self._stream(request, answer, served, journalled=ticket is not None)

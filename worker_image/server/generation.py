@@ -12,9 +12,10 @@ from worker_image.errors import EngineError, LeavingError, RequestError
 from worker_image.server.answers import Usage
 from worker_image.server.choice import Choice, Piece
 from worker_image.server.journal import Past
-from worker_image.server.metrics import Metrics
+from worker_image.server.metrics import Ended, Metrics
 from worker_image.server.plans import Job
 from worker_image.server.state import Served
+from worker_image.server.timing import server_timing
 
 
 class Generation:
@@ -27,6 +28,8 @@ class Generation:
         self._job = job
         self._stream: TokenStream | None = None
         self._leaving = False
+        self._ended: list[Ended] = []
+        self._first_step: int | None = None
         self._engine = engine
         self._metrics = metrics
         n_choices = len(job.prompts) * job.sampling.n
@@ -66,6 +69,12 @@ class Generation:
             cached_tokens=sum(choice.n_cached for choice in self.choices[:: self._job.sampling.n]),
         )
 
+    @property
+    def timing(self) -> str:
+        """Where the time went, as a `Server-Timing` value, once `pieces` has ended."""
+        steps = 0 if self._first_step is None else self._engine.load.steps - self._first_step
+        return server_timing(self._ended, steps)
+
     async def pieces(self) -> AsyncGenerator[list[Piece], None]:
         """What the newest tokens of each choice came to; ends when all have finished. Raises EngineError."""
         job, reason = self._job, "abort"
@@ -84,11 +93,14 @@ class Generation:
             raise
         finally:
             now = time.monotonic()
-            for choice in self._going:
-                self._metrics.ended(choice.ended(reason, now))
+            self._ended = [choice.ended(reason, now) for choice in self._going]
+            for ended in self._ended:
+                self._metrics.ended(ended)
 
     def _take(self, tokens: list[TokenOut], by_id: dict[int, Choice], stream: TokenStream) -> list[Piece]:
         now = time.monotonic()
+        if self._first_step is None:
+            self._first_step = self._engine.load.steps
         if len(by_id) == 1:
             return [_piece(self._going[0], tokens, now, stream)]
         of_choice: defaultdict[int, list[TokenOut]] = defaultdict(list)

@@ -55,7 +55,11 @@ class JournalWriter:
 
 
 OPENED: Final = b":\n\n"
-COMPLETE: Final = b":" + JOURNAL_COMPLETE + b"\n\n"
+
+
+def complete(timing: str) -> bytes:
+    """The last comment of a whole answer; `timing` is empty where nobody traces it."""
+    return b":" + JOURNAL_COMPLETE + timing.encode() + b"\n\n"
 
 
 def left(reason: bytes) -> bytes:

@@ -8,14 +8,14 @@ from typing import TypeAlias
 
 from aiohttp import web
 
-from crds.contract import HEADER_PROMPT_TOKENS, HEADER_STREAM, LEFT_DRAINING, LEFT_ENGINE
+from crds.contract import HEADER_PROMPT_TOKENS, HEADER_STREAM, HEADER_TIMING, LEFT_DRAINING, LEFT_ENGINE
 from worker_image.errors import EngineError, LeavingError
 from worker_image.server.answers import DONE, Envelope, Part, WholeChoice
 from worker_image.server.api_types import StreamOptions
 from worker_image.server.choice import Piece
 from worker_image.server.errors import error_body
 from worker_image.server.generation import Generation
-from worker_image.server.journal import COMPLETE, OPENED, JournalWriter, Past, left
+from worker_image.server.journal import OPENED, JournalWriter, Past, complete, left
 from worker_image.server.logprobs import LogprobsWriter
 from worker_image.text.tool_calls import Call
 
@@ -35,6 +35,8 @@ class Answering:
     """What each choice's text begins with."""
     pasts: list[Past] | None = None
     """What each choice has said on another worker; None for one that begins here."""
+    traced: bool = False
+    """The gateway is told where the time went."""
 
 
 async def answer_whole(answer: Answering) -> web.Response:
@@ -55,7 +57,9 @@ async def answer_whole(answer: Answering) -> web.Response:
         finish = pieces[-1].finish
         assert finish is not None, "pieces end with a finish"
         choices.append(WholeChoice(index, text, calls[index], logprobs, finish))
-    return web.Response(body=envelope.whole(choices, generation.usage), content_type="application/json")
+    headers = {HEADER_TIMING: generation.timing} if answer.traced else None
+    body = envelope.whole(choices, generation.usage)
+    return web.Response(body=body, content_type="application/json", headers=headers)
 
 
 class EventStream:
@@ -67,6 +71,7 @@ class EventStream:
         self._generation, self._envelope, self._writers = answer.generation, answer.envelope, answer.writers
         self._options, self._echo = answer.options, answer.echo
         self._begun = answer.pasts is not None
+        self._traced = answer.traced
         self._journal = journal
 
     async def run(self) -> web.StreamResponse:
@@ -91,7 +96,8 @@ class EventStream:
             await self._response.write_eof()
             return self._response
         last = envelope.usage(self._generation.usage) if self._options.include_usage else b""
-        await write(last + DONE + (b"" if journal is None else COMPLETE))
+        timing = self._generation.timing if self._traced else ""
+        await write(last + DONE + (b"" if journal is None else complete(timing)))
         await self._response.write_eof()
         return self._response
 

@@ -129,6 +129,7 @@ class Operator:
             models=Informer(client, MODELS, keep=lean),
             slas=Informer(client, SLAS, keep=lean),
             tenants=Informer(client, TENANTS, keep=lean, index=TENANT_INDEX),
+            with_routes=bool(self.settings.gateway_api.parents),
         )
         self.wired: Wired = wire_inference_service(
             client,

@@ -15,13 +15,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
+from controllers.settings import Settings as OperatorSettings
 from e2e.cluster import tools
 from e2e.cluster.controlplane import ControlPlane, Settings
+from e2e.gateway_api import http_route_crd, inference_pool_crd
+from kube.backoff import Backoff
 from kube.client import Client
 from kube.connection import Connection
 from kube.errors import AlreadyExists
-from kube.resources import DEPLOYMENTS, INFERENCE_SERVICES, NAMESPACES, PODS, Object, Resource
+from kube.resources import (
+    DEPLOYMENTS,
+    HTTP_ROUTES,
+    INFERENCE_POOLS,
+    INFERENCE_SERVICES,
+    NAMESPACES,
+    PODS,
+    Object,
+    Resource,
+)
 from tests.controllers.inference_service.harness import (
     CHILDREN,
     Kubelet,
@@ -86,7 +99,9 @@ async def connections_end() -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def running(server: ControlPlane, namespace: str) -> AsyncIterator[World]:
+async def running(
+    server: ControlPlane, namespace: str, settings: OperatorSettings | None = None
+) -> AsyncIterator[World]:
     async with connections_end(), Client(Connection.from_environment(server.kubeconfig)) as client:
         for name in (namespace, "foretide-system"):
             labels = {"pod-security.kubernetes.io/enforce": "restricted"}
@@ -94,7 +109,7 @@ async def running(server: ControlPlane, namespace: str) -> AsyncIterator[World]:
                 await client.create(NAMESPACES, {"metadata": {"name": name, "labels": labels}})
         await ground(client, namespace)
         writes = client.writes
-        async with Operator(client).running() as operator:
+        async with Operator(client, settings=settings).running() as operator:
             yield World(client, operator, Kubelet(client, namespace), namespace, writes)
 
 
@@ -167,3 +182,31 @@ async def test_the_scale_subresource_moves_the_workers(server: ControlPlane) -> 
         )
         (deployment,) = await world.client.list(DEPLOYMENTS, world.namespace)
         assert deployment["spec"]["replicas"] == 3
+
+
+async def test_pool_and_route_come_with_their_kinds_stand_still_and_go_with_the_service(
+    server: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kube.informer.ABSENT", Backoff(first_s=0.1, factor=1.0, most_s=0.1))
+    settings = OperatorSettings.model_validate({"gateway_api": {"parents": [{"name": "edge", "namespace": "ingress"}]}})
+    async with running(server, "isvc-routes", settings) as world:
+        await put(world.client, INFERENCE_SERVICES, inference_service(world.namespace))
+        await world.condition("Ready", "True", "WorkersReady")
+        for number, crd in enumerate((http_route_crd(), inference_pool_crd())):
+            file = tmp_path / f"{number}.yaml"
+            file.write_text(yaml.safe_dump(crd))
+            kubectl(server, "apply", "--server-side", "-f", str(file))
+        surroundings = world.operator.caches.surroundings
+        await world.until(lambda: len(surroundings["HTTPRoute"]) == 1, "a route")
+        await world.until(lambda: len(surroundings["InferencePool"]) == 1, "a pool")
+        await world.until(world.operator.is_idle, "the operator has nothing to do")
+    async with running(server, "isvc-routes", settings) as world:
+        await world.until(lambda: world.operator.ports.probes, "the first probe after the restart")
+        await world.until(world.operator.is_idle, "the operator has nothing to do")
+        assert world.client.writes == world.writes_before
+        await world.client.delete(INFERENCE_SERVICES, world.namespace, "chat")
+        async with asyncio.timeout(60):
+            while await world.left() or await world.client.list(HTTP_ROUTES, world.namespace):
+                await world.kubelet.act()
+                await asyncio.sleep(0.05)
+        assert await world.client.list(INFERENCE_POOLS, world.namespace) == []

@@ -1,0 +1,1 @@
+"""The gateway's choices for another proxy: Envoy asks by its external processing protocol where a request goes."""

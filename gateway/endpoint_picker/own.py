@@ -1,0 +1,175 @@
+"""The choices of our own gateway for requests that another proxy carries: the same keys, limits, queue and routing.
+
+What only a proxy can do is left out: nothing is retried here, no stream is moved and no fallback taken. A request
+counts as load on its worker until the proxy says that the answer has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+
+from crds.contract import HEADER_DRAINING, HEADER_PROMPT_TOKENS, HEADER_TIMING
+from gateway.admission.door import Grant
+from gateway.backend import Backend
+from gateway.catalog import Tenant
+from gateway.degradation import Road
+from gateway.endpoint_picker.choices import Course, Destination
+from gateway.errors import GatewayError, UnknownModel, answer_for
+from gateway.fleet import ServiceState
+from gateway.frontend import CLIENT_LEFT, Asked, Frontend
+from gateway.http1.messages import Answer, Request
+from gateway.proxy import WORKER_FAULTS
+from gateway.relay import Flight
+from gateway.requests import Route, route_of
+from gateway.usage import estimated, events_in, usage_in
+
+_DRAINING = HEADER_DRAINING.encode()
+_PROMPT_TOKENS = HEADER_PROMPT_TOKENS.encode()
+_TIMING = HEADER_TIMING.encode()
+_TAIL_BYTES = 4096
+"""`usage` stands at the end of an answer."""
+
+
+class OwnChoices:
+    def __init__(self, frontend: Frontend) -> None:
+        self._frontend = frontend
+        self._loop = asyncio.get_running_loop()
+
+    def admit(self, request: Request) -> Tenant | Answer:
+        started_s = time.perf_counter()
+        tenant_name = ""
+        try:
+            route, _ = route_of(request)
+            tenant = self._frontend.tenant_of(request)
+            tenant_name = tenant.name
+            if route is Route.GENERATE:
+                return tenant
+            return self._frontend.models(request, tenant, started_s)
+        except GatewayError as error:
+            return self._frontend.refusal(error, request, tenant_name, started_s)
+
+    async def choose(self, request: Request, tenant: Tenant) -> Course | Answer:
+        started_s = time.perf_counter()
+        try:
+            asked = self._frontend.asked(request, route_of(request)[1], tenant, started_s)
+            state = self._frontend.service_of(asked)
+        except GatewayError as error:
+            return self._frontend.refusal(error, request, tenant.name, started_s)
+        return await self._set_out(self._frontend.traced(asked), state)
+
+    async def _set_out(self, asked: Asked, state: ServiceState) -> Course | Answer:
+        road = Road(state.service, lambda key: False)
+        flight = self._frontend.open(asked, road, state)
+        grant: Grant | None = None
+        try:
+            grant = self._frontend.enter(asked, road, state)
+            if grant.pending:
+                await self._frontend.wait_for_turn(flight, grant)
+            self._frontend.stand(flight, grant)
+            backend = await self._pick(flight)
+        except GatewayError as error:
+            answer = answer_for(error, flight.request_id)
+            flight.status, flight.bytes_out = answer.status, len(answer.body)
+            self._frontend.close_flight(flight, grant)
+            return answer
+        except asyncio.CancelledError:
+            flight.status = CLIENT_LEFT
+            self._frontend.close_flight(flight, grant)
+            raise
+        return OwnCourse(self._frontend, flight, grant, backend, self._loop)
+
+    async def _pick(self, flight: Flight) -> Backend:
+        state = flight.state
+        while True:
+            backend = state.pick((), self._loop.time(), flight.keys, flight.revision)
+            if backend is not None:
+                return backend
+            started_s = self._loop.time()
+            await state.wait(min(flight.wait_s, flight.deadline_s - started_s))
+            flight.wait_s -= self._loop.time() - started_s
+            if state.gone:
+                raise UnknownModel(
+                    f"The model '{state.service.key}' was deleted while the request waited.", param="model"
+                )
+
+
+class OwnCourse:
+    """Follows one answer that passes by, and settles at its end."""
+
+    def __init__(
+        self, frontend: Frontend, flight: Flight, grant: Grant, backend: Backend, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self._frontend = frontend
+        self._flight = flight
+        self._grant = grant
+        self._backend = backend
+        self._loop = loop
+        self._sent_s = time.perf_counter()
+        self._prompt_tokens: int | None = None
+        self._timing = ""
+        trace = flight.trace
+        self._span = trace.attempt({"server.address": backend.endpoint.address}) if trace is not None else None
+        self._tail = b""
+        flight.backend = backend
+        backend.begin()
+        flight.state.in_flight += 1
+
+    @property
+    def destination(self) -> Destination:
+        traced = self._span.headers if self._span is not None else b""
+        lines = (self._flight.extra + traced + b"x-request-id: %b\r\n" % self._flight.request_id).split(b"\r\n")
+        headers = [(name, value) for name, _, value in (line.partition(b": ") for line in lines if line)]
+        endpoint = self._backend.endpoint
+        return Destination(endpoint.where, endpoint.revision, headers)
+
+    def answered(self, status: int, headers: Mapping[bytes, bytes]) -> None:
+        flight, backend, now_s = self._flight, self._backend, self._loop.time()
+        flight.status, flight.begun = status, True
+        told = headers.get(_PROMPT_TOKENS, b"")
+        self._timing = headers.get(_TIMING, b"").decode("latin-1")
+        self._prompt_tokens = int(told) if told.isdigit() and len(told) < 10 else None
+        latency_s = time.perf_counter() - self._sent_s
+        if flight.stream and status == 200:
+            flight.ttft_s = time.perf_counter() - flight.started_s
+            flight.state.metrics.first_token(flight.ttft_s, flight.state.service.ttft_target_s)
+        if status == 503 and _DRAINING in headers:
+            flight.state.said_draining(backend, now_s)
+        elif status in WORKER_FAULTS:
+            backend.met(False, None, now_s)
+            flight.state.failed(backend, now_s)
+        else:
+            backend.met(True, latency_s if status == 200 else None, now_s)
+            flight.state.succeeded(backend, now_s)
+
+    def data(self, piece: bytes) -> None:
+        flight = self._flight
+        flight.bytes_out += len(piece)
+        flight.events += events_in(piece)
+        self._tail = (self._tail + piece)[-_TAIL_BYTES:]
+
+    def end(self, *, whole: bool) -> None:
+        flight = self._flight
+        self._backend.end()
+        flight.state.in_flight -= 1
+        if not flight.begun or not whole:
+            flight.status = CLIENT_LEFT
+        elif flight.status == 200:
+            flight.usage = usage_in(self._tail) or estimated(self._prompt_tokens, len(flight.body), flight.events)
+        if self._span is not None:
+            self._span.end("cancelled" if flight.status == CLIENT_LEFT else None, self._timing)
+        self._count()
+        self._frontend.close_flight(flight, self._grant)
+
+    def _count(self) -> None:
+        """What the answer says of its revision, while revisions are compared."""
+        flight = self._flight
+        if not flight.state.is_split or flight.status == CLIENT_LEFT:
+            return
+        revisions, revision = flight.state.revisions, self._backend.revision
+        revisions.ended(revision, good=flight.status < 500)
+        if flight.usage is not None:
+            ttft_s = flight.ttft_s if flight.stream else None
+            rest_s = None if ttft_s is None else time.perf_counter() - flight.started_s - ttft_s
+            revisions.completed(revision, flight.usage.completion, ttft_s, rest_s)
