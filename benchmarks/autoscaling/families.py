@@ -211,7 +211,7 @@ def ours(context: Context) -> list[Setting]:
         _foretide(OURS, context, forecasts, Policy.PREDICTIVE),
         quantile=(0.5, 0.8, 0.9, 0.95, 0.98),
         headroom=(1.0, 1.05, 1.1),
-        stabilisation_s=(600.0, 900.0),
+        stabilisation_s=(300.0, 600.0),
     )
 
 

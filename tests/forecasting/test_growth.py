@@ -24,7 +24,7 @@ def test_the_quantiles_cover_what_they_promise_on_later_days() -> None:
     growth = learn(peaks, 5760 * 2, 4)
     level = LEVELS.index(0.95)
     below = [
-        peaks.mean[at + 1 : at + 17].max() <= growth.quantiles(float(peaks.level[at]))[3, level]
+        peaks.mean[at + 1 : at + 17].max() <= growth.quantiles(float(peaks.behind[at]))[3, level]
         for at in range(5760 * 2, 5760 * 4 - 20, 7)
     ]
     assert np.mean(below) == pytest.approx(0.95, abs=0.03)
@@ -32,7 +32,7 @@ def test_the_quantiles_cover_what_they_promise_on_later_days() -> None:
 
 def test_quantiles_rise_with_the_level_and_with_the_time_ahead() -> None:
     peaks = peaks_of(load(5760), 15.0)
-    quantiles = learn(peaks, 5760, 8).quantiles(float(peaks.level[-1]))
+    quantiles = learn(peaks, 5760, 8).quantiles(float(peaks.behind[-1]))
     assert (np.diff(quantiles, axis=0) >= 0).all()
     assert (np.diff(quantiles, axis=1) >= 0).all()
 
@@ -44,7 +44,7 @@ def test_nothing_after_the_present_is_read() -> None:
     one, two = (learn(peaks_of(each, 15.0, unit=1.0), 3000, 4) for each in (values, changed))
     assert np.array_equal(one.ratios, two.ratios)
     before, after = peaks_of(values, 15.0, unit=1.0), peaks_of(changed, 15.0, unit=1.0)
-    assert np.array_equal(before.level[:3000], after.level[:3000])
+    assert np.array_equal(before.behind[:3000], after.behind[:3000])
 
 
 def test_gaps_are_left_out_and_a_gap_at_the_end_has_no_forecast() -> None:
@@ -54,7 +54,7 @@ def test_gaps_are_left_out_and_a_gap_at_the_end_has_no_forecast() -> None:
     assert np.isfinite(growth.ratios).all()
     values[-60:] = np.nan
     with pytest.raises(BadSetting, match="gaps"):
-        growth.quantiles(float(peaks_of(values, 15.0).level[-1]))
+        growth.quantiles(float(peaks_of(values, 15.0).behind[-1]))
 
 
 def test_too_short_a_history_and_too_coarse_steps_are_refused() -> None:

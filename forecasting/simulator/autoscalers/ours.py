@@ -63,7 +63,7 @@ class GrowthForecasts:
         if self._growth is None or now_s - self._growth[0] >= LEARN_EVERY_S:
             delay_s = self._record.lag_s
             self._growth = now_s, learn(self._peaks, known, self._minutes, delay_s, self._window_s)
-        rows = self._growth[1].quantiles(float(self._peaks.level[known - 1])).tolist()
+        rows = self._growth[1].quantiles(float(self._peaks.behind[known - 1])).tolist()
         return LoadForecast(now_s, MINUTE_S, LEVELS, tuple(map(tuple, rows)))
 
 
