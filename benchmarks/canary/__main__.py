@@ -122,7 +122,8 @@ WORDS = Words(
         " held.",
     ),
     notes=(
-        "z-tests: two-sided, 5 % for each of the four metrics; they promote what they have not rejected at the end.",
+        "z-tests: two-sided, 5 % for each of four metrics, uncorrected; they promote what they have not rejected at the"
+        " end.",
         "Threshold checks are written as examples of Argo Rollouts and Flagger are: more than 2 % of errors, or a"
         " mean TTFT or TPOT a tenth above the old one's in an interval, is a failed check; three in a row roll back."
         " They are a model of those tools, not the tools themselves, and they do not look at the length of answers.",

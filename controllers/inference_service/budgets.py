@@ -58,9 +58,13 @@ class BudgetBoard:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            for key, sla in list(self._followed.items()):
-                await self._read(key, sla)
+            await self.round()
             await asyncio.sleep(PERIOD_S if self._followed else 1.0)
+
+    async def round(self) -> None:
+        """All that are followed, one after the other: nobody waits for them."""
+        for key, sla in list(self._followed.items()):
+            await self._read(key, sla)
 
     async def _read(self, key: Key, name: str) -> None:
         sla = self._slas.get(key.namespace, name)

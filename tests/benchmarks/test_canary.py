@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from benchmarks.canary.__main__ import KINDS, OLD, Tally, rows, simulate
 from benchmarks.canary.judges import Ours, Thresholds, ZTest
 from benchmarks.canary.traffic import LOOKS, Look, Revision, look
-from crds.rollout import Analysis
+from controllers.plans.canary.evidence import Evidence, learned
+from controllers.plans.canary.samples import Sample
+from crds.rollout import Analysis, RolloutMetric
+from forecasting.comparison.evidence import mixture, weaker_half
 
 
 def told(errors: tuple[float, float], mean_s: float) -> Look:
@@ -51,3 +55,23 @@ def test_rows_name_a_false_rollback_of_equal_revisions_and_a_false_promote_of_al
     first = {row.metric: row.ours for row in made[: len(KINDS)]}
     assert first["equal revisions: false rollback"] == 1.0
     assert first["TTFT +20%: false promote"] == 75.0
+
+
+def test_many_runs_at_once_are_judged_as_the_operator_judges_one() -> None:
+    rng, analysis, evidence = np.random.default_rng(3), Analysis(), Evidence()
+    judge_many = Ours(1, analysis)
+    for _ in range(3):
+        stable, candidate = look(rng, OLD, 1, 900), look(rng, Revision(ttft=1.1), 1, 100)
+        worse, fine = judge_many._evidence(stable, candidate, np.ones(1, dtype=bool))
+        evidence = learned(evidence, sample(stable), sample(candidate), analysis)
+        for at, metric in enumerate(RolloutMetric):
+            found = evidence.metrics[metric]
+            combine = weaker_half if metric is RolloutMetric.LENGTH else mixture
+            assert mixture(np.array(found.worse)) == pytest.approx(worse[at, 0])
+            assert combine(np.array(found.no_worse)) == pytest.approx(fine[at, 0])
+
+
+def sample(one: Look) -> Sample:
+    """The only run of a look, as the operator has it."""
+    histograms = [tuple(int(count) for count in counts[0]) for counts in (one.ttft, one.tpot, one.length)]
+    return Sample(int(one.errors.sum()), int(one.errors[0, 1]), *histograms)

@@ -432,3 +432,66 @@ def test_the_finalizer_goes_when_nothing_is_left_and_the_status_is_not_written_a
 def test_a_deployment_that_someone_deletes_is_not_deleted_twice() -> None:
     seen = with_workers(snapshot(deleting=True), Revision("x", 1, EARLY, leaving=True), workers=workers("x", 1))
     assert plan(seen).remove == ()
+
+
+# --- revisions that are compared ---------------------------------------------------------------------------------
+
+
+def compared(**rollout: Any) -> Snapshot:
+    """Two ready workers of revision `old`, which served, under a spec that is another revision's."""
+    spec = service_spec(replicas=2, rollout={"strategy": "canary"} | rollout)
+    status = {"rollout": {"phase": "Stable", "summary": "old serves", "stable": "old"}, "currentRevision": "old"}
+    return with_workers(snapshot(spec=spec, status=status), Revision("old", 2, EARLY), workers=workers("old", 2))
+
+
+def test_gateways_are_told_of_a_canary_before_its_first_worker_starts() -> None:
+    made = plan(compared())
+    wanted = deployment(made)
+    assert wanted
+    assert made.status
+    assert wanted["spec"]["replicas"] == 0
+    assert [one["weight"] for one in made.status["traffic"]] == [100, 0]
+
+
+def test_a_canary_gets_one_worker_beside_all_old_ones_and_no_session_before_it_is_ready() -> None:
+    seen = compared()
+    first = plan(seen).status
+    assert first
+    told = seen.status.model_validate(seen.status.dump() | {"traffic": first["traffic"]})
+    made = plan(dataclasses.replace(seen, status=told))
+    wanted, status = deployment(made), made.status
+    assert wanted
+    assert status
+    assert (wanted["spec"]["replicas"], made.moves) == (1, ())
+    assert status["traffic"] == [{"revision": "old", "weight": 100}, {"revision": target_of(seen), "weight": 0}]
+    assert status["rollout"]["phase"] == "Preparing"
+    assert made.pair
+    assert (made.pair.stable, made.pair.candidate) == ("old", target_of(seen))
+    assert condition(made, "Reconciling") == (
+        "True",
+        "RollingOut",
+        f"0 of 2 workers have revision {target_of(seen)}; {target_of(seen)} starts: 0 of 1 workers are ready.",
+    )
+
+
+def test_an_earlier_revision_that_a_person_names_serves_and_the_spec_gets_no_deployment() -> None:
+    made = plan(compared(rollbackTo="old"))
+    assert deployment(made) is None
+    assert made.status
+    assert made.status["currentRevision"] == "old"
+    assert condition(made, "Ready") == ("True", "WorkersReady", "2 of 2 workers of revision old are ready.")
+
+
+def test_a_revision_to_go_back_to_that_does_not_exist_is_named_with_those_that_do() -> None:
+    made = plan(compared(rollbackTo="older"))
+    assert condition(made, "Stalled") == (
+        "True",
+        "RevisionNotFound",
+        "spec.rollout.rollbackTo names revision 'older', which does not exist; kept are old. Name one, or remove it.",
+    )
+
+
+def test_a_service_that_rolls_as_before_says_nothing_of_traffic() -> None:
+    made = plan(running(2))
+    assert made.status
+    assert not {"traffic", "rollout"} & made.status.keys()

@@ -294,7 +294,7 @@ class _Trial:
         mirror: int | None = None,
         notes: tuple[Transition, ...] = (),
     ) -> CanaryPlan:
-        share = self.before if weight is None else weight
+        new, share = self.seen.state(self.target), self.before if weight is None else weight
         since = self._began() if phase is RolloutPhase.PREPARING else self.since
         step = f", step {self.at + 1} of {len(self.steps)}" if phase is RolloutPhase.ANALYSING else ""
         text = f"{self.target} at {share}%{step}" if step else f"{self.target} prepares"
@@ -306,7 +306,7 @@ class _Trial:
         traffic: tuple[TrafficShare, ...] = split(self.stable, self.target, share, mirror)
         return CanaryPlan(
             self.stable,
-            beside=Beside(self.target, beside),
+            beside=Beside(self.target, beside if self._is_split() else min(beside, new.replicas)),
             traffic=traffic,
             status=status,
             pair=self.pair,
@@ -314,6 +314,10 @@ class _Trial:
             look_again_s=self._due_s(phase),
             max_surge=self.surge,
         )
+
+    def _is_split(self) -> bool:
+        """Gateways know that it gets no more than its share. Before that no worker starts: it would be one like all."""
+        return any(one.revision == self.target for one in self.seen.traffic)
 
     def _began(self) -> str | None:
         """When its first worker was asked for; nobody waits for one that is not."""

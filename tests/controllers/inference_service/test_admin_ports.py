@@ -210,3 +210,24 @@ async def test_a_worker_is_asked_to_measure_itself_and_what_is_no_profile_is_non
     assert await ports.worker_profile("127.0.0.1") is None
     assert await ports.worker_profile("127.0.0.1") is None
     assert seen == [("POST", "/profile")] * 3
+
+
+async def test_a_question_to_a_revision_names_the_model_and_gives_the_completion(ask: Ask) -> None:
+    seen: list[tuple[str, dict[str, object]]] = []
+
+    async def gateway(request: web.Request) -> web.Response:
+        seen.append((request.path, await request.json()))
+        return web.json_response({"choices": []})
+
+    ports = await ask(gateway)
+    assert await ports.ask_revision("127.0.0.1", "demo", "chat", "abc", {"prompt": "x"}) == {"choices": []}
+    assert seen == [("/ask/demo/chat/abc", {"model": "demo/chat", "prompt": "x"})]
+
+
+@pytest.mark.parametrize(("status", "body"), [(503, b"{}"), (200, b"nonsense"), (200, b"[1]")])
+async def test_an_answer_that_is_no_completion_is_none(ask: Ask, status: int, body: bytes) -> None:
+    async def gateway(request: web.Request) -> web.Response:
+        return web.Response(status=status, body=body)
+
+    ports = await ask(gateway)
+    assert await ports.ask_revision("127.0.0.1", "demo", "chat", "abc", {}) is None

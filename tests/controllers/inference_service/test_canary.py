@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry, generate_latest
 
-from controllers.history.interface import ServiceId
+from controllers.history.interface import Counts, HistoryUnavailable, ServiceId, empty
+from controllers.inference_service.budgets import BudgetBoard
 from controllers.inference_service.canaries import increments
 from controllers.inference_service.prompts import answer_in
 from controllers.inference_service.revision_report import RevisionId, read_revisions
 from controllers.plans.canary.samples import Sample, median
+from controllers.runtime.interface import Key
+from controllers.runtime.queue import ReconcileQueue
 from crds import contract
-from kube.resources import INFERENCE_SERVICES, Object
+from gateway.catalog import ServiceKey
+from gateway.revision_metrics import RevisionFamilies, Revisions
+from kube.informer import Informer, lean
+from kube.resources import INFERENCE_SERVICES, SLAS, Object
 from tests.controllers.inference_service.harness import (
     FakePorts,
     Kubernetes,
@@ -61,6 +69,19 @@ def test_a_page_gives_counts_in_each_bucket() -> None:
     assert median(sample.ttft, contract.REVISION_TTFT_BOUNDS_S) == pytest.approx(0.021, rel=0.1)
 
 
+def test_what_the_gateway_writes_is_what_is_read() -> None:
+    registry = CollectorRegistry()
+    revisions = Revisions(RevisionFamilies(registry), ServiceKey(NS, "chat"))
+    revisions.ended(b"abc", good=True)
+    revisions.ended(b"abc", good=False)
+    revisions.completed(b"abc", output_tokens=11, ttft_s=0.2, rest_s=0.5)
+    sample = read_revisions(generate_latest(registry).decode())[RevisionId(ServiceId(NS, "chat"), "abc")]
+    assert (sample.requests, sample.errors) == (2, 1)
+    assert median(sample.ttft, contract.REVISION_TTFT_BOUNDS_S) == pytest.approx(0.2, rel=0.1)
+    assert median(sample.tpot, contract.REVISION_TPOT_BOUNDS_S) == pytest.approx(0.05, rel=0.1)
+    assert median(sample.length, contract.REVISION_OUTPUT_TOKENS_BOUNDS) == pytest.approx(11, rel=0.1)
+
+
 def test_buckets_of_another_release_are_not_read() -> None:
     text = f'{contract.METRIC_REVISION_TTFT}_bucket{{le="0.33",namespace="a",revision="b",service="c"}} 4.0\n'
     assert sum(read_revisions(text)[RevisionId(ServiceId("a", "c"), "b")].ttft) == 0
@@ -86,6 +107,56 @@ def test_a_counter_that_was_reset_counts_from_zero() -> None:
 @pytest.mark.parametrize("said", [{}, {"choices": []}, {"choices": [{"logprobs": None}]}, {"choices": "x"}])
 def test_an_answer_without_probabilities_is_none(said: dict[str, Any]) -> None:
     assert answer_in(said) is None
+
+
+class Past:
+    """A history in which `failed` of 1,000 requests were not answered."""
+
+    name = "Test"
+
+    def __init__(self, failed: float) -> None:
+        self.failed, self.away = failed, False
+
+    async def read(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Counts:
+        if self.away:
+            raise HistoryUnavailable("it is away")
+        counts = empty(start_s, end_s, step_s)
+        counts.arrivals[-1], counts.completed[-1] = 1000.0, 1000.0 - self.failed
+        return counts
+
+
+async def budget_of(past: Past, **sla: str) -> str | None:
+    """What a board knows of service `chat` with SLA `gold` after its first reading."""
+    client = FakeClient()
+    spec = {"priority": "P1", **sla}
+    await put(client, SLAS, {"kind": "SLA", "metadata": {"namespace": NS, "name": "gold"}, "spec": spec})
+    slas, key = Informer(client, SLAS, keep=lean), Key("InferenceService", NS, "chat")
+    board = BudgetBoard(past, slas, ReconcileQueue())
+    board.follow(key, "gold")
+    watch = asyncio.create_task(slas.run())
+    try:
+        await asyncio.wait_for(slas.synced.wait(), 10)
+        await board.round()
+        return board.spent(key)
+    finally:
+        watch.cancel()
+        await asyncio.gather(watch, return_exceptions=True)
+
+
+async def test_a_spent_error_budget_is_told_with_its_arithmetic() -> None:
+    said = await budget_of(Past(20), availability="99%", window="1h")
+    assert said == (
+        "the error budget of SLA 'gold' is spent: 20 of 1000 requests were not answered in full; "
+        "99% over 1h allows 10.0"
+    )
+
+
+async def test_what_is_left_or_unknown_holds_no_rollout() -> None:
+    assert await budget_of(Past(5), availability="99%", window="1h") is None
+    assert await budget_of(Past(500)) is None
+    away = Past(500)
+    away.away = True
+    assert await budget_of(away, availability="99%", window="1h") is None
 
 
 # --- running ---------------------------------------------------------------------------------------------------------
