@@ -121,8 +121,10 @@ class Scheduler:
         self.kv.begin_step()
         if self.waiting and self.waiting.reorders:
             self._make_way(now)
-        decodes, prefilling = self._plan_decodes(self._turns())
-        chunks = self._plan_prefills(deque(prefilling), self.limits.step_tokens - len(decodes), now)
+        turns = self._turns()
+        decodes, prefilling = self._plan_decodes(turns)
+        admits = not (turns and turns[0].alone)
+        chunks = self._plan_prefills(deque(prefilling), self.limits.step_tokens - len(decodes), now, admits=admits)
         if not decodes and not chunks:
             return None
         return self._batch(tuple(decodes), tuple(chunks))
@@ -211,9 +213,9 @@ class Scheduler:
         self.n_preemptions[sequence.standing.priority] += 1
         self._n_changes += 1
 
-    def _plan_prefills(self, prefilling: deque[Sequence], budget: int, now: float) -> list[Chunk]:
-        """Prompts that are under way and new ones, in the policy's order, while the budget lasts."""
-        waiting, chunks, admits = self.waiting, [], True
+    def _plan_prefills(self, prefilling: deque[Sequence], budget: int, now: float, *, admits: bool) -> list[Chunk]:
+        """Prompts that are under way and, if it `admits`, new ones, in the policy's order, while the budget lasts."""
+        waiting, chunks = self.waiting, list[Chunk]()
         if waiting.reorders and len(prefilling) > 1:
             prefilling = deque(sorted(prefilling, key=waiting.rank))
         if waiting and not self._door.always_open:
@@ -253,8 +255,6 @@ class Scheduler:
     def _admit(self, sequence: Sequence) -> bool:
         """A row and the blocks for all its tokens, and one more; False where they are not to be had now."""
         if not self._seats.n_free or sequence.leaving or self._awaits_parent(sequence):
-            return False
-        if self.running and self.running[-1].alone:
             return False
         # Without a block left for each running request, the newcomer would be preempted at once.
         grant = self.kv.admit(sequence, len(self.running))
