@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,8 +20,10 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
+from controllers.capacity_forecast.board import ForecastBoard, Schedule
 from controllers.history.interface import ServiceId
 from controllers.history.prometheus import PrometheusHistory
+from controllers.plans.snapshot import Forecasted
 from controllers.runtime.metrics import Metrics as OperatorMetrics
 from e2e.cluster import packages
 from e2e.cluster.errors import UnsuitableHost
@@ -29,6 +32,8 @@ from e2e.cluster.progress import Progress
 from e2e.cluster.shell import run
 from gateway.metrics import Metrics as GatewayMetrics
 from tests.charts.test_foretide import objects
+from tests.controllers.capacity_forecast.test_board import Inline
+from tests.controllers.running import Keys
 from tests.waiting import eventually_blocking
 
 MINUTES = 240
@@ -149,9 +154,21 @@ def page() -> Iterator[int]:
 
 @dataclass
 class Prometheus:
-    url: str
+    """A server that may be taken away and brought back."""
+
+    process: Process
+    command: Sequence[str | Path]
+    port: int
     end_s: int
     """Of its past."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self.process.start(self.command)
+        eventually_blocking(lambda: _answers(self.port) or self.process.check(), "Prometheus is ready", 60)
 
     def get(self, path: str, **asked: object) -> Any:
         query = urllib.parse.urlencode(asked)
@@ -181,14 +198,13 @@ def prometheus(
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
-    process = Process("prometheus", folder, leash=True)
     flags = (f"--config.file={config}", f"--storage.tsdb.path={data}", f"--web.listen-address=127.0.0.1:{port}")
-    process.start([programs / "prometheus", *flags])
+    server = Prometheus(Process("prometheus", folder, leash=True), [programs / "prometheus", *flags], port, end_s)
     try:
-        eventually_blocking(lambda: _answers(port) or process.check(), "Prometheus is ready", 60)
-        yield Prometheus(f"http://127.0.0.1:{port}", end_s)
+        server.start()
+        yield server
     finally:
-        process.stop()
+        server.process.stop()
 
 
 def _answers(port: int) -> bool:
@@ -252,6 +268,32 @@ async def test_the_operator_reads_its_history_of_it_with_the_gaps(prometheus: Pr
     np.testing.assert_array_equal(np.isnan(counts.arrivals), gap)
     np.testing.assert_allclose(counts.arrivals[~np.isnan(counts.arrivals)], 600, rtol=0.12)
     assert np.nansum(counts.output_tokens) == pytest.approx(50 * np.nansum(counts.completed), rel=1e-6)
+
+
+async def test_taken_away_it_leaves_the_last_forecast_and_is_read_again_when_it_is_back(prometheus: Prometheus) -> None:
+    now_s, chat = float(prometheus.end_s), ServiceId("demo", "chat")
+    schedule = Schedule(step_s=300.0, refresh_s=300.0, history_s=60.0 * MINUTES)
+    history = PrometheusHistory(prometheus.url)
+    board = ForecastBoard(history, Inline(), Keys(), schedule, clock=lambda: now_s)
+    board.follow(chat, lead_time_s=300.0)
+
+    async def said() -> Forecasted:
+        await board.look()
+        view = board.view(chat)
+        assert view is not None
+        return view
+
+    before = await said()
+    assert (before.reason, before.trusted) == ("Calibrated", True)
+    await asyncio.to_thread(prometheus.process.stop)
+    now_s += 300.0
+    without = await said()
+    assert (without.reason, without.trusted) == ("HistoryUnavailable", True)
+    assert without.forecast == before.forecast
+    await asyncio.to_thread(prometheus.start)
+    now_s += 300.0
+    assert (await said()).reason == "Calibrated"
+    history.close()
 
 
 # --- alerts -----------------------------------------------------------------------------------------------------------

@@ -139,7 +139,7 @@ async def test_a_predictive_service_grows_before_the_load_and_a_reactive_one_doe
     assert "p95 load 400 tok/s" in world.status()["scaling"]["lastDecision"]["message"]
 
 
-@pytest.mark.parametrize("work_per_s", [float("nan"), float("inf"), -1e9, 1e15])
+@pytest.mark.parametrize("work_per_s", [float("nan"), float("inf"), -1e9, 1e15, 1000 * 400.0])
 async def test_a_wild_forecast_moves_nothing(world: World, work_per_s: float) -> None:
     await put(world.client, INFERENCE_SERVICES, scaled(policy="predictive", tokensPerSecond=100))
     await world.workers(1)
