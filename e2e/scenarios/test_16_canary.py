@@ -25,7 +25,7 @@ ROLLOUT = {
     "strategy": "canary",
     "steps": [{"weight": 30, "duration": "2s"}, {"weight": 50, "duration": "2s"}],
     # Two workers share two cores with everything else here: only a revision that is much slower may count as slower.
-    "analysis": {"confidence": "95%", "tolerance": 40, "margin": 400, "errorMargin": "20%", "minRequests": 30},
+    "analysis": {"confidence": "95%", "tolerance": 40, "margin": 200, "errorMargin": "20%", "minRequests": 60},
     "guardrails": {"readyTimeout": "20s"},
     "outputs": {"prompts": ["The capital of France is", "One, two, three, four,"], "maxTokens": 8},
 }

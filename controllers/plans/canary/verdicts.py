@@ -39,11 +39,12 @@ def judge(evidence: Evidence, analysis: Analysis) -> Judgement:
     asked = analysis.metrics or list(RolloutMetric)
     known = {one: evidence.metrics[one] for one in asked if _is_measured(evidence.metrics.get(one))}
     alpha = 1 - share(analysis.confidence)
-    p_values = {metric: p_value(_log(mixture, one.worse)) for metric, one in known.items()}
+    # What is not measured yet counts as well: else the first metric to be known would have all the risk for itself.
+    p_values = dict.fromkeys(asked, 1.0) | {one: p_value(_log(mixture, it.worse)) for one, it in known.items()}
     worse = holm(p_values, alpha)
     return Judgement(
         tuple(
-            _verdict(metric, one, p_values[metric], alpha, len(known), metric in worse) for metric, one in known.items()
+            _verdict(metric, one, p_values[metric], alpha, len(asked), metric in worse) for metric, one in known.items()
         )
     )
 
