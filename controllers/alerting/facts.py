@@ -140,7 +140,8 @@ def gauges(service: Mapping[str, Any]) -> dict[Metric, float]:
         found[Metric.WORKERS_MISSING] = float(max(0, desired - (status.get("readyReplicas") or 0)))
     for one in status.get("conditions") or ():
         if one["type"] == "Servable":
-            found[Metric.UNSERVABLE] = 0.0 if one["status"] == "True" else 1.0
+            # One that sleeps, or is asked to have no worker, is in no trouble.
+            found[Metric.UNSERVABLE] = 0.0 if one["status"] == "True" or desired == 0 else 1.0
     return found
 
 

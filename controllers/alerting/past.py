@@ -43,11 +43,14 @@ class Past:
         self._held: dict[_Where, _Held] = {}
         self._surprise: dict[tuple[ServiceId, Metric], tuple[float, tuple[float, float] | None]] = {}
         self._wait_until_s = 0.0
+        self._pruned_s = clock()
         self.trouble: str | None = None
 
     async def counts(self, service: ServiceId, step_s: float) -> Counts | None:
         """Of the last six hours in minutes, or of two weeks in tens of minutes."""
         now_s, span_s = self._clock(), SPANS[step_s]
+        if now_s - self._pruned_s >= FORGET_S:
+            self._forget_old(now_s)
         end_s = math.floor((now_s - SETTLED_S) / step_s) * step_s
         held = self._held.get((service, step_s))
         if held is not None:
@@ -92,9 +95,9 @@ class Past:
         """The last of each, for the metrics page."""
         return {where: found for where, (_, found) in self._surprise.items() if found is not None}
 
-    def forget_old(self) -> None:
+    def _forget_old(self, now_s: float) -> None:
         """What no policy asks for any more."""
-        before_s = self._clock() - FORGET_S
+        before_s, self._pruned_s = now_s - FORGET_S, now_s
         self._held = {where: one for where, one in self._held.items() if one.asked_s >= before_s}
         services = {service for service, _ in self._held}
         self._surprise = {where: one for where, one in self._surprise.items() if where[0] in services}

@@ -108,6 +108,24 @@ async def test_two_policies_and_a_slow_receiver_do_not_wait_for_each_other(world
             assert not receiver.came
 
 
+async def test_pagerduty_and_slack_are_told_with_the_keys_of_their_secrets(world: World, receiver: Receiver) -> None:
+    world.secret("keys", routing="r0uting", slack=receiver.url)
+    pager = {"routingKeySecret": {"name": "keys", "key": "routing"}, "url": receiver.url}
+    slack = {"urlSecret": {"name": "keys", "key": "slack"}}
+    world.service(servable=False)
+    world.policy({"name": "pager", "pagerDuty": pager}, {"name": "team", "slack": slack, "sendResolved": False})
+    async with world.operator():
+        await eventually(lambda: len(receiver.came) == 2, "both are told")
+        world.service(servable=True)
+        await eventually(lambda: len(receiver.came) == 3, "PagerDuty hears that it is over")
+        await eventually(lambda: world.status().get("undelivered") == 0, "nobody else is owed a word")
+    events = [one for one in receiver.came if "routing_key" in one]
+    assert [one["event_action"] for one in events] == ["trigger", "resolve"]
+    assert {(one["routing_key"], one["dedup_key"]) for one in events} == {("r0uting", events[0]["dedup_key"])}
+    (message,) = (one for one in receiver.came if "attachments" in one)
+    assert message["text"] == "P0 service/demo/chat: 1 alert (down)"
+
+
 async def test_a_policy_that_cannot_be_looked_at_stops_no_other(
     world: World, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
