@@ -7,7 +7,7 @@ node that the service's own selector matches. So no slice and no worker is count
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from controllers.plans.mig.demand import Want
@@ -102,10 +102,12 @@ class Observer:
         pools = sorted(self._caches.pools.items(), key=lambda one: str(one["metadata"]["name"]))
         found: dict[str, list[NodeView]] = {one["metadata"]["name"]: [] for one in pools}
         for node in self._caches.nodes.items():
-            for pool in pools:
-                if matches(pool["spec"]["nodeSelector"], node.labels):
-                    found[pool["metadata"]["name"]].append(node)
-                    break
+            mine = next((one for one in pools if matches(one["spec"]["nodeSelector"], node.labels)), None)
+            if mine is not None:
+                found[mine["metadata"]["name"]].append(node)
+            elif pools and node.record is not None:
+                # Its labels changed on the way: any pool may bring it to its end, and none may count on it.
+                found[pools[0]["metadata"]["name"]].append(replace(node, problem=_left(node)))
         return found
 
     def _wants(self, pool: str, nodes: Mapping[str, list[NodeView]]) -> Iterable[Want]:
@@ -139,6 +141,10 @@ class Observer:
     def _priority(self, namespace: str, sla: str | None) -> int:
         found = self._caches.slas.get(namespace, sla) if sla else None
         return int(found["spec"]["priority"].removeprefix("P")) if found else 3
+
+
+def _left(node: NodeView) -> str:
+    return f"Node '{node.name}' left its pool while it was cut anew; this comes to its end first."
 
 
 def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:

@@ -205,7 +205,7 @@ def test_a_manager_that_fails_twice_leaves_the_node_as_it_was_and_in_use(
         manager.failures[idle] = 2
         world.kubectl.apply(world.service("many", accelerator=slice_of("2g.20gb"), replicas=3))
         try:
-            until(lambda: state_of(world, idle) == "Held", "the node is held", 120)
+            until(lambda: state_of(world, idle) == "Held", "the node is held", 240)
             assert not world.kubectl.get("node", idle)["spec"].get("unschedulable")
             assert gpus_of(world, idle) == before
             message = next(one["message"] for one in status(world)["nodes"] if one["name"] == idle)

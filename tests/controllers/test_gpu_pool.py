@@ -134,3 +134,15 @@ async def test_two_pools_never_share_a_node_and_a_service_counts_once(world: Wor
     await eventually(lambda: world.conditions().get("DemandMet") == "TooFewSlices", "the first pool counts it")
     await eventually(lambda: world.status("later").get("gpus") == 0, "the second has a status")
     assert world.status("later")["served"] == "0/0"
+
+
+async def test_a_node_whose_labels_change_on_the_way_is_brought_to_its_end(world: World) -> None:
+    world.node("n0")
+    world.service("chat", "1g.10gb", 5)
+    world.pool()
+    await eventually(lambda: world.asked("n0") != "", "the manager is asked")
+    one = world.now("n0")
+    del one["metadata"]["labels"]["pool"]
+    world.api.put(NODES, one)
+    world.manager_cuts("n0")
+    await eventually(lambda: not world.now("n0")["spec"].get("unschedulable"), "the node is used again")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from controllers.plans.mig.layouts import WHOLE, Layout, layout_text
-from controllers.plans.mig.records import LABEL_CONFIG, GpuPod, NodeView, Record, Step, dump_gpus, total
+from controllers.plans.mig.records import LABEL_CONFIG, LABEL_STATE, GpuPod, NodeView, Record, Step, dump_gpus, total
 from controllers.plans.units import duration_text
 from crds.contract import ANNOTATION_MIG_LAYOUT, ANNOTATION_REPARTITION, LABEL_EVACUATE
 
@@ -36,6 +36,9 @@ class Limits:
     timeout_s: float
     devices_s: float = 120.0
     """How long after `success` the devices may still be missing: the device plugin starts anew."""
+    retry_s: float = 90.0
+    """Before a layout is asked for again after `failed`: so long a kubelet may take to bring our configuration to the
+    manager, which fails on a name that it does not find."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,8 @@ def _ask(node: NodeView, record: Record, now_s: float, elapsed_s: float, limits:
     if why is None:
         text = f"Waiting for {layout_text(record.wanted)}; the manager says '{node.state or 'nothing'}'."
         return Move(node.name, look_again_s=_rest(elapsed_s, limits), message=text)
+    if record.attempt < ATTEMPTS and node.state == "failed" and elapsed_s < limits.retry_s:
+        return Move(node.name, look_again_s=limits.retry_s - elapsed_s, message=f"{why} It is asked again soon.")
     if record.attempt < ATTEMPTS:
         again = replace(record, since_s=now_s, attempt=record.attempt + 1, reason=why)
         return Move(node.name, _patch(again, config=_config(node, record.gpus)), message=f"{why} Once more.")
@@ -135,7 +140,7 @@ def _ask(node: NodeView, record: Record, now_s: float, elapsed_s: float, limits:
 
 def _failed(node: NodeView, wanted: Layout, elapsed_s: float, limits: Limits) -> str | None:
     """Why waiting on makes no sense; None while it does."""
-    if node.state == "failed" and elapsed_s >= 1.0:
+    if node.state == "failed":
         return f"The MIG manager of '{node.name}' says 'failed'."
     if node.state == "success" and elapsed_s >= limits.devices_s:
         return (
@@ -151,7 +156,7 @@ def _failed(node: NodeView, wanted: Layout, elapsed_s: float, limits: Limits) ->
 
 
 def _rest(elapsed_s: float, limits: Limits) -> float:
-    ends = [end - elapsed_s for end in (1.0, limits.devices_s, limits.timeout_s) if end > elapsed_s]
+    ends = [end - elapsed_s for end in (limits.devices_s, limits.timeout_s) if end > elapsed_s]
     return min(ends, default=1.0)
 
 
@@ -230,7 +235,8 @@ def _patch(
     if evacuate is not None:
         labels[LABEL_EVACUATE] = "true" if evacuate else None
     if config is not None:
-        labels[LABEL_CONFIG] = config
+        # What the manager said of the last layout is not its answer to this one.
+        labels |= {LABEL_CONFIG: config, LABEL_STATE: None}
     if gpus is not None:
         annotations[ANNOTATION_MIG_LAYOUT] = dump_gpus(gpus)
     patch: dict[str, Any] = {"metadata": {"annotations": annotations, "labels": labels}}

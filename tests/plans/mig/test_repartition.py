@@ -127,7 +127,7 @@ def test_the_former_layout_of_ours_comes_back_as_it_was() -> None:
     it.run(10)
     it.wants = [Want("demo/s", "3g.40gb", 2, 0)]
     it.behaviour = {"n0": [Manager.FAILS, Manager.FAILS]}
-    it.run(30)
+    it.run(20)
     assert it.gives("n0") == {"1g.10gb": 7}
     assert it.usable("n0")
 
@@ -277,3 +277,20 @@ def test_whatever_the_manager_does_no_worker_is_cut_off_and_the_pool_ends_well(
             assert it.usable(one.name)
     if not stuck:
         assert it.plan().moves == ()
+
+
+def test_what_the_manager_said_of_the_last_layout_is_not_its_answer_to_the_next() -> None:
+    it = world(SMALL, behaviour={"n0": [Manager.FAILS]})
+    it.run(5)
+    assert it.nodes["n0"]["metadata"]["labels"]["nvidia.com/mig.config.state"] == "failed"
+    it.now_s += 90
+    asked = [move.patch for move in it.plan().moves if move.patch]
+    assert asked[0]["metadata"]["labels"]["nvidia.com/mig.config.state"] is None
+
+
+def test_a_failure_is_not_followed_by_a_second_try_before_the_configuration_can_have_arrived() -> None:
+    it = world(SMALL, behaviour={"n0": [Manager.FAILS]})
+    it.run(8)
+    assert it.asked["n0"] == 1
+    it.run(8)
+    assert it.asked["n0"] == 2
