@@ -18,6 +18,7 @@ import yaml
 from controllers.announce import announce
 from controllers.apply import Applier, merge_conditions
 from controllers.gpu_pool.observe import Caches, Observer
+from controllers.gpu_pool.remembered import Remembered
 from controllers.plans.mig.configs import layouts_of, mig_configs
 from controllers.plans.mig.pool import UNDER_WAY, PoolPlan, PoolSnapshot, plan_pool
 from controllers.plans.mig.pool_status import pool_status
@@ -41,7 +42,7 @@ def _wall_clock() -> datetime:
 
 
 class GpuPoolReconciler:
-    """Keeps nothing in memory: all that a repartition needs lies on the Nodes."""
+    """Keeps in memory only answers of the solver: all that a repartition needs lies on the Nodes."""
 
     kind = GPU_POOLS.kind
 
@@ -60,11 +61,13 @@ class GpuPoolReconciler:
         self._applier, self._recorder = applier, recorder
         self._config_map, self._wall_clock = config_map, wall_clock
         self._observer = Observer(caches)
+        self._solvers: dict[str, Remembered] = {}
 
     async def reconcile(self, key: Key) -> Outcome:
         pool = self._caches.pools.get(None, key.name)
         if pool is None:
             self._applier.forget(key.kind, None, key.name)
+            self._solvers.pop(key.name, None)
             return Outcome()
         try:
             return await self._look(pool)
@@ -79,7 +82,8 @@ class GpuPoolReconciler:
             return Outcome()  # The change it makes wakes the key.
         seen, now = self._observer.snapshot(pool), self._wall_clock()
         # The solver takes seconds on large pools; the loop goes on meanwhile.
-        plan = await asyncio.to_thread(plan_pool, seen, now.timestamp())
+        solver = self._solvers.setdefault(seen.name, Remembered())
+        plan = await asyncio.to_thread(plan_pool, seen, now.timestamp(), solver)
         await self._write_config(plan)
         wrote = [await self._write_node(seen, move) for move in plan.moves]
         if seen.deleting and not any(one.record and one.record.step in UNDER_WAY for one in seen.nodes):

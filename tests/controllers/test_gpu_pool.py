@@ -10,7 +10,9 @@ import pytest
 import yaml
 
 from controllers.gpu_pool.build import build_pools
-from controllers.plans.mig.geometry import resource_name
+from controllers.gpu_pool.remembered import Remembered
+from controllers.plans.mig.demand import Plan, PlanSettings, Unit, Want
+from controllers.plans.mig.geometry import family, resource_name
 from controllers.runtime.interface import Key
 from controllers.settings import Settings
 from kube.events import Recorder
@@ -146,3 +148,16 @@ async def test_a_node_whose_labels_change_on_the_way_is_brought_to_its_end(world
     world.api.put(NODES, one)
     world.manager_cuts("n0")
     await eventually(lambda: not world.now("n0")["spec"].get("unschedulable"), "the node is used again")
+
+
+def test_the_solver_is_asked_again_only_when_the_question_has_changed() -> None:
+    solver, one = Remembered(), family("H100-80")
+    unit = Unit("n0", {one.name: 1}, ((("gpu", 1),),))
+
+    def asked(replicas: int) -> Plan:
+        return solver([Want("demo/chat", "1g.10gb", replicas)], [unit], {one.name: one}, PlanSettings())
+
+    assert asked(3) is asked(3)
+    assert solver.solved == 1
+    assert asked(4).served[0].replicas == 4
+    assert solver.solved == 2

@@ -35,7 +35,16 @@ def kubectl(apiserver: ControlPlane) -> Kubectl:
     it("apply", "--server-side", "-f", str(ROOT / "crds" / "manifests"))
     for name in (SYSTEM, NAMESPACE, "demo"):
         it.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    chart = [str(tools.helm()), "template", "foretide", str(ROOT / "charts/foretide"), "-n", SYSTEM]
+    chart = [
+        str(tools.helm()),
+        "template",
+        "foretide",
+        str(ROOT / "charts/foretide"),
+        "-n",
+        SYSTEM,
+        "--kube-version",
+        "1.35.0",
+    ]
     done = subprocess.run(
         [*chart, "--set", "gpuPools.enabled=true"], capture_output=True, text=True, timeout=60, check=True
     )

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from controllers.plans.mig.demand import Plan, PlanSettings, Unit, Want, worth
 from controllers.plans.mig.faults import guard, is_out
-from controllers.plans.mig.geometry import MEDIA
+from controllers.plans.mig.geometry import MEDIA, Family
 from controllers.plans.mig.layouts import Layout, slices_of
 from controllers.plans.mig.planner import plan_layouts
 from controllers.plans.mig.records import GpuPod, NodeView, Step, total
@@ -56,13 +56,17 @@ class PoolPlan:
     look_again_s: float | None
 
 
-def plan_pool(seen: PoolSnapshot, now_s: float) -> PoolPlan:
+Solve = Callable[[Sequence[Want], Sequence[Unit], Mapping[str, Family], PlanSettings], Plan]
+"""`plan_layouts`, or something that remembers what it answered."""
+
+
+def plan_pool(seen: PoolSnapshot, now_s: float, solve: Solve = plan_layouts) -> PoolPlan:
     """The whole plan of this moment; `now_s` is Unix time."""
     limits = limits_of(seen.spec)
     held = _pods_by_node(seen.pods)
     acts = [_act(node, held.get(node.name, ()), now_s, limits) for node in seen.nodes]
     moves = [move for move in acts if move is not None]
-    plan = best_layout(seen, held, now_s)
+    plan = best_layout(seen, held, now_s, solve)
     if seen.deleting:
         return PoolPlan(tuple(moves), plan, (), {}, _soonest(moves))
     wanted = _in_order(seen, plan)
@@ -90,13 +94,15 @@ def _act(node: NodeView, pods: Sequence[GpuPod], now_s: float, limits: Limits) -
     return advance(node, node.record, pods, now_s, limits) if move is None and node.record else move
 
 
-def best_layout(seen: PoolSnapshot, held: Mapping[str, Sequence[GpuPod]], now_s: float) -> Plan:
+def best_layout(
+    seen: PoolSnapshot, held: Mapping[str, Sequence[GpuPod]], now_s: float, solve: Solve = plan_layouts
+) -> Plan:
     """What the planner makes of the pool; nodes that must not be touched now are frozen."""
     families = {node.family.name: node.family for node in seen.nodes if node.family is not None}
     priorities = {want.service: want.priority for want in seen.wants}
     quiet = is_quiet(seen.spec, now_s)
     units = [_unit(node, held.get(node.name, ()), priorities, quiet) for node in seen.nodes]
-    return plan_layouts(seen.wants, units, families, planner_settings(seen.spec))
+    return solve(seen.wants, units, families, planner_settings(seen.spec))
 
 
 def planner_settings(spec: GPUPoolSpec) -> PlanSettings:
