@@ -20,16 +20,27 @@ from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX, ow
 from controllers.inference_service.gateways import ScrapedGateways
 from controllers.inference_service.wiring import wire_inference_service
 from controllers.model.wiring import wire_model
+from controllers.plans.mig.prices import prices_of
 from controllers.runtime.interface import Assembly, Background, Marker
 from controllers.settings import Settings
 from controllers.sla.reconciler import SlaReconciler
 from controllers.tenant.wiring import wire_tenant
 from controllers.wakes import by_namespace, forecast_of, of_service, wake
+from crds.gpu_pool import GPUPoolSpec
 from forecasting.cost import Prices
 from kube.api import Api
 from kube.events import Recorder
 from kube.informer import Informer, lean
-from kube.resources import ALERT_POLICIES, CAPACITY_FORECASTS, INFERENCE_SERVICES, MODELS, SLAS, TENANTS
+from kube.resources import (
+    ALERT_POLICIES,
+    CAPACITY_FORECASTS,
+    GPU_POOLS,
+    INFERENCE_SERVICES,
+    MODELS,
+    SLAS,
+    TENANTS,
+    Object,
+)
 
 
 def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) -> Assembly:
@@ -40,6 +51,7 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
     slas = Informer(client, SLAS, keep=lean)
     tenants = Informer(client, TENANTS, keep=lean, index=TENANT_INDEX)
     forecasts = Informer(client, CAPACITY_FORECASTS, keep=lean)
+    pools = Informer(client, GPU_POOLS, keep=lean)
     policies = Informer(client, ALERT_POLICIES, keep=lean, index={"by_namespace": by_namespace})
     owned = {one.resource.kind: one for one in (services, models, slas, tenants, forecasts, policies)}
 
@@ -71,7 +83,7 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
         insight.cold_starts,
         capacities,
         applier,
-        Prices(**settings.prices.model_dump()),
+        lambda spec: prices_of(spec, pool_specs(pools), Prices(**settings.prices.model_dump())),
     )
     of_models = wire_model(
         client,
@@ -114,7 +126,7 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
 
     return Assembly(
         owned=owned,
-        children=(*around_services.own, *of_models.caches, *of_tenants.caches),
+        children=(pools, *around_services.own, *of_models.caches, *of_tenants.caches),
         reconcilers=(
             of_services.reconciler,
             of_models.reconciler,
@@ -136,3 +148,8 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
         hooks=of_alerts.hooks,
         collectors=(of_alerts.metrics,),
     )
+
+
+def pool_specs(pools: Informer[Object]) -> list[GPUPoolSpec]:
+    """Of every GPUPool."""
+    return [GPUPoolSpec.model_validate(one["spec"]) for one in pools.items()]

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from crds.conditions import Condition
-from crds.fields import Duration, ListMap, ListSet, ObjectName, Part, Rule
+from crds.fields import Duration, ListMap, ListSet, ObjectName, Part, Quantity, Rule
 from crds.scaling import CLOCK, Weekday
 
 PROFILE = r"^[1-7]g\.[1-9][0-9]{0,2}gb(\.me)?$"
+
+
+class CapacityClass(StrEnum):
+    """How the nodes are paid for."""
+
+    RESERVED = "reserved"
+    ON_DEMAND = "onDemand"
+    SPOT = "spot"
 
 
 class QuietWindow(Part):
@@ -88,6 +97,16 @@ class GPUPoolSpec(Part):
         ),
     ] = None
     whole_gpus: Annotated[bool, Field(description="GPUs may also be left whole, for services on `gpu`.")] = True
+    capacity_class: Annotated[
+        CapacityClass, Field(description="How the nodes are paid for: reserved, onDemand or spot.")
+    ] = CapacityClass.ON_DEMAND
+    price_per_gpu_hour: Annotated[
+        Quantity | None,
+        Field(
+            description="Of one GPU, in the currency of the chart's prices. The cost plans of CapacityForecasts reckon "
+            "with it; a slice costs its share."
+        ),
+    ] = None
     repartition: Annotated[Repartition, Field(description="When and how nodes are cut anew.")] = Repartition()
 
 

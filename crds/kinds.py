@@ -202,6 +202,7 @@ GPU_POOL = Kind(
     name_rules=(_LABEL_RULE,),
     columns=(
         Column("GPUs", ".status.gpus", "integer"),
+        Column("Class", ".spec.capacityClass"),
         Column("Layout", ".status.layout"),
         Column("Served", ".status.served", description="Workers with a slice, of those wanted"),
         Column("Fragmentation", ".status.fragmentation", description="Of the spare slices"),

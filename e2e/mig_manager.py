@@ -100,7 +100,10 @@ def offer(kubectl: Kubectl, node: str, devices: dict[str, int]) -> None:
     """The Node offers exactly these; the kubelet keeps what it does not know, and kube-scheduler counts it."""
     status = kubectl.get("node", node)["status"]
     gone = {
-        name for part in ("capacity", "allocatable") for name in status[part] if name.startswith("nvidia.com/")
+        name
+        for part in ("capacity", "allocatable")
+        for name in status.get(part) or ()
+        if name.startswith("nvidia.com/")
     } - set(devices)
     wanted: dict[str, Any] = {name: str(count) for name, count in devices.items()} | dict.fromkeys(gone)
     patch = {"status": {"capacity": wanted, "allocatable": wanted}}

@@ -39,7 +39,7 @@ class CapacityForecastReconciler:
         cold_starts: ColdStarts,
         capacities: MutableMapping[str, float],
         applier: Applier,
-        prices: Prices,
+        prices: Callable[[InferenceServiceSpec], Prices],
         *,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
@@ -112,6 +112,6 @@ class CapacityForecastReconciler:
             carries=self._carries(spec, service["metadata"]["namespace"], entry),
             scaling=spec.scaling,
             desired=(service.get("status") or {}).get("desiredReplicas"),
-            prices=self._prices,
+            prices=self._prices(spec),
             accelerators=spec.accelerator.gpu.count if spec.accelerator.gpu else 1,
         )

@@ -119,7 +119,7 @@ def test_a_worker_runs_on_a_planned_slice_and_the_pool_says_why(
         assert offered["nvidia.com/mig-1g.10gb"] == "7"
         assert "1 of 1 workers get a slice on 2 GPUs" in status(world)["reason"]
         shown = world.kubectl("get", "gpupools").splitlines()[0].split()
-        assert shown[:5] == ["NAME", "GPUS", "LAYOUT", "SERVED", "FRAGMENTATION"]
+        assert shown[:6] == ["NAME", "GPUS", "CLASS", "LAYOUT", "SERVED", "FRAGMENTATION"]
         measured("kubectl get gpupools", world.kubectl("get", "gpupools", "--no-headers").strip())
     assert not manager.violations
 

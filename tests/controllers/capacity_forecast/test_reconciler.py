@@ -78,7 +78,7 @@ async def world() -> AsyncIterator[World]:
     capacities: dict[str, float] = {}
     cold_starts = ColdStarts(StoreThread(Store(None)), lambda *_: None)
     reconciler = CapacityForecastReconciler(
-        services, models, slas, forecasts, board, cold_starts, capacities, Applier(client), Prices()
+        services, models, slas, forecasts, board, cold_starts, capacities, Applier(client), lambda _: Prices()
     )
     wake(services, keys, forecast_of)
     async with running(keys, [reconciler], [forecasts], [services, models, slas]):
