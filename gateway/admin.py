@@ -98,7 +98,7 @@ class Admin:
     async def _demand(self, request: web.Request) -> web.Response:
         now_s = self._fleet.now_s()
         asked = {
-            str(one.service.key): {"open": one.open, "waiting": one.waiting, "idle_s": one.idle_s(now_s)}
+            str(one.service.key): {"open": one.open, "waiting": one.wanted(now_s), "idle_s": one.idle_s(now_s)}
             for one in self._fleet
             if one.service.may_sleep
         }

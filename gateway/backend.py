@@ -33,8 +33,8 @@ class Service(Protocol):
 class Backend:
     __slots__ = (
         "_others", "_service", "cooled", "cost", "endpoint", "errors", "health", "heard", "host", "hot_sweeps",
-        "in_flight", "latency_at_s", "latency_s", "line", "load", "loss", "pool", "proved_s", "requests", "revision",
-        "share", "watch",
+        "in_flight", "is_slow", "latency_at_s", "latency_s", "line", "load", "loss", "pool", "proved_s", "requests",
+        "revision", "share", "watch",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, service: Service, pool: Pool, watch_pool: Pool, watching: Share) -> None:
@@ -50,6 +50,8 @@ class Backend:
         """Its newest report; None for a worker that makes none."""
         self.loss: Loss | None = None
         """Why it is believed to do nothing, while it is."""
+        self.is_slow = False
+        """It is on its way to being called hung."""
         self.share = 1.0
         self.line = Line(1.0, 1.0)
         self.cost = 1.0

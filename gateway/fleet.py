@@ -19,7 +19,7 @@ from gateway.errors import NoEndpoint
 from gateway.health import passive
 from gateway.health.load import Load, Loss, ProgressPolicy, StallPolicy, hung, stalled
 from gateway.health.passive import HealthPolicy, Why
-from gateway.health.score import score
+from gateway.health.score import score, stall
 from gateway.health.watcher import Share
 from gateway.hedging import FirstTokens
 from gateway.http1.pool import Pool, PoolLimits
@@ -40,6 +40,8 @@ WAITING_MOST = 1000
 RETRY_AFTER_S = 5
 RETRY_AFTER_COLD_S = 15
 """Told to clients of a service that may sleep: a worker is being started."""
+PASSED_ON_S = 30.0
+"""For how long a request that went to a fallback says that workers are wanted."""
 SWEEP_S = 2.0
 """Between searches for idle upstream connections to close."""
 
@@ -67,6 +69,7 @@ class ServiceState:
         self.open = 0
         """Requests of clients, probes left out."""
         self._closed_s = fleet.now_s()
+        self._passed_on_s = float("-inf")
         self.gone = False
         self.backends: list[Backend] = []
         self._fleet = fleet
@@ -137,6 +140,14 @@ class ServiceState:
         """For how long no client's request was open; since the start of this process at most."""
         return 0.0 if self.open else round(now_s - self._closed_s, 3)
 
+    def passed_on(self, now_s: float) -> None:
+        """A client's request went to a fallback for want of a worker here: it is asked for all the same."""
+        self._closed_s = self._passed_on_s = now_s
+
+    def wanted(self, now_s: float) -> int:
+        """Requests that wait for a worker, and one for those that lately could not: a service is woken by it."""
+        return self.waiting + (now_s - self._passed_on_s < PASSED_ON_S)
+
     @property
     def waiting(self) -> int:
         """Requests that wait for an endpoint now."""
@@ -204,6 +215,10 @@ class ServiceState:
         self.picker.reported()
         if stalled(load, self._fleet.stall_policy):
             self._fleet.tell_stalled(self, backend)
+        is_slow = stall(load, self._fleet.progress_policy) > 0.0
+        if is_slow or backend.is_slow:
+            backend.is_slow = is_slow
+            self.reshare()
         loss = hung(load, self._fleet.progress_policy)
         if loss is not None:
             self.lost(backend, loss)
@@ -286,8 +301,11 @@ class ServiceState:
 
     def wake_if_possible(self, now_s: float) -> None:
         """Ends the waits when there is an endpoint; also asked now and then, since time alone can bring one back."""
-        if self._waiting and self.pick((), now_s) is not None:
-            self._wake()
+        if self._waiting:
+            if now_s >= self._valid_until_s:
+                self._select(now_s)
+            if self.picker.members:
+                self._wake()
 
     def states(self, now_s: float) -> dict[str, int]:
         """How many endpoints are in which state, for metrics."""

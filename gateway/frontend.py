@@ -187,6 +187,7 @@ class Frontend:
         road = Road(service, self._is_healthy)
         if service.fallbacks and not state.is_healthy(self._loop.time()) and road.leave(Degrades.NO_ENDPOINT):
             state.metrics.arrivals.inc()
+            state.passed_on(self._loop.time())
             state.metrics.fell_back(Degrades.NO_ENDPOINT.value)
         while not await self._serve(asked, road, reply):
             pass
@@ -235,6 +236,8 @@ class Frontend:
             await self._proxy.forward(flight, reply)
         except GatewayError as error:
             if error.degrades is not None and road.leave(error.degrades):
+                if error.degrades is Degrades.NO_ENDPOINT:
+                    state.passed_on(self._loop.time())
                 state.metrics.fell_back(error.degrades.value)
                 flight.is_left = True
                 return False

@@ -66,7 +66,7 @@ def succeeded(health: Health, now_s: float, policy: HealthPolicy) -> Health:
         return health
     if health.ejected_until_s is None or now_s >= health.ejected_until_s + policy.return_s:
         return replace(health, failures_in_a_row=0, ejections_in_a_row=0, ejected_until_s=None)
-    return replace(health, failures_in_a_row=0)
+    return replace(health, failures_in_a_row=0) if health.failures_in_a_row else health
 
 
 _FRESH = Health()

@@ -80,6 +80,17 @@ async def test_without_a_healthy_worker_the_fallback_answers_at_once_and_says_so
         assert await gateway.metric("requests_total", service="chat") == 0
 
 
+async def test_a_sleeping_service_is_woken_although_its_fallback_answers() -> None:
+    small = FakeWorker(answers, name="small-bb-1-2")
+    asleep = replace(chat_with(Fallback(SMALL)), may_sleep=True)
+    async with workers(small), running(catalog(asleep, service(small, key=SMALL))) as gateway:
+        before = (await gateway.get("/demand", admin=True)).json["demo/chat"]
+        assert before["waiting"] == 0
+        assert (await gateway.post(ASK)).status == 200
+        after = (await gateway.get("/demand", admin=True)).json["demo/chat"]
+        assert (after["open"], after["waiting"]) == (0, 1)
+
+
 async def test_a_healthy_service_is_not_left() -> None:
     own, small = FakeWorker(answers), FakeWorker(answers, name="small-bb-1-2")
     first = replace(service(), fallbacks=(Fallback(SMALL),))
