@@ -11,7 +11,7 @@ export PYTHONPATH := $(CURDIR)
 
 PACKAGES := crds kube forecasting controllers gateway worker_image cli dashboard e2e benchmarks
 
-.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary clean
+.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary bench-routing clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ bench-scheduling: $(VENV)/.dev ## Policies and batching of a worker on a virtual
 
 bench-forecasting: $(VENV)/.dev ## Forecasts, intervals and anomaly scores on public data (writes docs/benchmarks/).
 	@$(BIN)/python -m benchmarks.forecasting $(ARGS)
+
+bench-routing: $(VENV)/.dev ## What a pick costs, and the policies on a simulated fleet (writes docs/benchmarks/).
+	@$(BIN)/python -m benchmarks.routing
 
 bench-canary: $(VENV)/.dev ## Simulated canaries beside other ways to judge them (writes docs/benchmarks/).
 	@$(BIN)/python -m benchmarks.canary $(ARGS)
