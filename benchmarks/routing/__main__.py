@@ -20,16 +20,18 @@ WORDS = Words(
     "Routing",
     "make bench-routing",
     [
-        "What a pick costs, through the gateway's live objects, and what each policy does on a simulated fleet of eight "
-        "workers of 16 slots. The simulation chooses with the gateway's own modules, which see what a gateway sees: their "
-        "own requests at once, the rest by reports up to 250 ms old. Times to first token follow from a simple model of a "
-        "worker, so only the comparison means something. The peer is `roundRobin` on the same arrivals."
+        "What a pick costs, through the gateway's live objects, and what each policy does on a simulated fleet of "
+        "eight workers of 16 slots. The simulation chooses with the gateway's own modules, which see what a "
+        "gateway sees: their own requests at once, the rest by reports up to 250 ms old. Times to first token "
+        "follow from a simple model of a worker, so only the comparison means something. The peer is `roundRobin` "
+        "on the same arrivals."
     ],
     [
         "A pick is counted with the request's coming and going, and with new prices every 100 picks.",
-        "Where one gateway sees all requests, as here, `adaptive` and `leastConnections` are equals; that `adaptive` also "
-        "sees what other gateways send is not simulated. Neither knows caches: that is what `prefix` is for, and where "
-        "prompts have nothing in common it costs latency, which is why it is not the default.",
+        "Where one gateway sees all requests, as here, `adaptive` and `leastConnections` are equals; that "
+        "`adaptive` also sees what other gateways send is not simulated. Neither knows caches: that is what "
+        "`prefix` is for, and where prompts have nothing in common it costs latency, which is why it is not the "
+        "default.",
         "`session` does as `prefix` does, since each beginning is a session here.",
     ],
 )
@@ -51,7 +53,7 @@ def _compared(fleet: Fleet) -> list[Row]:
     outcomes = {policy: [simulate(fleet, policy, arrivals(fleet, COUNT, seed)) for seed in SEEDS] for policy in Policy}
 
     def mean(policy: Policy, field: str) -> float:
-        return sum(getattr(one, field) for one in outcomes[policy]) / len(SEEDS)
+        return sum(float(getattr(one, field)) for one in outcomes[policy]) / len(SEEDS)
 
     made = []
     for policy in Policy:
