@@ -94,20 +94,18 @@ def notices(policy: Policy, book: Book, now_s: float) -> list[Notice]:
 
 def delivered(book: Book, notice: Notice, now_s: float) -> Book:
     """A receiver took a message."""
-    return _changed(book, notice.incident.id, lambda one: taken(notice, one, now_s))
+    incident = book.incidents.get(notice.incident.id)
+    return book if incident is None else _with(book, taken(notice, incident, now_s))
 
 
 def failed(book: Book, notice: Notice, error: str, now_s: float, asked_s: float | None = None) -> Book:
     """A receiver did not."""
-    return _changed(book, notice.incident.id, lambda one: refused(notice, one, error, now_s, asked_s))
+    incident = book.incidents.get(notice.incident.id)
+    return book if incident is None else _with(book, refused(notice, incident, error, now_s, asked_s))
 
 
-def _changed(book: Book, id_: str, change: object) -> Book:
-    assert callable(change)
-    incident = book.incidents.get(id_)
-    if incident is None:
-        return book
-    return replace(book, incidents={**book.incidents, id_: change(incident)}, epoch=book.epoch + 1)
+def _with(book: Book, incident: Incident) -> Book:
+    return replace(book, incidents={**book.incidents, incident.id: incident}, epoch=book.epoch + 1)
 
 
 def _after(old: Book, new: Book) -> Book:
