@@ -16,6 +16,7 @@ import uvloop
 from gateway.catalog import CatalogSource
 from gateway.errors import SettingsError
 from gateway.json_log import JsonFormatter
+from gateway.processes import Processes
 from gateway.service import Gateway
 from gateway.settings import Settings, parse
 from gateway.static import StaticSource, load
@@ -71,6 +72,8 @@ def main() -> int:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(JsonFormatter())
         logging.basicConfig(level=settings.log_level, handlers=[handler])
+        if settings.processes > 1 and settings.inherited is None:
+            return uvloop.run(Processes(settings, sys.argv[1:]).run())
         return uvloop.run(serve(settings))
     except (SettingsError, LoginFailed) as error:
         print(f"gateway: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ For kubelet, operator and Prometheus; clients never reach it. Never on the hot p
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
 
@@ -63,8 +64,8 @@ class Admin:
         self._drain = drain
         self._runner: web.AppRunner | None = None
 
-    async def start(self, host: str, port: int) -> int:
-        """Listens, and returns the port."""
+    async def start(self, host: str, port: int, sock: socket.socket | None = None) -> int:
+        """Listens, on `sock` where it is given, and returns the port."""
         app = web.Application(client_max_size=QUESTION_BYTES)
         app.router.add_get(GATEWAY_PATH_LIVE, self._live)
         app.router.add_get(GATEWAY_PATH_READY, self._ready)
@@ -76,7 +77,7 @@ class Admin:
         app.router.add_post(GATEWAY_PATH_ASK, self._ask)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
+        site = web.TCPSite(self._runner, host, port) if sock is None else web.SockSite(self._runner, sock)
         await site.start()
         return int(self._runner.addresses[0][1])
 

@@ -15,11 +15,8 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from crds.contract import (
-    HEADER_CLASS,
     HEADER_DEADLINE_MS,
-    HEADER_TENANT,
     HEADER_TTFT_TARGET_MS,
-    HEADER_WEIGHT,
 )
 from gateway.access_log import AccessLog
 from gateway.admission.door import Admission, Grant
@@ -58,19 +55,10 @@ from gateway.routing.keys import keys_of
 from gateway.routing.terms import KEYED
 from gateway.usage import BYTES_PER_TOKEN, Usage
 
-_STANDING = "".join(
-    f"{name}: {form}\r\n"
-    for name, form in (
-        (HEADER_CLASS, "%b"),
-        (HEADER_TENANT, "%b"),
-        (HEADER_WEIGHT, "%g"),
-        (HEADER_DEADLINE_MS, "%d"),
-        (HEADER_TTFT_TARGET_MS, "%d"),
-    )
-).encode()
 if TYPE_CHECKING:
     from gateway.tracing import Trace, Tracing
 
+_DUE = f"{HEADER_DEADLINE_MS}: %d\r\n{HEADER_TTFT_TARGET_MS}: %d\r\n".encode()
 CLIENT_LEFT = 499
 """The code by which a request is counted whose client did not wait for the answer."""
 
@@ -276,7 +264,7 @@ class Frontend:
     def enter(self, asked: Asked, road: Road, state: ServiceState) -> Grant:
         """Through admission, or `pending`. Raises what `Admission.enter` does."""
         arrived = state.metrics.arrivals.inc if road.fallback is None else None
-        return self._admission.enter(asked.tenant, state, asked.wanted, asked.request, arrived)
+        return self._admission.enter(asked.tenant, state, asked.wanted, asked.request, asked.deadline_s, arrived)
 
     async def wait_for_turn(self, flight: Flight, grant: Grant) -> None:
         """Raises what `Admission.ready` does."""
@@ -317,13 +305,7 @@ class Frontend:
         """What a worker is told of how the request stands among others."""
         due_s = grant.due_s - (time.perf_counter() - flight.started_s)
         left_s = flight.deadline_s - self._loop.time()
-        return _STANDING % (
-            grant.priority.name.encode(),
-            grant.tenant.name.encode(),
-            grant.tenant.terms.weight,
-            max(1, int(left_s * 1000)),
-            max(1, int(due_s * 1000)),
-        )
+        return grant.standing + _DUE % (max(1, int(left_s * 1000)), max(1, int(due_s * 1000)))
 
     def models(self, request: Request, tenant: Tenant, started_s: float) -> Answer:
         """What the tenant may ask for, or one of it. Raises UnknownModel or AmbiguousModel."""

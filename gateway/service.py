@@ -35,7 +35,7 @@ from gateway.http1.pool import PoolLimits
 from gateway.metrics import Metrics, gauge
 from gateway.proxy import Proxy
 from gateway.retries import RetryPolicy
-from gateway.settings import Settings, TracingSettings
+from gateway.settings import SECRET_VARIABLE, Settings, TracingSettings
 from gateway.streams.streams import Streams
 
 if TYPE_CHECKING:
@@ -58,8 +58,9 @@ class Gateway:
         self.admin_port = settings.admin_port
         self.peer_port = settings.peer_port
         self._settings = settings
-        self._secret = settings.peer_secret.read_bytes() if settings.peer_secret is not None else b""
+        self._secret = _own_secret(settings)
         self._source = source
+        self._parent = os.getppid()
         self._readiness = Readiness()
         self._metrics = Metrics()
         self._access_log = AccessLog(sys.stdout.buffer, settings.access_log_share, rng)
@@ -100,15 +101,21 @@ class Gateway:
         return Tracing(otlp(chosen.endpoint), chosen.share, rng, {"service.instance.id": socket.gethostname()})
 
     async def start(self) -> None:
-        """Listens at once; ready when the source has published."""
-        settings = self._settings
-        self.port = await self._listener.start(settings.host, settings.port)
-        self.admin_port = await self._admin.start(settings.host, settings.admin_port)
+        """Listens at once, one of several when it is ready; ready when the source has published."""
+        settings, own = self._settings, self._settings.inherited
+        if own is None:
+            self.port = await self._listener.start(settings.host, settings.port)
+            self.admin_port = await self._admin.start(settings.host, settings.admin_port)
+            await self._gossip.start(settings.host, settings.peer_port)
+        else:
+            # It listens once it is ready: the kernel gives it connections from then on, and its siblings until then.
+            self.admin_port = await self._admin.start("", 0, socket.socket(fileno=own.admin))
+            await self._gossip.start("", 0, socket.socket(fileno=own.peer))
         if self._picker is not None and settings.picker is not None:
+            # Where several listen on it, the kernel spreads the connections (gRPC asks for SO_REUSEPORT).
             self.picker_port = await self._picker.start(
                 settings.host, settings.picker.port, settings.picker.certificate
             )
-        await self._gossip.start(settings.host, settings.peer_port)
         self.peer_port = self._gossip.port
         loop = asyncio.get_running_loop()
         self._tasks = [
@@ -170,16 +177,29 @@ class Gateway:
     def _take(self, catalog: Catalog) -> None:
         self._frontend.update(catalog)
         self._gossip.secret = self._secret or secret_of(catalog.keyring.pepper)
-        found = [(address, self._settings.peer_port) for address in catalog.gateways]
-        self._gossip.list_peers([*self._settings.peers, *found])
+        self._gossip.list_peers(self._peers(catalog))
         if not self._readiness.synced:
             self._readiness.synced = True
             self._gossip.round()  # without peers there is nobody to wait for
             self._readiness.agreed = self._ledger.joined
 
+    def _peers(self, catalog: Catalog) -> set[tuple[str, int]]:
+        """Processes of this pod by its own address, those of others by theirs."""
+        settings = self._settings
+        siblings = settings.inherited.siblings if settings.inherited is not None else ()
+        ports = range(settings.peer_port, settings.peer_port + settings.processes)
+        others = [(one, port) for one in catalog.gateways if one != settings.address for port in ports]
+        return {*settings.peers, *siblings, *others}
+
     async def _tick(self) -> None:
+        own = self._settings.inherited
         while True:
+            if own is not None and self._readiness.reason is None:
+                self.port = await self._listener.start("", 0, socket.socket(fileno=own.http))
+                own = None
             await asyncio.sleep(TICK_S)
+            if self._settings.inherited is not None and os.getppid() != self._parent:
+                raise RuntimeError("the process that owns the port is gone")
             self._proxy.tick()
             self._fleet.tick()
             self._admission.tick()
@@ -205,3 +225,12 @@ class Gateway:
             metric = gauge(name, help_)
             metric.add_metric((), value)
             yield metric
+
+
+def _own_secret(settings: Settings) -> bytes:
+    """Where the keyring's is not to be used: a file's, or one that siblings were given. Empty for none."""
+    if settings.peer_secret is not None:
+        return settings.peer_secret.read_bytes()
+    if settings.static is not None and settings.inherited is not None:
+        return bytes.fromhex(os.environ.get(SECRET_VARIABLE, ""))
+    return b""

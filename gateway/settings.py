@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,19 @@ from gateway.errors import SettingsError
 from gateway.frontend import RequestLimits
 from gateway.http1.limits import MIB, Limits
 from gateway.streams.journal import StreamLimits
+
+SECRET_VARIABLE = "FORETIDE_GATEWAY_SECRET"
+"""Environment variable by which sibling processes share a secret of their own where no keyring has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """Sockets, bound already, of a process that shares its port with siblings."""
+
+    http: int
+    admin: int
+    peer: int
+    siblings: tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +76,10 @@ class Settings:
     """Other gateway processes, beside those that the cluster tells of."""
     peer_secret: Path | None = None
     """What messages between gateways are signed with; None: the cluster's keyring has it."""
+    processes: int = 1
+    address: str | None = None
+    """Where other gateways reach this one, so that it does not take itself for another."""
+    inherited: Inherited | None = None
     queue: QueueBounds = field(default_factory=QueueBounds)
     streams: StreamLimits = field(default_factory=StreamLimits)
 
@@ -129,6 +147,9 @@ def _settings(flags: argparse.Namespace) -> Settings:
         peer_port=flags.peer_port,
         peers=tuple(_peer(text) for text in flags.peer),
         peer_secret=flags.peer_secret,
+        processes=flags.processes,
+        address=flags.address,
+        inherited=_inherited(flags.inherited) if flags.inherited else None,
         queue=QueueBounds(flags.queue_requests, int(flags.queue_mib * MIB), flags.queue_wait),
         streams=StreamLimits(journal_bytes=int(flags.journal_mib * MIB)),
     )
@@ -139,6 +160,12 @@ def _picker(flags: argparse.Namespace) -> PickerSettings | None:
         return None
     files = flags.picker_certificate, flags.picker_key
     return PickerSettings(flags.picker_port, None if files == (None, None) else files)
+
+
+def _inherited(text: str) -> Inherited:
+    told = json.loads(text)
+    siblings = tuple((host, port) for host, port in told["siblings"])
+    return Inherited(told["http"], told["admin"], told["peer"], siblings)
 
 
 def _peer(text: str) -> tuple[str, int]:
@@ -160,6 +187,7 @@ _POSITIVE = (
     "header_timeout",
     "idle_timeout",
     "deadline",
+    "processes",
     "queue_requests",
     "queue_mib",
     "queue_wait",
@@ -201,6 +229,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--otlp-endpoint", metavar="URL", help="collector for traces, OTLP over HTTP, such as http://collector:4318")
     add("--trace-share", type=float, default=0.01, help="of requests without a traceparent that are traced")
     bounds = QueueBounds()
+    add("--processes", type=int, default=1, help="that share the port, one a core; their limits are one")
+    add("--inherited", help=argparse.SUPPRESS)
+    add("--address", help="of this gateway, by which the others know it; default: it is not among those it is told of")
     add("--peer-port", type=int, default=GATEWAY_PEER_PORT, help="UDP, where gateways agree on limits; 0 chooses one")
     add("--peer", action="append", default=[], metavar="ADDRESS:PORT", help="another gateway process; may be repeated")
     add("--peer-secret", type=Path, metavar="FILE", help="signs what gateways tell each other; default: the keyring's")

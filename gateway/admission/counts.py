@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, Metric
 
 from gateway.admission.terms import Prices, Priority
 from gateway.catalog import ServiceKey
@@ -10,28 +13,26 @@ from gateway.usage import Usage
 
 _WAIT_BUCKETS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _BY_SERVICE = ("namespace", "service")
+_BY_TENANT = ("tenant", *_BY_SERVICE)
 
 
 class Bill:
-    """The counters of one tenant at one service in one class."""
+    """What one tenant took of one service in one class. Plain numbers: a request pays for additions only."""
 
-    __slots__ = ("_cost", "_input", "_output", "_unused")
+    __slots__ = ("cost", "input", "output", "unused")
 
-    def __init__(self, counts: Counts, tenant: str, key: ServiceKey, priority: Priority) -> None:
-        labels = (tenant, *key, priority.name)
-        self._input = counts.tokens.labels(*labels, "input")
-        self._output = counts.tokens.labels(*labels, "output")
-        self._cost = counts.cost.labels(tenant, *key)
-        self._unused = counts.refunded.labels(tenant, *key)
+    def __init__(self) -> None:
+        self.input = self.output = 0
+        self.unused = self.cost = 0.0
 
     def settle(self, usage: Usage, reserved: float, prices: Prices | None) -> None:
-        self._input.inc(usage.prompt)
-        self._output.inc(usage.completion)
+        self.input += usage.prompt
+        self.output += usage.completion
         unused = reserved - usage.prompt - usage.completion
         if unused > 0:
-            self._unused.inc(unused)
+            self.unused += unused
         if prices is not None:
-            self._cost.inc(usage.prompt * prices.input + usage.completion * prices.output)
+            self.cost += usage.prompt * prices.input + usage.completion * prices.output
 
 
 class Counts:
@@ -39,10 +40,6 @@ class Counts:
         def counter(name: str, help_: str, labels: tuple[str, ...]) -> Counter:
             return Counter(f"foretide_gateway_{name}", help_, labels, registry=registry)
 
-        by_tenant = ("tenant", *_BY_SERVICE)
-        self.tokens = counter("tenant_tokens", "Tokens that answers took.", (*by_tenant, "class", "direction"))
-        self.refunded = counter("tenant_refunded_tokens", "Reserved at admission and not taken.", by_tenant)
-        self.cost = counter("tenant_cost", "Tokens × the Tenant's prices, in their currency.", by_tenant)
         self.limited = counter("limited", "Requests refused by a limit of the Tenant.", ("tenant", "limit"))
         self.shed = counter("shed", "Requests refused because waiting is too long.", (*_BY_SERVICE, "class", "reason"))
         self.waits = Histogram(
@@ -57,7 +54,7 @@ class Counts:
     def bill(self, tenant: str, key: ServiceKey, priority: Priority) -> Bill:
         found = self._bills.get((tenant, key, priority))
         if found is None:
-            found = self._bills[tenant, key, priority] = Bill(self, tenant, key, priority)
+            found = self._bills[tenant, key, priority] = Bill()
         return found
 
     def forget(self, tenants: set[str], services: set[ServiceKey]) -> None:
@@ -65,8 +62,25 @@ class Counts:
         gone = [one for one in self._bills if one[0] not in tenants or one[1] not in services]
         for tenant, key, priority in gone:
             del self._bills[tenant, key, priority]
-        for counter in (self.tokens, self.refunded, self.cost, self.limited, self.shed, self.waits):
+        for counter in (self.limited, self.shed, self.waits):
             _drop(counter, tenants, services)
+
+    def totals(self) -> Iterable[Metric]:
+        """The bills as counters."""
+        tokens = _counter("tenant_tokens", "Tokens that answers took.", (*_BY_TENANT, "class", "direction"))
+        unused = _counter("tenant_refunded_tokens", "Reserved at admission and not taken.", (*_BY_TENANT, "class"))
+        cost = _counter("tenant_cost", "Tokens × the Tenant's prices, in their currency.", (*_BY_TENANT, "class"))
+        for (tenant, key, priority), bill in self._bills.items():
+            labels = (tenant, *key, priority.name)
+            tokens.add_metric((*labels, "input"), bill.input)
+            tokens.add_metric((*labels, "output"), bill.output)
+            unused.add_metric(labels, bill.unused)
+            cost.add_metric(labels, bill.cost)
+        return (tokens, unused, cost)
+
+
+def _counter(name: str, help_: str, labels: tuple[str, ...]) -> CounterMetricFamily:
+    return CounterMetricFamily(f"foretide_gateway_{name}", help_, labels=labels)
 
 
 def _drop(metric: Counter | Histogram, tenants: set[str], services: set[ServiceKey]) -> None:

@@ -37,9 +37,11 @@ class Grant:
 
     __slots__ = (
         "arrived",
+        "deadline_s",
         "gate",
         "held",
         "lack",
+        "now_s",
         "priority",
         "service",
         "since_s",
@@ -59,6 +61,10 @@ class Grant:
         self.tokens = tokens
         self.size = size
         self.gate = gate
+        self.now_s = 0.0
+        """When it was last decided on, by the loop's clock."""
+        self.deadline_s = 0.0
+        """Until when it may wait, by the loop's clock."""
         self.arrived: Callable[[], None] | None = None
         self.held: Holdings | None = None
         """Limits of which it holds a part."""
@@ -81,6 +87,11 @@ class Grant:
             if target_s is not None and self.priority is self.service.priority
             else FIRST_TOKEN_S[self.priority]
         )
+
+    @property
+    def standing(self) -> bytes:
+        """Header lines for the worker: its class, and whose share it counts against."""
+        return self.gate.standing(self.tenant, self.priority)
 
     def told(self) -> bytes:
         """Header lines for the client: its limits and what is left."""
@@ -105,7 +116,13 @@ class Admission:
     # --- one request --------------------------------------------------------------------------------------------
 
     def enter(
-        self, tenant: Tenant, state: ServiceState, wanted: Wanted, request: Request, arrived: Callable[[], None] | None
+        self,
+        tenant: Tenant,
+        state: ServiceState,
+        wanted: Wanted,
+        request: Request,
+        deadline_s: float,
+        arrived: Callable[[], None] | None,
     ) -> Grant:
         """Through, or `pending`: then `ready` must be awaited. `leave` follows in any case.
 
@@ -119,7 +136,8 @@ class Admission:
         size = len(request.body)
         gate = self._gates.get(service.key) or self._new_gate(state)
         grant = Grant(tenant, service, priority, size // BYTES_PER_TOKEN + wanted.output_tokens, size, gate)
-        grant.arrived = arrived
+        grant.arrived, grant.deadline_s = arrived, deadline_s
+        grant.now_s = self._loop.time()
         if terms.limits is None or self._reserve(grant):
             self._to_gate(grant)
         return grant
@@ -164,7 +182,7 @@ class Admission:
         """True when it is within the limits; False when it may soon be, with the help of others."""
         tenant, limits = grant.tenant.name, grant.tenant.terms.limits
         assert limits is not None
-        now_s = self._loop.time()
+        now_s = grant.now_s
         held = self._ledger.holdings(tenant, limits, now_s)
         check_size(held, tenant, grant.tokens)
         lack = reserve(held, grant.tokens, now_s)
@@ -188,7 +206,7 @@ class Admission:
             held = self._ledger.holdings(tenant, limits, now_s)
             lack = reserve(held, grant.tokens, now_s)
             if lack is None:
-                grant.held, grant.lack = held, None
+                grant.held, grant.lack, grant.now_s = held, None, now_s
                 return
             if now_s >= until_s:
                 self._counts.limited.labels(tenant, lack.limit).inc()
@@ -232,10 +250,12 @@ class Admission:
         weight = tenant.terms.weight
         if gate.pass_at_once(tenant.name, weight, grant.priority, grant.tokens):
             grant.slots = gate.slots
-            grant.since_s = self._loop.time()
+            grant.since_s = grant.now_s
             return
         try:
-            grant.waiting = gate.wait(tenant.name, weight, grant.priority, grant.tokens, self._loop.time(), grant.size)
+            grant.waiting = gate.wait(
+                Waiting(tenant.name, weight, grant.priority, grant.tokens, grant.now_s, grant.deadline_s, grant.size)
+            )
         except Shed:
             self._cancel(grant)
             raise
@@ -298,8 +318,8 @@ class Admission:
     def before_telling(self) -> None:
         """The demand for slots is what waits for them."""
         for gate in self._gates.values():
-            if gate.slots is not None:
-                gate.slots.short = len(gate.queue)
+            if gate.slots is not None and gate.queue:
+                gate.slots.lacks(len(gate.queue))
 
     def after_telling(self) -> None:
         """There may be slots that were not there before."""
@@ -315,7 +335,7 @@ class Admission:
                 queued.add_metric((*key, priority.name), gate.queue.waiting(priority))
         members = gauge("members", "Gateway processes that share the limits, this one included.")
         members.add_metric((), self._ledger.members)
-        return (queued, members)
+        return (queued, members, *self._counts.totals())
 
 
 def _done(waiter: asyncio.Future[None]) -> None:

@@ -23,17 +23,27 @@ COUNTERS_KEPT: Final = 4096
 class Ask:
     """One request that waits."""
 
-    __slots__ = ("bytes", "came_s", "due_s", "priority", "seq", "tenant", "tokens", "waits", "weight")
+    __slots__ = ("bytes", "came_s", "deadline_s", "due_s", "priority", "seq", "tenant", "tokens", "waits", "weight")
 
     def __init__(
-        self, tenant: str, weight: float, priority: Priority, tokens: float, came_s: float, due_s: float, size: int = 0
+        self,
+        tenant: str,
+        weight: float,
+        priority: Priority,
+        tokens: float,
+        came_s: float,
+        deadline_s: float,
+        size: int = 0,
     ) -> None:
         self.tenant = tenant
         self.weight = weight
         self.priority = priority
         self.tokens = tokens
         self.came_s = came_s
-        self.due_s = due_s
+        self.due_s = came_s + FIRST_TOKEN_S[priority]
+        """When its first token is due."""
+        self.deadline_s = deadline_s
+        """When its answer is of no more use."""
         self.bytes = size
         self.waits = True
         self.seq = 0

@@ -9,12 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
+from crds.contract import HEADER_CLASS, HEADER_TENANT, HEADER_WEIGHT
 from gateway.admission.fair import Ask, FairQueue
 from gateway.admission.pace import Pace, Patience, expired, surplus, too_late
 from gateway.admission.slots import Slots
 from gateway.admission.terms import Priority
+from gateway.catalog import Tenant
 from gateway.errors import Shed
+
+_STANDING: Final = f"{HEADER_CLASS}: %b\r\n{HEADER_TENANT}: %b\r\n{HEADER_WEIGHT}: %g\r\n".encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +38,9 @@ class Waiting(Ask):
     __slots__ = ("admitted",)
 
     def __init__(
-        self, tenant: str, weight: float, priority: Priority, tokens: float, came_s: float, due_s: float, size: int
+        self, tenant: str, weight: float, priority: Priority, tokens: float, came_s: float, deadline_s: float, size: int
     ) -> None:
-        super().__init__(tenant, weight, priority, tokens, came_s, due_s, size)
+        super().__init__(tenant, weight, priority, tokens, came_s, deadline_s, size)
         self.admitted: asyncio.Future[Slots | None] = asyncio.get_running_loop().create_future()
 
 
@@ -48,9 +53,19 @@ class Gate:
         self.slots: Slots | None = None
         """None: open."""
         self.patience = Patience(None, None, bounds.wait_s)
+        self._standings: dict[tuple[str, Priority], tuple[Tenant, bytes]] = {}
         self._name = name
         self._bounds = bounds
         self._on_shed = on_shed
+
+    def standing(self, tenant: Tenant, priority: Priority) -> bytes:
+        """The headers by which a worker knows the class and the share; rendered once."""
+        known = self._standings.get((tenant.name, priority))
+        if known is not None and known[0] is tenant:
+            return known[1]
+        rendered = _STANDING % (priority.name.encode(), tenant.name.encode(), tenant.terms.weight)
+        self._standings[tenant.name, priority] = (tenant, rendered)
+        return rendered
 
     def pass_at_once(self, tenant: str, weight: float, priority: Priority, tokens: float) -> bool:
         """True, and through, where nobody waits and a slot is free."""
@@ -60,24 +75,19 @@ class Gate:
         self.queue.meter(priority).pass_by(tenant, weight, tokens)
         return True
 
-    def wait(self, tenant: str, weight: float, priority: Priority, tokens: float, now_s: float, size: int) -> Waiting:
+    def wait(self, waiting: Waiting) -> Waiting:
         """A place in the queue.
 
         Raises:
             Shed: it would wait for too long, or the queue is full of what is no lower.
         """
-        self._make_room(priority, size)
-        refusal = too_late(
-            self.queue, self.pace, self.patience, self._slots(), tenant=tenant, weight=weight, priority=priority
-        )
+        self._make_room(waiting.priority, waiting.bytes)
+        refusal = too_late(self.queue, self.pace, self.patience, self._slots(), waiting)
         if refusal is not None:
-            self._on_shed(priority, refusal.reason)
-            raise Shed(
-                f"The model '{self._name}' is busy: this request {refusal.message}.",
-                retry_after_s=refusal.retry_after_s,
-            )
-        due_s = now_s + self.patience.allowed_s(priority)
-        waiting = Waiting(tenant, weight, priority, tokens, now_s, due_s, size)
+            self._on_shed(waiting.priority, refusal.reason)
+            message = f"The model '{self._name}' is busy: this request {refusal.message}."
+            raise Shed(message, retry_after_s=refusal.retry_after_s)
+        waiting.due_s = waiting.came_s + self.patience.allowed_s(waiting.priority)
         self.queue.push(waiting)
         return waiting
 
@@ -114,7 +124,7 @@ class Gate:
         self.admit(now_s)
         if self.queue:
             for one in expired(self.queue, self.patience, now_s):
-                self._shed(one, "Expired", "waited for twice as long as it may")
+                self._shed(one, "Expired", "has waited for longer than it may")
             for one in surplus(self.queue, self.pace, self.patience, self._slots()):
                 self._shed(one, "LowestClass", "gave way to higher classes, whose requests fill the queue")
 

@@ -39,6 +39,7 @@ class Gossip(asyncio.DatagramProtocol):
         self.port = 0
         self.rejected = 0
         """Datagrams that were no messages."""
+        self.unsent = 0
         self._ledger = ledger
         self._before = before
         self._after = after
@@ -92,7 +93,10 @@ class Gossip(asyncio.DatagramProtocol):
         assert self._transport is not None
         assert isinstance(address, tuple)
         for data in datagrams:
-            self._transport.sendto(data, address)
+            try:
+                self._transport.sendto(data, address)
+            except (OSError, ValueError):
+                self.unsent += 1  # no way there, as to a machine that is gone: silence tells the rest
 
     # --- asyncio.DatagramProtocol -------------------------------------------------------------------------------
 

@@ -52,16 +52,15 @@ class Refusal:
     retry_after_s: int
 
 
-def too_late(
-    queue: FairQueue, pace: Pace, patience: Patience, slots: int, *, tenant: str, weight: float, priority: Priority
-) -> Refusal | None:
-    """One more would miss what its class is due."""
-    ahead = queue.ahead(tenant, weight, priority)
-    wait_s, allowed_s = pace.wait_s(ahead, slots), patience.allowed_s(priority)
+def too_late(queue: FairQueue, pace: Pace, patience: Patience, slots: int, ask: Ask) -> Refusal | None:
+    """One more would miss what its class is due, or its own deadline."""
+    ahead = queue.ahead(ask.tenant, ask.weight, ask.priority)
+    wait_s = pace.wait_s(ahead, slots)
+    allowed_s = min(patience.allowed_s(ask.priority), ask.deadline_s - ask.came_s)
     if wait_s <= allowed_s:
         return None
     message = (
-        f"would wait {wait_s:.1f} s, and {priority.name} may wait {allowed_s:g} s: "
+        f"would wait {wait_s:.1f} s, and {ask.priority.name} may wait {allowed_s:g} s: "
         f"{ahead:.0f} requests before it × {pace.hold_s or 0.0:.2f} s each ÷ {slots} at the same time"
     )
     return Refusal("PredictedMiss", message, max(1, min(60, round(wait_s - allowed_s))))
@@ -84,8 +83,12 @@ def surplus(queue: FairQueue, pace: Pace, patience: Patience, slots: int) -> lis
 
 
 def expired(queue: FairQueue, patience: Patience, now_s: float) -> list[Ask]:
-    """Who has waited for twice as long as it may. Discards them from the queue."""
-    gone = [one for one in queue.all() if now_s - one.came_s > max(1.0, 2.0 * patience.allowed_s(one.priority))]
+    """Who has waited for twice as long as its class may, or until its deadline. Discards them from the queue."""
+
+    def is_late(ask: Ask) -> bool:
+        return now_s >= ask.deadline_s or now_s - ask.came_s > max(1.0, 2.0 * patience.allowed_s(ask.priority))
+
+    gone = [one for one in queue.all() if is_late(one)]
     for one in gone:
         queue.discard(one)
     return gone

@@ -9,12 +9,14 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from gateway.admission.account import Account
 from gateway.admission.ledger import Holdings
 from gateway.errors import RateLimited, TooLarge
 
 Headers = tuple[tuple[bytes, bytes], ...]
 RETRY_AFTER_MOST_S: Final = 3600
+_LINES: Final = b"x-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\nx-ratelimit-reset-%b: %%.3fs\r\n"
+_REQUESTS: Final = _LINES % ((b"requests",) * 3)
+_TOKENS: Final = _LINES % ((b"tokens",) * 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,38 +116,20 @@ def refused(held: Holdings, tenant: str, lack: Lack, tokens: float) -> RateLimit
 
 def headers(held: Holdings) -> Headers:
     """As OpenAI's clients know them; `remaining` is what can be had at once."""
-    out: list[tuple[bytes, bytes]] = []
-    for name, account in ((b"requests", held.requests), (b"tokens", held.tokens)):
-        if account is not None:
-            limit, left, reset = _figures(account)
-            out += [
-                (b"x-ratelimit-limit-" + name, limit),
-                (b"x-ratelimit-remaining-" + name, left),
-                (b"x-ratelimit-reset-" + name, reset),
-            ]
-    return tuple(out)
+    lines = rendered(held).split(b"\r\n")[:-1]
+    return tuple((name, value) for name, _, value in (line.partition(b": ") for line in lines))
 
 
 def rendered(held: Holdings) -> bytes:
     """The same, ready to be sent."""
     block = b""
-    if held.requests is not None:
-        block = (
-            b"x-ratelimit-limit-requests: %b\r\nx-ratelimit-remaining-requests: %b\r\n"
-            b"x-ratelimit-reset-requests: %b\r\n" % _figures(held.requests)
-        )
-    if held.tokens is not None:
-        block += (
-            b"x-ratelimit-limit-tokens: %b\r\nx-ratelimit-remaining-tokens: %b\r\n"
-            b"x-ratelimit-reset-tokens: %b\r\n" % _figures(held.tokens)
-        )
+    if (account := held.requests) is not None:
+        left = account.left()
+        block = _REQUESTS % (account.rate_per_s * 60.0 + 0.5, left, (account.depth - left) / account.rate_per_s)
+    if (account := held.tokens) is not None:
+        left = account.left()
+        block += _TOKENS % (account.rate_per_s * 60.0 + 0.5, left, (account.depth - left) / account.rate_per_s)
     return block
-
-
-def _figures(account: Account) -> tuple[bytes, bytes, bytes]:
-    left = account.left()
-    reset_s = (account.depth - left) / account.rate_per_s
-    return b"%d" % (account.rate_per_s * 60.0 + 0.5), b"%d" % left, b"%.3fs" % reset_s
 
 
 def _seconds(wait_s: float) -> int:

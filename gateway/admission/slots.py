@@ -63,6 +63,11 @@ class Slots:
         self.short += 1
         return False
 
+    def lacks(self, count: int) -> None:
+        """So many wait for one."""
+        self.short = count
+        self.rounds_left = ROUNDS_TOLD
+
     def give_back(self) -> None:
         self.open -= 1
 

@@ -24,14 +24,19 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._tick: asyncio.TimerHandle | None = None
 
-    async def start(self, host: str, port: int) -> int:
-        """Listens, and returns the port (which matters where 0 was asked for)."""
-        self._server = await self._loop.create_server(
-            lambda: ServerConnection(self._shared), host, port, backlog=BACKLOG, reuse_address=True
-        )
+    async def start(self, host: str, port: int, sock: socket.socket | None = None) -> int:
+        """Listens, on `sock` where it is given, and returns the port (which matters where 0 was asked for)."""
+
+        def new() -> ServerConnection:
+            return ServerConnection(self._shared)
+
+        if sock is not None:
+            self._server = await self._loop.create_server(new, sock=sock, backlog=BACKLOG)
+        else:
+            self._server = await self._loop.create_server(new, host, port, backlog=BACKLOG, reuse_address=True)
         self._tick = self._loop.call_later(TICK_S, self._check)
-        sock: socket.socket = self._server.sockets[0]
-        return int(sock.getsockname()[1])
+        own: socket.socket = self._server.sockets[0]
+        return int(own.getsockname()[1])
 
     @property
     def open_connections(self) -> int:

@@ -221,3 +221,19 @@ def test_alertmanagers_and_secrets_of_receivers_are_reached_only_where_it_is_ask
     settings = load_settings(file).alerting
     assert settings.webhook_secret == "am"
     assert [str(one) for one in settings.allow_private_networks] == ["10.0.0.0/8"]
+
+
+def test_gateways_hear_each_other_on_every_process_and_nobody_else_is_heard() -> None:
+    found = objects("--set", "gateway.processes=4", "--set", "gateway.endpointPicker.enabled=true")
+    (policy,) = (
+        one for one in found if one["kind"] == "NetworkPolicy" and one["metadata"]["name"] == "foretide-gateway"
+    )
+    (peers,) = (rule for rule in policy["spec"]["ingress"] if "from" in rule)
+    assert peers["ports"] == [{"port": 8082, "endPort": 8085, "protocol": "UDP"}]
+    assert peers["from"] == [{"podSelector": policy["spec"]["podSelector"]}]
+    (clients,) = (rule for rule in policy["spec"]["ingress"] if "from" not in rule)
+    assert [one["port"] for one in clients["ports"]] == ["http", "admin", "picker"]
+    (service,) = (one for one in found if one["metadata"]["name"] == "foretide-gateway-peers")
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    settings = gateway_settings.parse(dict(pods(found))["foretide-gateway"]["containers"][0]["args"])
+    assert (settings.processes, settings.peer_port) == (4, service["spec"]["ports"][0]["port"])

@@ -17,9 +17,15 @@ P0, P1, P2, P3 = Priority
 
 
 def ask(
-    tenant: str = "acme", priority: Priority = P1, *, tokens: float = 100, weight: float = 1.0, came_s: float = 0.0
+    tenant: str = "acme",
+    priority: Priority = P1,
+    *,
+    tokens: float = 100,
+    weight: float = 1.0,
+    came_s: float = 0.0,
+    deadline_s: float = 600.0,
 ) -> Ask:
-    return Ask(tenant, weight, priority, tokens, came_s, came_s + FIRST_TOKEN_S[priority], size=10)
+    return Ask(tenant, weight, priority, tokens, came_s, came_s + deadline_s, size=10)
 
 
 def served(queue: FairQueue, now_s: float = 0.0) -> list[Ask]:
@@ -53,7 +59,7 @@ def test_best_effort_that_has_waited_long_enough_goes_before_a_fresh_p0() -> Non
     assert queue.pop(now_s) is old
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([P1, P2, P3]))
 def test_nothing_starves_under_an_endless_flood_of_p0(seed: int, victim_class: Priority) -> None:
     rng = random.Random(seed)
@@ -68,7 +74,7 @@ def test_nothing_starves_under_an_endless_flood_of_p0(seed: int, victim_class: P
     assert now_s <= bound_s
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(
     st.integers(0, 10_000),
     st.lists(st.sampled_from([1.0, 2.0, 5.0]), min_size=2, max_size=6),
@@ -100,6 +106,7 @@ def test_who_comes_back_has_saved_nothing_up() -> None:
     assert abs(first["idle"] - first["busy"]) <= 2
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(list(Priority)), st.booleans()), max_size=60))
 def test_everything_pushed_leaves_once_and_the_counts_end_at_zero(steps: list[tuple[str, Priority, bool]]) -> None:
     queue, pushed, out = FairQueue(), [], []
@@ -129,7 +136,7 @@ def filled(count: int, tenant: str = "flood", priority: Priority = P1) -> FairQu
 
 
 def test_a_request_that_would_miss_its_target_is_refused_with_the_arithmetic() -> None:
-    refusal = too_late(filled(20), Pace(0.5), PROMISED, 4, tenant="flood", weight=1.0, priority=P1)
+    refusal = too_late(filled(20), Pace(0.5), PROMISED, 4, ask("flood", P1))
     assert refusal is not None
     assert "would wait 2.6 s, and P1 may wait 0.8 s" in refusal.message
     assert refusal.retry_after_s == 2
@@ -137,17 +144,27 @@ def test_a_request_that_would_miss_its_target_is_refused_with_the_arithmetic() -
 
 def test_a_tenants_flood_is_refused_and_another_tenant_is_not() -> None:
     queue = filled(20)
-    assert too_late(queue, Pace(0.5), PROMISED, 4, tenant="other", weight=1.0, priority=P1) is None
+    assert too_late(queue, Pace(0.5), PROMISED, 4, ask("other", P1)) is None
+
+
+def test_a_request_that_would_be_late_for_its_own_deadline_is_refused() -> None:
+    free = Patience(None, None, most_s=60.0)
+    refusal = too_late(filled(20), Pace(0.5), free, 4, ask("flood", P1, deadline_s=2.0))
+    assert refusal is not None
+    assert "may wait 2 s" in refusal.message
+    queue = filled(0)
+    queue.push(ask(deadline_s=2.0))
+    assert len(expired(queue, free, 2.0)) == 1
 
 
 def test_nothing_is_refused_before_anything_was_measured() -> None:
-    assert too_late(filled(500), Pace(), PROMISED, 4, tenant="flood", weight=1.0, priority=P1) is None
+    assert too_late(filled(500), Pace(), PROMISED, 4, ask("flood", P1)) is None
 
 
 def test_without_an_sla_a_request_may_wait_as_long_as_the_setting_says() -> None:
     free = Patience(None, None, most_s=60.0)
-    assert too_late(filled(20), Pace(0.5), free, 4, tenant="flood", weight=1.0, priority=P2) is None
-    assert too_late(filled(600, priority=P2), Pace(0.5), free, 4, tenant="flood", weight=1.0, priority=P2) is not None
+    assert too_late(filled(20), Pace(0.5), free, 4, ask("flood", P2)) is None
+    assert too_late(filled(600, priority=P2), Pace(0.5), free, 4, ask("flood", P2)) is not None
 
 
 def test_the_lowest_class_is_shed_first_and_its_newest_first() -> None:

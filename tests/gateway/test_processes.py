@@ -1,0 +1,155 @@
+"""Several processes behind one port: one limit, one page, one drain; and one that dies comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.pages import Pages, joined_demand
+from tests.gateway.harness import FakeWorker, answers, workers
+from tests.waiting import eventually
+
+KEY = "sk-many"
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@dataclass
+class Many:
+    """A gateway of several processes, and clients that connect anew for each request."""
+
+    process: asyncio.subprocess.Process
+    port: int
+    admin_port: int
+
+    async def ask(self) -> int:
+        headers = {"Authorization": f"Bearer {KEY}", "Connection": "close"}
+        body = {"model": "chat", "messages": [], "max_tokens": 10}
+        async with aiohttp.ClientSession() as session:
+            url = f"http://127.0.0.1:{self.port}/v1/chat/completions"
+            async with session.post(url, json=body, headers=headers) as response:
+                await response.read()
+                return response.status
+
+    async def admin(self, path: str) -> tuple[int, str]:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{self.admin_port}{path}") as response,
+        ):
+            return response.status, await response.text()
+
+    async def metric(self, name: str, **labels: str) -> float:
+        _, page = await self.admin("/metrics")
+        samples = (one for family in text_string_to_metric_families(page) for one in family.samples)
+        return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
+
+    def children(self) -> list[int]:
+        path = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return [int(one) for one in path.read_text().split()]
+
+    async def agreed(self, count: int) -> None:
+        deadline_s = asyncio.get_running_loop().time() + 60
+        while await self.metric("foretide_gateway_members") != count:
+            assert asyncio.get_running_loop().time() < deadline_s
+            await asyncio.sleep(0.1)
+
+
+@contextlib.asynccontextmanager
+async def many(tmp_path: Path, worker: FakeWorker, limits: str = "") -> AsyncIterator[Many]:
+    port, admin_port = free_port(), free_port()
+    file = tmp_path / "static.yaml"
+    file.write_text(
+        f"tenants: [{{name: acme, namespaces: [demo], keys: [{KEY}]{limits}}}]\n"
+        f'services: [{{namespace: demo, name: chat, endpoints: ["127.0.0.1:{worker.port}"]}}]\n'
+    )
+    flags = ["--processes", "2", "--host", "127.0.0.1", "--peer-port", "0", "--access-log", "0", "--drain-grace", "0"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", "--static", str(file), "--port", str(port), "--admin-port", str(admin_port),
+        *flags, stderr=asyncio.subprocess.DEVNULL,
+    )  # fmt: skip
+    one = Many(process, port, admin_port)
+    try:
+        deadline_s = asyncio.get_running_loop().time() + 60
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                if (await one.admin("/health/ready"))[0] == 200:
+                    break
+            assert asyncio.get_running_loop().time() < deadline_s
+            await asyncio.sleep(0.1)
+        await one.agreed(2)
+        yield one
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
+async def test_processes_keep_one_limit_and_show_one_page(tmp_path: Path) -> None:
+    worker = FakeWorker(answers)
+    async with workers(worker), many(tmp_path, worker, ", limits: {requestsPerMinute: 60, burst: 30s}") as gateway:
+        got = [status for _ in range(4) for status in await asyncio.gather(*(gateway.ask() for _ in range(15)))]
+        admitted = got.count(200)
+        assert set(got) == {200, 429}
+        assert 29 <= admitted <= 45
+        assert await gateway.metric("foretide_gateway_requests_total", code="200", service="chat") == admitted
+        assert await gateway.metric("foretide_gateway_requests_total", code="429") == 60 - admitted
+        async with aiohttp.ClientSession() as session:
+            url = f"http://127.0.0.1:{gateway.admin_port}/probe/demo/chat"
+            async with session.post(url) as response:
+                assert (await response.json())["revision"] == "static"
+
+
+async def test_a_process_that_dies_comes_back_and_its_count_stays(tmp_path: Path) -> None:
+    worker = FakeWorker(answers)
+    async with workers(worker), many(tmp_path, worker) as gateway:
+        assert [await gateway.ask() for _ in range(20)] == [200] * 20
+        before = gateway.children()
+        assert await gateway.metric("foretide_gateway_requests_total", code="200", service="chat") == 20
+        os.kill(before[0], signal.SIGKILL)
+        await eventually(lambda: len(set(gateway.children()) | set(before)) == 3, "another one was started")
+        assert [await gateway.ask() for _ in range(20)] == [200] * 20
+        assert await gateway.metric("foretide_gateway_requests_total", code="200", service="chat") == 40
+        await gateway.agreed(2)
+
+
+def test_pages_are_added_up_and_a_dead_process_leaves_its_counts() -> None:
+    page = (
+        '# HELP a_total Things.\n# TYPE a_total counter\na_total{{x="1 2"}} {0}\n'
+        "# HELP foretide_gateway_in_flight Now.\n# TYPE foretide_gateway_in_flight gauge\n"
+        "foretide_gateway_in_flight {0}\n"
+        "# HELP age Old.\n# TYPE age gauge\nage {0}\n"
+    )
+    pages = Pages()
+    pages.put(0, page.format(3.0))
+    pages.put(1, page.format(4.0))
+    assert 'a_total{x="1 2"} 7.0' in pages.joined()
+    assert "foretide_gateway_in_flight 7.0" in pages.joined()
+    assert "age 4.0" in pages.joined()
+    pages.bury(1)
+    assert 'a_total{x="1 2"} 7.0' in pages.joined()
+    assert "foretide_gateway_in_flight 3.0" in pages.joined()
+    pages.put(1, page.format(1.0))
+    assert 'a_total{x="1 2"} 8.0' in pages.joined()
+
+
+def test_a_service_is_idle_as_long_as_in_the_process_that_was_busy_last() -> None:
+    one = {"demo/chat": {"open": 1, "waiting": 0, "idle_s": 0.0}}
+    other = {"demo/chat": {"open": 2, "waiting": 1, "idle_s": 9.0}, "demo/b": {"open": 0, "waiting": 0, "idle_s": 5.0}}
+    assert joined_demand([one, other]) == {
+        "demo/chat": {"open": 3, "waiting": 1, "idle_s": 0.0},
+        "demo/b": {"open": 0, "waiting": 0, "idle_s": 5.0},
+    }
