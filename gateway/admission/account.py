@@ -14,6 +14,8 @@ from typing import Final
 PeerId = bytes
 ROUNDS_TOLD: Final = 15
 """For how many rounds an account is told on after it last changed: so many losses in a row do not happen."""
+PEERS_REMEMBERED: Final = 256
+"""Whose gifts are known by their totals; far more than processes that can still be heard."""
 _NEAR_NOTHING: Final = 1e-6
 
 
@@ -127,6 +129,7 @@ class Account:
         self.portion = self.depth / self._parts
         self._told = {one: self._told.get(one, self.portion) for one in members}
         self._wants = {one: self._wants.get(one, 0.0) for one in members}
+        self._given = {one: total for one, total in self._given.items() if one in self._told}
         self._others = sum(self._told.values())
         self.rounds_left = ROUNDS_TOLD
 
@@ -142,6 +145,8 @@ class Account:
         if gained > 0.0:
             self.level += gained
             self._got[peer] = told.given
+            if len(self._got) > PEERS_REMEMBERED:
+                del self._got[next(iter(self._got))]
             self.rounds_left = ROUNDS_TOLD
         if peer in self._told:
             self._others += told.level - self._told[peer]
