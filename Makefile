@@ -11,7 +11,7 @@ export PYTHONPATH := $(CURDIR)
 
 PACKAGES := crds kube forecasting controllers gateway worker_image cli dashboard e2e benchmarks
 
-.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary bench-routing clean
+.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary bench-routing clean bench-gateway
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -73,6 +73,9 @@ bench-control-plane: $(VENV)/.dev ## 1,000 InferenceServices and 10,000 pods aga
 bench-engine: $(VENV)/.dev ## The engine on this machine's GPU (WORKLOADS=folder of the rule files; goes on where it stopped; writes docs/benchmarks/).
 	@$(BIN)/python -m benchmarks.engine run --workloads $(or $(WORKLOADS),$(error WORKLOADS names the folder of the rule files)) --out $(or $(OUT),build/bench-engine)
 	@$(BIN)/python -m benchmarks.engine report $(or $(OUT),build/bench-engine)
+
+bench-gateway: $(VENV)/.dev ## The gateway beside Envoy, vllm-router and nginx (writes docs/benchmarks/; ARGS=--quick takes minutes).
+	@$(BIN)/python -m benchmarks.gateway $(ARGS)
 
 bench-cpu-engine: $(VENV)/.dev ## The CPU engine beside transformers (writes docs/benchmarks/).
 	@$(BIN)/python -m benchmarks.cpu_engine

@@ -10,6 +10,7 @@
     ├── WrongMethod           405
     ├── WrongEncoding         415: a compressed body
     ├── RateLimited           429: a limit of the Tenant
+    ├── Starting              503: the catalog is not there yet, so no key can be judged
     ├── Overloaded            503: more requests than the gateway may hold
     ├── Shed                  503: the service is full, and waiting would be too long
     ├── NoEndpoint            503: the service has no worker that is ready
@@ -118,6 +119,11 @@ class UpstreamFailed(GatewayError):
     status = 502
     code = "upstream_failed"
     degrades = Degrades.NO_ENDPOINT
+
+
+class Starting(GatewayError):
+    status = 503
+    code = "starting"
 
 
 class Overloaded(GatewayError):

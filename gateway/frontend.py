@@ -27,6 +27,7 @@ from gateway.errors import (
     Degrades,
     GatewayError,
     Overloaded,
+    Starting,
     Unauthenticated,
     UnknownModel,
     answer_for,
@@ -114,10 +115,12 @@ class Frontend:
         self._loop = asyncio.get_running_loop()
         self._authenticator = Authenticator()
         self._catalog = Catalog()
+        self._complete = False
 
     def update(self, catalog: Catalog) -> None:
         """Takes over a new view."""
         self._catalog = catalog
+        self._complete = True
         self._authenticator.replace(catalog.keyring)
         self._fleet.update(catalog)
         self._admission.update(catalog)
@@ -160,7 +163,9 @@ class Frontend:
     # --- routes -------------------------------------------------------------------------------------------------
 
     def tenant_of(self, request: Request) -> Tenant:
-        """By its key. Raises Unauthenticated."""
+        """By its key. Raises Unauthenticated, or Starting while no key is known."""
+        if not self._complete:
+            raise Starting("The gateway is starting and knows no tenants yet. Try again soon.", retry_after_s=1)
         name = self._authenticator.tenant(request.headers.get(b"authorization"))
         tenant = self._catalog.tenants.get(name)
         if tenant is None:

@@ -73,7 +73,8 @@ async def test_a_gateway_is_not_ready_before_its_first_catalog() -> None:
     async with running(None) as gateway:
         got = await gateway.get("/health/ready", admin=True)
         assert (got.status, got.body) == (503, b"the catalog is not complete yet\n")
-        assert (await gateway.get("/v1/models")).status == 401
+        early = await gateway.get("/v1/models")
+        assert (early.status, early.error["code"], early.headers["retry-after"]) == (503, "starting", "1")
 
 
 async def test_the_process_serves_a_static_file_and_ends_with_0_on_sigterm(tmp_path: Path) -> None:

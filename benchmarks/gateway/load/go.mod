@@ -1,0 +1,3 @@
+module foretide.dev/benchmarks/gateway/load
+
+go 1.22
