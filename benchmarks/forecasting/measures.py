@@ -204,6 +204,7 @@ def speed(services: int, processes: int) -> list[Row]:
     workload = f"{services:,} services × 14 days at 10 min, {AHEAD_STEPS} steps ahead, {processes} processes"
     return [
         Row(workload, "all refreshed", "s", _r(took), goal=GOAL_FLEET_S if whole else None),
+        Row(workload, "CPU time of all, over the processes", "s", _r(cpu_s / processes)),
         Row(workload, "CPU time a service", "ms", _r(1e3 * cpu_s / services)),
         Row(workload, "memory of all processes, peak", "MB", _r(peak_mb), goal=GOAL_FLEET_MB if whole else None),
     ]
