@@ -45,7 +45,8 @@ WORDS = Words(
         " is free; only the planner takes a slice from a lower class. What it gives up in total for that is in the row"
         " of all demand, what it wins in the row of P0 and P1, whose goal cannot be met where the peer's share is over"
         " 91 %: nobody serves more than all.",
-        "The heuristics are written anew from their papers (`benchmarks/mig/peers.py` says the formulas). They cut"
+        "The heuristics are written anew from their papers' descriptions, without their authors' code"
+        " (`benchmarks/mig/peers.py` says the formulas). They cut"
         " slices beside slices in use, as the planner does here; NVIDIA's MIG manager cannot, it stops a whole node."
         " The rows about nodes plan for that.",
         "The gap is what the solver proved: no plan of that step is worth more than 1 + gap times ours.",

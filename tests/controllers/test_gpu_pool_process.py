@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 import yaml
 
 from e2e.cluster import tools
-from e2e.cluster.controlplane import ControlPlane
+from e2e.cluster.controlplane import ControlPlane, Settings
 from e2e.install import SYSTEM, Kubectl
 from e2e.mig_manager import NAMESPACE, MigManager, offer
 from tests.plans.mig.pool_world import node
@@ -26,6 +27,13 @@ pytestmark = pytest.mark.apiserver
 ROOT = Path(__file__).parents[2]
 ACCOUNT = f"system:serviceaccount:{SYSTEM}:foretide-gpu-pools"
 LABELS = {"pool": "killed"}
+
+
+@pytest.fixture(scope="module")
+def apiserver() -> Iterator[ControlPlane]:
+    """One with Kubernetes' own scheduler."""
+    with ControlPlane(settings=Settings(scheduler=True)) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +62,7 @@ def kubectl(apiserver: ControlPlane) -> Kubectl:
         if obj and obj["metadata"]["name"] == "foretide-gpu-pools" and "rbac" in obj["apiVersion"]
     ]
     it.apply(*roles)
+    it.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"namespace": "demo", "name": "default"}})
     return it
 
 
@@ -93,7 +102,9 @@ def declare(kubectl: Kubectl) -> None:
         kubectl.apply({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
         ready = {"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "It", "message": "is"}]}}
         kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", json.dumps(ready))
-        offer(kubectl, name, {"nvidia.com/gpu": 1})
+        offer(kubectl, name, {"nvidia.com/gpu": 1, "cpu": 4, "memory": 2**33, "pods": 20})
+        # The API server taints new nodes until a controller that is not here sees them ready.
+        kubectl("patch", "node", name, "--type=merge", "-p", '{"spec": {"taints": null}}')
     api = {"apiVersion": "foretide.dev/v1alpha1"}
     service = {"model": "m", "accelerator": {"mig": {"profile": "1g.10gb"}}, "replicas": 14}
     spec = {"nodeSelector": LABELS, "repartition": {"maxPercentAtOnce": 50}}
@@ -101,6 +112,24 @@ def declare(kubectl: Kubectl) -> None:
         api | {"kind": "InferenceService", "metadata": {"namespace": "demo", "name": "small"}, "spec": service},
         api | {"kind": "GPUPool", "metadata": {"name": "killed"}, "spec": spec},
     )
+
+
+def worker(number: int) -> dict[str, Any]:
+    """What the scheduler sees of a worker: its slice."""
+    limits = {"nvidia.com/mig-1g.10gb": "1"}
+    container = {"name": "worker", "image": "none", "resources": {"limits": limits}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"namespace": "demo", "name": f"w{number}", "labels": {"foretide.dev/inference-service": "small"}},
+        "spec": {"automountServiceAccountToken": False, "containers": [container]},
+    }
+
+
+def places(kubectl: Kubectl) -> Counter[str]:
+    """Workers by node."""
+    pods = kubectl.items("pods", "-n", "demo")
+    return Counter(pod["spec"]["nodeName"] for pod in pods if pod["spec"].get("nodeName"))
 
 
 def steps(kubectl: Kubectl) -> set[tuple[str, str]]:
@@ -126,7 +155,7 @@ def ready(kubectl: Kubectl) -> bool:
     )
 
 
-def test_killed_at_every_step_both_nodes_are_cut_once_and_used_again(
+def test_killed_at_every_step_both_nodes_are_cut_once_and_the_scheduler_fills_their_slices(
     apiserver: ControlPlane, kubectl: Kubectl, tmp_path: Path
 ) -> None:
     struck: set[tuple[str, str]] = set()
@@ -139,12 +168,16 @@ def test_killed_at_every_step_both_nodes_are_cut_once_and_used_again(
                 strike()
             return ready(kubectl)
 
+        for number in range(15):
+            kubectl.apply(worker(number))
         try:
             eventually_blocking(done, "both nodes are cut as planned", within_s=180)
         except AssertionError as late:
             raise AssertionError(f"{late}\n{pool(kubectl)}\n{(tmp_path / 'log').read_text()[-3000:]}") from None
         finally:
             kubectl("delete", "gpupool", "killed", "--timeout=60s")
+        eventually_blocking(lambda: sum(places(kubectl).values()) == 14, "the scheduler has used all slices")
+    assert places(kubectl) == {"gpu-a": 7, "gpu-b": 7}, "15 ask for a slice each, 14 slices were planned"
     assert {step for _, step in struck} >= {"ask"}
     assert len(struck) >= 2
     assert sorted(name for name, _ in manager.cuts) == ["gpu-a", "gpu-b"], "nobody was asked twice"
