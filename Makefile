@@ -11,7 +11,7 @@ export PYTHONPATH := $(CURDIR)
 
 PACKAGES := crds kube forecasting controllers gateway worker_image cli dashboard e2e benchmarks
 
-.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary bench-routing clean bench-gateway
+.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary bench-routing clean bench-gateway
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,9 @@ bench-cpu-engine: $(VENV)/.dev ## The CPU engine beside transformers (writes doc
 # FORETIDE_DATA names the folder of the data sets; without it only the speed and self-made data are measured.
 bench-autoscaling: $(VENV)/.dev ## Every autoscaler on replayed traces (writes docs/benchmarks/; ARGS=--quick takes a minute).
 	@$(BIN)/python -m benchmarks.autoscaling $(ARGS)
+
+bench-failover: $(VENV)/.dev ## Workers killed and hung amid streams (ten minutes; goes on where it stopped; writes docs/benchmarks/).
+	@$(BIN)/python -m benchmarks.failover $(ARGS)
 
 bench-scheduling: $(VENV)/.dev ## Policies and batching of a worker on a virtual clock (writes docs/benchmarks/; ARGS=--quick takes a minute).
 	@$(BIN)/python -m benchmarks.scheduling $(ARGS)

@@ -28,13 +28,15 @@ class Service(Protocol):
     def reported(self, backend: Backend, load: Load) -> None: ...
     def lost(self, backend: Backend, loss: Loss) -> None: ...
     def recovered(self, backend: Backend) -> None: ...
+    def suspected(self, backend: Backend) -> None: ...
+    def believed(self, backend: Backend) -> None: ...
 
 
 class Backend:
     __slots__ = (
         "_others", "_service", "cooled", "cost", "endpoint", "errors", "health", "heard", "host", "hot_sweeps",
         "in_flight", "is_slow", "latency_at_s", "latency_s", "line", "load", "loss", "pool", "proved_s", "requests",
-        "revision", "share", "watch",
+        "revision", "share", "suspect", "watch",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, service: Service, pool: Pool, watch_pool: Pool, watching: Share) -> None:
@@ -52,6 +54,8 @@ class Backend:
         """Why it is believed to do nothing, while it is."""
         self.is_slow = False
         """It is on its way to being called hung."""
+        self.suspect = False
+        """It may be about to be lost: nothing new goes there for now."""
         self.share = 1.0
         self.line = Line(1.0, 1.0)
         self.cost = 1.0
@@ -139,9 +143,13 @@ class Backend:
         self._others = max(load.running + load.waiting - self.in_flight, 0)
         self._service.reported(self, load)
 
+    def on_suspicion(self) -> None:
+        self._service.suspected(self)
+
     def on_mute(self) -> None:
         self.load = None
         self._others = 0
+        self._service.believed(self)
         self._service.recovered(self)
 
     def on_loss(self, loss: Loss) -> None:

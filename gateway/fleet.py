@@ -214,7 +214,9 @@ class ServiceState:
     def reported(self, backend: Backend, load: Load) -> None:
         self.picker.reported()
         if stalled(load, self._fleet.stall_policy):
-            self._fleet.tell_stalled(self, backend)
+            self.suspected(backend)
+        else:
+            self.believed(backend)
         is_slow = stall(load, self._fleet.progress_policy) > 0.0
         if is_slow or backend.is_slow:
             backend.is_slow = is_slow
@@ -228,6 +230,19 @@ class ServiceState:
         until_s = backend.health.draining_until_s
         if load.draining and (until_s is None or until_s < now_s + 1.0):
             self.said_draining(backend, now_s)
+
+    def suspected(self, backend: Backend) -> None:
+        """It is silent, or its engine is; a report of progress ends that."""
+        if not backend.suspect:
+            backend.suspect = True
+            self._valid_until_s = 0.0
+        self._fleet.tell_stalled(self, backend)
+
+    def believed(self, backend: Backend) -> None:
+        if backend.suspect:
+            backend.suspect = False
+            self._valid_until_s = 0.0
+            self.wake_if_possible(self._fleet.now_s())
 
     def lost(self, backend: Backend, loss: Loss) -> None:
         before, backend.loss = backend.loss, loss
@@ -342,7 +357,7 @@ class ServiceState:
             ready=backend.endpoint.ready,
             terminating=backend.endpoint.terminating,
             draining=passive.is_draining(backend.health, now_s),
-            ejected=backend.loss is not None or passive.is_ejected(backend.health, now_s),
+            ejected=backend.suspect or backend.loss is not None or passive.is_ejected(backend.health, now_s),
         )
 
     def _wake(self) -> None:

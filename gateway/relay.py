@@ -279,6 +279,11 @@ class Relay:
         moving = self._flight.moving
         return self._flight.begun and moving is not None and moving.possible
 
+    def may_leave(self, now_s: float) -> bool:
+        """It can, and has not done so lately."""
+        moving = self._flight.moving
+        return self.movable and moving is not None and now_s - moving.moved_s >= moving.policy.rest_s
+
     def _elsewhere(self) -> bool:
         moving = self._flight.moving
         assert moving is not None

@@ -34,6 +34,8 @@ class Load:
 @dataclass(frozen=True, slots=True)
 class ProgressPolicy:
     ask_every_s: float = 0.25
+    suspect_after_s: float = 0.35
+    """Of the time below: from then on its streams are moved."""
     answer_within_s: float = 0.6
     """A worker that answers nothing at all for so long is stopped, or its machine is gone."""
     hung_after_s: float = 1.8
@@ -46,8 +48,8 @@ class ProgressPolicy:
 class StallPolicy:
     """When the streams of a worker are moved though it is not given up yet: that costs a prefill, and is not seen."""
 
-    after_s: float = 0.6
-    patience: float = 2.0
+    after_s: float = 0.4
+    patience: float = 3.0
     """Of a step that was announced, and `after_s` more."""
 
 

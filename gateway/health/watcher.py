@@ -46,6 +46,9 @@ class Ear(Protocol):
     def on_mute(self) -> None:
         """It answers, but knows no `/load`."""
 
+    def on_suspicion(self) -> None:
+        """It has not answered yet, and nothing else has come from it either."""
+
     def on_loss(self, loss: Loss) -> None: ...
 
 
@@ -83,6 +86,7 @@ class Watch:
         self._heard_before = 0
         self._due_s = 0.0
         self._asking = False
+        self._suspected = False
         self._stopped = False
         share.watches += 1
         # The first questions of a fleet are spread as the later ones are.
@@ -105,7 +109,8 @@ class Watch:
         share.open += 1
         self._asking = True
         self._heard_before = self._watched.heard
-        self._expect_within(share.policy.answer_within_s)
+        self._suspected = False
+        self._expect_within(share.policy.suspect_after_s)
         connection = self._pool.take()
         if connection is None:
             self._task = start_task(self._connect_and_send(), share.loop)
@@ -142,7 +147,12 @@ class Watch:
             self._expect_within(share.policy.answer_within_s / 2)  # its answer may lie in our socket
         elif self._watched.heard != self._heard_before:
             self._heard_before = self._watched.heard
-            self._expect_within(share.policy.answer_within_s)  # busy, and alive
+            self._suspected = False
+            self._expect_within(share.policy.suspect_after_s)  # busy, and alive
+        elif not self._suspected:
+            self._suspected = True
+            self._expect_within(share.policy.answer_within_s - share.policy.suspect_after_s)
+            self._ear.on_suspicion()
         else:
             self._lost(Loss(Evidence.SILENT, f"no answer and no byte for {share.policy.answer_within_s:g} s"))
 

@@ -15,14 +15,16 @@ from gateway.retries import Failure
 from gateway.streams.journal import Journal
 
 _STREAM, _CONTINUE = HEADER_STREAM.encode(), HEADER_CONTINUE.encode()
-_NOT_STARTED = frozenset({Failure.CONNECT, Failure.DRAINING})
-"""No worker has begun anything, so asking again is only a matter of time."""
+_NOT_ITS_FAULT = frozenset({Failure.CONNECT, Failure.DRAINING, Failure.LOST})
+"""Nothing was begun, or the worker hung: no stream does that to a worker, so asking again is only a matter of time."""
 
 
 @dataclass(frozen=True, slots=True)
 class MovePolicy:
-    fruitless_most: int = 4
-    """Workers in a row that took the stream up and gave no token: the next one would not either."""
+    fruitless_most: int = 6
+    """Workers in a row that took the stream up and ended without a token: the next one would too."""
+    rest_s: float = 1.0
+    """After a move, a stream leaves no worker that is only suspected of hanging."""
     base_s: float = 0.05
     most_s: float = 0.5
 
@@ -43,7 +45,7 @@ class GiveUp:
 class Moving:
     """One stream from its first worker to its last."""
 
-    __slots__ = ("_failures", "_fruitless", "_seen_tokens", "gap_s", "journal", "lost_s", "moves", "policy",
+    __slots__ = ("_failures", "_fruitless", "_seen_tokens", "gap_s", "journal", "lost_s", "moved_s", "moves", "policy",
                  "revision", "ticket", "why")  # fmt: skip
 
     def __init__(self, policy: MovePolicy) -> None:
@@ -54,6 +56,8 @@ class Moving:
         self.revision = b""
         """Of the first worker; no other can go on."""
         self.moves = 0
+        self.moved_s = float("-inf")
+        """When it last was, by the loop's clock."""
         self.lost_s: float | None = None
         """When the last worker fell silent, by the loop's clock, while no other has taken over."""
         self.why: Failure | None = None
@@ -78,6 +82,7 @@ class Moving:
         gap_s = now_s - self.lost_s
         self.lost_s = self.why = None
         self.moves += 1
+        self.moved_s = now_s
         self.gap_s = max(self.gap_s, gap_s)
         return gap_s
 
@@ -91,7 +96,7 @@ class Moving:
         n_tokens = journal.n_tokens
         if n_tokens > self._seen_tokens or self._failures == 0:
             self._seen_tokens, self._failures, self._fruitless = n_tokens, 0, 0
-        elif failure not in _NOT_STARTED:
+        elif failure not in _NOT_ITS_FAULT:
             self._fruitless += 1
         if self._fruitless >= self.policy.fruitless_most:
             return GiveUp(f"{self._fruitless} workers in a row gave no token ≥ {self.policy.fruitless_most}")

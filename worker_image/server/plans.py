@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 from worker_image.engine.client import Work
 from worker_image.engine.messages import Sampling
-from worker_image.engine.noise import MASK_64
 from worker_image.engine.standing import ORDINARY, Standing
 from worker_image.errors import RequestError
 from worker_image.server.api_types import CompletionRequest, GenerationRequest
 from worker_image.server.chat_types import ChatMessage, ChatRequest, Tool
 from worker_image.server.state import Served
+from worker_image.server.ticket import MAX_SEED
 from worker_image.text.grammar import json_object_grammar, json_schema_grammar, tools_grammar
 from worker_image.text.tool_format import ToolFormat
 
@@ -63,8 +63,8 @@ class Job:
     def seed_of(self, index: int) -> int | None:
         """Of one choice, as the engine counts them on from the first of its prompt. None: whatever it draws."""
         if self.sampling.seed is not None:
-            return (self.sampling.seed + index % self.sampling.n) & MASK_64
-        return None if self.drawn_seed is None else (self.drawn_seed + index) & MASK_64
+            return (self.sampling.seed + index % self.sampling.n) & MAX_SEED
+        return None if self.drawn_seed is None else (self.drawn_seed + index) & MAX_SEED
 
 
 def plan_chat(request: ChatRequest, served: Served, created: int | None = None) -> Job:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from crds.contract import HEADER_CONTINUE, HEADER_STREAM
-from worker_image.engine.noise import MASK_64
 from worker_image.errors import RequestError
 
+MAX_SEED: Final = (1 << 64) - 1
+"""As of `worker_image.engine.noise`, which imports torch."""
 _TICKET: Final = re.compile(r"([0-9]{1,20}) ([0-9A-Za-z]{1,64}) ([0-9]{1,10})")
 _CONTINUE: Final = re.compile(r"([0-9a-f]{1,64}) ([0-9]{1,9})")
 
@@ -31,7 +32,7 @@ def ticket_in(headers: Mapping[str, str]) -> Ticket | None:
     if text is None:
         return None
     found = _TICKET.fullmatch(text)
-    if found is None or int(found[1]) > MASK_64:
+    if found is None or int(found[1]) > MAX_SEED:
         raise RequestError(f"header '{HEADER_STREAM}' is '{text[:100]}'; it is '<seed> <id> <created>'.")
     return Ticket(int(found[1]), found[2], int(found[3]))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.http1.limits import MIB, ByteBudget
@@ -23,6 +23,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30).map
 UNITS = st.tuples(st.lists(TEXTS, max_size=3), st.lists(st.integers(0, 200_000), min_size=1, max_size=3))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(UNITS, min_size=1, max_size=12), st.data())
 def test_bytes_cut_anywhere_give_the_same_events_and_the_same_journal(
     units: list[tuple[list[bytes], list[int]]], data: st.DataObject
@@ -111,10 +112,10 @@ def test_the_first_move_is_made_at_once_and_later_ones_wait_longer_and_longer() 
 
 def test_workers_that_give_no_token_are_tried_a_few_times_and_one_that_does_begins_the_count_anew() -> None:
     moving = a_moving()
-    assert [type(moving.after(Failure.CLOSED)) for _ in range(4)] == [Again] * 4
+    assert [type(moving.after(Failure.CLOSED)) for _ in range(6)] == [Again] * 6
     assert moving.journal is not None
     moving.journal.take(b"data: a\n\n:9\n\n")
-    assert [type(moving.after(Failure.CLOSED)) for _ in range(5)] == [Again] * 4 + [GiveUp]
+    assert [type(moving.after(Failure.CLOSED)) for _ in range(7)] == [Again] * 6 + [GiveUp]
 
 
 def test_a_refused_journal_and_one_that_is_lost_end_the_stream() -> None:

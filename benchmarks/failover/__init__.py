@@ -1,0 +1,1 @@
+"""Workers killed and hung in the middle of streams: what their clients lose, and how long they wait."""
