@@ -89,7 +89,9 @@ def past(end_s: int) -> str:
         "input_tokens": 6000,
         "output_tokens": 3000,
     }
-    families = {f"foretide_gateway_{name}": [({}, rate)] for name, rate in each.items()}
+    families: dict[str, list[tuple[dict[str, str], int]]] = {
+        f"foretide_gateway_{name}": [({}, rate)] for name, rate in each.items()
+    }
     families["foretide_gateway_requests"] = [({"code": "200"}, 57), ({"code": "503"}, 3)]
     families["foretide_gateway_sla_requests"] = [
         ({"target": "ttft", "met": "true"}, 48),
@@ -168,7 +170,11 @@ class Prometheus:
 
     def start(self) -> None:
         self.process.start(self.command)
-        eventually_blocking(lambda: _answers(self.port) or self.process.check(), "Prometheus is ready", 60)
+        eventually_blocking(self._answers, "Prometheus is ready", 60)
+
+    def _answers(self) -> bool:
+        self.process.check()
+        return _answers(self.port)
 
     def get(self, path: str, **asked: object) -> Any:
         query = urllib.parse.urlencode(asked)

@@ -59,6 +59,7 @@ from kube.resources import (
 )
 from tests.controllers.model_cache.files import WebServer, gguf, serving, sha256
 from tests.controllers.running import Keys, running
+from tests.plans.test_carried import H100
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
@@ -155,7 +156,16 @@ async def _control(world: World) -> AsyncIterator[None]:
     slas = Informer(client, SLAS, keep=lean)
     tenants = Informer(client, TENANTS, keep=lean, index=TENANT_INDEX)
     applier, recorder = Applier(client), Recorder(client, controller="test", instance="test")
-    of_models = wire_model(client, Settings(), queue, recorder, applier, services=services, models=models)
+    of_models = wire_model(
+        client,
+        Settings(),
+        queue,
+        recorder,
+        applier,
+        services=services,
+        models=models,
+        measured=lambda uid: [H100],
+    )
     of_tenants = wire_tenant(client, Settings(), queue, recorder, applier, services=services, tenants=tenants)
     of_slas = SlaReconciler(slas, services, applier, recorder)
     wake(services, queue, of_service(tenants))
@@ -228,6 +238,7 @@ async def test_a_model_from_apply_to_bound_claim_to_nothing_left(world: World) -
         assert model is not None
         assert nodes(model) == ["node-1", "node-2"]
         assert model["status"]["state"] == "Cached"
+        assert model["status"]["profiles"] == [H100.dump()], "what a worker measured, beside the agents' own items"
         await world.until(PERSISTENT_VOLUME_CLAIMS, "demo", "m-model", is_bound, "the claim is bound")
         for root in world.roots.values():
             assert (root / "demo" / "m" / "m.gguf").read_bytes() == content
