@@ -104,7 +104,7 @@ def test_one_tenant_floods_a_service_and_another_is_served_as_before(world: Worl
         until(seen, "the second tenant may use the service", 30)
         with Load(world.url, rival, "demo/shared", clients=1) as alone:
             until(lambda: alone.answered >= 5, "answers without a flood", 60)
-        with Load(world.url, world.keys["acme"], "shared", clients=24) as flood:
+        with Load(world.url, world.keys["acme"], "shared", clients=48) as flood:
             until(lambda: flood.answered >= 12, "the flood", 120)
             with Load(world.url, rival, "demo/shared", clients=1) as beside:
                 until(lambda: beside.answered >= 5, "answers beside a flood", 120)
