@@ -117,7 +117,9 @@ WORDS = Words(
     ),
     notes=(
         "A gap is what the client waits between the last word of one worker and the first of the next, by the gateway's"
-        " access log. Clients, gateway and workers share the CPUs, which shows in the longest ones.",
+        " access log. Clients, gateway, workers and whatever else the machine does share its CPUs.",
+        "The date and the commit are the page's. A run goes on where it stopped: rounds kept from before are of the code"
+        " and the load of their time; the rounds behind the first page ran just before its commit, on a busy machine.",
         "A stopped worker is found when neither an answer to its load, asked four times a second, nor a token comes for"
         " 0.35 s; one whose engine stands still, by its own word after 0.4 s.",
         "nginx passes the same streams on, and retries what has not begun.",
@@ -131,7 +133,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help=f"of {KILLS} kills and {HANGS} hangs each")
     parser.add_argument("--out", type=Path, default=Path("build/bench-failover"))
     arguments = parser.parse_args()
-    out: Path = arguments.out
+    out: Path = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     measure(arguments.rounds, out)
     peer, chunks = ((out / name) for name in ("peer.json", "chunks.json"))

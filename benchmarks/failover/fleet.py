@@ -145,7 +145,8 @@ async def nginx(ports: list[int], folder: Path) -> AsyncIterator[str | None]:
         await answers(f"http://127.0.0.1:{port}/health")
         yield f"http://127.0.0.1:{port}"
     finally:
-        process.terminate()
+        with suppress(ProcessLookupError):
+            process.terminate()
         await process.wait()
 
 
