@@ -119,7 +119,7 @@ WORDS = Words(
         "A gap is what the client waits between the last word of one worker and the first of the next, by the gateway's"
         " access log. Clients, gateway, workers and whatever else the machine does share its CPUs.",
         "The date and the commit are the page's. A run goes on where it stopped: rounds kept from before are of the"
-        " code and the load of their time; the rounds behind the first page ran just before its commit, on a busy machine.",
+        " code and the load of their time; those of the first page ran just before its commit, on a busy machine.",
         "A stopped worker is found when neither an answer to its load, asked four times a second, nor a token comes for"
         " 0.35 s; one whose engine stands still, by its own word after 0.4 s.",
         "nginx passes the same streams on, and retries what has not begun.",
