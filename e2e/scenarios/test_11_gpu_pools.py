@@ -39,7 +39,8 @@ def nodes(target: Target, own_cluster: Cluster | None, world: World) -> Iterator
             offer(world.kubectl, name, {"nvidia.com/mig-4g.40gb": 1, "nvidia.com/mig-3g.40gb": 1})
         yield names
     finally:
-        world.kubectl("delete", "gpupools", "--all", "--timeout=60s")
+        with MigManager(world.kubectl):  # A node that is under way comes to its end before the pool goes.
+            world.kubectl("delete", "gpupools", "--all", "--timeout=180s")
         for name in names:
             world.kubectl("uncordon", name)
             offer(world.kubectl, name, {})
