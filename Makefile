@@ -80,8 +80,7 @@ bench-gateway: $(VENV)/.dev ## The gateway beside Envoy, vllm-router and nginx (
 bench-cpu-engine: $(VENV)/.dev ## The CPU engine beside transformers (writes docs/benchmarks/).
 	@$(BIN)/python -m benchmarks.cpu_engine
 
-# FORETIDE_DATA names the folder of the data sets; without it only the speed and self-made data are measured.
-bench-autoscaling: $(VENV)/.dev ## Every autoscaler on replayed traces (writes docs/benchmarks/; ARGS=--quick takes a minute).
+bench-autoscaling: $(VENV)/.dev ## Every autoscaler on replayed traces (ARGS='--data FOLDER'; writes docs/benchmarks/; ARGS=--quick takes a minute).
 	@$(BIN)/python -m benchmarks.autoscaling $(ARGS)
 
 bench-failover: $(VENV)/.dev ## Workers killed and hung amid streams (ten minutes; goes on where it stopped; writes docs/benchmarks/).
@@ -90,7 +89,8 @@ bench-failover: $(VENV)/.dev ## Workers killed and hung amid streams (ten minute
 bench-scheduling: $(VENV)/.dev ## Policies and batching of a worker on a virtual clock (writes docs/benchmarks/; ARGS=--quick takes a minute).
 	@$(BIN)/python -m benchmarks.scheduling $(ARGS)
 
-bench-forecasting: $(VENV)/.dev ## Forecasts, intervals and anomaly scores on public data (writes docs/benchmarks/).
+# FORETIDE_DATA names the folder of the data sets, here and for bench-scheduling and bench-mig; what is not there is left out or made up.
+bench-forecasting: $(VENV)/.dev ## Forecasts, intervals and anomaly scores on public data (FORETIDE_DATA=folder; writes docs/benchmarks/).
 	@$(BIN)/python -m benchmarks.forecasting $(ARGS)
 
 bench-routing: $(VENV)/.dev ## What a pick costs, and the policies on a simulated fleet (writes docs/benchmarks/).
