@@ -1,4 +1,4 @@
-"""The `foretide` command. Errors that a person can act on are one line; everything else is a bug with its traceback."""
+"""The `foretide` command, also `kubectl foretide`. Errors that a person can act on are one line; others are bugs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import sys
 
 import typer
 
-from cli import replay, simulate
+from cli import explain, replay, simulate, status
 from cli.errors import CliError
 
 app = typer.Typer(
     name="foretide",
-    help="What would happen, and why something did.",
+    help="How the services are, why something happened, and what would happen.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
+app.command("status")(status.command)
+app.command("explain")(explain.command)
 app.command("simulate")(simulate.command)
 app.command("replay")(replay.command)
 

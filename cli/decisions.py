@@ -1,0 +1,75 @@
+"""The operator's recorded decisions of a service, off the leader's admin page, through the API server's proxy to pods.
+
+Only the leader knows them, and the Lease says which pod leads. That takes the right to read the Lease and to reach pods
+of the operator's namespace (`get` of `pods/proxy`); who lacks it is told, and less is explained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cli.errors import CliError
+from cli.kubectl import Kubectl
+from forecasting.policy import Direction, Policy, RecordInvalid, ScalingDecision, from_json
+
+LEASE: Final = "foretide-operator"
+ADMIN_PORT: Final = 8082
+MOST: Final = 500
+"""Records that are asked for: at least the last 40 hours of a quiet service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Decisions, oldest first, and what is missing."""
+
+    decisions: tuple[ScalingDecision, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_decisions(kubectl: Kubectl, operator_namespace: str, namespace: str, service: str) -> Record:
+    """Never fails: what cannot be read is a note."""
+    try:
+        pod = _leader(kubectl, operator_namespace)
+        path = f"/api/v1/namespaces/{operator_namespace}/pods/{pod}:{ADMIN_PORT}/proxy/decisions/{namespace}/{service}"
+        text = kubectl.page(f"{path}?limit={MOST}")
+    except CliError as error:
+        return Record((), (f"The operator's record of decisions could not be read: {error}",))
+    return parsed(text.splitlines())
+
+
+def parsed(lines: Sequence[str]) -> Record:
+    """Lines of another release are counted, not guessed at."""
+    found: list[ScalingDecision] = []
+    strange = ""
+    for line in lines:
+        try:
+            found.append(from_json(line))
+        except RecordInvalid as error:
+            strange = strange or str(error)
+    unread = len(lines) - len(found)
+    note = f"{unread} of {len(lines)} records are not of this release ({strange}). Use the operator's version."
+    return Record(tuple(found), (note,) if unread else ())
+
+
+def changes(decisions: Sequence[ScalingDecision]) -> list[ScalingDecision]:
+    """Those that asked for another number, newest first; what was asked for again is there once."""
+    found: list[ScalingDecision] = []
+    before: tuple[int, int] | None = None
+    for one in decisions:
+        asked = (one.inputs.current, one.wanted)
+        advice = one.inputs.settings.policy is Policy.ADVISORY and one.wanted != one.inputs.current
+        if (one.direction is not Direction.HOLD or advice) and asked != before:
+            found.append(one)
+        before = asked
+    return found[::-1]
+
+
+def _leader(kubectl: Kubectl, namespace: str) -> str:
+    lease = kubectl.object("leases.coordination.k8s.io", LEASE, namespace)
+    holder = str((lease.get("spec") or {}).get("holderIdentity") or "")
+    if not holder:
+        raise CliError(f"no operator leads in namespace '{namespace}'. Is one running?")
+    # The identity is the pod's name and something that tells its processes apart.
+    return holder.split("_")[0]

@@ -1,0 +1,130 @@
+"""Services with what belongs to them: their forecast, their SLA, their alerts. Read once, joined by name.
+
+What a person may not read is missing, and a note says so; only the services themselves must be readable.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Final
+
+from cli.errors import CliError
+from cli.kubectl import Kubectl, NotAllowed
+from controllers.plans.units import names_text
+
+Json = dict[str, Any]
+_FIRES: Final = ("firing", "flapping")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One InferenceService. alerts: those that fire, the worst first."""
+
+    object: Json
+    forecast: Json | None = None
+    sla: Json | None = None
+    alerts: tuple[Json, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return str(self.object["metadata"]["name"])
+
+    @property
+    def namespace(self) -> str:
+        return str(self.object["metadata"]["namespace"])
+
+    @property
+    def spec(self) -> Json:
+        return dict(self.object.get("spec") or {})
+
+    @property
+    def status(self) -> Json:
+        return dict(self.object.get("status") or {})
+
+    @property
+    def expected(self) -> Json:
+        """The status of its forecast; empty without one."""
+        return dict((self.forecast or {}).get("status") or {})
+
+    def condition(self, type_: str) -> Json | None:
+        return next((one for one in self.status.get("conditions") or [] if one["type"] == type_), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Services by namespace and name, and what could not be read."""
+
+    services: tuple[Service, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_fleet(kubectl: Kubectl, namespace: str | None, *, everywhere: bool = False) -> Fleet:
+    """Raises CliError where the services cannot be read."""
+    services = kubectl.objects("inferenceservices", namespace, everywhere=everywhere)
+    notes: list[str] = []
+    more: dict[str, list[Json]] = {}
+    for plural in ("capacityforecasts", "slas", "alertpolicies"):
+        try:
+            more[plural] = kubectl.objects(plural, namespace, everywhere=everywhere)
+        except NotAllowed as error:
+            more[plural] = []
+            notes.append(f"Without {plural}: {error}")
+    return Fleet(joined(services, more["capacityforecasts"], more["slas"], more["alertpolicies"]), tuple(notes))
+
+
+def joined(services: list[Json], forecasts: list[Json], slas: list[Json], policies: list[Json]) -> tuple[Service, ...]:
+    """Each service with its own."""
+    expected, agreed = _by_name(forecasts), _by_name(slas)
+    found = [
+        Service(
+            one,
+            expected.get(_key(one)),
+            agreed.get((_key(one)[0], str((one.get("spec") or {}).get("sla")))),
+            _firing(policies, *_key(one)),
+        )
+        for one in services
+    ]
+    return tuple(sorted(found, key=lambda one: (one.namespace, one.name)))
+
+
+def the_one(fleet: Fleet, name: str) -> Service:
+    """The service of that name, out of a fleet of one namespace.
+
+    Raises:
+        CliError: there is none; says which name was perhaps meant.
+    """
+    for one in fleet.services:
+        if one.name == name:
+            return one
+    names = [one.name for one in fleet.services]
+    if not names:
+        raise CliError(f"There is no InferenceService '{name}', nor any other, in this namespace. Name one with -n.")
+    close = get_close_matches(name, names, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"there are {names_text(names)}."
+    raise CliError(f"There is no InferenceService '{name}' in namespace '{fleet.services[0].namespace}'; {hint}")
+
+
+def _by_name(objects: list[Json]) -> dict[tuple[str, str], Json]:
+    return {_key(one): one for one in objects}
+
+
+def _key(one: Json) -> tuple[str, str]:
+    return str(one["metadata"]["namespace"]), str(one["metadata"]["name"])
+
+
+def _firing(policies: list[Json], namespace: str, name: str) -> tuple[Json, ...]:
+    """An alert that two policies know of is told once."""
+    found = {
+        one["fingerprint"]: one
+        for policy in policies
+        for one in (policy.get("status") or {}).get("alerts") or []
+        if one.get("state") in _FIRES and _is_about(one, namespace, name)
+    }
+    return tuple(sorted(found.values(), key=lambda one: (one["severity"], one["since"], one["rule"])))
+
+
+def _is_about(alert: Json, namespace: str, name: str) -> bool:
+    labels = alert.get("labels") or {}
+    named = labels.get("namespace") == namespace and labels.get("service") == name
+    return named or bool(alert.get("subject") == f"service/{namespace}/{name}")
