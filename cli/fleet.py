@@ -5,6 +5,7 @@ What a person may not read is missing, and a note says so; only the services the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final
@@ -89,20 +90,25 @@ def joined(services: list[Json], forecasts: list[Json], slas: list[Json], polici
 
 
 def the_one(fleet: Fleet, name: str) -> Service:
-    """The service of that name, out of a fleet of one namespace.
+    """The service of that name, out of a fleet of one namespace. Raises CliError as `named` does."""
+    found = named("InferenceService", name, [one.object for one in fleet.services])
+    return next(one for one in fleet.services if one.object is found)
+
+
+def named(kind: str, name: str, objects: Sequence[Json]) -> Json:
+    """The object of that name, out of those of one namespace.
 
     Raises:
         CliError: there is none; says which name was perhaps meant.
     """
-    for one in fleet.services:
-        if one.name == name:
-            return one
-    names = [one.name for one in fleet.services]
-    if not names:
-        raise CliError(f"There is no InferenceService '{name}', nor any other, in this namespace. Name one with -n.")
-    close = get_close_matches(name, names, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"there are {names_text(names)}."
-    raise CliError(f"There is no InferenceService '{name}' in namespace '{fleet.services[0].namespace}'; {hint}")
+    by_name = {str(one["metadata"]["name"]): one for one in objects}
+    if name in by_name:
+        return by_name[name]
+    if not by_name:
+        raise CliError(f"There is no {kind} '{name}', nor any other, in this namespace. Name another one with -n.")
+    close = get_close_matches(name, by_name, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"there are {names_text(sorted(by_name))}."
+    raise CliError(f"There is no {kind} '{name}' in namespace '{objects[0]['metadata']['namespace']}'; {hint}")
 
 
 def _by_name(objects: list[Json]) -> dict[tuple[str, str], Json]:

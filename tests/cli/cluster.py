@@ -176,7 +176,7 @@ def policy() -> Json:
     }
     waiting = {**alert, "fingerprint": "cd34", "rule": "quiet", "state": "pending"}
     return {
-        "metadata": {"name": "on-call", "namespace": "demo", "resourceVersion": "7"},
+        "metadata": {"name": "on-call", "namespace": "demo", "generation": 7},
         "spec": {},
         "status": {"alerts": [alert, waiting]},
     }
