@@ -6,7 +6,7 @@ of the operator's namespace (`get` of `pods/proxy`); who lacks it is told, and l
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,15 +28,41 @@ class Record:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Newest:
+    """The last decision of services by namespace and name, and what is missing."""
+
+    decisions: Mapping[tuple[str, str], ScalingDecision]
+    notes: tuple[str, ...] = ()
+
+
 def read_decisions(kubectl: Kubectl, operator_namespace: str, namespace: str, service: str) -> Record:
     """Never fails: what cannot be read is a note."""
     try:
-        pod = _leader(kubectl, operator_namespace)
-        path = f"/api/v1/namespaces/{operator_namespace}/pods/{pod}:{ADMIN_PORT}/proxy/decisions/{namespace}/{service}"
-        text = kubectl.page(f"{path}?limit={MOST}")
+        return read_page(kubectl, decisions_path(kubectl, operator_namespace), namespace, service, MOST)
     except CliError as error:
         return Record((), (f"The operator's record of decisions could not be read: {error}",))
-    return parsed(text.splitlines())
+
+
+def read_newest(kubectl: Kubectl, operator_namespace: str, services: Iterable[tuple[str, str]]) -> Newest:
+    """The last decision of each service, by namespace and name. The first page that fails ends it with a note."""
+    found: dict[tuple[str, str], ScalingDecision] = {}
+    notes: list[str] = []
+    try:
+        path = decisions_path(kubectl, operator_namespace)
+        for key in services:
+            record = read_page(kubectl, path, *key, 1)
+            notes += [note for note in record.notes if note not in notes]
+            if record.decisions:
+                found[key] = record.decisions[-1]
+    except CliError as error:
+        notes.append(f"The operator's record of decisions could not be read: {error}")
+    return Newest(found, tuple(notes))
+
+
+def read_page(kubectl: Kubectl, path: str, namespace: str, service: str, most: int) -> Record:
+    """The last `most` records of a service, from where `decisions_path` leads. Raises CliError."""
+    return parsed(kubectl.page(f"{path}/{namespace}/{service}?limit={most}").splitlines())
 
 
 def parsed(lines: Sequence[str]) -> Record:
@@ -66,10 +92,11 @@ def changes(decisions: Sequence[ScalingDecision]) -> list[ScalingDecision]:
     return found[::-1]
 
 
-def _leader(kubectl: Kubectl, namespace: str) -> str:
+def decisions_path(kubectl: Kubectl, namespace: str) -> str:
+    """Where the pod that leads answers. Raises CliError where none does."""
     lease = kubectl.object("leases.coordination.k8s.io", LEASE, namespace)
     holder = str((lease.get("spec") or {}).get("holderIdentity") or "")
     if not holder:
         raise CliError(f"no operator leads in namespace '{namespace}'. Is one running?")
     # The identity is the pod's name and something that tells its processes apart.
-    return holder.split("_")[0]
+    return f"/api/v1/namespaces/{namespace}/pods/{holder.split('_')[0]}:{ADMIN_PORT}/proxy/decisions"

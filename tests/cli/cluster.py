@@ -191,9 +191,10 @@ def with_record(cluster: FakeKubectl, *lines: str) -> FakeKubectl:
         "metadata": {"name": "foretide-operator", "namespace": "foretide-system"},
         "spec": {"holderIdentity": "foretide-operator-abc_1"},
     }
-    path = "/api/v1/namespaces/foretide-system/pods/foretide-operator-abc:8082/proxy/decisions/demo/chat?limit=500"
+    path = "/api/v1/namespaces/foretide-system/pods/foretide-operator-abc:8082/proxy/decisions/demo/chat"
     cluster.objects[LEASES] = [lease]
-    cluster.pages[path] = "".join(f"{line}\n" for line in lines)
+    cluster.pages[f"{path}?limit=500"] = "".join(f"{line}\n" for line in lines)
+    cluster.pages[f"{path}?limit=1"] = "".join(f"{line}\n" for line in lines[-1:])
     return cluster
 
 

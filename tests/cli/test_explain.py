@@ -12,22 +12,10 @@ from cli.decisions import changes, parsed
 from cli.errors import CliError
 from cli.explain_text import explain_lines
 from cli.fleet import Service
-from forecasting.policy import (
-    Bounds,
-    Capacity,
-    Load,
-    LoadForecast,
-    Memory,
-    Policy,
-    PolicySettings,
-    ScalingDecision,
-    ScalingInput,
-    plan,
-    to_json,
-)
+from forecasting.policy import Policy, to_json
 from tests.cli.cluster import LEASES, chat, demo, forecast, run, with_record
+from tests.cli.decided import HELD, UP, decided
 
-NOON_S = 1_772_452_800.0
 NOW = datetime(2026, 3, 2, 12, 10, tzinfo=UTC)
 CHAT = Service(chat(), forecast())
 
@@ -75,27 +63,6 @@ now
                             11:58)
        one replica carries  900 tok/s: as the spec says
        lead time            a new worker takes 4m32s"""
-
-
-def decided(after_s: float, current: int, policy: Policy = Policy.PREDICTIVE) -> ScalingDecision:
-    ahead = LoadForecast(NOON_S, 60.0, (0.1, 0.5, 0.9, 0.95), ((5100.0, 5900.0, 6800.0, 7100.0),) * 20)
-    return plan(
-        ScalingInput(
-            now_s=NOON_S + after_s,
-            bounds=Bounds(1, 12, "tenant 'acme': 12 of 16 GPUs"),
-            current=current,
-            ready=6,
-            load=Load(12.0, 4000.0, 4100.0, 90.0, 3.0, 0.4, 2.0),
-            forecast=ahead,
-            capacity=Capacity(900.0, 40.0, input_weight=0.25, because="as the spec says"),
-            lead_time_s=272.0,
-            settings=PolicySettings(policy=policy),
-            memory=Memory(since_s=0.0),
-        )
-    )
-
-
-UP, HELD = decided(0, 6), decided(300, 8)
 
 
 def test_a_change_is_told_with_every_number_it_was_made_from() -> None:
