@@ -21,6 +21,11 @@ Json = dict[str, Any]
 ANSWERS_WITHIN_S: Final = 20
 """One request; kubectl may make a few, so it is given three times as long."""
 
+NO_KUBECTL: Final = (
+    "There is no kubectl on the PATH, and the cluster is asked through it."
+    " Install it (https://kubernetes.io/docs/tasks/tools/) or add its folder to PATH."
+)
+
 NamespaceOption = Annotated[str | None, typer.Option("-n", "--namespace", help="Default: that of the context.")]
 ContextOption = Annotated[str | None, typer.Option("--context", help="Context of the kubeconfig.")]
 OperatorNamespaceOption = Annotated[str, typer.Option(help="Namespace in which Foretide was installed.")]
@@ -106,10 +111,7 @@ class Kubectl:
         try:
             answer = self._run([*arguments, *context, f"--request-timeout={ANSWERS_WITHIN_S}s"])
         except FileNotFoundError as error:
-            raise CliError(
-                "There is no kubectl on the PATH, and the cluster is asked through it."
-                " Install it (https://kubernetes.io/docs/tasks/tools/) or add its folder to PATH."
-            ) from error
+            raise CliError(NO_KUBECTL) from error
         if answer.status:
             raise error_of(answer.stderr)
         return answer.stdout

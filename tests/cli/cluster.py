@@ -84,6 +84,7 @@ def chat() -> Json:
                 condition("Ready", "True", "Ready", "8 of 8 workers of revision 7f3c9 are ready."),
                 condition("Servable", "True", "Answered", "A probe through the gateway was answered."),
             ],
+            "modelName": "chat",
             "currentRevision": "7f3c9",
             "desiredReplicas": 8,
             "replicas": 9,
