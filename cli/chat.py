@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from cli import kubectl
+from cli.completing import services
 from cli.completions import Model, answer_of
 from cli.errors import CliError
 from cli.fleet import named
@@ -23,7 +24,7 @@ GATEWAY: Final = "foretide-gateway"
 
 def command(
     context: typer.Context,
-    service: Annotated[str, typer.Argument(help="The service.")],
+    service: Annotated[str, typer.Argument(help="The service.", autocompletion=services)],
     prompt: Annotated[
         str | None, typer.Argument(help="What to ask; left out, each line of the input is a turn.")
     ] = None,

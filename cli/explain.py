@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import kubectl
+from cli.completing import services
 from cli.decisions import Record, changes, read_decisions
 from cli.explain_text import explain_lines
 from cli.fleet import Service, read_fleet, the_one
@@ -20,7 +21,7 @@ from forecasting.policy import to_plain
 
 def command(
     context: typer.Context,
-    service: Annotated[str, typer.Argument(help="The service.")],
+    service: Annotated[str, typer.Argument(help="The service.", autocompletion=services)],
     namespace: NamespaceOption = None,
     last: Annotated[int, typer.Option(help="So many changes.", min=1, max=100)] = 3,
     operator_namespace: OperatorNamespaceOption = OPERATOR_NAMESPACE,

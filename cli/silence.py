@@ -12,6 +12,7 @@ import typer
 from pydantic import ValidationError
 
 from cli import kubectl
+from cli.completing import policies
 from cli.errors import CliError
 from cli.fleet import named
 from cli.kubectl import ContextOption, Kubectl, NamespaceOption, NotAllowed
@@ -31,7 +32,7 @@ _MATCHER: Final = re.compile(r"(?P<label>[^=!]+)(?P<not>!?)=(?P<value>.*)", re.D
 
 def command(
     context: typer.Context,
-    policy: Annotated[str, typer.Argument(help="The AlertPolicy.")],
+    policy: Annotated[str, typer.Argument(help="The AlertPolicy.", autocompletion=policies)],
     matchers: Annotated[list[str], typer.Argument(help="label=value or label!=value; * stands for anything.")],
     lasts: Annotated[str, typer.Option("--for", help="How long, for example 90m, 2h or 7d; 30d at most.")],
     reason: Annotated[str, typer.Option(help="Why, and by whom; 200 characters at most.")],

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from cli import kubectl
+from cli.completing import services
 from cli.fleet import Fleet, Service, read_fleet, the_one
 from cli.kubectl import ContextOption, NamespaceOption
 from cli.lines import Form
@@ -18,7 +19,9 @@ from cli.status_text import fleet_lines, service_lines
 
 def command(
     context: typer.Context,
-    service: Annotated[str | None, typer.Argument(help="One service; all of them when left out.")] = None,
+    service: Annotated[
+        str | None, typer.Argument(help="One service; all of them when left out.", autocompletion=services)
+    ] = None,
     namespace: NamespaceOption = None,
     everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Services of all namespaces.")] = False,
     kube_context: ContextOption = None,
