@@ -1,7 +1,7 @@
 """What TAB offers: names out of the cluster, and the program that kubectl asks for those of its plugin.
 
 `kubectl foretide …<TAB>` runs `kubectl_complete-foretide …` (kubectl 1.26 and later) and reads words, one a line, and
-how to go on. The shell's own completion of `foretide` comes from `foretide --install-completion`. Never says an error.
+how to go on. The shell's own completion of `foretide` is that of `foretide --install-completion`. Never says an error.
 """
 
 from __future__ import annotations

@@ -36,10 +36,6 @@ class NotAllowed(CliError):
     """The API server refuses this person."""
 
 
-class NoSuchObject(CliError):
-    """The API server knows no such object."""
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """How kubectl ended."""
@@ -50,17 +46,17 @@ class Answer:
 
 
 class Run(Protocol):
-    """`kubectl ARGUMENTS`, with `given` on its standard input. Raises FileNotFoundError where there is no kubectl."""
+    """`kubectl ARGUMENTS`. Raises FileNotFoundError where there is no kubectl."""
 
-    def __call__(self, arguments: Sequence[str], given: str | None = None) -> Answer: ...
+    def __call__(self, arguments: Sequence[str]) -> Answer: ...
 
 
-def run_kubectl(arguments: Sequence[str], given: str | None = None) -> Answer:
+def run_kubectl(arguments: Sequence[str]) -> Answer:
     """The real one."""
     try:
         done = subprocess.run(
             ["kubectl", *arguments],
-            input=given if given is not None else "",
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="replace",
@@ -84,7 +80,7 @@ class Kubectl:
         return list(self._json(["get", f"{plural}.{GROUP}", *where, "-o", "json"])["items"])
 
     def object(self, resource: str, name: str, namespace: str | None) -> Json:
-        """One object. Raises NoSuchObject."""
+        """One object."""
         return self._json(["get", resource, name, *_in(namespace), "-o", "json"])
 
     def page(self, path: str) -> str:
@@ -110,7 +106,7 @@ class Kubectl:
         context = ["--context", self._context] if self._context else []
         try:
             answer = self._run([*arguments, *context, f"--request-timeout={ANSWERS_WITHIN_S}s"])
-        except FileNotFoundError as error:
+        except (FileNotFoundError, PermissionError) as error:
             raise CliError(NO_KUBECTL) from error
         if answer.status:
             raise error_of(answer.stderr)
@@ -145,7 +141,7 @@ def error_of(stderr: str) -> CliError:
     if "(forbidden)" in low or "forbidden:" in low:
         return NotAllowed(f"{said}. Ask whoever runs the cluster for that right.")
     if "(notfound)" in low or "could not find the requested resource" in low:
-        return NoSuchObject(f"{said}.")
+        return CliError(f"{said}.")
     if "doesn't have a resource type" in low or "no matches for kind" in low:
         return CliError(f"{said}. Foretide's kinds are not installed here: is this the right --context?")
     if "unauthorized" in low or "must be logged in" in low:

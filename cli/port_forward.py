@@ -34,7 +34,7 @@ def forwarded(context: str | None, namespace: str, service: str, port: str) -> I
             text=True,
             errors="replace",
         )
-    except FileNotFoundError as error:
+    except (FileNotFoundError, PermissionError) as error:
         raise CliError(NO_KUBECTL) from error
     try:
         yield f"127.0.0.1:{_local_port(process)}"

@@ -26,7 +26,7 @@ class FakeKubectl:
         self.objects, self.pages, self.errors = objects or {}, pages or {}, errors or {}
         self.asked: list[list[str]] = []
 
-    def __call__(self, arguments: Sequence[str], given: str | None = None) -> Answer:
+    def __call__(self, arguments: Sequence[str]) -> Answer:
         self.asked.append(list(arguments))
         what = arguments[2] if arguments[1] == "--raw" else arguments[1]
         if what in self.errors:
@@ -56,7 +56,7 @@ class FakeKubectl:
 class NoKubectl:
     """A machine without it."""
 
-    def __call__(self, arguments: Sequence[str], given: str | None = None) -> Answer:
+    def __call__(self, arguments: Sequence[str]) -> Answer:
         raise FileNotFoundError("kubectl")
 
 

@@ -99,7 +99,7 @@ def test_an_edit_of_somebody_else_is_told_from_other_failures(generation: int, s
     edited = policy()
     edited["metadata"]["generation"] = generation
 
-    def cluster(arguments: Sequence[str], given: str | None = None) -> Answer:
+    def cluster(arguments: Sequence[str]) -> Answer:
         if arguments[0] == "patch":
             return Answer(1, "", "the server is broken")
         return Answer(0, json.dumps(edited), "")

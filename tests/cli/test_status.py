@@ -133,7 +133,7 @@ def test_namespace_and_context_are_handed_on() -> None:
 
 def test_an_answer_that_is_no_json_is_said() -> None:
     with pytest.raises(CliError, match="no JSON"):
-        read_fleet(Kubectl(lambda arguments, given=None: Answer(0, "hello", ""), None), None)
+        read_fleet(Kubectl(lambda arguments: Answer(0, "hello", ""), None), None)
 
 
 def test_the_broken_one_says_why() -> None:
