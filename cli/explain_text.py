@@ -22,7 +22,7 @@ _INDENT: Final = 7
 
 def explain_lines(one: Service, decisions: Sequence[ScalingDecision], last: int, now: datetime) -> list[str]:
     """What holds now, then the last changes, newest first. `decisions`: as recorded, oldest first."""
-    said = [heading(one)]
+    said = lines.wrapped(heading(one))
     if not decisions:
         return [*said, *_from_status(one, now)]
     changed = changes(decisions)
@@ -49,7 +49,7 @@ def decision_lines(one: ScalingDecision, now: datetime) -> list[str]:
     head = f"{lines.later(given.now_s, 0, now)}  {_number(one)}  {one.reason.value}"
     if one.direction is Direction.UP:
         head += f", ready by about {lines.later(given.now_s, given.lead_time_s, now)}"
-    return [head, *lines.facts([("because", one.message), *_needs(one), *_given(given)], _INDENT)]
+    return [*lines.wrapped(head), *lines.facts([("because", one.message), *_needs(one), *_given(given)], _INDENT)]
 
 
 def _number(one: ScalingDecision) -> str:

@@ -23,7 +23,8 @@ def fleet_lines(services: Sequence[Service]) -> list[str]:
     said = lines.table(list(rows[0]), [list(row.values()) for row in rows], keep=("SERVICE",)) if rows else []
     troubled = [(one, trouble) for one in services if (trouble := trouble_of(one)) is not None]
     for one, trouble in troubled[:MOST_REASONS]:
-        said += ["", f"{one.namespace}/{one.name}: {trouble['type']} is {trouble['status']}, {trouble['reason']}"]
+        head = f"{one.namespace}/{one.name}: {trouble['type']} is {trouble['status']}, {trouble['reason']}"
+        said += ["", *lines.wrapped(head)]
         said += lines.wrapped(trouble["message"], 2)
     if len(troubled) > MOST_REASONS:
         said += ["", f"{len(troubled) - MOST_REASONS} more are not ready; name one to see why."]
@@ -77,7 +78,7 @@ def service_lines(one: Service, now: datetime) -> list[str]:
     if not one.alerts:
         rows.append(("alerts", "none fires"))
     head = f"{one.namespace}/{one.name} serves {one.spec.get('model', 'no model')}"
-    return [head, *lines.facts([row for row in rows if row[1]])]
+    return [*lines.wrapped(head), *lines.facts([row for row in rows if row[1]])]
 
 
 def _conditions(one: Service, now: datetime) -> list[tuple[str, str]]:

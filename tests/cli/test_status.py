@@ -63,6 +63,13 @@ def test_no_line_is_longer_than_80_columns_and_no_name_is_cut_before_a_model() -
     assert said[0].startswith("NAMESPACE  SERVICE")
 
 
+def test_the_longest_names_fit_too() -> None:
+    long = broken()
+    long["metadata"] = {"name": "n" * 40, "namespace": "s" * 63}
+    services = joined([long, chat()], [], [], [])
+    assert max(map(len, [*fleet_lines(services), *service_lines(services[1], NOON)])) <= 80
+
+
 def test_json_holds_the_objects_own_words() -> None:
     said = json.loads(run(demo(), "status", "chat", "-o", "json").stdout)
     assert said["status"]["replicaStatus"] == "8/8"
