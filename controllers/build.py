@@ -64,6 +64,7 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
         models=models,
         slas=slas,
         tenants=tenants,
+        pools=pools,
         with_routes=bool(settings.gateway_api.parents),
     )
 

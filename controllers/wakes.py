@@ -49,7 +49,8 @@ def of_service(tenants: Informer[Object]) -> Keys:
             if len(named) < 2 or named[0] != named[1]:
                 yield from (Key(kind, change.namespace, name) for name in named if name)
         sides = [one for one in (change.old, change.new) if one]
-        asked = [(one["spec"], (one.get("status") or {}).get("desiredReplicas")) for one in sides]
+        told = [(one["spec"], one.get("status") or {}) for one in sides]
+        asked = [(spec, status.get("desiredReplicas"), status.get("slice")) for spec, status in told]
         if len(asked) < 2 or asked[0] != asked[1]:
             yield from _tenant_keys(tenants.by("by_namespace", change.namespace or ""))
 
@@ -57,10 +58,10 @@ def of_service(tenants: Informer[Object]) -> Keys:
 
 
 def forecast_of(change: Change[Any]) -> Iterator[Key]:
-    """A service: its CapacityForecast, when it begins or ceases to scale, or wants another number of workers."""
-    sides = [one for one in (change.old, change.new) if one]
-    asked = [(one["spec"].get("scaling"), (one.get("status") or {}).get("desiredReplicas")) for one in sides]
-    if any(scaling for scaling, _ in asked) and (len(asked) < 2 or asked[0] != asked[1]):
+    """A service: its CapacityForecast, when it begins or ceases to scale, or wants other workers or more or fewer."""
+    told = [(one["spec"].get("scaling"), one.get("status") or {}) for one in (change.old, change.new) if one]
+    asked = [(scaling, status.get("desiredReplicas"), status.get("slice")) for scaling, status in told]
+    if any(scaling for scaling, *_ in asked) and (len(asked) < 2 or asked[0] != asked[1]):
         yield Key(CAPACITY_FORECASTS.kind, change.namespace, change.name)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
@@ -12,6 +12,9 @@ from crds.rollout import Rollout, RolloutStatus
 from crds.routing import Fallback, Routing
 from crds.scaling import Scaling, ScalingStatus
 from crds.traffic import TrafficShare
+
+AUTO: Final = "auto"
+"""In the place of a MIG profile: the operator chooses."""
 
 
 class CPU(Part):
@@ -37,8 +40,9 @@ class MIG(Part):
     profile: Annotated[
         str,
         Field(
-            description="MIG profile of one worker as NVIDIA names it, for example 1g.10gb.",
-            pattern=r"^[1-7]g\.[1-9][0-9]{0,2}gb(\.me)?$",
+            description="MIG profile of one worker as NVIDIA names it, for example 1g.10gb; or auto: the smallest that "
+            "GPU pools offer and that holds the Model within its SLA (status.slice says which, and why).",
+            pattern=r"^(auto|[1-7]g\.[1-9][0-9]{0,2}gb(\.me)?)$",
             max_length=12,
         ),
     ]
@@ -46,9 +50,14 @@ class MIG(Part):
     memory: Annotated[Quantity, Field(description="Host memory of one worker.")] = "8Gi"
 
     @property
+    def is_auto(self) -> bool:
+        """The profile is not named, and not chosen yet."""
+        return self.profile == AUTO
+
+    @property
     def gigabytes(self) -> int:
-        """Of one slice, as the profile's name says it."""
-        return int(self.profile.partition(".")[2].partition("gb")[0])
+        """Of one slice, as the profile's name says it; 0 where none is chosen."""
+        return 0 if self.is_auto else int(self.profile.partition(".")[2].partition("gb")[0])
 
 
 class Accelerator(Part):
@@ -207,6 +216,31 @@ class RevisionStatus(Part):
     ready_replicas: Annotated[int, Field(description="Workers that are ready.", ge=0)]
 
 
+class RefusedProfile(Part):
+    """A MIG profile that is too small."""
+
+    profile: Annotated[str, Field(description="As NVIDIA names it.", max_length=12)]
+    reason: Annotated[str, Field(description="Why, as arithmetic.", max_length=1024)]
+
+
+class SliceChoice(Part):
+    """Which MIG profile `auto` stands for, and why."""
+
+    profile: Annotated[
+        str | None, Field(description="Of the workers; absent where none has ever fitted.", max_length=12)
+    ] = None
+    fits: Annotated[bool, Field(description="False: no profile that is offered holds the Model within its SLA.")]
+    inputs: Annotated[
+        str, Field(description="Hash of all that the choice follows from; it stands until this changes.", max_length=16)
+    ]
+    reason: Annotated[str, Field(description="Why it fits, or why none does, as arithmetic.", max_length=2048)]
+    smaller: Annotated[
+        list[RefusedProfile] | None,
+        ListMap(("profile",)),
+        Field(description="Profiles that do not fit, the smallest first.", max_length=64),
+    ] = None
+
+
 class InferenceServiceStatus(Part):
     """What stands now; written by the operator."""
 
@@ -253,6 +287,9 @@ class InferenceServiceStatus(Part):
         str | None, Field(description="Label selector of the workers, for autoscalers.", max_length=512)
     ] = None
     scaling: Annotated[ScalingStatus | None, Field(description="What the operator makes of spec.scaling.")] = None
+    slice: Annotated[
+        SliceChoice | None, Field(description="The MIG profile chosen for `profile: auto`; absent otherwise.")
+    ] = None
     rollout: Annotated[
         RolloutStatus | None, Field(description="How far the rollout is; absent with strategy rolling.")
     ] = None

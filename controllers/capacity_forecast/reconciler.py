@@ -14,6 +14,7 @@ from controllers.plans.calibration import Calibration
 from controllers.plans.capacity import profile_of
 from controllers.plans.capacity_forecast import Outlook, condition, manifest, status
 from controllers.plans.carried import LEARNED, Carried, carried, known_of
+from controllers.plans.mig.chosen import spec_of
 from controllers.runtime.interface import Key, Outcome
 from crds.contract import LABEL_MANAGED_BY, MANAGED_BY
 from crds.inference_service import InferenceServiceSpec
@@ -83,7 +84,7 @@ class CapacityForecastReconciler:
 
     def _recall(self, service: Object, forecast: Object) -> None:
         """What the last leader learned of such workers is a better beginning than nothing."""
-        spec = InferenceServiceSpec.model_validate(service["spec"])
+        spec = spec_of(service)
         status = forecast.get("status") or {}
         said, because = status.get("capacity"), str(status.get("capacityReason", ""))
         if said and because.startswith(LEARNED):
@@ -96,7 +97,7 @@ class CapacityForecastReconciler:
         return carried(spec, known_of(spec, model, sla, lengths, self._capacities.get(profile_of(spec))))
 
     def _outlook(self, service: Object) -> Outlook:
-        spec = InferenceServiceSpec.model_validate(service["spec"])
+        spec = spec_of(service)
         assert spec.scaling is not None, "a service without scaling has no CapacityForecast"
         place = ServiceId(service["metadata"]["namespace"], service["metadata"]["name"])
         entry, profile = self._board.entry(place), profile_of(spec)

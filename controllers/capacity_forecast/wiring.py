@@ -16,10 +16,10 @@ from controllers.history.store import Limits, Store
 from controllers.history.thread import StoreThread
 from controllers.plans.capacity import profile_of
 from controllers.plans.carried import MeanLengths
+from controllers.plans.mig.chosen import spec_of
 from controllers.plans.snapshot import Forecasted
 from controllers.runtime.interface import Background, Key, Marker
 from controllers.settings import Settings
-from crds.inference_service import InferenceServiceSpec
 from forecasting.policy import ScalingDecision
 from kube.informer import Informer
 from kube.resources import Object
@@ -86,7 +86,7 @@ async def _forecasting(board: ForecastBoard, pool: ForecastPool) -> None:
 def _profiles(services: Informer[Object]) -> Callable[[str, str], str | None]:
     def profile(namespace: str, name: str) -> str | None:
         service = services.get(namespace, name)
-        return None if service is None else profile_of(InferenceServiceSpec.model_validate(service["spec"]))
+        return None if service is None else profile_of(spec_of(service))
 
     return profile
 

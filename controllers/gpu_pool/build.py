@@ -32,7 +32,7 @@ def build_pools(client: Api, settings: Settings, queue: Marker, recorder: Record
     def of_demand(change: Change[Any]) -> Iterable[Key]:
         old, new = ((one or {}).get("spec") for one in (change.old, change.new))
         before, after = (((one or {}).get("status") or {}) for one in (change.old, change.new))
-        fields = ("desiredReplicas", "plannedReplicas")
+        fields = ("desiredReplicas", "plannedReplicas", "slice")
         same = old == new and all(before.get(one) == after.get(one) for one in fields)
         return [] if same else every_pool(change)
 

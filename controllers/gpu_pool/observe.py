@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from controllers.plans.mig.chosen import is_auto, spec_of
 from controllers.plans.mig.demand import Want
 from controllers.plans.mig.geometry import MEDIA, WHOLE_GPU
+from controllers.plans.mig.offers import allowed_by, matches
 from controllers.plans.mig.pool import PoolSnapshot
 from controllers.plans.mig.records import GpuPod, NodeView
 from controllers.plans.tenancy import demand_of
@@ -111,16 +113,17 @@ class Observer:
         return found
 
     def _wants(self, pool: str, nodes: Mapping[str, list[NodeView]]) -> Iterable[Want]:
+        pools = {one["metadata"]["name"]: GPUPoolSpec.model_validate(one["spec"]) for one in self._caches.pools.items()}
         for service in sorted(self._caches.services.items(), key=_created):
             want = self._want(service)
-            if want is not None and _pool_of(service, want, nodes) == pool:
+            if want is not None and _pool_of(service, want, nodes, pools) == pool:
                 yield want
 
     def _want(self, service: Object) -> Want | None:
         meta = service["metadata"]
-        spec = InferenceServiceSpec.model_validate(service["spec"])
+        spec = spec_of(service)
         on = spec.accelerator
-        if meta.get("deletionTimestamp") or not (on.mig or on.gpu):
+        if meta.get("deletionTimestamp") or not (on.mig or on.gpu) or is_auto(spec):
             return None
         return Want(
             service=f"{meta['namespace']}/{meta['name']}",
@@ -147,18 +150,24 @@ def _left(node: NodeView) -> str:
     return f"Node '{node.name}' left its pool while it was cut anew; this comes to its end first."
 
 
-def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
-    """Whether all of the selector's labels are there."""
-    return all(labels.get(key) == value for key, value in selector.items())
-
-
-def _pool_of(service: Object, want: Want, nodes: Mapping[str, list[NodeView]]) -> str | None:
+def _pool_of(
+    service: Object, want: Want, nodes: Mapping[str, list[NodeView]], pools: Mapping[str, GPUPoolSpec]
+) -> str | None:
     """The first pool by name with a node that may run it; else the first with a node that its selector allows."""
     selector = service["spec"].get("nodeSelector") or {}
     allowed = {name: [one for one in found if matches(selector, one.labels)] for name, found in sorted(nodes.items())}
-    able = [name for name, found in allowed.items() if any(_has(one, want.profile) for one in found)]
+    able = [
+        name
+        for name, found in allowed.items()
+        if _may_cut(pools[name], want.profile) and any(_has(one, want.profile) for one in found)
+    ]
     rest = [name for name, found in allowed.items() if found]
     return next(iter([*able, *rest]), None)
+
+
+def _may_cut(pool: GPUPoolSpec, profile: str) -> bool:
+    allowed = allowed_by(pool)
+    return profile == WHOLE_GPU or allowed is None or profile in allowed
 
 
 def _has(node: NodeView, profile: str) -> bool:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from controllers.plans.mig.geometry import LABEL_COUNT
+from controllers.plans.mig.offers import GpuNode
 from controllers.plans.snapshot import Worker
 from crds import contract
 from kube.api import Api
@@ -61,12 +63,13 @@ class Autoscaler:
 
 @dataclass(frozen=True, slots=True)
 class Caches:
-    """Everything that is read. The first four belong to the kinds of ours and are shared with other controllers."""
+    """Everything that is read. The first five belong to the kinds of ours and are shared with other controllers."""
 
     services: Informer[Object]
     models: Informer[Object]
     slas: Informer[Object]
     tenants: Informer[Object]
+    pools: Informer[Object]
     deployments: Informer[Object]
     surroundings: Mapping[str, Informer[Object]]
     """The other children, by kind."""
@@ -77,6 +80,8 @@ class Caches:
     """HorizontalPodAutoscalers that scale an InferenceService."""
     evacuating: Informer[str]
     """Names of the nodes that will be cut anew."""
+    gpu_nodes: Informer[GpuNode]
+    """Nodes whose GPUs can be cut into slices."""
     optional: Mapping[str, Informer[Object]] = field(default_factory=dict)
     """Children of kinds that the cluster need not know, by kind; part of `surroundings`."""
 
@@ -95,6 +100,7 @@ class Caches:
             self.gateways,
             self.autoscalers,
             self.evacuating,
+            self.gpu_nodes,
         )
 
 
@@ -156,6 +162,7 @@ def own_caches(
     models: Informer[Object],
     slas: Informer[Object],
     tenants: Informer[Object],
+    pools: Informer[Object],
     with_routes: bool = False,
 ) -> Caches:
     """Informers of the children beside those of our kinds; nothing is started."""
@@ -170,6 +177,7 @@ def own_caches(
         models=models,
         slas=slas,
         tenants=tenants,
+        pools=pools,
         deployments=Informer(
             client, DEPLOYMENTS, keep=lean, label_selector=ours, index={BY_SERVICE: _service_of_child}
         ),
@@ -188,6 +196,7 @@ def own_caches(
             client, HORIZONTAL_POD_AUTOSCALERS, keep=autoscaler, index={BY_SERVICE: _service_of_autoscaler}
         ),
         evacuating=Informer(client, NODES, keep=_name, label_selector=f"{contract.LABEL_EVACUATE}=true"),
+        gpu_nodes=Informer(client, NODES, keep=GpuNode.of, label_selector=LABEL_COUNT),
         optional=optional,
     )
 

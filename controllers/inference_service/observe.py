@@ -7,18 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from controllers.inference_service.caches import BY_NAMESPACE, BY_SERVICE, Caches, gateway_addresses, service_place
 from controllers.plans.canary.values import Compared
 from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.carried import MeanLengths, known_of
 from controllers.plans.fallbacks import named_fallbacks
+from controllers.plans.mig.chosen import is_auto, spec_of
+from controllers.plans.mig.offers import offers_of
+from controllers.plans.mig.profile_choice import SliceFacts
 from controllers.plans.model_volume import model_volume
 from controllers.plans.snapshot import Claim, Demanded, Forecasted, Load, ModelView, Probe, Revision, Snapshot
 from controllers.plans.tenancy import Demand, Tenant, demand_of, owner_of
 from crds import contract
 from crds.conditions import READY, STALLED
+from crds.gpu_pool import GPUPoolSpec
 from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
+from crds.model import MeasuredProfile, ModelFormat
 from kube.resources import Object
 
 
@@ -51,7 +57,7 @@ class Observer:
         """Of the service as the cache shows it."""
         meta = service["metadata"]
         namespace, name = meta["namespace"], meta["name"]
-        spec = InferenceServiceSpec.model_validate(service["spec"])
+        written, spec = InferenceServiceSpec.model_validate(service["spec"]), spec_of(service)
         place = service_place(namespace, name)
         model = self._caches.models.get(namespace, spec.model)
         sla = self._caches.slas.get(namespace, spec.sla) if spec.sla else None
@@ -84,6 +90,7 @@ class Observer:
             forecast=heard.forecast,
             lead_time_s=heard.lead_time_s,
             known=known_of(spec, model, sla, heard.lengths, heard.learned_work_per_s),
+            slices=self._slices(written, model, sla) if is_auto(written) else None,
             evacuating=frozenset(self._caches.evacuating.items()),
             autoscaler=self._autoscaler(place),
             gateways=gateway_addresses(self._caches),
@@ -92,6 +99,19 @@ class Observer:
             compared=heard.compared,
             budget_spent=heard.budget_spent,
             refused=heard.refused,
+        )
+
+    def _slices(self, spec: InferenceServiceSpec, model: Object | None, sla: Object | None) -> SliceFacts:
+        pools = {one["metadata"]["name"]: GPUPoolSpec.model_validate(one["spec"]) for one in self._caches.pools.items()}
+        status: Mapping[str, Any] = (model or {}).get("status") or {}
+        format_ = (model or {}).get("spec", {}).get("format") or status.get("format")
+        return SliceFacts(
+            model=model["metadata"].get("uid", "") if model else "",
+            size_bytes=status.get("sizeBytes"),
+            format=ModelFormat(format_) if format_ else None,
+            measured=tuple(MeasuredProfile.model_validate(one) for one in status.get("profiles") or ()),
+            offers=offers_of(pools, self._caches.gpu_nodes.items(), spec.node_selector or {}),
+            targets_known=spec.sla is None or sla is not None,
         )
 
     def _autoscaler(self, place: str) -> str | None:
@@ -135,7 +155,7 @@ class Observer:
 def claim_of(service: Object) -> Claim:
     """What another service wants and has. One that is being deleted wants nothing more."""
     meta, status = service["metadata"], service.get("status") or {}
-    spec = InferenceServiceSpec.model_validate(service["spec"])
+    spec = spec_of(service)
     desired = status.get("desiredReplicas")
     wanted = demand_of(spec, desired)
     held = _demand_at(spec, min(desired or 0, wanted.replicas))

@@ -91,9 +91,13 @@ class ProfileBoard:
 
 
 def idle_worker(seen: Snapshot) -> str | None:
-    """Address of a ready worker that has just said that it holds nothing."""
+    """Address of a ready worker of the present revision that has just said that it holds nothing.
+
+    One of an earlier revision may run on another accelerator, and its speed would be told as this one's.
+    """
     for worker in sorted(seen.workers, key=lambda one: one.name):
         load = seen.loads.get(worker.name)
-        if worker.name in seen.ready_workers and worker.ip and load is not None and not load.requests:
+        present = worker.name in seen.ready_workers and worker.revision == seen.status.current_revision
+        if present and worker.ip and load is not None and not load.requests:
             return worker.ip
     return None

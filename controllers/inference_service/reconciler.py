@@ -19,12 +19,12 @@ from controllers.inference_service.profiles import ProfileBoard
 from controllers.inference_service.write import Writer
 from controllers.plans.canary.evidence import remembered
 from controllers.plans.capacity import profile_of
+from controllers.plans.mig.chosen import spec_of
 from controllers.plans.service import PlanSettings, ServicePlan, plan_service
 from controllers.plans.snapshot import Snapshot
 from controllers.plans.transitions import Transition
 from controllers.runtime.interface import Key, Outcome
 from crds.contract import FINALIZER_SERVICE
-from crds.inference_service import InferenceServiceSpec
 from crds.rollout import Strategy
 from crds.scaling import ScalingPolicy
 from forecasting.policy import Memory
@@ -216,4 +216,4 @@ class InferenceServiceReconciler:
 
 def profile_in(service: Object) -> str:
     """The profile of an object's workers."""
-    return profile_of(InferenceServiceSpec.model_validate(service["spec"]))
+    return profile_of(spec_of(service))

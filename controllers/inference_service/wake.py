@@ -17,8 +17,10 @@ from controllers.inference_service.caches import (
 )
 from controllers.inference_service.reconciler import KIND
 from controllers.plans.fallbacks import named_fallbacks
+from controllers.plans.mig.offers import GpuNode
 from controllers.runtime.interface import Key, Marker
 from crds.conditions import SERVABLE
+from crds.inference_service import AUTO
 from kube.informer import Change
 from kube.resources import Object
 
@@ -37,6 +39,8 @@ def wake_services(caches: Caches, queue: Marker, over_quota: Callable[[], Iterab
     caches.gateways.on_change(waker.gateway)
     caches.autoscalers.on_change(waker.autoscaler)
     caches.evacuating.on_change(waker.evacuation)
+    caches.pools.on_change(waker.pool)
+    caches.gpu_nodes.on_change(waker.offers)
     for optional in caches.optional.values():
         optional.on_presence(waker.all_services)
 
@@ -80,6 +84,22 @@ class _Waker:
         for entry in self._caches.pods.items():
             if entry.worker.node == change.name:
                 self._queue.add(Key(KIND, entry.namespace, entry.service))
+
+    def pool(self, change: Change[Object]) -> None:
+        """What it may be cut into; its status says nothing to services."""
+        if change.old is None or change.new is None or change.old["spec"] != change.new["spec"]:
+            self._choosing()
+
+    def offers(self, change: Change[GpuNode]) -> None:
+        """A node of another kind, or in another pool; most changes of a Node are neither."""
+        if change.old != change.new:
+            self._choosing()
+
+    def _choosing(self) -> None:
+        """The services whose MIG profile is ours to choose."""
+        for service in self._caches.services.items():
+            if (service["spec"]["accelerator"].get("mig") or {}).get("profile") == AUTO:
+                self._queue.add(Key.of(service))
 
     def sibling(self, change: Change[Object]) -> None:
         """What one service gives back, another may be waiting for; and others may name it as their fallback."""

@@ -6,13 +6,15 @@ Never asks and never writes. Planning again after the plan was applied gives not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from controllers.plans.canary.values import Pair
 from controllers.plans.children import Surroundings, deployment, surrounding_children
 from controllers.plans.deletion import plan_deletion
 from controllers.plans.evacuation import successors
 from controllers.plans.findings import Finding, referred
+from controllers.plans.mig.chosen import with_profile
+from controllers.plans.mig.profile_choice import Choice, choose
 from controllers.plans.quota import plan_quota
 from controllers.plans.rollout import Move, RolloutPlan
 from controllers.plans.scaling import ScalingPlan, Signals, plan_scaling
@@ -32,6 +34,7 @@ from controllers.plans.snapshot import Claim, Snapshot
 from controllers.plans.tenancy import demand_of
 from controllers.plans.transitions import Transition
 from controllers.plans.worker_pod import WorkerImages, WorkerTemplate, check_image, worker_template
+from crds.inference_service import SliceChoice
 from forecasting.policy import Direction, Memory
 
 
@@ -84,8 +87,14 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
     servable = judge_servable(snapshot, settings.around.system_namespace)
     if snapshot.deleting:
         return _plan_end(snapshot, settings, servable)
-    # 1. What the spec refers to: without a Tenant and a ready Model no new worker may start.
+    # 0. Which MIG profile `auto` stands for: everything below counts with it.
+    choice = _choice(snapshot)
+    if choice.status is not None and choice.status.profile:
+        snapshot = replace(snapshot, spec=with_profile(snapshot.spec, choice.status.profile))
+    # 1. What the spec refers to: without a Tenant, a ready Model and a slice no new worker may start.
     findings = referred(snapshot)
+    if choice.reason and not any(one.blocks_start for one in findings):
+        findings.append(Finding(choice.reason, choice.message, blocks_start=True, needs_person=choice.needs_person))
     # 2. The revision that all workers should have. It cannot be known while something blocks.
     template, image_findings = _template(snapshot, findings, settings.images)
     findings += image_findings
@@ -113,7 +122,8 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
         remove=rollout.remove,
         status=status_fields(snapshot, now, settings.url)
         | scaling_status(snapshot, scaling, grant.replicas, now_s)
-        | revisions.status(),
+        | revisions.status()
+        | _slice_status(choice.status),
         conditions=tuple(made),
         notes=(*transitions(snapshot.status.conditions, made), *(canary.notes if canary else ())),
         moved=tuple(_moved(scaling, rollout)),
@@ -134,11 +144,23 @@ def _plan_end(snapshot: Snapshot, settings: PlanSettings, servable: Verdict) -> 
     return ServicePlan(
         remove=end.delete,
         release=end.release,
-        status=None if end.release else status_fields(snapshot, now, settings.url),
+        status=None
+        if end.release
+        else status_fields(snapshot, now, settings.url) | _slice_status(snapshot.status.slice),
         conditions=tuple(made),
         notes=tuple(transitions(snapshot.status.conditions, made)),
         forget_probe=True,
     )
+
+
+def _choice(snapshot: Snapshot) -> Choice:
+    if snapshot.slices is None:
+        return Choice(None)
+    return choose(snapshot.spec, snapshot.known.targets, snapshot.slices, snapshot.status.slice)
+
+
+def _slice_status(chosen: SliceChoice | None) -> Manifest:
+    return {} if chosen is None else {"slice": chosen.dump()}
 
 
 def _template(

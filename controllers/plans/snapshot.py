@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from controllers.plans.canary.values import Compared
 from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.carried import NOTHING_KNOWN, Known
+from controllers.plans.mig.profile_choice import SliceFacts
 from controllers.plans.model_volume import ModelVolume
 from controllers.plans.tenancy import Demand, Tenant
 from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
@@ -166,6 +167,8 @@ class Snapshot:
     lead_time_s: float = LEAST_LEAD_S
     known: Known = NOTHING_KNOWN
     """What the capacity of a worker like these follows from."""
+    slices: SliceFacts | None = None
+    """What the MIG profile follows from where the spec leaves it to us; `spec` then holds what was chosen before."""
     evacuating: frozenset[str] = frozenset()
     """Nodes that will be cut anew: their workers should move to others first."""
     autoscaler: str | None = None

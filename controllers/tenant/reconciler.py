@@ -8,11 +8,11 @@ from typing import Any
 
 from controllers.announce import announce
 from controllers.apply import Applier, merge_conditions
+from controllers.plans.mig.chosen import spec_of
 from controllers.plans.tenancy import Demand, Tenant, demand_of
 from controllers.plans.tenant import Holding, assess, children, holding_of, stray
 from controllers.runtime.interface import Key, Outcome
 from controllers.tenant.reading import Keys, Tenants
-from crds.inference_service import InferenceServiceSpec
 from kube.events import Recorder
 from kube.informer import Informer
 from kube.resources import TENANTS, Object, resource_of
@@ -79,5 +79,4 @@ class TenantReconciler:
 
 
 def _demand(service: Object) -> Demand:
-    spec = InferenceServiceSpec.model_validate(service["spec"])
-    return demand_of(spec, (service.get("status") or {}).get("desiredReplicas"))
+    return demand_of(spec_of(service), (service.get("status") or {}).get("desiredReplicas"))

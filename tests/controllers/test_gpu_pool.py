@@ -90,6 +90,32 @@ async def test_a_node_is_cut_as_services_want_and_the_status_says_why(world: Wor
     assert status["profiles"][1] == {"profile": "1g.10gb", "slices": 5, "used": 0, "wanted": 5}
 
 
+async def test_a_service_that_leaves_the_choice_to_us_is_counted_with_what_was_chosen(world: World) -> None:
+    world.node("n0")
+    world.service("chat", "auto", 5)
+    world.pool()
+    await eventually(lambda: world.conditions().get("Ready") == "AsPlanned", "the pool is as planned")
+    assert (world.asked("n0"), world.status()["served"]) == ("", "0/0")
+    service = world.api.now(INFERENCE_SERVICES, "demo", "chat") or {}
+    chosen = {"slice": {"profile": "1g.10gb", "fits": True, "inputs": "a", "reason": "small"}}
+    world.api.put(INFERENCE_SERVICES, service | {"status": chosen})
+    await eventually(lambda: world.asked("n0") != "", "the manager is asked")
+    world.manager_cuts("n0")
+    await eventually(lambda: world.status()["served"] == "5/5", "its slices are there")
+
+
+async def test_a_service_counts_in_a_pool_that_may_cut_its_profile(world: World) -> None:
+    world.node("n0", m1g_10gb=7)
+    elsewhere = node("n1", 1, "NVIDIA-H100-80GB-HBM3")
+    elsewhere["metadata"]["labels"]["pool"] = "large"
+    world.api.put(NODES, elsewhere)
+    large = {"nodeSelector": {"pool": "large"}, "profiles": ["7g.80gb"]}
+    world.api.put(GPU_POOLS, {"metadata": {"name": "a-first"}, "spec": large})
+    world.service("chat", "1g.10gb", 5)
+    world.pool()
+    await eventually(lambda: world.status().get("served") == "5/5", "the pool that may cut it serves it")
+
+
 async def test_nothing_is_written_when_nothing_changed(world: World) -> None:
     world.node("n0", m1g_10gb=7)
     world.service("chat", "1g.10gb", 5)

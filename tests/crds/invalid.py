@@ -106,6 +106,7 @@ WRITTEN = [
     _written("InferenceService", "minWait needs a maxWait", engine={"scheduling": {"minWait": "1s"}}),
     _written("InferenceService", "spec.scaling.max: Required value", scaling={"min": 1}),
     _written("InferenceService", "spec.accelerator.mig.profile: Required value", accelerator={"mig": {}}),
+    _written("InferenceService", "spec.accelerator.mig.profile", accelerator={"mig": {"profile": "automatic"}}),
     _written("SLA", "set at least one of ttft, tpot and e2e", targets={"percentile": 90}),
     _written("SLA", "ttft must not be longer than e2e", priority="P3", targets={"ttft": "2s", "e2e": "1s"}),
     _written("SLA", "P0 means a first token within 100ms", priority="P0", targets={"ttft": "101ms"}),

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from controllers.plans.mig.demand import Plan, PlanSettings, Unit, Want, worth
 from controllers.plans.mig.faults import guard, is_out
-from controllers.plans.mig.geometry import MEDIA, Family
+from controllers.plans.mig.geometry import Family
 from controllers.plans.mig.layouts import Layout, slices_of
+from controllers.plans.mig.offers import allowed_by
 from controllers.plans.mig.planner import plan_layouts
 from controllers.plans.mig.records import GpuPod, NodeView, Step, total
 from controllers.plans.mig.repartition import Limits, Move, advance, start
@@ -107,7 +108,7 @@ def best_layout(
 
 def planner_settings(spec: GPUPoolSpec) -> PlanSettings:
     """The person's choices for the planner."""
-    allowed = None if spec.profiles is None else frozenset(one.replace(".me", MEDIA) for one in spec.profiles)
+    allowed = allowed_by(spec)
     repartition = spec.repartition
     return PlanSettings(
         allowed=allowed,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
+from controllers.plans.mig.chosen import is_auto
 from controllers.plans.mig.layouts import slices_of
 from crds.fields import quantity
 from crds.gpu_pool import CapacityClass, GPUPoolSpec
@@ -22,7 +23,7 @@ def prices_of(spec: InferenceServiceSpec, pools: Iterable[GPUPoolSpec], otherwis
     A slice costs its compute slices' share of the GPU.
     """
     mig = spec.accelerator.mig
-    if mig is None and spec.accelerator.gpu is None:
+    if (mig is None and spec.accelerator.gpu is None) or is_auto(spec):
         return otherwise
     share = slices_of(mig.profile) / SLICES if mig else 1.0
     found: dict[CapacityClass, float] = {}

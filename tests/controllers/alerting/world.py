@@ -19,7 +19,7 @@ from controllers.wakes import by_namespace
 from kube.api import Api
 from kube.events import Recorder
 from kube.informer import Informer, lean
-from kube.resources import ALERT_POLICIES, INFERENCE_SERVICES, MODELS, SECRETS, SLAS, TENANTS, Object
+from kube.resources import ALERT_POLICIES, GPU_POOLS, INFERENCE_SERVICES, MODELS, SECRETS, SLAS, TENANTS, Object
 from tests.controllers.running import Keys, running
 from tests.fakes import FakeClient
 
@@ -75,6 +75,7 @@ class World:
         models = Informer(client, MODELS, keep=lean, index={"by_namespace": by_namespace})
         slas, tenants = Informer(client, SLAS, keep=lean), Informer(client, TENANTS, keep=lean, index=TENANT_INDEX)
         policies = Informer(client, ALERT_POLICIES, keep=lean, index={"by_namespace": by_namespace})
+        pools = Informer(client, GPU_POOLS, keep=lean)
         around = own_caches(
             client,
             system_namespace=SYSTEM,
@@ -83,6 +84,7 @@ class World:
             models=models,
             slas=slas,
             tenants=tenants,
+            pools=pools,
         )
         store = StoreThread(Store(disk or self.disk))
         recorder = Recorder(client, controller="test", instance="test")
@@ -97,7 +99,7 @@ class World:
             store=store,
             source=store,
         )
-        others: Iterable[Informer[Any]] = (services, models, slas, tenants, *around.own)
+        others: Iterable[Informer[Any]] = (services, models, slas, tenants, pools, *around.own)
         try:
             async with running(queue, [wired.reconciler], [policies], others, wired.background):
                 yield wired

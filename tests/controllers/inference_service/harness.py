@@ -35,6 +35,7 @@ from kube.informer import Change, Informer, lean
 from kube.resources import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
+    GPU_POOLS,
     INFERENCE_SERVICES,
     MODELS,
     NETWORK_POLICIES,
@@ -129,6 +130,7 @@ class Operator:
             models=Informer(client, MODELS, keep=lean),
             slas=Informer(client, SLAS, keep=lean),
             tenants=Informer(client, TENANTS, keep=lean, index=TENANT_INDEX),
+            pools=Informer(client, GPU_POOLS, keep=lean),
             with_routes=bool(self.settings.gateway_api.parents),
         )
         self.wired: Wired = wire_inference_service(
@@ -149,7 +151,7 @@ class Operator:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Operator]:
         caches = self.caches
-        informers = (self.services, caches.models, caches.slas, caches.tenants, *caches.own)
+        informers = (self.services, caches.models, caches.slas, caches.tenants, caches.pools, *caches.own)
         workers = Workers(self.queue, {KIND: self.wired.reconciler}, Metrics(), limit=8)
         tasks = [asyncio.create_task(informer.run()) for informer in informers]
         try:

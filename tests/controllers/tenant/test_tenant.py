@@ -201,6 +201,17 @@ async def test_services_are_counted_in_the_units_of_the_quota(world: World) -> N
     assert (world.status()["gpus"], world.status()["services"]) == ("3/4", 1)
 
 
+async def test_a_slice_that_the_operator_chose_is_counted_as_soon_as_it_is_chosen(world: World) -> None:
+    world.tenant(quota={"migGigabytes": 80})
+    spec = {"model": "m", "accelerator": {"mig": {"profile": "auto"}}, "replicas": 2}
+    service = {"metadata": {"namespace": "demo", "name": "chat"}, "spec": spec}
+    world.api.put(INFERENCE_SERVICES, service)
+    await eventually(lambda: world.status().get("migGigabytes") == "0/80", "nothing is chosen yet")
+    chosen = {"profile": "1g.20gb", "fits": True, "inputs": "a", "reason": "small"}
+    world.api.put(INFERENCE_SERVICES, service | {"status": {"slice": chosen}})
+    await eventually(lambda: world.status().get("migGigabytes") == "40/80", "two slices of 20 GB")
+
+
 async def test_a_child_that_someone_changed_is_put_right_and_nothing_is_written_after(world: World) -> None:
     world.secret("acme-key", one=KEY)
     world.tenant(apiKeys=[{"secret": "acme-key"}])
