@@ -37,7 +37,6 @@ class Degrades(Enum):
 
     NO_ENDPOINT = "no_endpoint"
     OVERLOADED = "overloaded"
-    DEADLINE = "deadline"
 
 
 class SettingsError(Exception):

@@ -2,7 +2,7 @@
 
     delay ≤ 0.95 SLA,  utilisation ≥ 0.8,  Jain fairness ≥ 0.9
 
-Pure functions of what has happened; nothing here decides.
+What the benchmark of policies reports. Pure functions of what has happened; nothing here decides.
 """
 
 from __future__ import annotations
@@ -31,14 +31,6 @@ class Served:
         return self.delay_s / self.allowed_s
 
 
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """`reason`: the first constraint that is broken, as arithmetic; None where all hold."""
-
-    cost: float
-    reason: str | None
-
-
 def cost(served: Many[Served], variance_weight: float = VARIANCE_WEIGHT) -> float:
     """Σ(delay ÷ SLA)² + λ · variance of delay ÷ SLA; 0 of nobody."""
     ratios = [each.ratio for each in served]
@@ -49,23 +41,3 @@ def jain(shares: Many[float]) -> float:
     """(Σx)² ÷ (n · Σx²): 1 where all have the same, 1 ÷ n where one has everything; 1 of nobody and of nothing."""
     squares = sum(share * share for share in shares)
     return sum(shares) ** 2 / (len(shares) * squares) if squares else 1.0
-
-
-def broken(served: Many[Served], utilisation: float, fairness: float) -> str | None:
-    """The first constraint that does not hold, as arithmetic."""
-    late = [each for each in served if each.ratio > MOST_DELAY]
-    if late:
-        worst = max(late, key=lambda each: each.ratio)
-        return (
-            f"{len(late)} of {len(served)} delays are over {MOST_DELAY:g} × SLA; "
-            f"the worst is {worst.delay_s:.3g} s of {worst.allowed_s:.3g} s"
-        )
-    if utilisation < LEAST_UTILISATION:
-        return f"utilisation {utilisation:.3g} < {LEAST_UTILISATION:g}"
-    if fairness < LEAST_FAIRNESS:
-        return f"Jain index {fairness:.3g} < {LEAST_FAIRNESS:g}"
-    return None
-
-
-def judge(served: Many[Served], utilisation: float, fairness: float) -> Judgement:
-    return Judgement(cost(served), broken(served, utilisation, fairness))
