@@ -11,7 +11,7 @@ export PYTHONPATH := $(CURDIR)
 
 PACKAGES := crds kube forecasting controllers gateway worker_image cli dashboard e2e benchmarks
 
-.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary bench-routing clean bench-gateway
+.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary bench-routing bench-gateway clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,7 +80,7 @@ bench-gateway: $(VENV)/.dev ## The gateway beside Envoy, vllm-router and nginx (
 bench-cpu-engine: $(VENV)/.dev ## The CPU engine beside transformers (writes docs/benchmarks/).
 	@$(BIN)/python -m benchmarks.cpu_engine
 
-bench-autoscaling: $(VENV)/.dev ## Every autoscaler on replayed traces (ARGS='--data FOLDER'; writes docs/benchmarks/; ARGS=--quick takes a minute).
+bench-autoscaling: $(VENV)/.dev ## Every autoscaler on replayed traces (FORETIDE_DATA=folder; writes docs/benchmarks/; ARGS=--quick takes a minute).
 	@$(BIN)/python -m benchmarks.autoscaling $(ARGS)
 
 bench-failover: $(VENV)/.dev ## Workers killed and hung amid streams (ten minutes; goes on where it stopped; writes docs/benchmarks/).
@@ -89,7 +89,7 @@ bench-failover: $(VENV)/.dev ## Workers killed and hung amid streams (ten minute
 bench-scheduling: $(VENV)/.dev ## Policies and batching of a worker on a virtual clock (writes docs/benchmarks/; ARGS=--quick takes a minute).
 	@$(BIN)/python -m benchmarks.scheduling $(ARGS)
 
-# FORETIDE_DATA names the folder of the data sets, here and for bench-scheduling and bench-mig; what is not there is left out or made up.
+# FORETIDE_DATA names the folder of the data sets, here and for bench-autoscaling, bench-scheduling and bench-mig; what is not there is left out or made up.
 bench-forecasting: $(VENV)/.dev ## Forecasts, intervals and anomaly scores on public data (FORETIDE_DATA=folder; writes docs/benchmarks/).
 	@$(BIN)/python -m benchmarks.forecasting $(ARGS)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ from benchmarks.autoscaling.plots import plot
 from benchmarks.autoscaling.quick import made_lengths, workload
 from benchmarks.autoscaling.rows import rows_of, sensitivity, summary
 from benchmarks.autoscaling.workloads import Lent, Workload, cache_folder, from_file, lent_by, servegen, sizing_of
-from benchmarks.report import REPOSITORY, RESULTS, Report, Row, publish
+from benchmarks.report import RESULTS, Report, Row, publish
 from cli.trace_files import read_trace
 from forecasting.profile import LLAMA_8B_H100
 from forecasting.simulator.arrivals import lengths_of
@@ -73,8 +74,11 @@ def main(arguments: list[str]) -> int:
 
 def _options() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.autoscaling", description=__doc__.splitlines()[0])
-    data = REPOSITORY.parent / "shared" / "data" / "traces"
-    parser.add_argument("--data", type=Path, default=data, help="folder with servegen/ and azure_llm_2023/")
+    folder = os.environ.get("FORETIDE_DATA")
+    data = Path(folder) / "traces" if folder else None
+    parser.add_argument(
+        "--data", type=Path, default=data, help="folder with servegen/ and azure_llm_2023/ (traces/ of FORETIDE_DATA)"
+    )
     parser.add_argument("--trace", type=Path, help="run this trace instead (any format that `foretide simulate` reads)")
     parser.add_argument("--model", choices=[each for each, _ in FLEETS], action="append", help="only these of ServeGen")
     parser.add_argument("--fleet", type=float, help="mean fleet to thin a trace to (replicas)")
@@ -95,6 +99,8 @@ def _study(options: argparse.Namespace) -> Study:
         sizing = sizing_of(profile, lengths_of(*made_lengths()), slo)
         made = workload(options.fleet or 5 * sizing.requests_per_s)
         return Study([(made, sizing)], options.cold_start or (180.0,), Plan(1, full=False), False)
+    if options.data is None:
+        raise SystemExit("Name the folder of traces with --data, or the one above it in FORETIDE_DATA; or use --quick.")
     lent, sizing = _lent(options.data, slo)
     cold_starts, plan = options.cold_start or COLD_STARTS, Plan(options.seeds)
     if options.trace:

@@ -45,7 +45,7 @@ class Weights:
 
 
 IDLE = Weights(utilisation=0.25, kv=0.1, queue=0.35, latency=0.3)
-"""With room everywhere, the quickest is the best."""
+"""With room everywhere, being quick counts nearly as much as having none before it."""
 BUSY = Weights(utilisation=0.1, kv=0.3, queue=0.5, latency=0.1)
 """Near the limit, a full cache (which means preemption) and a queue hurt more than anything."""
 EQUALLY_QUICK = 1.5

@@ -100,7 +100,7 @@ def read_quarantine(text: str | None) -> Quarantine | None:
 
 
 def dump_faults(faults: Sequence[Fault]) -> str:
-    """The node agent's annotation: `[[at_s, xid, gpu], …]`."""
+    """The GPU agent's annotation: `[[at_s, xid, gpu], …]`."""
     return json.dumps([[one.at_s, one.xid, one.gpu] for one in faults], separators=(",", ":"))
 
 

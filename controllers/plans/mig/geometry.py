@@ -1,6 +1,6 @@
 """How each GPU family can be cut: its MIG profiles and the places where each may start. Data, and its reading.
 
-A new family is one more line. A GPU that is not listed is read from its node: the node agent writes what the driver
+A new family is one more line. A GPU that is not listed is read from its node: the GPU agent writes what the driver
 says (`ANNOTATION_GEOMETRY`). Nothing is guessed: a GPU that is neither listed nor described cannot be partitioned.
 """
 
@@ -118,7 +118,7 @@ def family(name: str) -> Family:
 
 
 def family_of(node: str, labels: Mapping[str, str], annotations: Mapping[str, str]) -> Family:
-    """The family of a node's GPUs: as the node agent read it from the driver, else by the product's name.
+    """The family of a node's GPUs: as the GPU agent read it from the driver, else by the product's name.
 
     Raises:
         UnknownGpu: neither says it; or the annotation cannot be read.

@@ -139,7 +139,7 @@ class NodeView:
     record: Record | None
     resource_version: str = ""
     faults: str | None = None
-    """The node agent's annotation, unread."""
+    """The GPU agent's annotation, unread."""
     quarantine: str | None = None
     """Ours, unread."""
 
