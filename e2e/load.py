@@ -107,8 +107,10 @@ class Load:
             "temperature": 0,
             "stream": self._stream,
         }
+        # Each request is a conversation of its own, or all of them would belong to one revision.
+        own = {"x-foretide-session": f"load-{len(self._sent)}-{time.monotonic_ns()}"}
         try:
-            async with session.post(f"{self._url}/chat/completions", json=body) as answer:
+            async with session.post(f"{self._url}/chat/completions", json=body, headers=own) as answer:
                 text = await answer.text()
         except (aiohttp.ClientError, TimeoutError) as error:
             return f"{type(error).__name__}: {error}", None

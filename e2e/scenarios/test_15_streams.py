@@ -21,7 +21,7 @@ Measured = Callable[[str, str], None]
 COUNTING: Any = [{"role": "user", "content": "Count from one to forty in words, separated by commas."}]
 GREEDY = {"temperature": 0}
 SEEDED = {"temperature": 0.8, "seed": 7}
-LONG: Any = {"min_tokens": 300}
+LONG: Any = {"min_tokens": 150}
 """Beside OpenAI's own options: the answer must not end before somebody had time to disturb it."""
 
 
@@ -32,7 +32,7 @@ class Answering:
         raw = world.client().chat.completions.with_raw_response.create(
             model=model,
             messages=COUNTING,
-            max_tokens=320,
+            max_tokens=160,
             stream=True,
             extra_body=LONG,
             extra_headers={"x-foretide-explain": "true"},

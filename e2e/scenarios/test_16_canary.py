@@ -26,7 +26,7 @@ ROLLOUT = {
     "steps": [{"weight": 30, "duration": "2s"}, {"weight": 50, "duration": "2s"}],
     # Two workers share two cores with everything else here: only a revision that is much slower may count as slower.
     "analysis": {"confidence": "95%", "tolerance": 40, "margin": 200, "errorMargin": "20%", "minRequests": 60},
-    "guardrails": {"readyTimeout": "20s"},
+    "guardrails": {"readyTimeout": "60s"},
     "outputs": {"prompts": ["The capital of France is", "One, two, three, four,"], "maxTokens": 8},
 }
 
@@ -50,6 +50,15 @@ def _spoiled_copy(checkpoint: Path, folder: Path) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def _model(world: World, url: str) -> Iterator[None]:
+    world.kubectl.apply(resource("Model", "spoiled", "demo", source=url))
+    try:
+        yield
+    finally:
+        world.kubectl("-n", "demo", "delete", "model", "spoiled", "--wait=false")
 
 
 def rollout(world: World) -> Object:
@@ -87,9 +96,9 @@ def test_good_revisions_are_promoted_and_bad_ones_rolled_back_under_load(
     with (
         world.serving(NAME, replicas=1, rollout=ROLLOUT) as wanted,
         _spoiled_copy(checkpoint, tmp_path) as url,
+        _model(world, url),
         world.load(NAME, clients=6, stream=True) as load,
     ):
-        world.kubectl.apply(resource("Model", "spoiled", "demo", source=url))
         good = _a_good_one_is_promoted(world, wanted, load, measured)
         _one_that_no_node_takes(world, wanted, measured)
         _a_slow_one(world, wanted, measured)
