@@ -61,6 +61,7 @@ def server() -> Iterator[ControlPlane]:
     """With a controller manager: Deployments make pods, and owners that go take their children along."""
     with ControlPlane(settings=Settings(controller_manager=True)) as running:
         kubectl(running, "apply", "-f", str(MANIFESTS))
+        kubectl(running, "wait", "--for=condition=Established", "--timeout=30s", "crd", "--all")
         yield running
 
 
@@ -197,8 +198,8 @@ async def test_pool_and_route_come_with_their_kinds_stand_still_and_go_with_the_
             file.write_text(yaml.safe_dump(crd))
             kubectl(server, "apply", "--server-side", "-f", str(file))
         surroundings = world.operator.caches.surroundings
-        await world.until(lambda: len(surroundings["HTTPRoute"]) == 1, "a route")
-        await world.until(lambda: len(surroundings["InferencePool"]) == 1, "a pool")
+        await world.until(lambda: surroundings["HTTPRoute"].get(world.namespace, "chat-worker"), "a route")
+        await world.until(lambda: surroundings["InferencePool"].get(world.namespace, "chat-worker"), "a pool")
         await world.until(world.operator.is_idle, "the operator has nothing to do")
     async with running(server, "isvc-routes", settings) as world:
         await world.until(lambda: world.operator.ports.probes, "the first probe after the restart")
