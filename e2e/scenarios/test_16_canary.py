@@ -30,6 +30,8 @@ ROLLOUT = {
     "outputs": {"prompts": ["The capital of France is", "One, two, three, four,"], "maxTokens": 8},
 }
 
+LATE = {"batching": "dynamic", "minWait": "2s", "maxWait": "3s"}
+
 
 class _Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
@@ -131,17 +133,17 @@ def _one_that_no_node_takes(world: World, wanted: Object, measured: Measured) ->
 
 
 def _a_slow_one(world: World, wanted: Object, measured: Measured) -> None:
-    """It takes one request at a time; the others wait for their first token."""
+    """It lets every request wait, whatever else the machine does."""
     started = time.monotonic()
-    record = _refused(world, _try(world, wanted, engine={"maxModelLen": 896, "kvCache": "128Mi", "maxNumSeqs": 1}))
+    record = _refused(world, _try(world, wanted, engine=wanted["spec"]["engine"] | {"scheduling": LATE}))
     measured("slow revision: edit → rolled back", f"{time.monotonic() - started:.1f} s, {record['message']}")
     assert record["reason"] == "CandidateWorse"
-    assert "worse" in record["message"]
+    assert "ttft" in record["message"]
 
 
 def _one_that_talks_nonsense(world: World, wanted: Object, load: Load, measured: Measured) -> None:
     started = time.monotonic()
-    wanted["spec"]["engine"].pop("maxNumSeqs")
+    wanted["spec"]["engine"].pop("scheduling")
     bad = _try(world, wanted, model="spoiled")
     record = _refused(world, bad)
     measured("revision with spoiled weights: edit → rolled back", f"{time.monotonic() - started:.1f} s")
