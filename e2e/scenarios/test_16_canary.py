@@ -1,22 +1,13 @@
-"""A revision that is as good is promoted, though the operator dies in between; three bad ones never replace it."""
+"""A revision that is as good is promoted though the operator dies in between; one that never starts changes nothing."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from collections.abc import Callable
 
-import pytest
-
-from e2e.cluster import layout
-from e2e.cluster.cluster import Cluster
-from e2e.install import SYSTEM, resource
+from e2e.install import SYSTEM
 from e2e.load import Load
-from e2e.scenarios.world import MODEL, Object, World, until
+from e2e.scenarios.world import Object, World, until
 
 Measured = Callable[[str, str], None]
 
@@ -29,38 +20,6 @@ ROLLOUT = {
     "guardrails": {"readyTimeout": "60s"},
     "outputs": {"prompts": ["The capital of France is", "One, two, three, four,"], "maxTokens": 8},
 }
-
-LATE = {"batching": "dynamic", "minWait": "2s", "maxWait": "3s"}
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, format: str, *args: object) -> None:
-        """The scenario's own report is enough."""
-
-
-@contextmanager
-def _spoiled_copy(checkpoint: Path, folder: Path) -> Iterator[str]:
-    """URL of the model with a third of its weights set to zero: it loads, and talks nonsense."""
-    whole = bytearray(checkpoint.read_bytes())
-    begin, end = len(whole) * 4 // 10, len(whole) * 7 // 10
-    whole[begin:end] = bytes(end - begin)
-    (folder / "spoiled.gguf").write_bytes(whole)
-    server = ThreadingHTTPServer((layout.HOST_ADDRESS, 0), partial(_Quiet, directory=str(folder)))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://{layout.HOST_ADDRESS}:{server.server_address[1]}/spoiled.gguf"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-@contextmanager
-def _model(world: World, url: str) -> Iterator[None]:
-    world.kubectl.apply(resource("Model", "spoiled", "demo", source=url))
-    try:
-        yield
-    finally:
-        world.kubectl("-n", "demo", "delete", "model", "spoiled", "--wait=false")
 
 
 def rollout(world: World) -> Object:
@@ -90,24 +49,14 @@ def _refused(world: World, candidate: str) -> Object:
     return record
 
 
-def test_good_revisions_are_promoted_and_bad_ones_rolled_back_under_load(
-    world: World, own_cluster: Cluster | None, checkpoint: Path, tmp_path: Path, measured: Measured
+def test_a_good_revision_is_promoted_and_one_that_never_starts_rolled_back_under_load(
+    world: World, measured: Measured
 ) -> None:
-    if own_cluster is None:
-        pytest.skip("pods of this cluster do not reach this machine")
-    with (
-        world.serving(NAME, replicas=1, rollout=ROLLOUT) as wanted,
-        _spoiled_copy(checkpoint, tmp_path) as url,
-        _model(world, url),
-        world.load(NAME, clients=6, stream=True) as load,
-    ):
+    with world.serving(NAME, replicas=1, rollout=ROLLOUT) as wanted, world.load(NAME, clients=6, stream=True) as load:
         good = _a_good_one_is_promoted(world, wanted, load, measured)
         _one_that_no_node_takes(world, wanted, measured)
-        _a_slow_one(world, wanted, measured)
-        world.wait("model/spoiled", "Ready", 120)
-        _one_that_talks_nonsense(world, wanted, load, measured)
         assert rollout(world)["stable"] == good
-        assert [one["outcome"] for one in rollout(world)["history"]] == ["RolledBack"] * 3 + ["Promoted"]
+        assert [one["outcome"] for one in rollout(world)["history"]] == ["RolledBack", "Promoted"]
     measured("canaries under load", str(load.account()))
     assert not load.account().troubles
 
@@ -130,23 +79,3 @@ def _one_that_no_node_takes(world: World, wanted: Object, measured: Measured) ->
     measured("revision that is never ready: edit → rolled back", f"{time.monotonic() - started:.1f} s")
     assert record["reason"] == "NeverReady"
     wanted["spec"].pop("nodeSelector")
-
-
-def _a_slow_one(world: World, wanted: Object, measured: Measured) -> None:
-    """It lets every request wait, whatever else the machine does."""
-    started = time.monotonic()
-    record = _refused(world, _try(world, wanted, engine=wanted["spec"]["engine"] | {"scheduling": LATE}))
-    measured("slow revision: edit → rolled back", f"{time.monotonic() - started:.1f} s, {record['message']}")
-    assert record["reason"] == "CandidateWorse"
-    assert "ttft" in record["message"]
-
-
-def _one_that_talks_nonsense(world: World, wanted: Object, load: Load, measured: Measured) -> None:
-    started = time.monotonic()
-    wanted["spec"]["engine"].pop("scheduling")
-    bad = _try(world, wanted, model="spoiled")
-    record = _refused(world, bad)
-    measured("revision with spoiled weights: edit → rolled back", f"{time.monotonic() - started:.1f} s")
-    assert record["reason"] == "OutputsDiffer"
-    assert bad not in load.account().revisions
-    wanted["spec"]["model"] = MODEL
