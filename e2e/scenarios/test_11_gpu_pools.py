@@ -77,12 +77,6 @@ def status(world: World) -> Object:
     return it
 
 
-def gpus_of(world: World, node: str) -> dict[str, str]:
-    """What the Node offers; a kind of slice that is used up in one layout is not there in another."""
-    offered = world.kubectl.get("node", node)["status"]["allocatable"]
-    return {name: count for name, count in offered.items() if name.startswith("nvidia.com/") and count != "0"}
-
-
 def state_of(world: World, node: str) -> str:
     return next((str(one["state"]) for one in status(world).get("nodes", []) if one["name"] == node), "")
 
@@ -193,25 +187,3 @@ def cut_under_load(world: World, node: str, manager: MigManager, measured: Measu
     assert not load.account().troubles
     assert not manager.violations
     assert node_of(world, "left") == node_of(world, "right") != node
-
-
-def test_a_manager_that_fails_twice_leaves_the_node_as_it_was_and_in_use(
-    world: World, nodes: list[str], manager: MigManager
-) -> None:
-    pool(world, "2g.20gb", "3g.40gb")
-    with world.serving("steady", accelerator=slice_of("3g.40gb")):
-        until(lambda: world.condition("gpupool/gpus", "Ready").get("status") == "True", "all is as planned", 120)
-        idle = next(name for name in nodes if name != node_of(world, "steady"))
-        before = gpus_of(world, idle)
-        manager.failures[idle] = 2
-        world.kubectl.apply(world.service("many", accelerator=slice_of("2g.20gb"), replicas=3))
-        try:
-            until(lambda: state_of(world, idle) == "Held", "the node is held", 240)
-            assert not world.kubectl.get("node", idle)["spec"].get("unschedulable")
-            assert gpus_of(world, idle) == before
-            message = next(one["message"] for one in status(world)["nodes"] if one["name"] == idle)
-            assert "says 'failed'" in message
-            assert "paris" in world.ask("steady").lower()
-        finally:
-            world.kubectl("-n", "demo", "delete", "inferenceservice", "many", "--timeout=120s")
-    assert not manager.violations
