@@ -44,7 +44,7 @@ def test_fallbacks_are_tried_in_their_order_and_those_without_a_worker_are_passe
 
 
 def test_a_shorter_limit_helps_against_a_full_service_and_not_against_a_missing_one() -> None:
-    for reason, leaves in ((Degrades.OVERLOADED, True), (Degrades.DEADLINE, True), (Degrades.NO_ENDPOINT, False)):
+    for reason, leaves in ((Degrades.OVERLOADED, True), (Degrades.NO_ENDPOINT, False)):
         assert Road(chat_with(Fallback(CHAT, 64)), lambda key: True).leave(reason) is leaves
 
 
