@@ -175,7 +175,7 @@ async def test_a_kind_that_the_cluster_does_without_is_an_empty_list_until_it_co
         assert not informer.present
         assert informer.items() == []
         assert informer.last_error is None
-        await eventually(lambda: seen, "the kind is there")
+        await eventually(lambda: seen and presence, "the kind is there")
         assert presence == [True]
         client.fail_next("watch", PODS, answer(404))
         client.fail_next("list", PODS, *[answer(404)] * 100)
