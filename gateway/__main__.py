@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import uvloop
 
+from crds.log_lines import JsonFormatter
 from gateway.catalog import CatalogSource
 from gateway.errors import SettingsError
-from gateway.json_log import JsonFormatter
 from gateway.processes import Processes
 from gateway.service import Gateway
 from gateway.settings import Settings, parse

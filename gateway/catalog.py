@@ -27,6 +27,10 @@ class ServiceKey(NamedTuple):
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
+    def log_fields(self, **more: str) -> dict[str, str]:
+        """For the `extra` of a log line."""
+        return {"namespace": self.namespace, "service": self.name, **more}
+
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:

@@ -186,7 +186,7 @@ class ServiceState:
         self._valid_until_s = 0.0
         if verdict.ejects:
             self.metrics.ejections.inc()
-            log.warning("%s: endpoint %s: %s", self.service.key, backend.endpoint.pod, verdict.message)
+            self._warn(backend, verdict.message)
 
     def eject(self, backend: Backend, why: Why, now_s: float) -> None:
         """It is worse than its equals."""
@@ -199,7 +199,11 @@ class ServiceState:
         self._valid_until_s = 0.0
         if verdict.ejects:
             self.metrics.ejections.inc()
-        log.warning("%s: endpoint %s: %s", self.service.key, backend.endpoint.pod, verdict.message)
+        self._warn(backend, verdict.message)
+
+    def _warn(self, backend: Backend, said: str) -> None:
+        key, pod = self.service.key, backend.endpoint.pod
+        log.warning("%s: endpoint %s: %s", key, pod, said, extra=key.log_fields(endpoint=pod))
 
     def reshare(self) -> None:
         """Something has changed of what the endpoints may have."""
@@ -252,8 +256,9 @@ class ServiceState:
         self.metrics.lost(loss.evidence)
         out = sum(one.loss is not None for one in self.backends)
         pod, counts = backend.endpoint.pod, f"{out} of {len(self.backends)}"
+        key, fields = self.service.key, self.service.key.log_fields(endpoint=pod)
         log.warning(
-            "%s: endpoint %s is lost (%s): %s; %s", self.service.key, pod, loss.evidence.value, loss.message, counts
+            "%s: endpoint %s is lost (%s): %s; %s", key, pod, loss.evidence.value, loss.message, counts, extra=fields
         )
         self._fleet.tell_lost(self, backend, loss)
 
@@ -267,6 +272,7 @@ class ServiceState:
         log.warning(
             "%s: endpoint %s is back: it gets %g of an equal part of the load, all of it in %g s",
             self.service.key, backend.endpoint.pod, policy.return_share, policy.return_s,
+            extra=self.service.key.log_fields(endpoint=backend.endpoint.pod),
         )  # fmt: skip
         self.wake_if_possible(now_s)
 

@@ -18,6 +18,7 @@ from crds.contract import (
     HEADER_DEADLINE_MS,
     HEADER_TTFT_TARGET_MS,
 )
+from crds.log_lines import moment
 from gateway.access_log import AccessLog
 from gateway.admission.door import Admission, Grant
 from gateway.admission.terms import Priority
@@ -352,7 +353,7 @@ class Frontend:
         if self._access_log.wants(code):
             self._access_log.write(
                 {
-                    "time": time.time(),
+                    "time": moment(time.time()),
                     "request_id": request_id.decode(),
                     "tenant": tenant,
                     "path": request.target.partition(b"?")[0][:200].decode("latin-1"),
@@ -401,10 +402,12 @@ def model_entry(name: str, service: Service) -> dict[str, Any]:
 def _record_of(flight: Flight, duration_s: float) -> dict[str, Any]:
     backend = flight.backend
     return {
-        "time": time.time(),
+        "time": moment(time.time()),
         "request_id": flight.request_id.decode(),
+        "trace_id": flight.trace.trace_id if flight.trace else None,
         "tenant": flight.tenant,
-        "service": str(flight.state.service.key),
+        "namespace": flight.state.service.key.namespace,
+        "service": flight.state.service.key.name,
         "path": flight.path.decode(),
         "endpoint": backend.endpoint.where if backend else None,
         "revision": backend.endpoint.revision if backend else None,

@@ -174,7 +174,9 @@ class Proxy:
         moving.lost(flight.heard_s, failure)
         decision = moving.after(failure)
         if isinstance(decision, GiveUp):
-            log.warning("%s: a stream is given up: %s.", flight.state.service.key, decision.message)
+            key = flight.state.service.key
+            about = key.log_fields(request_id=flight.request_id.decode())
+            log.warning("%s: a stream is given up: %s.", key, decision.message, extra=about)
             raise UpstreamFailed("The worker was lost in the middle of the stream, and no other could go on with it.")
         flight.tried = [*flight.tried[-TRIED_MOST:], backend]
         flight.state.budget.count(self._loop.time())

@@ -34,7 +34,8 @@ def _cool(state: ServiceState) -> None:
             one.cooled = cooled
             state.reshare()
             verb = "is a hot spot" if heat.cools else "is a hot spot no more"
-            log.info("%s: endpoint %s %s: %s", state.service.key, one.endpoint.pod, verb, heat.message)
+            key, pod = state.service.key, one.endpoint.pod
+            log.info("%s: endpoint %s %s: %s", key, pod, verb, heat.message, extra=key.log_fields(endpoint=pod))
 
 
 def _compare(state: ServiceState, now_s: float) -> None:

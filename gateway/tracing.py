@@ -103,6 +103,11 @@ class Trace:
         self._span = span
         self._context = api.set_span_in_context(span)
 
+    @property
+    def trace_id(self) -> str:
+        """For log lines."""
+        return f"{self._span.get_span_context().trace_id:032x}"
+
     def waited(self, name: str, duration_s: float) -> None:
         """A wait that has just ended: for its turn, or for a worker to become ready."""
         now_ns = time.time_ns()

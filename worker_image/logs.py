@@ -4,27 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-import orjson
+from crds.log_lines import JsonFormatter
 
 TERMINATION_LOG: Final = Path("/dev/termination-log")
 """Mounted by the kubelet; what is written here is what `kubectl describe pod` shows."""
-
-
-class JsonFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, object] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return orjson.dumps(line).decode()
 
 
 def configure(log_format: str) -> None:

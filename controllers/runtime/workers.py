@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from controllers.runtime.interface import Key, Reconciler
 from controllers.runtime.metrics import Metrics
 from controllers.runtime.queue import ReconcileQueue, Taken
+from crds.log_lines import about
 from kube.errors import AnswerError, KubeError
+from kube.resources import INFERENCE_SERVICES
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,8 @@ class Workers:
         key, started_s = taken.key, time.monotonic()
         self._metrics.queue_wait_s.labels(key.kind).observe(taken.waited_s)
         try:
-            outcome = await self._reconcilers[key.kind].reconcile(key)
+            with about(**_named(key)):
+                outcome = await self._reconcilers[key.kind].reconcile(key)
         except Exception as error:  # noqa: BLE001 - logged and retried: one object must not stop the others
             self._failed(key, error)
         else:
@@ -73,5 +76,15 @@ class Workers:
             error if expected else f"{type(error).__name__}: {error}.",
             delay_s,
             exc_info=None if expected else error,
-            extra={"object": str(key)},
+            extra=_named(key),
         )
+
+
+def _named(key: Key) -> dict[str, str]:
+    """The object as log lines name it."""
+    named = {"kind": key.kind, "object": key.name}
+    if key.namespace is not None:
+        named["namespace"] = key.namespace
+    if key.kind == INFERENCE_SERVICES.kind:
+        named["service"] = key.name
+    return named

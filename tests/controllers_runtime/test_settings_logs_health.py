@@ -1,5 +1,3 @@
-import json
-import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +6,6 @@ import pytest
 
 from controllers.runtime.health import STALLED_AFTER_S, STUCK_AFTER_S, Health
 from controllers.runtime.interface import Key
-from controllers.runtime.logs import JsonFormatter
 from controllers.runtime.queue import ReconcileQueue
 from controllers.runtime.resync import due_between, place_in_period
 from controllers.settings import Settings, SettingsError, load_settings
@@ -78,22 +75,6 @@ def test_the_operator_refuses_a_wrong_start_with_a_sentence(arguments: list[str]
 def test_the_folder_of_the_process_holds_nothing_that_could_be_imported_by_mistake() -> None:
     # Python puts it first on the path, where `types.py` or `operator/__init__.py` would replace the standard library's.
     assert [file.name for file in (ROOT / "operator").glob("*.py")] == ["main.py"]
-
-
-def test_a_log_line_is_one_json_object_with_what_was_given() -> None:
-    record = logging.makeLogRecord({"name": "n", "levelname": "INFO", "msg": "a %s", "args": ("b",), "object": "Pod a"})
-    line = json.loads(JsonFormatter().format(record))
-    assert (line["message"], line["object"], line["level"]) == ("a b", "Pod a", "info")
-
-
-def test_an_exception_is_in_the_same_line() -> None:
-    try:
-        raise ValueError("broken")
-    except ValueError:
-        record = logging.getLogger("n").makeRecord("n", 40, "f", 1, "m", (), sys.exc_info())
-    text = JsonFormatter().format(record)
-    assert "\n" not in text
-    assert "ValueError: broken" in json.loads(text)["exception"]
 
 
 class Clock:

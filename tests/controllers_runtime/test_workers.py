@@ -1,5 +1,6 @@
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -10,10 +11,14 @@ from controllers.runtime.interface import Key, Outcome
 from controllers.runtime.metrics import Metrics
 from controllers.runtime.queue import ReconcileQueue
 from controllers.runtime.workers import Workers
+from crds.log_lines import JsonFormatter
 from kube.errors import error_from_answer
 from tests.waiting import eventually
 
 A, B = Key("Model", "demo", "a"), Key("Model", "demo", "b")
+
+
+SERVICE = Key("InferenceService", "demo", "chat")
 
 
 @dataclass
@@ -57,6 +62,7 @@ async def test_a_failure_is_logged_with_its_object_and_the_others_go_on(caplog: 
     assert first.levelno == logging.ERROR
     assert first.exc_info
     assert "Model demo/a: ValueError: a mistake of ours." in first.getMessage()
+    assert (vars(first)["kind"], vars(first)["namespace"], vars(first)["object"]) == ("Model", "demo", "a")
     assert 'foretide_reconciles_total{kind="Model",result="ok"} 1.0' in metrics.render().decode()
 
 
@@ -116,3 +122,22 @@ async def test_a_stop_waits_for_what_ends_and_cancels_what_does_not(caplog: pyte
         await workers.drain(0.3)
     assert ended == ["in time", "cancelled"]
     assert "reconcile Model demo/b was stopped in the middle" in caplog.text
+
+
+async def test_what_a_reconcile_logs_names_its_object() -> None:
+    queue, lines = ReconcileQueue(), list[dict[str, str]]()
+
+    async def act(key: Key) -> Outcome:
+        lines.append(json.loads(JsonFormatter().format(logging.makeLogRecord({"msg": "looked"}))))
+        return Outcome()
+
+    workers = Workers(queue, {SERVICE.kind: Scripted(act, SERVICE.kind)}, Metrics(), limit=1)
+    task = asyncio.create_task(workers.run())
+    queue.add(SERVICE)
+    await eventually(lambda: len(lines) == 1, "a look")
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    await workers.drain(10.0)
+    said = {name: lines[0][name] for name in ("kind", "namespace", "object", "service")}
+    assert said == {"kind": "InferenceService", "namespace": "demo", "object": "chat", "service": "chat"}

@@ -9,6 +9,7 @@ import signal
 import sys
 import textwrap
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,13 @@ async def test_the_process_serves_a_static_file_and_ends_with_0_on_sigterm(tmp_p
             assert await asyncio.wait_for(process.wait(), 20) == 0
             log = (await process.stdout.read()).decode()
             record = json.loads(log)
-            assert (record["code"], record["tenant"], record["service"]) == (200, "acme", "demo/chat")
+            assert (record["code"], record["tenant"], record["namespace"], record["service"]) == (
+                200,
+                "acme",
+                "demo",
+                "chat",
+            )
+            assert datetime.fromisoformat(record["time"]).tzinfo is UTC
             assert "sk-local-1" not in log + (await process.stderr.read()).decode()
         finally:
             with contextlib.suppress(ProcessLookupError):

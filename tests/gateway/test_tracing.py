@@ -1,6 +1,9 @@
 """Spans as a collector gets them, and who decides that there are any."""
 
+import io
+import json
 import random
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -10,6 +13,7 @@ from gateway.settings import Settings, TracingSettings
 from gateway.tracing import Phase, Tracing, otlp, parent_of, phases_in
 from tests.gateway.collector import Collector, attributes
 from tests.gateway.harness import KEY, SETTINGS, Exchange, FakeWorker, answers, completion, serving
+from tests.waiting import eventually
 
 ASKED = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -135,6 +139,20 @@ async def test_a_traced_request_shows_every_attempt_and_the_workers_phases(colle
     assert (said["foretide.tenant"], said["foretide.service"], said["foretide.class"]) == ("acme", "demo/chat", "P2")
     assert said["foretide.request_id"] == got.headers["x-request-id"]
     assert said["gen_ai.usage.output_tokens"] == 1
+
+
+async def test_a_traced_requests_line_in_the_access_log_has_the_traces_id(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out))
+    worker = FakeWorker(answers)
+    async with serving(worker, settings=replace(traced(collector), access_log_share=1.0)) as one:
+        for headers in ({"traceparent": parent().decode()}, {}):
+            assert (await one.post(ASKED, headers=headers)).status == 200
+        await eventually(lambda: out.getvalue().count(b"\n") == 2, "two lines", 20.0)
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line["trace_id"] for line in lines] == [TRACE_ID, None]
 
 
 async def test_no_word_of_a_prompt_an_answer_or_a_key_leaves_with_a_trace(collector: Collector) -> None:

@@ -13,6 +13,7 @@ import orjson
 from aiohttp import web
 
 from crds.contract import HEADER_REQUEST_ID, WORKER_PATH_LOAD
+from crds.log_lines import about
 from worker_image import VERSION
 from worker_image.errors import RequestError
 from worker_image.server.answers import Envelope, Json
@@ -28,7 +29,7 @@ from worker_image.server.standing import standing_of
 from worker_image.server.state import Served, ServerState
 from worker_image.server.streaming import Answering, EventStream, answer_whole, open_stream
 from worker_image.server.ticket import Ticket, continued_in, ticket_in
-from worker_image.server.timing import is_traced
+from worker_image.server.timing import is_traced, trace_id_of
 from worker_image.server.tokenization import detokenize, tokenize
 from worker_image.server.validation import parse_request
 
@@ -46,7 +47,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def api_app(state: ServerState) -> web.Application:
     api = Api(state)
-    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[errors])
+    app = web.Application(client_max_size=MAX_BODY_BYTES, middlewares=[named, errors])
     app.on_response_prepare.append(request_id)
     app.router.add_get("/health", api.health)
     app.router.add_get(WORKER_PATH_LOAD, api.load)
@@ -62,8 +63,20 @@ def api_app(state: ServerState) -> web.Application:
 
 async def request_id(request: web.Request, response: web.StreamResponse) -> None:
     """Echoes the caller's request id, or gives one."""
+    response.headers[HEADER_REQUEST_ID] = _given_id(request) or uuid4().hex
+
+
+def _given_id(request: web.Request) -> str | None:
     given = request.headers.get(HEADER_REQUEST_ID, "")[:MAX_REQUEST_ID_CHARS]
-    response.headers[HEADER_REQUEST_ID] = given if given.isprintable() and given else uuid4().hex
+    return given if given.isprintable() and given else None
+
+
+@web.middleware
+async def named(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """What is logged while the request is answered says of which one, in the gateway's words."""
+    said = {"request_id": _given_id(request), "trace_id": trace_id_of(request.headers)}
+    with about(**{name: value for name, value in said.items() if value is not None}):
+        return await handler(request)
 
 
 @web.middleware

@@ -11,13 +11,18 @@ from typing import Final
 
 from worker_image.server.metrics import Ended
 
-_SAMPLED: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f][13579bdf]")
+_SAMPLED: Final = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f][13579bdf]")
 
 
 def is_traced(headers: Mapping[str, str]) -> bool:
     """The request's `traceparent` says that it is sampled."""
-    traceparent = headers.get("traceparent")
-    return traceparent is not None and _SAMPLED.fullmatch(traceparent) is not None
+    return trace_id_of(headers) is not None
+
+
+def trace_id_of(headers: Mapping[str, str]) -> str | None:
+    """Of a request whose `traceparent` says that it is sampled."""
+    match = _SAMPLED.fullmatch(headers.get("traceparent", ""))
+    return match and match[1]
 
 
 def server_timing(ended: Sequence[Ended], steps: int) -> str:
