@@ -85,6 +85,7 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
         capacities,
         applier,
         lambda spec: prices_of(spec, pool_specs(pools), Prices(**settings.prices.model_dump())),
+        of_services.reconciler.limits,
     )
     of_models = wire_model(
         client,

@@ -72,7 +72,8 @@ class CapacityForecastStatus(Part):
         list[Condition] | None,
         ListMap(("type",)),
         Field(
-            description="Ready: there is a forecast that scaling may rely on. Stalled while a person has to act.",
+            description="Ready: there is a forecast that scaling may rely on. While not, Reconciling, or Stalled "
+            "where a person has to act.",
             max_length=16,
         ),
     ] = None
@@ -99,7 +100,15 @@ class CapacityForecastStatus(Part):
     ] = None
     replicas: Annotated[int | None, Field(description="Workers wanted now.", ge=0)] = None
     planned_replicas: Annotated[
-        int | None, Field(description="Workers that the forecast takes at the lead time.", ge=0)
+        int | None,
+        Field(description="Workers that the forecast takes at the lead time, within quota and pools.", ge=0),
+    ] = None
+    wanted_replicas: Annotated[
+        int | None, Field(description="The same whatever GPU pools have: what pools are asked for.", ge=0)
+    ] = None
+    limited_by: Annotated[
+        str | None,
+        Field(description="Whose limit is below the plan or the peak, and how many workers it leaves.", max_length=512),
     ] = None
     peak: Annotated[
         str | None, Field(description="Most workers within sight and when, for people: 8 in 45m.", max_length=32)

@@ -251,7 +251,8 @@ class InferenceServiceStatus(Part):
         list[Condition] | None,
         ListMap(("type",)),
         Field(
-            description="Ready, Servable and, while they apply, Reconciling, Stalled, ScalingHeld and ForecastTrusted.",
+            description="Ready, Servable and, while they apply, Reconciling, Stalled, ScalingHeld, "
+            "ScalingLimited and ForecastTrusted.",
             max_length=16,
         ),
     ] = None

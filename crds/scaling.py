@@ -140,6 +140,13 @@ class ScalingStatus(Part):
         int | None,
         Field(description="Workers that the policy calls for, whoever decides and whatever a quota leaves.", ge=0),
     ] = None
+    wanted_replicas: Annotated[
+        int | None,
+        Field(
+            description="Where GPU pools leave fewer: the workers that they are asked for, within the Tenant's quota.",
+            ge=0,
+        ),
+    ] = None
     lead_time: Annotated[
         str | None, Field(description="How far ahead it looks: the time that a new worker takes.", max_length=16)
     ] = None

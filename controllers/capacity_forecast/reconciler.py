@@ -12,8 +12,9 @@ from controllers.capacity_forecast.cold_starts import ColdStarts
 from controllers.history.interface import ServiceId
 from controllers.plans.calibration import Calibration
 from controllers.plans.capacity import profile_of
-from controllers.plans.capacity_forecast import Outlook, condition, manifest, status
+from controllers.plans.capacity_forecast import Outlook, conditions, manifest, status
 from controllers.plans.carried import LEARNED, Carried, carried, known_of
+from controllers.plans.limits import Limit
 from controllers.plans.mig.chosen import spec_of
 from controllers.runtime.interface import Key, Outcome
 from crds.contract import LABEL_MANAGED_BY, MANAGED_BY
@@ -41,13 +42,14 @@ class CapacityForecastReconciler:
         capacities: MutableMapping[str, float],
         applier: Applier,
         prices: Callable[[InferenceServiceSpec], Prices],
+        limits: Callable[[Key], tuple[Limit, ...]],
         *,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._services, self._forecasts, self._board = services, forecasts, board
         self._models, self._slas = models, slas
         self._cold_starts, self._capacities, self._applier = cold_starts, capacities, applier
-        self._prices, self._wall_clock = prices, wall_clock
+        self._prices, self._limits, self._wall_clock = prices, limits, wall_clock
 
     async def reconcile(self, key: Key) -> Outcome:
         service = self._services.get(key.namespace, key.name)
@@ -76,10 +78,9 @@ class CapacityForecastReconciler:
         old = forecast.get("status") or {}
         if outlook.view is None and old:
             return  # An operator that just started knows nothing newer yet.
-        conditions = merge_conditions(
-            old.get("conditions"), [condition(outlook).dump()], now=self._wall_clock(), generation=generation
-        )
-        wanted = status(outlook, generation) | {"conditions": conditions}
+        said = [one.dump() for one in conditions(outlook)]
+        made = merge_conditions(old.get("conditions"), said, now=self._wall_clock(), generation=generation)
+        wanted = status(outlook, generation) | {"conditions": made}
         await self._applier.status(CAPACITY_FORECASTS, forecast, wanted, old)
 
     def _recall(self, service: Object, forecast: Object) -> None:
@@ -115,4 +116,5 @@ class CapacityForecastReconciler:
             desired=(service.get("status") or {}).get("desiredReplicas"),
             prices=self._prices(spec),
             accelerators=spec.accelerator.gpu.count if spec.accelerator.gpu else 1,
+            limits=self._limits(Key.of(service)),
         )

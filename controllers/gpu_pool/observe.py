@@ -134,12 +134,15 @@ class Observer:
         )
 
     def _now(self, service: Object, spec: InferenceServiceSpec) -> int:
-        return demand_of(spec, (service.get("status") or {}).get("desiredReplicas")).replicas
+        """What it wants, whatever this pool has: else a limit of the pool's would lower what the pool is asked for."""
+        status: Mapping[str, Any] = service.get("status") or {}
+        wanted = (status.get("scaling") or {}).get("wantedReplicas")
+        return demand_of(spec, status.get("desiredReplicas") if wanted is None else wanted).replicas
 
     def _planned(self, namespace: str, name: str) -> int:
-        """Workers that the forecast calls for when a new one would be ready."""
-        forecast: Mapping[str, Any] = self._caches.forecasts.get(namespace, name) or {}
-        return int((forecast.get("status") or {}).get("plannedReplicas") or 0)
+        """Workers that the forecast calls for when a new one would be ready, within the Tenant's quota."""
+        status: Mapping[str, Any] = (self._caches.forecasts.get(namespace, name) or {}).get("status") or {}
+        return int(status.get("wantedReplicas") or status.get("plannedReplicas") or 0)
 
     def _priority(self, namespace: str, sla: str | None) -> int:
         found = self._caches.slas.get(namespace, sla) if sla else None

@@ -14,6 +14,7 @@ from controllers.plans.canary.values import Compared
 from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.carried import MeanLengths, known_of
 from controllers.plans.fallbacks import named_fallbacks
+from controllers.plans.limits import share_of
 from controllers.plans.mig.chosen import is_auto, spec_of
 from controllers.plans.mig.offers import offers_of
 from controllers.plans.mig.profile_choice import SliceFacts
@@ -90,6 +91,7 @@ class Observer:
             forecast=heard.forecast,
             lead_time_s=heard.lead_time_s,
             known=known_of(spec, model, sla, heard.lengths, heard.learned_work_per_s),
+            pool_share=share_of(place, self._caches.pools.items()) if spec.scaling else None,
             slices=self._slices(written, model, sla) if is_auto(written) else None,
             evacuating=frozenset(self._caches.evacuating.items()),
             autoscaler=self._autoscaler(place),

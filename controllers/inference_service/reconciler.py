@@ -19,6 +19,7 @@ from controllers.inference_service.profiles import ProfileBoard
 from controllers.inference_service.write import Writer
 from controllers.plans.canary.evidence import remembered
 from controllers.plans.capacity import profile_of
+from controllers.plans.limits import Limit
 from controllers.plans.mig.chosen import spec_of
 from controllers.plans.service import PlanSettings, ServicePlan, plan_service
 from controllers.plans.snapshot import Snapshot
@@ -43,7 +44,7 @@ def _wall_clock() -> datetime:
 
 
 class InferenceServiceReconciler:
-    """Keeps in memory only what a restart may lose: the history of scaling, who is over quota, refusals."""
+    """Keeps in memory only what a restart may lose: the history of scaling, what limits leave, refusals."""
 
     kind = KIND
 
@@ -72,11 +73,16 @@ class InferenceServiceReconciler:
         self._memories: dict[Key, Memory] = {}
         self._refused: dict[Key, str] = {}
         self._over_quota: set[Key] = set()
+        self._limits: dict[Key, tuple[Limit, ...]] = {}
 
     @property
     def over_quota(self) -> frozenset[Key]:
         """Services that wait for their Tenant's quota: any change of a sibling may let them go on."""
         return frozenset(self._over_quota)
+
+    def limits(self, key: Key) -> tuple[Limit, ...]:
+        """What Tenant and pools leave of a service that scales, as of the last look at it."""
+        return self._limits.get(key, ())
 
     async def reconcile(self, key: Key) -> Outcome:
         service = self._caches.services.get(key.namespace, key.name)
@@ -154,6 +160,7 @@ class InferenceServiceReconciler:
             self._over_quota.add(key)
         else:
             self._over_quota.discard(key)
+        self._limits[key] = plan.limits
         self._follow(key, seen)
         self._compare(key, seen, plan)
         self._profiles.offer(seen)
@@ -210,6 +217,7 @@ class InferenceServiceReconciler:
         self._memories.pop(key, None)
         self._refused.pop(key, None)
         self._over_quota.discard(key)
+        self._limits.pop(key, None)
         self._observer.forget(service_place(key.namespace, key.name))
         self._writer.forget(key.namespace or "", key.name)
 

@@ -17,6 +17,7 @@ from controllers.inference_service.caches import (
 )
 from controllers.inference_service.reconciler import KIND
 from controllers.plans.fallbacks import named_fallbacks
+from controllers.plans.limits import told_by
 from controllers.plans.mig.offers import GpuNode
 from controllers.runtime.interface import Key, Marker
 from crds.conditions import SERVABLE
@@ -86,9 +87,13 @@ class _Waker:
                 self._queue.add(Key(KIND, entry.namespace, entry.service))
 
     def pool(self, change: Change[Object]) -> None:
-        """What it may be cut into; its status says nothing to services."""
+        """What it may be cut into, and which services it has too little for."""
         if change.old is None or change.new is None or change.old["spec"] != change.new["spec"]:
             self._choosing()
+        before, after = told_by(change.old), told_by(change.new)
+        for place in {place for place, _ in before.items() ^ after.items()}:
+            namespace, _, name = place.partition("/")
+            self._queue.add(Key(KIND, namespace, name))
 
     def offers(self, change: Change[GpuNode]) -> None:
         """A node of another kind, or in another pool; most changes of a Node are neither."""

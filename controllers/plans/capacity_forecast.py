@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from controllers.plans.calibration import LEVELS, Calibration
 from controllers.plans.carried import Carried
+from controllers.plans.limits import Limit, lowest
 from controllers.plans.scaling import QUANTILE
 from controllers.plans.service_status import NewCondition
 from controllers.plans.snapshot import Forecasted
 from controllers.plans.units import duration_text
 from crds.capacity_forecast import CapacityForecastStatus, CostPlan, Coverage, Horizon
-from crds.conditions import READY, ConditionStatus
+from crds.conditions import READY, RECONCILING, STALLED, ConditionStatus
 from crds.contract import API_VERSION, LABEL_MANAGED_BY, LABEL_SERVICE, MANAGED_BY
 from crds.scaling import Scaling
 from forecasting.capacity import replicas_for
@@ -49,6 +50,8 @@ class Outlook:
     prices: Prices = field(default_factory=Prices)
     accelerators: int = 1
     """Of one worker: what a price is of."""
+    limits: tuple[Limit, ...] = ()
+    """What Tenant and pools leave."""
 
 
 def manifest(service: Mapping[str, Any]) -> Manifest:
@@ -75,9 +78,21 @@ def manifest(service: Mapping[str, Any]) -> Manifest:
     }
 
 
-def condition(outlook: Outlook) -> NewCondition:
-    """Ready: there is a forecast that a predictive policy would act on."""
-    view = outlook.view
+_FOR_PERSONS: Final = ("HistoryStale",)
+"""What hinders a forecast and does not end by itself: nothing counts the requests."""
+
+
+def conditions(outlook: Outlook) -> list[NewCondition]:
+    """Ready always; while it is not, Stalled where a person has to act, else Reconciling."""
+    ready = _ready(outlook.view)
+    if ready.status is ConditionStatus.TRUE:
+        return [ready]
+    kind = STALLED if ready.reason in _FOR_PERSONS else RECONCILING
+    return [ready, NewCondition(kind, ConditionStatus.TRUE, ready.reason, ready.message)]
+
+
+def _ready(view: Forecasted | None) -> NewCondition:
+    """There is a forecast that a predictive policy would act on."""
     if view is None:
         return NewCondition(READY, ConditionStatus.FALSE, "Pending", "No forecast was made yet.")
     if not view.trusted:
@@ -105,14 +120,16 @@ def status(outlook: Outlook, generation: int) -> Manifest:
 
 def _foretold(outlook: Outlook, forecast: Forecast, series: Series) -> Mapping[str, Any]:
     now_s = outlook.made_s
-    until_s = now_s + outlook.lead_time_s
+    planned = _replicas(outlook, forecast.peak(now_s + outlook.lead_time_s, QUANTILE))
     return {
         "updated": datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "history": f"{duration_text(len(series) * series.step_s)} in steps of {duration_text(series.step_s)}, "
         f"{series.gap_share:.0%} missing",
         "forecaster": forecast.reason[:128],
         "load": _last_load(series),
-        "planned_replicas": _replicas(outlook, forecast.peak(until_s, QUANTILE)),
+        "planned_replicas": _left(planned, [one for one in outlook.limits if one.bounds]),
+        "wanted_replicas": _left(planned, [one for one in outlook.limits if not one.of_pool]),
+        "limited_by": _limited_by(outlook, planned, forecast),
         "peak": _peak(outlook, forecast, now_s),
         "provision": _provision(outlook, forecast, series),
         "cost": _cost(outlook, forecast, series),
@@ -150,6 +167,22 @@ def _replicas(outlook: Outlook, work_per_s: float) -> int | None:
         return None
     needed = replicas_for(work_per_s, outlook.carries.work_per_s)
     return min(max(needed, outlook.scaling.min), outlook.scaling.max)
+
+
+def _left(replicas: int | None, limits: Sequence[Limit]) -> int | None:
+    """What limits leave of a number of workers."""
+    return None if replicas is None else min([replicas, *(one.replicas for one in limits)])
+
+
+def _limited_by(outlook: Outlook, planned: int | None, forecast: Forecast) -> str | None:
+    """The lowest limit, where the plan or else the highest forecast passes it."""
+    limit, peak = lowest(outlook.limits), _replicas(outlook, float(forecast.quantile(QUANTILE).max()))
+    if limit is None or planned is None or peak is None:
+        return None
+    for needed, when in ((planned, "at the lead time"), (peak, "at the peak")):
+        if needed > limit.replicas:
+            return f"{limit.by}, so {limit.replicas} of the {needed} {when}"[:512]
+    return None
 
 
 def _provision(outlook: Outlook, forecast: Forecast, series: Series) -> int | None:

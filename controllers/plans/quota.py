@@ -21,6 +21,8 @@ class Grant:
 
     replicas: int
     finding: Finding | None = None
+    by: str = ""
+    """What leaves fewer: `Tenant 'acme': quota of 8 GPUs`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ def plan_quota(tenant: Tenant | None, mine: Claim, others: Sequence[Claim]) -> G
     if replicas == wanted or tenant is None:
         return Grant(wanted)
     limit = next(limit for granted, limit in grants if granted == replicas)
-    return Grant(replicas, _finding(tenant, limit, mine, others, replicas))
+    by = f"Tenant '{tenant.name}': quota of {limit.allowed} {limit.unit}"
+    return Grant(replicas, _finding(tenant, limit, mine, others, replicas), by)
 
 
 def _limits(tenant: Tenant | None) -> list[_Limit]:

@@ -12,6 +12,7 @@ from typing import Final
 
 from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.carried import NOTHING_KNOWN, Known, carried
+from controllers.plans.limits import Limit
 from controllers.plans.snapshot import Demanded, Forecasted, Load
 from crds.fields import seconds
 from crds.inference_service import InferenceServiceSpec
@@ -43,6 +44,8 @@ class Signals:
     """What the capacity of a worker like these follows from."""
     autoscaler: str | None = None
     """`HorizontalPodAutoscaler 'x'`: who else scales this service."""
+    limit: Limit | None = None
+    """What Tenant and pools leave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,13 @@ class ScalingPlan:
     """Who else scales the service."""
     trouble: str | None = None
     """Why the spec cannot be followed."""
+    advised: int | None = None
+    """Workers that the policy calls for, whatever Tenant and pools leave; None where it was not asked."""
+
+    @property
+    def wished(self) -> int:
+        """Workers that the service should have, whatever Tenant and pools leave."""
+        return self.replicas if self.advised is None or self.reason == "Fixed" else self.advised
 
 
 def plan_scaling(
@@ -70,7 +80,7 @@ def plan_scaling(
         return _fixed(spec, memory)
     if scaling.policy is ScalingPolicy.ADVISORY:
         return _advised(spec, scaling, seen, memory, now_s)
-    held = _within(scaling, _first(scaling) if current is None else current)
+    held = _held(scaling, bounds_of(scaling, seen.limit).max_replicas, current)
     if seen.autoscaler:
         message = f"{held} kept: {seen.autoscaler} scales this service too"
         return ScalingPlan(held, Direction.HOLD, "OtherAutoscaler", message, memory, held_by=seen.autoscaler)
@@ -78,7 +88,8 @@ def plan_scaling(
         asked = given(spec, scaling, held, seen, memory, now_s)
     except BadSetting as error:
         return ScalingPlan(held, Direction.HOLD, "ScheduleInvalid", f"{held} kept: {error}", memory, trouble=str(error))
-    return _answer(held, _decide(asked, seen, scaling))
+    decision = _decide(asked, seen, scaling)
+    return _answer(held, decision, _wish(decision, seen, scaling))
 
 
 def _fixed(spec: InferenceServiceSpec, memory: Memory) -> ScalingPlan:
@@ -95,12 +106,19 @@ def _advised(spec: InferenceServiceSpec, scaling: Scaling, seen: Signals, memory
     except BadSetting as error:
         return replace(fixed, trouble=str(error))
     decision = _decide(asked, seen, scaling)
-    return replace(fixed, decision=decision, memory=decision.memory)
+    return replace(fixed, decision=decision, memory=decision.memory, advised=_wish(decision, seen, scaling))
 
 
 def _first(scaling: Scaling) -> int:
     """A new service starts one worker even where it may sleep, so that a broken one shows now, not at a request."""
     return max(1, scaling.min)
+
+
+def _held(scaling: Scaling, most: int, current: int | None) -> int:
+    """What a limit leaves under the spec's minimum is kept as it is: it would be a step up that is taken back."""
+    if current is None:
+        return min(_first(scaling), most)
+    return max(min(_within(scaling, current), most), min(current, scaling.max))
 
 
 def _within(scaling: Scaling, replicas: int) -> int:
@@ -118,10 +136,23 @@ def _decide(asked: ScalingInput, seen: Signals, scaling: Scaling) -> policy.Scal
     return policy.plan(asked) if careful.direction is Direction.UP else careful
 
 
-def _answer(held: int, decision: policy.ScalingDecision) -> ScalingPlan:
+def _wish(decision: policy.ScalingDecision, seen: Signals, scaling: Scaling) -> int:
+    """What the policy calls for within the bounds of the spec alone."""
+    asked, own = decision.inputs, Bounds(scaling.min, scaling.max)
+    return decision.wanted if asked.bounds == own else _decide(replace(asked, bounds=own), seen, scaling).wanted
+
+
+def _answer(held: int, decision: policy.ScalingDecision, wish: int) -> ScalingPlan:
     moved = f"{held} → " if decision.direction is not Direction.HOLD else ""
-    message = f"{moved}{decision.message}"
-    return ScalingPlan(decision.replicas, decision.direction, decision.reason.value, message, decision.memory, decision)
+    return ScalingPlan(
+        decision.replicas,
+        decision.direction,
+        decision.reason.value,
+        f"{moved}{decision.message}",
+        decision.memory,
+        decision,
+        advised=wish,
+    )
 
 
 # --- the policy's input -----------------------------------------------------------------------------------------------
@@ -133,7 +164,7 @@ def given(
     """Everything that one decision is made from."""
     return ScalingInput(
         now_s=now_s,
-        bounds=Bounds(scaling.min, scaling.max),
+        bounds=bounds_of(scaling, seen.limit),
         current=current,
         ready=len(seen.loads),
         load=total(seen.loads, seen.demand, current),
@@ -143,6 +174,13 @@ def given(
         settings=settings_of(scaling),
         memory=memory,
     )
+
+
+def bounds_of(scaling: Scaling, limit: Limit | None) -> Bounds:
+    """Of the spec, as far as Tenant and pools leave them."""
+    if limit is None or not limit.bounds or limit.replicas >= scaling.max:
+        return Bounds(scaling.min, scaling.max)
+    return Bounds(min(scaling.min, limit.replicas), limit.replicas, limit.by)
 
 
 def _forecast(spec: InferenceServiceSpec, seen: Signals, now_s: float) -> LoadForecast | None:

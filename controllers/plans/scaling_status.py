@@ -6,28 +6,37 @@ As everywhere in a status, no message holds a number that changes by itself: tho
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Final
 
 from controllers.plans.capacity import profile_of
 from controllers.plans.carried import carried
+from controllers.plans.limits import Limit
 from controllers.plans.scaling import ScalingPlan
 from controllers.plans.service_status import Manifest, NewCondition
 from controllers.plans.snapshot import Snapshot
 from controllers.plans.units import duration_text
-from crds.conditions import FORECAST_TRUSTED, SCALING_HELD, ConditionStatus
+from crds.conditions import FORECAST_TRUSTED, SCALING_HELD, SCALING_LIMITED, ConditionStatus
 from crds.scaling import LastDecision, Scaling, ScalingPolicy, ScalingStatus
 from forecasting.policy import Reason
 
+_NEXT: Final = {
+    False: "Raise the quota of the Tenant, or lower spec.scaling.max or what its other services take.",
+    True: "Add nodes to the pool, choose a smaller slice, or lower what services of a higher class take.",
+}
+"""What a person can do about a limit of a Tenant, and of a pool."""
 
-def scaling_status(snapshot: Snapshot, plan: ScalingPlan, granted: int, now_s: float) -> Manifest:
-    """`{"scaling": …}`, nothing where the spec does not scale. `granted` is what the quota leaves of the plan."""
+
+def scaling_status(snapshot: Snapshot, plan: ScalingPlan, desired: int, granted: int, now_s: float) -> Manifest:
+    """`{"scaling": …}`, nothing where the spec does not scale. `granted`: what the quota alone leaves of the wish."""
     scaling = snapshot.spec.scaling
     if scaling is None:
         return {}
     status = ScalingStatus(
         policy=_effective(scaling, snapshot),
-        advised_replicas=plan.decision.wanted if plan.decision else None,
+        advised_replicas=plan.advised,
+        wanted_replicas=granted if granted != desired else None,
         lead_time=None if scaling.policy is ScalingPolicy.REACTIVE else duration_text(snapshot.lead_time_s),
-        last_decision=_last(snapshot, plan, granted, now_s),
+        last_decision=_last(snapshot, plan, desired, now_s),
     )
     return {"scaling": status.dump()}
 
@@ -39,21 +48,21 @@ def _effective(scaling: Scaling, snapshot: Snapshot) -> ScalingPolicy:
     return scaling.policy if condition.status is ConditionStatus.TRUE else ScalingPolicy.REACTIVE
 
 
-def _last(snapshot: Snapshot, plan: ScalingPlan, granted: int, now_s: float) -> LastDecision | None:
+def _last(snapshot: Snapshot, plan: ScalingPlan, desired: int, now_s: float) -> LastDecision | None:
     before = snapshot.status.desired_replicas
     known = snapshot.status.scaling.last_decision if snapshot.status.scaling else None
-    if before is None or granted == before or plan.reason == "Fixed":
+    if before is None or desired == before or plan.reason == "Fixed":
         return known
     at = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return LastDecision(time=at, before=before, after=granted, reason=plan.reason, message=plan.message[:1024])
+    return LastDecision(time=at, before=before, after=desired, reason=plan.reason, message=plan.message[:1024])
 
 
-def scaling_conditions(snapshot: Snapshot, plan: ScalingPlan) -> list[NewCondition]:
-    """ScalingHeld while it is true; ForecastTrusted where the policy looks ahead."""
+def scaling_conditions(snapshot: Snapshot, plan: ScalingPlan, limit: Limit | None) -> list[NewCondition]:
+    """ScalingHeld and ScalingLimited while they are true; ForecastTrusted where the policy looks ahead."""
     scaling = snapshot.spec.scaling
     if scaling is None:
         return []
-    made = [_held(snapshot, plan)]
+    made = [_held(snapshot, plan), _limited(plan, limit)]
     if scaling.policy is not ScalingPolicy.REACTIVE:
         made.append(_trusted(snapshot, scaling))
     return [one for one in made if one]
@@ -73,6 +82,15 @@ def _held(snapshot: Snapshot, plan: ScalingPlan) -> NewCondition | None:
         message = "No worker reports its load, so the number of workers is kept until one does."
         return NewCondition(SCALING_HELD, ConditionStatus.TRUE, "MetricsMissing", message)
     return None
+
+
+def _limited(plan: ScalingPlan, limit: Limit | None) -> NewCondition | None:
+    """Only where more workers are called for than the lowest limit leaves."""
+    if limit is None or limit.replicas >= plan.wished:
+        return None
+    kept = f"so no more than {limit.replicas} are started" if limit.bounds else "so the others wait for new nodes"
+    message = f"{limit.by}, {kept}. {_NEXT[limit.of_pool]}"
+    return NewCondition(SCALING_LIMITED, ConditionStatus.TRUE, limit.reason, message)
 
 
 def _trusted(snapshot: Snapshot, scaling: Scaling) -> NewCondition:

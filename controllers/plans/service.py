@@ -13,6 +13,7 @@ from controllers.plans.children import Surroundings, deployment, surrounding_chi
 from controllers.plans.deletion import plan_deletion
 from controllers.plans.evacuation import successors
 from controllers.plans.findings import Finding, referred
+from controllers.plans.limits import Limit, limits, lowest
 from controllers.plans.mig.chosen import with_profile
 from controllers.plans.mig.profile_choice import Choice, choose
 from controllers.plans.quota import plan_quota
@@ -74,6 +75,8 @@ class ServicePlan:
     over_quota: bool = False
     memory: Memory | None = None
     scaling: ScalingPlan | None = None
+    limits: tuple[Limit, ...] = ()
+    """What Tenant and pools leave of what the spec allows."""
     pair: Pair | None = None
     """Two revisions that are compared from now on."""
 
@@ -101,27 +104,30 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
     pinned, pin_findings = pinned_revision(snapshot)
     findings += pin_findings
     target = pinned or (template.revision if template else _last_target(snapshot))
-    # 3. How many: what the spec or the load calls for ...
-    scaling = plan_scaling(snapshot.spec, snapshot.status.desired_replicas, _signals(snapshot), memory, now_s)
-    # 4. ... as far as the Tenant's quota allows.
-    grant = plan_quota(snapshot.tenant, _my_claim(snapshot, scaling.replicas), snapshot.other_claims)
+    # 3. How many: what the spec or the load calls for, within what Tenant and pools leave ...
+    limited = _limits(snapshot)
+    seen = _signals(snapshot, lowest(one for one in limited if one.bounds))
+    scaling = plan_scaling(snapshot.spec, snapshot.status.desired_replicas, seen, memory, now_s)
+    # 4. ... and what the Tenant's quota leaves of the wish: the rest is what a person is told.
+    grant = plan_quota(snapshot.tenant, _my_claim(snapshot, scaling.wished), snapshot.other_claims)
     findings += [grant.finding] if grant.finding else []
+    desired = min(grant.replicas, scaling.replicas)
     # 5. And successors for workers whose node will be cut anew.
-    moving = successors(snapshot.workers, snapshot.evacuating, grant.replicas)
+    moving = successors(snapshot.workers, snapshot.evacuating, desired)
     # 6. From what exists towards that, one safe step; a new revision may have to show first that it is no worse.
-    revisions = plan_revisions(snapshot, target, grant.replicas + moving, now_s, template=template)
+    revisions = plan_revisions(snapshot, target, desired + moving, now_s, template=template)
     rollout, canary = revisions.rollout, revisions.canary
     findings += revisions.findings
     # 7. The words for people.
-    now = standing(snapshot, target, grant.replicas, findings, revisions.moving)
-    made = [*conditions(now, servable), *scaling_conditions(snapshot, scaling)]
+    now = standing(snapshot, target, desired, findings, revisions.moving)
+    made = [*conditions(now, servable), *scaling_conditions(snapshot, scaling, lowest(limited))]
     return ServicePlan(
         children=_children(snapshot, settings.around, template, rollout),
         lowered=tuple(move.revision for move in rollout.moves if move.after < move.before),
         moves=tuple(move for move in rollout.moves if template is None or move.revision != template.revision),
         remove=rollout.remove,
         status=status_fields(snapshot, now, settings.url)
-        | scaling_status(snapshot, scaling, grant.replicas, now_s)
+        | scaling_status(snapshot, scaling, desired, grant.replicas, now_s)
         | revisions.status()
         | _slice_status(choice.status),
         conditions=tuple(made),
@@ -133,6 +139,7 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
         over_quota=grant.finding is not None,
         memory=scaling.memory,
         scaling=scaling,
+        limits=limited,
         pair=canary.pair if canary else None,
     )
 
@@ -183,7 +190,16 @@ def _last_target(snapshot: Snapshot) -> str | None:
     return newest.name if newest else None
 
 
-def _signals(snapshot: Snapshot) -> Signals:
+def _limits(snapshot: Snapshot) -> tuple[Limit, ...]:
+    """None of a service that does not scale: what its spec says is asked for, and told where it is refused."""
+    if snapshot.spec.scaling is None:
+        return ()
+    placed = sum(worker.node is not None and not worker.leaving for worker in snapshot.workers)
+    most = _my_claim(snapshot, snapshot.spec.scaling.max)
+    return limits(snapshot.tenant, most, snapshot.other_claims, snapshot.pool_share, placed)
+
+
+def _signals(snapshot: Snapshot, limit: Limit | None) -> Signals:
     return Signals(
         loads=[snapshot.loads.get(name) for name in sorted(snapshot.ready_workers)],
         demand=snapshot.demand,
@@ -191,6 +207,7 @@ def _signals(snapshot: Snapshot) -> Signals:
         lead_time_s=snapshot.lead_time_s,
         known=snapshot.known,
         autoscaler=snapshot.autoscaler,
+        limit=limit,
     )
 
 

@@ -19,6 +19,7 @@ from crds.conditions import (
     READY,
     RECONCILING,
     SCALING_HELD,
+    SCALING_LIMITED,
     SERVABLE,
     STALLED,
     Condition,
@@ -179,6 +180,6 @@ def transitions(before: Sequence[Condition] | None, after: Sequence[NewCondition
             trusted = condition.status is ConditionStatus.TRUE
             reason = "ForecastTrusted" if trusted else "ForecastDemoted"
             notes.append(Transition(reason, condition.message, warning=not trusted))
-        elif condition.type == SCALING_HELD and turned:
+        elif condition.type in (SCALING_HELD, SCALING_LIMITED) and turned:
             notes.append(Transition(condition.reason, condition.message, warning=True))
     return notes

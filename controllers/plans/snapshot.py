@@ -135,6 +135,18 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolShare:
+    """What a GPUPool has for a service, where that is less than it asks for."""
+
+    pool: str
+    served: int
+    """Workers for which there is, or will be cut, a slice."""
+    wanted: int
+    fixed: bool
+    """Its nodes are reserved: nobody adds one because pods wait."""
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One InferenceService and everything around it."""
 
@@ -167,6 +179,8 @@ class Snapshot:
     lead_time_s: float = LEAST_LEAD_S
     known: Known = NOTHING_KNOWN
     """What the capacity of a worker like these follows from."""
+    pool_share: PoolShare | None = None
+    """None while pools have a slice for every worker, or no pool is there."""
     slices: SliceFacts | None = None
     """What the MIG profile follows from where the spec leaves it to us; `spec` then holds what was chosen before."""
     evacuating: frozenset[str] = frozenset()

@@ -116,6 +116,17 @@ async def test_a_service_counts_in_a_pool_that_may_cut_its_profile(world: World)
     await eventually(lambda: world.status().get("served") == "5/5", "the pool that may cut it serves it")
 
 
+async def test_a_service_counts_with_what_it_calls_for_and_not_with_what_the_pool_left_it(world: World) -> None:
+    world.node("n0", m3g_40gb=2)
+    spec = {"model": "m", "accelerator": {"mig": {"profile": "3g.40gb"}}, "scaling": {"min": 1, "max": 9}}
+    limited = {"desiredReplicas": 2, "scaling": {"policy": "reactive", "wantedReplicas": 6}}
+    service = {"metadata": {"namespace": "demo", "name": "chat"}, "spec": spec, "status": limited}
+    world.api.put(INFERENCE_SERVICES, service)
+    world.pool()
+    await eventually(lambda: world.status().get("served") == "2/6", "all six are counted")
+    assert world.status()["unmet"] == [{"service": "demo/chat", "profile": "3g.40gb", "wanted": 6, "served": 2}]
+
+
 async def test_nothing_is_written_when_nothing_changed(world: World) -> None:
     world.node("n0", m1g_10gb=7)
     world.service("chat", "1g.10gb", 5)

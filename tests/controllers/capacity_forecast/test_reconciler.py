@@ -16,6 +16,7 @@ from controllers.capacity_forecast.reconciler import CapacityForecastReconciler
 from controllers.history.interface import Counts, HistoryUnavailable, ServiceId, empty
 from controllers.history.store import Store
 from controllers.history.thread import StoreThread
+from controllers.plans.limits import Limit
 from controllers.runtime.interface import Key
 from controllers.wakes import forecast_of, wake
 from forecasting.cost import Prices
@@ -57,12 +58,17 @@ class World:
     forecasts: Informer[Object]
     services: Informer[Object]
     capacities: dict[str, float]
+    limits: list[Limit]
 
     def status(self) -> dict[str, Any]:
         return (self.forecasts.get(NS, "chat") or {}).get("status") or {}
 
     def ready(self) -> tuple[str, str] | None:
         return next(((one["status"], one["reason"]) for one in self.status().get("conditions") or ()), None)
+
+    def beside(self) -> list[tuple[str, str]]:
+        """Conditions beside Ready."""
+        return [(one["type"], one["reason"]) for one in (self.status().get("conditions") or ())[1:]]
 
     async def look(self) -> None:
         await self.board.look()
@@ -76,22 +82,34 @@ async def world() -> AsyncIterator[World]:
     models, slas = Informer(client, MODELS, keep=lean), Informer(client, SLAS, keep=lean)
     board = ForecastBoard(source, Inline(), keys, Schedule(600, 600, 86_400), clock=lambda: NOW_S)
     capacities: dict[str, float] = {}
+    limits: list[Limit] = []
     cold_starts = ColdStarts(StoreThread(Store(None)), lambda *_: None)
     reconciler = CapacityForecastReconciler(
-        services, models, slas, forecasts, board, cold_starts, capacities, Applier(client), lambda _: Prices()
+        services,
+        models,
+        slas,
+        forecasts,
+        board,
+        cold_starts,
+        capacities,
+        Applier(client),
+        lambda _: Prices(),
+        lambda _: tuple(limits),
     )
     wake(services, keys, forecast_of)
     async with running(keys, [reconciler], [forecasts], [services, models, slas]):
-        yield World(client, keys, source, board, forecasts, services, capacities)
+        yield World(client, keys, source, board, forecasts, services, capacities, limits)
 
 
 async def test_a_service_that_scales_has_one_that_belongs_to_it_and_says_what_comes() -> None:
     async with world() as it:
         await put(it.client, INFERENCE_SERVICES, inference_service(NS, scaling=SCALING))
         await eventually(lambda: it.ready() == ("False", "Pending"), "the object", 20)
+        assert it.beside() == [("Reconciling", "Pending")]
         it.board.follow(CHAT, 300.0)
         await it.look()
         await eventually(lambda: it.ready() == ("True", "Calibrated"), "the forecast", 20)
+        assert it.beside() == []
         forecast, status = it.forecasts.get(NS, "chat"), it.status()
         assert forecast
         service = it.services.get(NS, "chat")
@@ -146,6 +164,23 @@ async def test_a_source_that_is_away_is_told_there_too() -> None:
         it.board.follow(CHAT, 300.0)
         await it.look()
         await eventually(lambda: it.ready() == ("False", "HistoryUnavailable"), "the reason", 20)
+        assert it.beside() == [("Reconciling", "HistoryUnavailable")]
+
+
+async def test_a_plan_stays_within_quota_and_pool_says_whose_limit_it_is_and_the_pool_is_asked_for_all() -> None:
+    async with world() as it:
+        it.limits += [
+            Limit(4, "Tenant 'acme': quota of 4 replicas", "QuotaExceeded"),
+            Limit(3, "GPUPool 'h100': room for 3 of 5 workers", "PoolExhausted", of_pool=True),
+        ]
+        await put(it.client, INFERENCE_SERVICES, inference_service(NS, scaling=SCALING))
+        it.board.follow(CHAT, 300.0)
+        await it.look()
+        await eventually(lambda: it.ready() == ("True", "Calibrated"), "the forecast", 20)
+        status = it.status()
+        assert (status["plannedReplicas"], status["wantedReplicas"]) == (3, 4)
+        assert status["limitedBy"].startswith("GPUPool 'h100': room for 3 of 5 workers, so 3 of the ")
+        assert status["limitedBy"].endswith(" at the lead time")
 
 
 async def test_without_a_known_capacity_there_are_loads_and_no_workers() -> None:

@@ -50,9 +50,10 @@ class World:
     kubernetes: Kubernetes
     kubelet: MemoryKubelet
 
-    async def pool(self, **spec: Any) -> None:
+    async def pool(self, *unmet: Object, **spec: Any) -> None:
         obj: Object = {"apiVersion": "foretide.dev/v1alpha1", "kind": "GPUPool", "metadata": {"name": "gpus"}}
-        await put(self.client, GPU_POOLS, obj | {"spec": {"nodeSelector": {"pool": "gpus"}, **spec}})
+        wanted = obj | {"spec": {"nodeSelector": {"pool": "gpus"}, **spec}}
+        await put(self.client, GPU_POOLS, wanted, {"unmet": list(unmet)} if unmet else None)
 
     async def model(self, size_bytes: int, *profiles: dict[str, Any]) -> None:
         status = {**READY_MODEL, "sizeBytes": size_bytes, "format": "safetensors", "profiles": list(profiles)}
@@ -140,6 +141,25 @@ async def test_what_a_pool_offers_newly_wakes_the_services_that_choose(world: Wo
     await world.pool(profiles=["1g.10gb", "7g.80gb"])
     await world.until("1g.10gb")
     assert world.operator.status(NS, "chat")["currentRevision"] != first
+
+
+async def test_a_pool_that_is_short_wakes_the_services_that_it_limits_and_lets_them_go_on_later(world: World) -> None:
+    await world.model(1_000_000_000)
+    await world.pool(capacityClass="reserved")
+    world.client.put(NODES, node("n0"))
+    scaling = {"min": 3, "max": 9}
+    obj = inference_service(NS, accelerator={"mig": {"profile": "1g.10gb"}}, scaling=scaling)
+    await put(world.client, INFERENCE_SERVICES, obj)
+    await until(lambda: world.operator.status(NS, "chat").get("desiredReplicas") == 3, "its minimum")
+    short = {"service": f"{NS}/chat", "profile": "1g.10gb", "wanted": 3, "served": 1}
+    await world.pool(short, capacityClass="reserved")
+    limited = ("True", "PoolExhausted")
+    await until(lambda: world.operator.condition(NS, "chat", "ScalingLimited") == limited, "it says who limits it")
+    assert world.operator.status(NS, "chat")["desiredReplicas"] == 1
+    assert world.operator.status(NS, "chat")["scaling"]["wantedReplicas"] == 3
+    await world.pool({**short, "service": "demo/other"}, capacityClass="reserved")
+    await until(lambda: world.operator.status(NS, "chat").get("desiredReplicas") == 3, "it goes on")
+    assert world.operator.condition(NS, "chat", "ScalingLimited") is None
 
 
 def test_a_worker_of_an_earlier_revision_is_not_measured_for_the_present_one() -> None:
