@@ -53,9 +53,10 @@ images: $(VENV)/.e2e ## Build the images and load them into the local cluster wh
 dashboard: $(VENV)/.e2e ## Build the dashboard's page into dashboard/dist (not again from the same sources).
 	@$(BIN)/python -m dashboard.build
 
-generate: $(VENV)/.dev ## Write the CRDs beside their types and into the chart, and the messages of the endpoint picker.
+generate: $(VENV)/.dev ## Write the CRDs beside their types and into the chart, the picker's messages, docs/metrics.md.
 	@$(BIN)/python -m crds.render crds/manifests charts/foretide-crds/templates
 	@$(BIN)/python -m tests.generated_messages gateway/endpoint_picker
+	@$(BIN)/python -m tests.generated_metrics docs/metrics.md
 
 # Versions with hashes; an index is never named, so that any mirror serves.
 UV_LOCK := $(BIN)/uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate

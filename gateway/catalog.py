@@ -76,6 +76,8 @@ class Service:
     """Class of its requests; None without an SLA."""
     worker_slots: int | None = None
     """Requests that one worker runs at the same time, as far as its spec tells."""
+    tpot_target_s: float | None = None
+    e2e_target_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from gateway.errors import (
     answer_for_problem,
 )
 from gateway.fleet import Fleet, ServiceState
+from gateway.goodput import in_time
 from gateway.http1.limits import Problem
 from gateway.http1.messages import Answer, Reply, Request
 from gateway.identity import Authenticator
@@ -343,7 +344,8 @@ class Frontend:
         if not state.gone:
             state.metrics.answered(flight.tenant, flight.status, duration_s)
             if flight.usage is not None:
-                state.metrics.completed(flight.usage)
+                good = in_time(state.service, flight.ttft_s, duration_s, flight.usage.completion)
+                state.metrics.completed(flight.usage, good=good)
         if self._access_log.wants(flight.status):
             self._access_log.write(_record_of(flight, duration_s))
 

@@ -45,6 +45,10 @@ class Metrics:
         self.completed = self._counter("completed", "Requests that a worker answered in full.", _BY_SERVICE)
         self.input_tokens = self._counter("input_tokens", "Prompt tokens of completed requests.", _BY_SERVICE)
         self.output_tokens = self._counter("output_tokens", "Generated tokens of completed requests.", _BY_SERVICE)
+        self.good_requests = self._counter(
+            "good_requests", "Completed requests that met every target of their SLA.", _BY_SERVICE
+        )
+        self.good_output_tokens = self._counter("good_output_tokens", "Generated tokens of these.", _BY_SERVICE)
         self.retries = self._counter("retries", "Attempts that were repeated.", (*_BY_SERVICE, "reason"))
         self.ejections = self._counter("ejections", "Endpoints ejected for failing.", _BY_SERVICE)
         self.hedges = self._counter("hedges", "Second attempts beside late ones.", _BY_SERVICE)
@@ -101,6 +105,8 @@ class ServiceMetrics:
         self._completed = metrics.completed.labels(*self._labels)
         self._input_tokens = metrics.input_tokens.labels(*self._labels)
         self._output_tokens = metrics.output_tokens.labels(*self._labels)
+        self._good_requests = metrics.good_requests.labels(*self._labels)
+        self._good_output_tokens = metrics.good_output_tokens.labels(*self._labels)
         self._requests: dict[tuple[str, int], Counter] = {}
         self._retries: dict[Failure, Counter] = {}
         self._sla: dict[bool, Counter] = {}
@@ -121,11 +127,14 @@ class ServiceMetrics:
         child.inc()
         self._latency.observe(duration_s)
 
-    def completed(self, usage: Usage) -> None:
-        """A worker's whole answer, and the tokens it took."""
+    def completed(self, usage: Usage, *, good: bool) -> None:
+        """A worker's whole answer, the tokens it took, and whether it came as the SLA wants it."""
         self._completed.inc()
         self._input_tokens.inc(usage.prompt)
         self._output_tokens.inc(usage.completion)
+        if good:
+            self._good_requests.inc()
+            self._good_output_tokens.inc(usage.completion)
 
     def first_token(self, ttft_s: float, target_s: float | None) -> None:
         """The first event of a stream, and whether it came within the SLA's target, if there is one."""
@@ -184,7 +193,8 @@ class ServiceMetrics:
             metrics.broken_streams,
         )
         work = (metrics.stream_gap, metrics.arrivals, metrics.completed, metrics.input_tokens, metrics.output_tokens)
-        for metric in (*plain, *work):
+        goodput = (metrics.good_requests, metrics.good_output_tokens)
+        for metric in (*plain, *work, *goodput):
             metric.remove(*self._labels)
         for tenant, code in self._requests:
             metrics.requests.remove(tenant, *self._labels, str(code))

@@ -64,6 +64,8 @@ class Level:
 
     priority: Priority
     ttft_target_s: float | None
+    tpot_target_s: float | None = None
+    e2e_target_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,7 @@ class WatchSource:
             merge(one.endpoints for one in slices), may_sleep=spec.may_sleep,
             routing=spec.routing, traffic=spec.traffic, fallbacks=spec.fallbacks,
             priority=level.priority if level else None, worker_slots=spec.worker_slots,
+            tpot_target_s=level.tpot_target_s if level else None, e2e_target_s=level.e2e_target_s if level else None,
         )  # fmt: skip
 
     # --- listening ----------------------------------------------------------------------------------------------
@@ -216,8 +219,9 @@ def _may_sleep(spec: dict[str, Any]) -> bool:
 
 
 def keep_level(obj: Object) -> Level:
-    target = (obj["spec"].get("targets") or {}).get("ttft")
-    return Level(Priority[obj["spec"]["priority"]], seconds(target) if target else None)
+    targets = obj["spec"].get("targets") or {}
+    ttft_s, tpot_s, e2e_s = (seconds(targets[one]) if one in targets else None for one in ("ttft", "tpot", "e2e"))
+    return Level(Priority[obj["spec"]["priority"]], ttft_s, tpot_s, e2e_s)
 
 
 def keep_tenant(obj: Object) -> Tenant:

@@ -8,6 +8,7 @@ from pathlib import Path
 from crds.contract import GROUP
 from crds.kinds import KINDS
 from crds.render import text
+from tests import generated_metrics
 from tests.generated_messages import FOLDER, messages
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +31,8 @@ def stale() -> list[str]:
         for name, made in messages(ROOT / FOLDER).items()
         if made != (ROOT / FOLDER / name).read_text()
     ]
+    if (ROOT / generated_metrics.FILE).read_text() != generated_metrics.page():
+        found.append(str(generated_metrics.FILE))
     return sorted(found)
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
 from controllers.gpu_agent.sources import Event, Source
+from controllers.gpu_agent.usage import UsageMetrics
 from controllers.plans.mig.faults import Action, Fault, action_of, dump_faults, read_faults
 from crds.contract import ANNOTATION_FAULTS, ANNOTATION_MIG_GEOMETRY
 from kube.api import Api
@@ -25,10 +27,21 @@ KEPT: Final = 20
 class Agent:
     """Of one node. Faults that nobody needs to act on are not written."""
 
-    def __init__(self, client: Api, node: str, source: Source, clock: Callable[[], float]) -> None:
-        """`clock` gives Unix time."""
+    def __init__(
+        self,
+        client: Api,
+        node: str,
+        source: Source,
+        clock: Callable[[], float],
+        metrics: UsageMetrics,
+        *,
+        steady_clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`clock` gives Unix time; the steady one tells whether the loop moves."""
         self._client, self._node, self._source, self._clock = client, node, source, clock
+        self._metrics, self._steady_clock = metrics, steady_clock
         self._waiting: list[Fault] = []
+        self.last_step_s = steady_clock()
 
     async def run(self) -> None:
         """For ever. Raises SourceError when the driver cannot be asked any more: a restart begins afresh."""
@@ -39,6 +52,7 @@ class Agent:
 
     async def step(self) -> None:
         """One wait, and what it brought. What could not be written is kept for the next step."""
+        self.last_step_s = self._steady_clock()
         event = await asyncio.to_thread(self._source.wait, WAIT_S)
         if event is not None:
             self._heard(event)
@@ -50,6 +64,7 @@ class Agent:
 
     def _heard(self, event: Event) -> None:
         action = action_of(event.xid)
+        self._metrics.heard(event.gpu, action)
         log.warning("GPU %s: XID %d: %s.", event.gpu, event.xid, action.value)
         if action is not Action.IGNORE:
             self._waiting = [*self._waiting, Fault(self._clock(), event.xid, event.gpu)][-KEPT:]
@@ -64,6 +79,7 @@ class Agent:
 
     async def _until_written(self, annotations: dict[str, str]) -> None:
         while annotations:
+            self.last_step_s = self._steady_clock()
             try:
                 return await self._patch(annotations, None)
             except Conflict:

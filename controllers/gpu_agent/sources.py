@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from controllers.gpu_agent.usage import GpuUsage
 from controllers.plans.mig.geometry import Family, Profile, write_family
 
 
@@ -29,7 +30,7 @@ class Event:
 
 
 class Source(Protocol):
-    """One node's GPUs. Both methods block; call them in a thread."""
+    """One node's GPUs. All methods block; call them in a thread."""
 
     def wait(self, timeout_s: float) -> Event | None:
         """The next fault, or None when the time is over."""
@@ -37,6 +38,10 @@ class Source(Protocol):
 
     def geometry(self) -> str | None:
         """As `plans.mig.geometry.write_family` writes it; None where the driver does not say."""
+        ...
+
+    def usage(self) -> list[GpuUsage]:
+        """What each GPU does now. Raises SourceError when the driver cannot be asked any more."""
         ...
 
 
@@ -69,6 +74,33 @@ class NvmlSource:
         except self._nvml.NVMLError as error:
             raise SourceError(f"NVML: {error}.") from error
         return Event(int(event.eventData), _text(self._nvml.nvmlDeviceGetUUID(event.device)))
+
+    def usage(self) -> list[GpuUsage]:
+        try:
+            return [self._usage_of(gpu) for gpu in self._gpus]
+        except self._nvml.NVMLError as error:
+            raise SourceError(f"NVML: {error}.") from error
+
+    def _usage_of(self, gpu: Any) -> GpuUsage:
+        nvml = self._nvml
+        busy = self._told(nvml.nvmlDeviceGetUtilizationRates, gpu)
+        memory = self._told(nvml.nvmlDeviceGetMemoryInfo, gpu)
+        power_mw = self._told(nvml.nvmlDeviceGetPowerUsage, gpu)
+        return GpuUsage(
+            gpu=_text(nvml.nvmlDeviceGetUUID(gpu)),
+            utilization=None if busy is None else busy.gpu / 100.0,
+            memory_bytes=None if memory is None else int(memory.total),
+            memory_used_bytes=None if memory is None else int(memory.used),
+            temperature_c=self._told(nvml.nvmlDeviceGetTemperature, gpu, nvml.NVML_TEMPERATURE_GPU),
+            power_w=None if power_mw is None else power_mw / 1000.0,
+        )
+
+    def _told(self, ask: Any, *of: Any) -> Any:
+        """None where this GPU does not tell it, as one that is cut into slices does not tell how busy it is."""
+        try:
+            return ask(*of)
+        except (self._nvml.NVMLError_NotSupported, self._nvml.NVMLError_NoPermission):
+            return None
 
     def geometry(self) -> str | None:
         profiles = sorted(self._profiles(), key=lambda one: (one.compute, one.memory, one.name))
@@ -124,6 +156,9 @@ class RecordedSource:
 
     def geometry(self) -> str | None:
         return None
+
+    def usage(self) -> list[GpuUsage]:
+        return []
 
 
 def _recorded(path: Path, number: int, line: str) -> tuple[float, Event]:

@@ -1,10 +1,10 @@
-"""Error budgets of services whose revisions are compared: read from the history now and then."""
+"""Error budgets of services: read from the history now and then, often where revisions are compared."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,12 +15,22 @@ from kube.informer import Informer
 from kube.resources import Object
 
 PERIOD_S: Final = 120.0
+RARE_S: Final = 600.0
+"""Between two reads of a budget that holds no rollout: it is only shown."""
 STEP_S: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Followed:
+    sla: str
+    gates: bool
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     sla: str
+    read_s: float
+    left: float | None
     spent: str | None
 
 
@@ -36,24 +46,29 @@ class BudgetBoard:
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._source, self._slas, self._queue, self._wall_clock = source, slas, queue, wall_clock
-        self._followed: dict[Key, str] = {}
+        self._followed: dict[Key, _Followed] = {}
         self._known: dict[Key, _Known] = {}
 
-    def follow(self, key: Key, sla: str | None) -> None:
-        """Read the budget of this service from now on."""
+    def follow(self, key: Key, sla: str | None, *, gates: bool) -> None:
+        """Read the budget of this service from now on. `gates`: a spent one holds its rollout."""
         if sla is None:
             self.forget(key)
         else:
-            self._followed[key] = sla
+            self._followed[key] = _Followed(sla, gates)
 
     def forget(self, key: Key) -> None:
         self._followed.pop(key, None)
         self._known.pop(key, None)
 
     def spent(self, key: Key) -> str | None:
-        """A sentence without a full stop, when nothing of the budget is left."""
-        known = self._known.get(key)
-        return known.spent if known and known.sla == self._followed.get(key) else None
+        """A sentence without a full stop, when nothing is left of a budget that gates."""
+        followed, known = self._followed.get(key), self._known.get(key)
+        return known.spent if followed and known and followed.gates and known.sla == followed.sla else None
+
+    def left(self) -> Mapping[Key, float]:
+        """What is left of each budget that is known: 1 is all, 0 none, below 0 it is overspent."""
+        shown = {key: one for key, one in self._known.items() if one.left is not None}
+        return {key: one.left or 0.0 for key, one in shown.items() if self._followed[key].sla == one.sla}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -62,9 +77,12 @@ class BudgetBoard:
             await asyncio.sleep(PERIOD_S if self._followed else 1.0)
 
     async def round(self) -> None:
-        """All that are followed, one after the other: nobody waits for them."""
-        for key, sla in list(self._followed.items()):
-            await self._read(key, sla)
+        """All that are due, one after the other: nobody waits for them."""
+        for key, followed in list(self._followed.items()):
+            known = self._known.get(key)
+            fresh = known is not None and known.sla == followed.sla and self._wall_clock() - known.read_s < RARE_S
+            if followed.gates or not fresh:
+                await self._read(key, followed.sla)
 
     async def _read(self, key: Key, name: str) -> None:
         sla = self._slas.get(key.namespace, name)
@@ -84,7 +102,9 @@ class BudgetBoard:
             if is_spent and budget
             else None
         )
+        if key not in self._followed:
+            return  # It went while the history was read.
         before = self.spent(key)
-        self._known[key] = _Known(name, spent)
-        if (before is None) != (spent is None):
+        self._known[key] = _Known(name, self._wall_clock(), None if budget is None else budget["left"], spent)
+        if (before is None) != (self.spent(key) is None):
             self._queue.add(key)

@@ -183,7 +183,7 @@ class InferenceServiceReconciler:
     def _compare(self, key: Key, seen: Snapshot, plan: ServicePlan) -> None:
         """Measure what the plan compares, and go on from what the status remembers of it."""
         compares = seen.spec.rollout.strategy is not Strategy.ROLLING and not seen.deleting
-        self._budgets.follow(key, seen.spec.sla if compares else None)
+        self._budgets.follow(key, None if seen.deleting else seen.spec.sla, gates=compares)
         if plan.pair is None:
             self._canaries.forget(key)
             return

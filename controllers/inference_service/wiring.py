@@ -16,6 +16,7 @@ from controllers.inference_service.canaries import CanaryBoard
 from controllers.inference_service.demand import DemandBoard
 from controllers.inference_service.foresight import Foresight
 from controllers.inference_service.loads import LoadBoard
+from controllers.inference_service.metrics import ServiceMetrics
 from controllers.inference_service.probes import ProbeBoard
 from controllers.inference_service.profiles import ProfileBoard
 from controllers.inference_service.reconciler import InferenceServiceReconciler
@@ -39,6 +40,7 @@ class Wired:
     background: tuple[Background, ...]
     loads: LoadBoard
     profiles: ProfileBoard
+    metrics: ServiceMetrics
 
 
 def wire_inference_service(
@@ -84,7 +86,7 @@ def wire_inference_service(
         Background("the prompts of new revisions", canaries.run_prompts),
         Background("the error budgets", budgets.run),
     )
-    return Wired(reconciler, background, loads, profiles)
+    return Wired(reconciler, background, loads, profiles, ServiceMetrics(caches.services, budgets))
 
 
 def plan_settings(settings: Settings) -> PlanSettings:

@@ -9,16 +9,26 @@ import types
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
+from controllers.gpu_agent.admin import STUCK_AFTER_S, Admin
 from controllers.gpu_agent.agent import KEPT, Agent
 from controllers.gpu_agent.sources import Event, NvmlSource, RecordedSource, SourceError
+from controllers.gpu_agent.usage import GpuUsage, UsageMetrics
 from controllers.plans.mig.faults import Fault, read_faults
 from controllers.plans.mig.geometry import family, read_family
 from crds.contract import ANNOTATION_FAULTS, ANNOTATION_MIG_GEOMETRY
 from kube.errors import Unreachable
 from kube.resources import NODES
 from tests.fakes import FakeClient
+
+
+class Clock:
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
 class Scripted:
@@ -33,6 +43,9 @@ class Scripted:
     def geometry(self) -> str | None:
         return None
 
+    def usage(self) -> list[GpuUsage]:
+        return []
+
 
 def node() -> FakeClient:
     return FakeClient((NODES, {"metadata": {"name": "n0", "annotations": {"theirs": "kept"}}}))
@@ -44,7 +57,9 @@ def faults(api: FakeClient) -> tuple[Fault, ...]:
 
 async def test_a_fault_is_written_onto_the_node_beside_what_others_wrote() -> None:
     api = node()
-    agent = Agent(api, "n0", Scripted(Event(79, "GPU-a"), Event(109, "GPU-b")), iter([10.0, 20.0]).__next__)
+    agent = Agent(
+        api, "n0", Scripted(Event(79, "GPU-a"), Event(109, "GPU-b")), iter([10.0, 20.0]).__next__, UsageMetrics()
+    )
     await agent.step()
     await agent.step()
     assert faults(api) == (Fault(10.0, 79, "GPU-a"), Fault(20.0, 109, "GPU-b"))
@@ -53,14 +68,14 @@ async def test_a_fault_is_written_onto_the_node_beside_what_others_wrote() -> No
 
 async def test_faults_that_call_for_nothing_are_not_written() -> None:
     api = node()
-    await Agent(api, "n0", Scripted(Event(63, "GPU-a")), lambda: 1.0).step()
+    await Agent(api, "n0", Scripted(Event(63, "GPU-a")), lambda: 1.0, UsageMetrics()).step()
     assert api.writes == 0
 
 
 async def test_only_the_last_faults_are_kept() -> None:
     api = node()
     times = iter(float(at) for at in range(100))
-    agent = Agent(api, "n0", Scripted(*[Event(13, "GPU-a")] * 50), times.__next__)
+    agent = Agent(api, "n0", Scripted(*[Event(13, "GPU-a")] * 50), times.__next__, UsageMetrics())
     for _ in range(50):
         await agent.step()
     assert len(faults(api)) == KEPT
@@ -70,7 +85,7 @@ async def test_only_the_last_faults_are_kept() -> None:
 async def test_a_fault_outlives_an_api_server_that_is_away() -> None:
     api = node()
     api.fail_next("get", NODES, Unreachable("get", "Node n0", "refused"))
-    agent = Agent(api, "n0", Scripted(Event(79, "GPU-a")), lambda: 1.0)
+    agent = Agent(api, "n0", Scripted(Event(79, "GPU-a")), lambda: 1.0, UsageMetrics())
     await agent.step()
     assert faults(api) == ()
     await agent.step()
@@ -137,6 +152,19 @@ def nvml() -> Any:
         for at, start in enumerate(profile.starts if found is not None else ()):
             found[at].start, found[at].size = start, profile.memory
 
+    class NVMLError_NotSupported(NVMLError):
+        pass
+
+    class NVMLError_NoPermission(NVMLError):
+        pass
+
+    def cut(gpu: str) -> Any:
+        raise NVMLError_NotSupported
+
+    it.NVMLError_NotSupported, it.NVMLError_NoPermission = NVMLError_NotSupported, NVMLError_NoPermission
+    it.NVML_TEMPERATURE_GPU, it.nvmlDeviceGetTemperature = 0, lambda gpu, sensor: 31
+    it.nvmlDeviceGetUtilizationRates, it.nvmlDeviceGetPowerUsage = cut, lambda gpu: 118_250
+    it.nvmlDeviceGetMemoryInfo = lambda gpu: types.SimpleNamespace(total=150_754_820_096, used=2**30)
     it.nvmlEventSetWait_v2, it.nvmlDeviceGetGpuInstanceProfileInfo = wait, info
     it.c_nvmlGpuInstancePlacement_t, it.nvmlDeviceGetGpuInstancePossiblePlacements = Placement, places
     return it
@@ -154,10 +182,57 @@ def test_the_driver_is_asked_for_faults_and_for_its_geometry(monkeypatch: pytest
     assert set(found.profiles) == set(listed.profiles)
 
 
+async def test_the_page_has_what_the_driver_tells_and_the_faults_that_were_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", nvml())
+    source, metrics, clock = NvmlSource(), UsageMetrics(), Clock()
+    agent = Agent(node(), "n0", source, lambda: 1.0, metrics, steady_clock=clock)
+    await agent.step()
+    admin = Admin(agent, source, metrics, host="127.0.0.1", port=0, clock=clock)
+    await admin.start()
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{admin.port}") as session:
+            async with session.get("/metrics") as answer:
+                page = await answer.text()
+            async with session.get("/healthz") as healthy:
+                assert healthy.status == 200
+            clock.now_s += STUCK_AFTER_S + 1
+            async with session.get("/healthz") as stuck:
+                assert (stuck.status, await stuck.text()) == (503, "The loop has not moved for 181 s (at most 180).\n")
+    finally:
+        await admin.stop()
+    assert 'foretide_gpu_memory_used_bytes{gpu="GPU-a"} 1.073741824e+09' in page
+    assert 'foretide_gpu_power_watts{gpu="GPU-a"} 118.25' in page
+    assert 'foretide_gpu_faults_total{action="reset_gpu",gpu="GPU-a"} 1.0' in page
+    assert "foretide_gpu_utilization{" not in page, "one that is cut does not tell it"
+
+
+async def test_a_driver_that_is_gone_leaves_a_page_without_gpus() -> None:
+    class Gone(Scripted):
+        def usage(self) -> list[GpuUsage]:
+            raise SourceError("NVML: Driver Not Loaded.")
+
+    source, metrics = Gone(), UsageMetrics()
+    metrics.gpus = (GpuUsage("GPU-a", power_w=100.0),)
+    admin = Admin(Agent(node(), "n0", source, lambda: 1.0, metrics), source, metrics, host="127.0.0.1", port=0)
+    await admin.start()
+    try:
+        async with (
+            aiohttp.ClientSession(f"http://127.0.0.1:{admin.port}") as session,
+            session.get("/metrics") as answer,
+        ):
+            page = await answer.text()
+    finally:
+        await admin.stop()
+    assert "process_resident_memory_bytes" in page
+    assert "foretide_gpu_power_watts{" not in page
+
+
 async def test_the_geometry_is_written_once_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", nvml())
     source, api = NvmlSource(), node()
-    agent = Agent(api, "n0", source, lambda: 1.0)
+    agent = Agent(api, "n0", source, lambda: 1.0, UsageMetrics())
     await agent._until_written({ANNOTATION_MIG_GEOMETRY: source.geometry() or ""})
     annotations = (api.now(NODES, None, "n0") or {})["metadata"]["annotations"]
     assert annotations[ANNOTATION_MIG_GEOMETRY].startswith("7/8;1g.18gb:1:1:0,1,2,3,4,5,6;")

@@ -238,6 +238,8 @@ async def test_requests_tokens_and_the_sla_are_counted() -> None:
         assert await gateway.metric("requests_total", tenant="acme", code="200", **where) == 2
         assert await gateway.metric("requests_total", tenant="", code="401") == 1
         assert await gateway.metric("sla_requests_total", target="ttft", met="true", **where) == 1
+        assert await gateway.metric("good_requests_total", **where) == 2
+        assert await gateway.metric("good_output_tokens_total", **where) == await gateway.metric("output_tokens_total")
         assert await gateway.metric("ttft_seconds_count", **where) == 1
         assert await gateway.metric("endpoints", state="ready", **where) == 1
         assert await gateway.metric("in_flight", **where) == 0
@@ -248,6 +250,8 @@ async def test_a_first_token_after_the_target_counts_as_missed() -> None:
     async with serving(FakeWorker(answers), ttft_target_s=1e-9) as gateway:
         await gateway.post({**ASK, "stream": True})
         assert await gateway.metric("sla_requests_total", met="false") == 1
+        assert await gateway.metric("completed_total") == 1
+        assert await gateway.metric("good_requests_total") == 0
 
 
 async def test_the_metrics_of_a_deleted_service_go_with_it() -> None:

@@ -6,6 +6,7 @@ The engine is at the other end of a real socket pair, in this process, and speak
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -52,7 +53,7 @@ Script = Callable[[Add, int], "str | Exception"]
 class EngineProcess:
     """Stands for the process the client believes to have started."""
 
-    pid = 0
+    pid = os.getpid()
 
     def __init__(self) -> None:
         self.ended = asyncio.Event()

@@ -38,7 +38,8 @@ async def samples(server: Server) -> dict[str, float]:
     found: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            assert sample.labels["model_name"] == "chat"
+            if "process_" not in sample.name:
+                assert sample.labels["model_name"] == "chat"
             if "le" not in sample.labels:
                 found[sample.name + sample.labels.get("finished_reason", "") + sample.labels.get("class", "")] = (
                     sample.value
@@ -54,6 +55,14 @@ async def test_every_series_of_vllm_that_applies_is_there(tmp_path: Path) -> Non
     ):
         names = {family.name for family in text_string_to_metric_families(await answer.text())}
     assert VLLM_V1 - names == set()
+
+
+async def test_the_server_and_the_engine_tell_what_they_take_of_the_machine(tmp_path: Path) -> None:
+    async with a_server(tmp_path, five_tokens) as server:
+        found = await samples(server)
+    for process in ("process", "foretide_worker_engine_process"):
+        assert found[f"{process}_resident_memory_bytes"] > 2**20
+        assert found[f"{process}_cpu_seconds_total"] > 0
 
 
 async def test_the_numbers_of_a_few_requests_add_up(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -72,6 +72,7 @@ class Metrics(Collector):
         self.step_tokens = Histogram(STEP_TOKENS)
         self._success = {reason: Tally() for reason in ENDINGS}
         self.registry.register(self)
+        ProcessCollector(registry=self.registry)
 
     def first_token(self, priority: int, ttft_s: float) -> None:
         self.ttft.observe(ttft_s)
@@ -96,6 +97,7 @@ class Metrics(Collector):
         """Adds the series that come from the engine's own reports."""
         engine.on_step(self._step)
         self.registry.register(EngineCollector(engine, self._model_name))
+        ProcessCollector("foretide_worker_engine", lambda: engine.pid, registry=self.registry)
 
     def _step(self, before: EngineLoad, step: StepDone) -> None:
         n_prefilled = step.load.prefill_tokens - before.prefill_tokens

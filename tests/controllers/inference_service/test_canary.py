@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from controllers.history.interface import Counts, HistoryUnavailable, ServiceId, empty
 from controllers.inference_service.budgets import BudgetBoard
 from controllers.inference_service.canaries import increments
+from controllers.inference_service.metrics import ServiceMetrics
 from controllers.inference_service.prompts import answer_in
 from controllers.inference_service.revision_report import RevisionId, read_revisions
 from controllers.plans.canary.samples import Sample, median
@@ -125,22 +127,32 @@ class Past:
         return counts
 
 
-async def budget_of(past: Past, **sla: str) -> str | None:
-    """What a board knows of service `chat` with SLA `gold` after its first reading."""
+CHAT_KEY = Key("InferenceService", NS, "chat")
+
+
+async def board_of(
+    past: Past, *, gates: bool = True, clock: Callable[[], float] = time.time, **sla: str
+) -> BudgetBoard:
+    """A board after its first reading of service `chat` with SLA `gold`."""
     client = FakeClient()
     spec = {"priority": "P1", **sla}
     await put(client, SLAS, {"kind": "SLA", "metadata": {"namespace": NS, "name": "gold"}, "spec": spec})
-    slas, key = Informer(client, SLAS, keep=lean), Key("InferenceService", NS, "chat")
-    board = BudgetBoard(past, slas, ReconcileQueue())
-    board.follow(key, "gold")
+    slas = Informer(client, SLAS, keep=lean)
+    board = BudgetBoard(past, slas, ReconcileQueue(), wall_clock=clock)
+    board.follow(CHAT_KEY, "gold", gates=gates)
     watch = asyncio.create_task(slas.run())
     try:
         await asyncio.wait_for(slas.synced.wait(), 10)
         await board.round()
-        return board.spent(key)
+        return board
     finally:
         watch.cancel()
         await asyncio.gather(watch, return_exceptions=True)
+
+
+async def budget_of(past: Past, **sla: str) -> str | None:
+    """What that board says against a rollout."""
+    return (await board_of(past, **sla)).spent(CHAT_KEY)
 
 
 async def test_a_spent_error_budget_is_told_with_its_arithmetic() -> None:
@@ -157,6 +169,37 @@ async def test_what_is_left_or_unknown_holds_no_rollout() -> None:
     away = Past(500)
     away.away = True
     assert await budget_of(away, availability="99%", window="1h") is None
+
+
+async def test_every_budget_is_shown_and_only_that_of_a_comparison_holds_a_rollout() -> None:
+    shown = await board_of(Past(20), gates=False, availability="99%", window="1h")
+    assert shown.left() == {CHAT_KEY: pytest.approx(-1.0)}
+    assert shown.spent(CHAT_KEY) is None
+    assert (await board_of(Past(500))).left() == {}
+    services = Informer(FakeClient(), INFERENCE_SERVICES, keep=lean)
+    info, left = ServiceMetrics(services, shown).collect()
+    (sample,) = left.samples
+    assert (sample.labels, sample.value) == ({"namespace": NS, "service": "chat"}, pytest.approx(-1.0))
+    assert info.samples == []
+    shown.forget(CHAT_KEY)
+    assert shown.left() == {}
+
+
+async def test_a_budget_that_holds_nothing_is_read_less_often() -> None:
+    clock, past = [10_000.0], Past(5)
+    reads: list[float] = []
+    read = past.read
+
+    async def counted(service: ServiceId, start_s: float, end_s: float, step_s: float) -> Counts:
+        reads.append(clock[0])
+        return await read(service, start_s, end_s, step_s)
+
+    past.read = counted  # type: ignore[method-assign]
+    board = await board_of(past, gates=False, clock=lambda: clock[0], availability="99%", window="1h")
+    for _ in range(5):
+        clock[0] += 150.0
+        await board.round()
+    assert reads == [10_000.0, 10_600.0]
 
 
 # --- running ---------------------------------------------------------------------------------------------------------
