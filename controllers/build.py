@@ -20,13 +20,13 @@ from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX, ow
 from controllers.inference_service.gateways import ScrapedGateways
 from controllers.inference_service.wiring import wire_inference_service
 from controllers.model.wiring import wire_model
-from controllers.plans.mig.prices import prices_of
+from controllers.plans.mig.prices import PricedPool, prices_of
 from controllers.runtime.interface import Assembly, Background, Marker
 from controllers.settings import Settings
 from controllers.sla.reconciler import SlaReconciler
 from controllers.tenant.wiring import wire_tenant
 from controllers.wakes import by_namespace, forecast_of, of_service, wake
-from crds.gpu_pool import GPUPoolSpec
+from crds.gpu_pool import GPUPoolSpec, SharingStatus
 from forecasting.cost import Prices
 from kube.api import Api
 from kube.events import Recorder
@@ -84,7 +84,7 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
         insight.cold_starts,
         capacities,
         applier,
-        lambda spec: prices_of(spec, pool_specs(pools), Prices(**settings.prices.model_dump())),
+        lambda spec: prices_of(spec, priced_pools(pools), Prices(**settings.prices.model_dump())),
         of_services.reconciler.limits,
     )
     of_models = wire_model(
@@ -152,6 +152,12 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
     )
 
 
-def pool_specs(pools: Informer[Object]) -> list[GPUPoolSpec]:
-    """Of every GPUPool."""
-    return [GPUPoolSpec.model_validate(one["spec"]) for one in pools.items()]
+def priced_pools(pools: Informer[Object]) -> list[PricedPool]:
+    """Every GPUPool as cost plans see it."""
+    return [
+        PricedPool(
+            GPUPoolSpec.model_validate(one["spec"]),
+            tuple(SharingStatus.model_validate(each) for each in (one.get("status") or {}).get("sharing") or ()),
+        )
+        for one in pools.items()
+    ]

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from crds.conditions import Condition
 from crds.fields import Duration, ListMap, ListSet, ObjectName, Part, Quantity, Rule
+from crds.inference_service import SharingStrategy
 from crds.scaling import CLOCK, Weekday
 
 PROFILE = r"^[1-7]g\.[1-9][0-9]{0,2}gb(\.me)?$"
@@ -126,16 +127,31 @@ class NodeStatus(Part):
     layout: Annotated[str, Field(description="What its GPUs are cut into now.", max_length=512)]
     target: Annotated[str | None, Field(description="What it is being cut into.", max_length=512)] = None
     state: Annotated[
-        str, Field(description="Ready, Moving, Asking, GoingBack, Held, Stuck, Quarantined or Frozen.", max_length=16)
+        str,
+        Field(
+            description="Ready, Moving, Asking, GoingBack, Held, Stuck, Quarantined, Frozen or Shared.", max_length=16
+        ),
     ]
     message: Annotated[str | None, Field(description="Why, as a sentence.", max_length=1024)] = None
+
+
+class SharingStatus(Part):
+    """GPUs that the device plugin shares without MIG, all alike."""
+
+    strategy: Annotated[SharingStrategy, Field(description="timeSlicing or mps.")]
+    replicas: Annotated[int, Field(description="How many share one GPU.", ge=2)]
+    gigabytes: Annotated[int, Field(description="GB of memory of one share.", ge=0)]
+    shares: Annotated[int, Field(description="That ready nodes offer.", ge=0)]
+    used: Annotated[int, Field(description="With a pod.", ge=0)]
 
 
 class UnmetDemand(Part):
     """Workers for which there is no slice."""
 
     service: Annotated[str, Field(description="namespace/name.", max_length=128)]
-    profile: Annotated[str, Field(description="MIG profile, or gpu.", max_length=16)]
+    profile: Annotated[
+        str, Field(description="MIG profile, gpu, or the share of a GPU, for example mps 20gb.", max_length=32)
+    ]
     wanted: Annotated[int, Field(description="Workers.", ge=0)]
     served: Annotated[int, Field(description="Workers with a slice.", ge=0)]
 
@@ -160,6 +176,11 @@ class GPUPoolStatus(Part):
     reason: Annotated[str | None, Field(description="Why the pool is cut as it is.", max_length=2048)] = None
     profiles: Annotated[
         list[ProfileStatus] | None, ListMap(("profile",)), Field(description="By profile.", max_length=64)
+    ] = None
+    sharing: Annotated[
+        list[SharingStatus] | None,
+        ListMap(("strategy", "replicas", "gigabytes")),
+        Field(description="GPUs that are shared without MIG; they are not cut.", max_length=64),
     ] = None
     nodes: Annotated[list[NodeStatus] | None, ListMap(("name",)), Field(description="By node.", max_length=1000)] = None
     unmet: Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
@@ -60,18 +61,58 @@ class MIG(Part):
         return 0 if self.is_auto else int(self.profile.partition(".")[2].partition("gb")[0])
 
 
+class SharingStrategy(StrEnum):
+    """How a GPU is shared without MIG."""
+
+    TIME_SLICING = "timeSlicing"
+    MPS = "mps"
+
+
+class SharedGPU(Part):
+    """Workers on a part of a GPU that others use as well, without the isolation of MIG."""
+
+    strategy: Annotated[
+        SharingStrategy,
+        Field(
+            description="How its node's device plugin shares GPUs: mps (memory and threads limited for each client) or "
+            "timeSlicing (turns; memory limited by the worker itself). With either, a GPU fault of one ends all."
+        ),
+    ]
+    gigabytes: Annotated[
+        int,
+        Field(
+            description="GB of GPU memory of one worker: weights, KV cache, activations and libraries. It runs where "
+            "the GPU's memory, divided by those who share it, is at least this.",
+            ge=1,
+            le=288,
+        ),
+    ]
+    cores: Annotated[Quantity, Field(description="CPU cores of one worker; requested, not limited.")] = "1"
+    memory: Annotated[Quantity, Field(description="Host memory of one worker.")] = "8Gi"
+
+
 class Accelerator(Part):
-    """What one worker runs on: exactly one of cpu, gpu and mig."""
+    """What one worker runs on: exactly one of cpu, gpu, mig and shared."""
 
     rules: ClassVar = (
         Rule(
-            "[has(self.cpu), has(self.gpu), has(self.mig)].filter(x, x).size() == 1",
-            "set exactly one of cpu, gpu and mig",
+            "[has(self.cpu), has(self.gpu), has(self.mig), has(self.shared)].filter(x, x).size() == 1",
+            "set exactly one of cpu, gpu, mig and shared",
         ),
     )
     cpu: Annotated[CPU | None, Field(description="Run on CPU cores.")] = None
     gpu: Annotated[GPU | None, Field(description="Run on whole GPUs.")] = None
     mig: Annotated[MIG | None, Field(description="Run on one MIG slice.")] = None
+    shared: Annotated[
+        SharedGPU | None, Field(description="Run on a part of a GPU that the device plugin shares without MIG.")
+    ] = None
+
+    @property
+    def part(self) -> CPU | GPU | MIG | SharedGPU:
+        """The one that is set."""
+        found = self.cpu or self.gpu or self.mig or self.shared
+        assert found, "the API server refuses an accelerator without any"
+        return found
 
 
 class Scheduling(Part):
@@ -251,8 +292,8 @@ class InferenceServiceStatus(Part):
         list[Condition] | None,
         ListMap(("type",)),
         Field(
-            description="Ready, Servable and, while they apply, Reconciling, Stalled, ScalingHeld, "
-            "ScalingLimited and ForecastTrusted.",
+            description="Ready, Servable and, while they apply, Reconciling, Stalled, ScalingHeld, ScalingLimited, "
+            "ForecastTrusted and WeakIsolation.",
             max_length=16,
         ),
     ] = None

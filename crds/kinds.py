@@ -88,6 +88,12 @@ INFERENCE_SERVICE = Kind(
         _AGE,
         Column("Tenant", ".status.tenant", wide=True),
         Column("Rollout", ".status.rollout.summary", wide=True),
+        Column(
+            "Weak isolation",
+            '.status.conditions[?(@.type=="WeakIsolation")].reason',
+            description="How GPUs are shared without MIG",
+            wide=True,
+        ),
         Column("URL", ".status.url", wide=True),
         _MESSAGE,
     ),

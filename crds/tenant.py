@@ -32,6 +32,10 @@ class Quota(Part):
         Count | None,
         Field(description="GB of MIG slices, as their profiles name them, over all namespaces together."),
     ] = None
+    shared_gigabytes: Annotated[
+        Count | None,
+        Field(description="GB of GPUs that are shared without MIG, over all namespaces together."),
+    ] = None
     replicas: Annotated[Count | None, Field(description="Workers, over all namespaces together.")] = None
 
 
@@ -129,5 +133,8 @@ class TenantStatus(Part):
     mig_slices: Annotated[str | None, Field(description="MIG slices wanted, of those allowed.", max_length=32)] = None
     mig_gigabytes: Annotated[
         str | None, Field(description="GB of MIG slices wanted, of those allowed.", max_length=32)
+    ] = None
+    shared_gigabytes: Annotated[
+        str | None, Field(description="GB of shared GPUs wanted, of those allowed.", max_length=32)
     ] = None
     replicas: Annotated[str | None, Field(description="Workers wanted, of those allowed.", max_length=32)] = None

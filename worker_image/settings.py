@@ -48,6 +48,7 @@ class ModelSettings:
     load_format: LoadFormat = LoadFormat.AUTO
     device: Device = Device.CPU
     gpu_memory_utilization: float = 0.9
+    gpu_memory_bytes: int | None = None
     deterministic: bool = False
     scheduling: Scheduling = DEFAULT
     swap_bytes: int = 0
@@ -64,6 +65,7 @@ class ModelSettings:
             load_format=self.load_format,
             device=self.device,
             gpu_memory_utilization=self.gpu_memory_utilization,
+            gpu_memory_bytes=self.gpu_memory_bytes,
             deterministic=self.deterministic,
             scheduling=self.scheduling,
             swap_bytes=self.swap_bytes,
@@ -116,6 +118,10 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpu-memory-utilization", type=_share, default=0.9,
         help="share of the GPU's memory for all of it, unless --kv-cache-bytes is set (default: %(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gpu-memory-bytes", type=_positive,
+        help="on a GPU that others use, too: the most that this worker takes, in the place of a share of the whole",
     )  # fmt: skip
     parser.add_argument(
         "--deterministic", action="store_true", help="on a GPU: the same bits for a request whatever shares its batch"
@@ -204,6 +210,7 @@ def model_settings(arguments: argparse.Namespace) -> ModelSettings:
         load_format=arguments.load_format,
         device=arguments.device,
         gpu_memory_utilization=arguments.gpu_memory_utilization,
+        gpu_memory_bytes=arguments.gpu_memory_bytes,
         deterministic=arguments.deterministic,
         scheduling=_scheduling(arguments),
         swap_bytes=arguments.kv_swap_bytes,

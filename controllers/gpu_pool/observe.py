@@ -16,6 +16,7 @@ from controllers.plans.mig.geometry import MEDIA, WHOLE_GPU
 from controllers.plans.mig.offers import allowed_by, matches
 from controllers.plans.mig.pool import PoolSnapshot
 from controllers.plans.mig.records import GpuPod, NodeView
+from controllers.plans.mig.sharing import ShareWant
 from controllers.plans.tenancy import demand_of
 from crds.contract import LABEL_SERVICE
 from crds.gpu_pool import GPUPoolSpec
@@ -94,6 +95,7 @@ class Observer:
             ),
             wants=tuple(self._wants(pool["metadata"]["name"], nodes)),
             deleting=bool(pool["metadata"].get("deletionTimestamp")),
+            share_wants=tuple(self._share_wants(pool["metadata"]["name"], nodes)),
         )
 
     def all_nodes(self) -> list[NodeView]:
@@ -118,6 +120,26 @@ class Observer:
             want = self._want(service)
             if want is not None and _pool_of(service, want, nodes, pools) == pool:
                 yield want
+
+    def _share_wants(self, pool: str, nodes: Mapping[str, list[NodeView]]) -> Iterable[ShareWant]:
+        for service in sorted(self._caches.services.items(), key=_created):
+            want = self._share_want(service)
+            if want is not None and _pool_of_share(service, want, nodes) == pool:
+                yield want
+
+    def _share_want(self, service: Object) -> ShareWant | None:
+        meta = service["metadata"]
+        spec = spec_of(service)
+        on = spec.accelerator.shared
+        if meta.get("deletionTimestamp") or on is None:
+            return None
+        return ShareWant(
+            service=f"{meta['namespace']}/{meta['name']}",
+            strategy=on.strategy,
+            gigabytes=on.gigabytes,
+            replicas=max(self._now(service, spec), self._planned(meta["namespace"], meta["name"])),
+            priority=self._priority(meta["namespace"], spec.sla),
+        )
 
     def _want(self, service: Object) -> Want | None:
         meta = service["metadata"]
@@ -166,6 +188,18 @@ def _pool_of(
     ]
     rest = [name for name, found in allowed.items() if found]
     return next(iter([*able, *rest]), None)
+
+
+def _pool_of_share(service: Object, want: ShareWant, nodes: Mapping[str, list[NodeView]]) -> str | None:
+    """The first pool by name with a share that holds the worker; else the first with a node for its selector."""
+    selector = service["spec"].get("nodeSelector") or {}
+    allowed = {name: [one for one in found if matches(selector, one.labels)] for name, found in sorted(nodes.items())}
+    able = [
+        name
+        for name, found in allowed.items()
+        if any(one.share is not None and one.share.holds(want.strategy, want.gigabytes) for one in found)
+    ]
+    return next(iter([*able, *(name for name, found in allowed.items() if found)]), None)
 
 
 def _may_cut(pool: GPUPoolSpec, profile: str) -> bool:

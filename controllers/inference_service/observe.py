@@ -139,7 +139,7 @@ class Observer:
         quota = tenant.spec.quota if tenant else None
         if tenant is None or quota is None:
             return ()
-        shared = (quota.replicas, quota.gpus, quota.mig_slices, quota.mig_gigabytes)
+        shared = (quota.replicas, quota.gpus, quota.mig_slices, quota.mig_gigabytes, quota.shared_gigabytes)
         if all(limit is None for limit in shared):
             return ()
         owned = [one for one in tenant.spec.namespaces if (owner := self._tenant(one)) and owner.uid == tenant.uid]

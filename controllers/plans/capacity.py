@@ -29,11 +29,13 @@ def profile_of(spec: InferenceServiceSpec) -> str:
 
 
 def accelerator_text(accelerator: Accelerator) -> str:
-    """`gpu 1`, `mig 1g.10gb`, `cpu 0.5`."""
+    """`gpu 1`, `mig 1g.10gb`, `shared mps 20gb`, `cpu 0.5`."""
     if accelerator.gpu:
         return f"gpu {accelerator.gpu.count}"
     if accelerator.mig:
         return f"mig {accelerator.mig.profile}"
+    if accelerator.shared:
+        return f"shared {accelerator.shared.strategy} {accelerator.shared.gigabytes}gb"
     assert accelerator.cpu is not None, "the schema says that exactly one is set"
     return f"cpu {quantity(accelerator.cpu.cores).normalize():f}"
 

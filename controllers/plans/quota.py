@@ -56,6 +56,12 @@ def _limits(tenant: Tenant | None) -> list[_Limit]:
         ("gpus", "GPUs", quota.gpus, lambda demand: demand.gpus),
         ("migSlices", "MIG slices", quota.mig_slices, lambda demand: demand.mig_slices),
         ("migGigabytes", "GB of MIG slices", quota.mig_gigabytes, lambda demand: demand.mig_gigabytes),
+        (
+            "sharedGigabytes",
+            "GB of shared GPUs",
+            quota.shared_gigabytes,
+            lambda demand: demand.shared_gigabytes,
+        ),
     ]
     return [_Limit(field, unit, allowed, amount) for field, unit, allowed, amount in lines if allowed is not None]
 

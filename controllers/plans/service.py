@@ -16,6 +16,7 @@ from controllers.plans.findings import Finding, referred
 from controllers.plans.limits import Limit, limits, lowest
 from controllers.plans.mig.chosen import with_profile
 from controllers.plans.mig.profile_choice import Choice, choose
+from controllers.plans.mig.sharing import weak_isolation
 from controllers.plans.quota import plan_quota
 from controllers.plans.rollout import Move, RolloutPlan
 from controllers.plans.scaling import ScalingPlan, Signals, plan_scaling
@@ -35,6 +36,7 @@ from controllers.plans.snapshot import Claim, Snapshot
 from controllers.plans.tenancy import demand_of
 from controllers.plans.transitions import Transition
 from controllers.plans.worker_pod import WorkerImages, WorkerTemplate, check_image, worker_template
+from crds.conditions import WEAK_ISOLATION, ConditionStatus
 from crds.inference_service import SliceChoice
 from forecasting.policy import Direction, Memory
 
@@ -120,7 +122,11 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
     findings += revisions.findings
     # 7. The words for people.
     now = standing(snapshot, target, desired, findings, revisions.moving)
-    made = [*conditions(now, servable), *scaling_conditions(snapshot, scaling, lowest(limited))]
+    made = [
+        *conditions(now, servable),
+        *scaling_conditions(snapshot, scaling, lowest(limited)),
+        *_isolation(snapshot),
+    ]
     return ServicePlan(
         children=_children(snapshot, settings.around, template, rollout),
         lowered=tuple(move.revision for move in rollout.moves if move.after < move.before),
@@ -164,6 +170,11 @@ def _choice(snapshot: Snapshot) -> Choice:
     if snapshot.slices is None:
         return Choice(None)
     return choose(snapshot.spec, snapshot.known.targets, snapshot.slices, snapshot.status.slice)
+
+
+def _isolation(snapshot: Snapshot) -> list[NewCondition]:
+    weak = weak_isolation(snapshot.spec.accelerator)
+    return [NewCondition(WEAK_ISOLATION, ConditionStatus.TRUE, *weak)] if weak else []
 
 
 def _slice_status(chosen: SliceChoice | None) -> Manifest:

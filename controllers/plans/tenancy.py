@@ -54,6 +54,7 @@ class Demand:
     gpus: int = 0
     mig_slices: int = 0
     mig_gigabytes: int = 0
+    shared_gigabytes: int = 0
 
     def __add__(self, other: Demand) -> Demand:
         return Demand(
@@ -62,6 +63,7 @@ class Demand:
             self.gpus + other.gpus,
             self.mig_slices + other.mig_slices,
             self.mig_gigabytes + other.mig_gigabytes,
+            self.shared_gigabytes + other.shared_gigabytes,
         )
 
 
@@ -75,6 +77,7 @@ def demand_of(spec: InferenceServiceSpec, desired_replicas: int | None) -> Deman
         gpus=replicas * on.gpu.count if on.gpu else 0,
         mig_slices=replicas if on.mig else 0,
         mig_gigabytes=replicas * on.mig.gigabytes if on.mig else 0,
+        shared_gigabytes=replicas * on.shared.gigabytes if on.shared else 0,
     )
 
 

@@ -132,6 +132,7 @@ def assess(
             "replicas": _of(demand.replicas, quota.replicas if quota else None),
             "gpus": _of(demand.gpus, quota.gpus if quota else None),
             "migGigabytes": _of(demand.mig_gigabytes, quota.mig_gigabytes if quota else None),
+            "sharedGigabytes": _of(demand.shared_gigabytes, quota.shared_gigabytes if quota else None),
             "migSlices": _of(demand.mig_slices, quota.mig_slices if quota else None),
         },
         conditions=_conditions(tenant, holding, [*holding.problems, *key_problems], valid_keys),

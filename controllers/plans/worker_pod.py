@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from controllers.plans.findings import Finding
+from controllers.plans.mig.sharing import SHARED_RESOURCE, sharing_terms
 from controllers.plans.model_volume import ModelVolume
 from controllers.plans.snapshot import ModelView, Snapshot
 from crds import contract
@@ -52,7 +53,7 @@ def check_image(spec: InferenceServiceSpec, images: WorkerImages) -> Finding | N
     """Without an image for the accelerator there is no worker to describe."""
     if _image(spec.accelerator, images):
         return None
-    kind = "mig" if spec.accelerator.mig else "gpu"
+    kind = next(name for name in ("mig", "shared", "gpu") if getattr(spec.accelerator, name))
     return Finding(
         "NoWorkerImage",
         f"No worker image is configured for accelerator '{kind}'; set Helm value workers.gpu.image, "
@@ -122,6 +123,10 @@ def _pod_spec(snapshot: Snapshot, model: ModelView, images: WorkerImages) -> Man
     node_selector = {**model.node_selector, **(spec.node_selector or {})}
     if node_selector:
         pod["nodeSelector"] = node_selector
+    if spec.accelerator.shared:
+        terms = sharing_terms(spec.accelerator.shared)
+        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
+        pod["affinity"] = {"nodeAffinity": required}
     if spec.tolerations:
         pod["tolerations"] = [toleration.dump() for toleration in spec.tolerations]
     return pod
@@ -189,8 +194,10 @@ def _arguments(snapshot: Snapshot, volume: ModelVolume, digest: str | None) -> l
     arguments += ["--served-model-name", f"{snapshot.namespace}/{snapshot.name}"]
     arguments += ["--port", str(contract.WORKER_HTTP_PORT), "--admin-port", str(contract.WORKER_ADMIN_PORT)]
     arguments += ["--device", "cpu" if on_cpu else "cuda"]
-    arguments += ["--threads", str(math.ceil(quantity(_cores(accelerator))))]
+    arguments += ["--threads", str(math.ceil(quantity(accelerator.part.cores)))]
     arguments += ["--drain-timeout-s", f"{seconds(snapshot.spec.rollout.drain_timeout):g}", "--log-format", "json"]
+    if accelerator.shared:
+        arguments += ["--gpu-memory-bytes", str(accelerator.shared.gigabytes * 10**9)]
     arguments += _engine_arguments(snapshot.spec.engine)
     if digest and volume.volume_name is None:
         # A cached copy was verified by the node agent; only the worker ever reads a user's own claim.
@@ -229,21 +236,16 @@ def _step_tokens(max_num_seqs: int | None) -> int | None:
     return None if max_num_seqs is None or max_num_seqs < 128 else 2 * max_num_seqs
 
 
-def _cores(accelerator: Accelerator) -> str:
-    part = accelerator.cpu or accelerator.gpu or accelerator.mig
-    assert part, "the API server refuses an accelerator without cpu, gpu or mig"
-    return part.cores
-
-
 def _resources(accelerator: Accelerator) -> Manifest:
     """CPU is requested and not limited: throttling stretches every token. Memory is limited to what is requested."""
-    part = accelerator.cpu or accelerator.gpu or accelerator.mig
-    assert part, "the API server refuses an accelerator without cpu, gpu or mig"
+    part = accelerator.part
     devices: dict[str, str] = {}
     if accelerator.gpu:
         devices["nvidia.com/gpu"] = str(accelerator.gpu.count)
     if accelerator.mig:
         devices[f"nvidia.com/mig-{accelerator.mig.profile}"] = "1"
+    if accelerator.shared:
+        devices[SHARED_RESOURCE] = "1"
     return {
         "requests": {"cpu": part.cores, "memory": part.memory, **devices},
         "limits": {"memory": part.memory, **devices},

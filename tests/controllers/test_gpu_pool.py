@@ -127,6 +127,25 @@ async def test_a_service_counts_with_what_it_calls_for_and_not_with_what_the_poo
     assert world.status()["unmet"] == [{"service": "demo/chat", "profile": "3g.40gb", "wanted": 6, "served": 2}]
 
 
+async def test_a_service_on_shared_gpus_counts_in_the_pool_that_shares_so(world: World) -> None:
+    one = node("n0", 1, "Tesla-T4")
+    shared = {"sharing-strategy": "time-slicing", "replicas": "4", "memory": "15360"}
+    one["metadata"]["labels"] |= {f"nvidia.com/gpu.{key}": value for key, value in shared.items()}
+    one["status"]["allocatable"] = {"nvidia.com/gpu.shared": "4"}
+    world.api.put(NODES, one)
+    on = {"shared": {"strategy": "timeSlicing", "gigabytes": 4}}
+    wanted = {"model": "m", "accelerator": on, "replicas": 3}
+    world.api.put(INFERENCE_SERVICES, {"metadata": {"namespace": "demo", "name": "chat"}, "spec": wanted})
+    limits = {"nvidia.com/gpu.shared": "1"}
+    spec = {"nodeName": "n0", "containers": [{"name": "c", "resources": {"limits": limits}}]}
+    labels = {"foretide.dev/inference-service": "chat"}
+    world.api.put(PODS, {"metadata": {"namespace": "demo", "name": "w", "labels": labels}, "spec": spec})
+    world.pool()
+    share = {"strategy": "timeSlicing", "replicas": 4, "gigabytes": 4, "shares": 4, "used": 1}
+    await eventually(lambda: world.status().get("sharing") == [share], "the share in use is counted")
+    assert (world.status()["served"], world.conditions()["Ready"]) == ("3/3", "AsPlanned")
+
+
 async def test_nothing_is_written_when_nothing_changed(world: World) -> None:
     world.node("n0", m1g_10gb=7)
     world.service("chat", "1g.10gb", 5)

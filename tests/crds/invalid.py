@@ -90,10 +90,21 @@ WRITTEN = [
         repartition={"windows": [{"name": "night", "start": "01:00", "end": "01:00"}]},
     ),
     _written("CapacityForecast", "metadata.name must be the name of the InferenceService", service="another"),
-    _written("InferenceService", "set exactly one of cpu, gpu and mig", accelerator={}),
-    _written("InferenceService", "set exactly one of cpu, gpu and mig", accelerator=CPU | {"gpu": {}}),
+    _written("InferenceService", "set exactly one of cpu, gpu, mig and shared", accelerator={}),
+    _written("InferenceService", "set exactly one of cpu, gpu, mig and shared", accelerator=CPU | {"gpu": {}}),
     _written(
-        "InferenceService", "set exactly one of cpu, gpu and mig", accelerator={"gpu": {}, "mig": {"profile": "1g.5gb"}}
+        "InferenceService",
+        "set exactly one of cpu, gpu, mig and shared",
+        accelerator={"gpu": {}, "mig": {"profile": "1g.5gb"}},
+    ),
+    _written(
+        "InferenceService", "spec.accelerator.shared.gigabytes: Required", accelerator={"shared": {"strategy": "mps"}}
+    ),
+    _written("InferenceService", "Unsupported value", accelerator={"shared": {"strategy": "magic", "gigabytes": 20}}),
+    _written(
+        "InferenceService",
+        "set exactly one of cpu, gpu, mig and shared",
+        accelerator=CPU | {"shared": {"strategy": "mps", "gigabytes": 20}},
     ),
     _written("InferenceService", "maxSurge and maxUnavailable must not both be 0", rollout={"maxSurge": 0}),
     *_rollouts(),

@@ -79,3 +79,12 @@ def test_all_services_together_stay_within_the_quota_and_use_all_of_it(
     wanted = sum(one.wanted.replicas for one in made)
     assert sum(granted) == min(wanted, max(allowed, held))
     assert all(number >= one.held.replicas for number, one in zip(granted, made, strict=True))
+
+
+def test_shares_of_gpus_are_counted_in_gigabytes() -> None:
+    spec = service_spec(accelerator={"shared": {"strategy": "mps", "gigabytes": 20}}, replicas=3)
+    mine = Claim("demo", "chat", LATE, demand_of(spec, None), Demand())
+    grant = plan_quota(tenant(quota={"sharedGigabytes": 50}), mine, [])
+    assert grant.replicas == 2
+    assert grant.finding
+    assert "asks 60 GB of shared GPUs; its quota is 50" in grant.finding.message

@@ -93,6 +93,15 @@ def test_ready_and_servable_when_all_workers_are_ready_and_a_probe_came_back() -
     }
 
 
+def test_workers_that_share_gpus_without_mig_are_said_to_be_weakly_isolated() -> None:
+    shared = {"shared": {"strategy": "timeSlicing", "gigabytes": 20}}
+    seen = snapshot(spec=service_spec(accelerator=shared))
+    found = {one.type: one for one in plan(seen).conditions}
+    assert found["WeakIsolation"].reason == "TimeSlicing"
+    assert "For isolation use accelerator.mig" in found["WeakIsolation"].message
+    assert "WeakIsolation" not in {one.type for one in plan(snapshot()).conditions}
+
+
 def test_scaled_to_zero_is_ready_and_not_servable() -> None:
     made = plan(running(0))
     assert condition(made, "Ready") == ("True", "ScaledToZero", "0 workers are wanted.")

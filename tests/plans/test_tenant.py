@@ -127,6 +127,7 @@ def test_the_status_counts_what_is_wanted_of_what_is_allowed() -> None:
         "gpus": "1/4",
         "migSlices": "5",
         "migGigabytes": "60",
+        "sharedGigabytes": "0",
     }
     assert [one["message"] for one in result.conditions] == ["2 API keys speak for demo."]
 

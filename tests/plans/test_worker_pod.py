@@ -110,6 +110,22 @@ def test_gpus_and_mig_slices_are_requested_and_limited() -> None:
     assert mig["image"] == "gpu:1"
 
 
+def test_a_worker_on_a_share_is_placed_by_its_size_and_told_to_keep_to_it() -> None:
+    accelerator = {"shared": {"strategy": "mps", "gigabytes": 20}}
+    seen = snapshot(spec=service_spec(accelerator=accelerator))
+    assert seen.model
+    pod = worker_template(seen, seen.model, BOTH).manifest["spec"]
+    limits = pod["containers"][0]["resources"]["limits"]
+    assert limits == {"memory": "8Gi", "nvidia.com/gpu.shared": "1"}
+    arguments = pod["containers"][0]["args"]
+    assert arguments[arguments.index("--gpu-memory-bytes") + 1] == "20000000000"
+    terms = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert terms[2]["matchExpressions"][1:] == [
+        {"key": "nvidia.com/gpu.replicas", "operator": "In", "values": ["4"]},
+        {"key": "nvidia.com/gpu.memory", "operator": "Gt", "values": ["76293"]},
+    ]
+
+
 def test_the_pod_keeps_to_the_restricted_profile() -> None:
     seen = snapshot()
     assert seen.model
@@ -160,6 +176,9 @@ def test_the_worker_understands_every_argument() -> None:
         "policy": "priority", "batching": "adaptive", "packing": "first-fit", "minBatch": 2, "maxBatch": 9,
         "batchBase": 5, "minWait": "5ms", "maxWait": "1s", "ageing": "1m",
     }  # fmt: skip
+    shared = {"shared": {"strategy": "timeSlicing", "gigabytes": 20}}
+    on_a_share = container(accelerator=shared)["args"]
+    assert settings.serve_settings(parser.parse_args(on_a_share[1:])).model.gpu_memory_bytes == 20 * 10**9
     engine = {"maxNumSeqs": 300, "kvCache": "64Mi", "maxModelLen": 512, "kvSwap": "1Mi", "scheduling": scheduling}
     arguments = container(engine=engine)["args"]
     parsed = settings.serve_settings(parser.parse_args(arguments[1:]))

@@ -29,11 +29,13 @@ def test_each_device_has_its_own_defaults_and_what_is_given_counts() -> None:
 def test_every_flag_reaches_the_engine() -> None:
     settings = parsed(
         "--device", "cuda", "--load-format", "dummy", "--deterministic", "--gpu-memory-utilization", "0.5",
+        "--gpu-memory-bytes", "5000",
         "--kv-cache-bytes", "1000", "--max-model-len", "77", "--block-size", "32", "--threads", "3",
     )  # fmt: skip
     engine = settings.engine(Path("model.gguf"))
     assert (engine.device, engine.load_format, engine.deterministic) == (Device.CUDA, LoadFormat.DUMMY, True)
     assert (engine.gpu_memory_utilization, engine.kv_cache_bytes, engine.max_model_len) == (0.5, 1000, 77)
+    assert engine.gpu_memory_bytes == 5000
     assert (engine.block_tokens, engine.n_threads) == (32, 3)
 
 

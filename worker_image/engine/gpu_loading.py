@@ -10,7 +10,14 @@ from dataclasses import replace
 import torch
 
 from worker_image.checkpoint.base import Checkpoint
-from worker_image.engine.gpu_memory import CardMemory, activation_bytes, kv_bytes
+from worker_image.engine.gpu_memory import (
+    LIBRARIES_BYTES,
+    CardMemory,
+    activation_bytes,
+    kv_bytes,
+    share_left,
+    share_of,
+)
 from worker_image.engine.gpu_runner import GpuRunner, RunnerSizes
 from worker_image.engine.graphs import GraphMaker, bucket_sizes
 from worker_image.engine.host_blocks import HostBlocks
@@ -37,10 +44,12 @@ def load_gpu(
     device = torch.device("cuda", 0)
     torch.cuda.set_device(device)
     tuning = tuning_for(torch.cuda.get_device_name(device))
+    if settings.gpu_memory_bytes is not None:
+        keep_to(settings.gpu_memory_bytes, device)
     ops = TritonOps(device, tuning, DTYPE, deterministic=settings.deterministic)
     with torch.inference_mode():
         model: Decoder[torch.Tensor, TritonStep] = load_model(checkpoint, ops, on_layer, settings.max_model_len)
-        plan = plan_card(settings, model.config, card_memory(device))
+        plan = plan_card(settings, model.config, card_memory(device, settings.gpu_memory_bytes))
         cache = kv_tensors(model.config, plan, settings.block_tokens, device)
         layers = [layer.attention for layer in model.weights.layers]
         step_limits = StepLimits(settings.max_num_seqs, plan.max_model_len)
@@ -60,19 +69,37 @@ def kv_bytes_per_token(config: ModelConfig) -> int:
     return replace(config.kv_shape, element_bytes=DTYPE.itemsize).bytes_per_token
 
 
-def card_memory(device: torch.device) -> CardMemory:
-    """After the allocator gave back what loading used."""
+def keep_to(limit_bytes: int, device: torch.device) -> None:
+    """Beyond it this process' own allocator refuses, so that others on the card lose nothing. Raises SettingsError."""
+    _, total = torch.cuda.mem_get_info(device)
+    if limit_bytes > total:
+        raise SettingsError(f"--gpu-memory-bytes is {limit_bytes}; the card has {total}. Lower it to at most that.")
+    torch.cuda.set_per_process_memory_fraction(max(0, limit_bytes - LIBRARIES_BYTES) / total, device)
+
+
+def card_memory(device: torch.device, limit_bytes: int | None = None) -> CardMemory:
+    """After the allocator gave back what loading used; of the share where the card is not ours alone."""
     torch.cuda.empty_cache()
     free, total = torch.cuda.mem_get_info(device)
-    return CardMemory(total, free)
+    if limit_bytes is None:
+        return CardMemory(total, free)
+    return share_of(limit_bytes, torch.cuda.memory_reserved(device), free)
 
 
 def plan_card(settings: EngineSettings, config: ModelConfig, memory: CardMemory) -> KvPlan:
     """The cache's size in bytes where it is set, else what the card has left. Raises SettingsError."""
+    activations = activation_bytes(config, settings.step_tokens, settings.max_num_seqs, DTYPE.itemsize)
+    n_graphs = len(bucket_sizes(settings.max_num_seqs))
     budget = settings.kv_cache_bytes
-    if budget is None:
-        activations = activation_bytes(config, settings.step_tokens, settings.max_num_seqs, DTYPE.itemsize)
-        n_graphs = len(bucket_sizes(settings.max_num_seqs))
+    if settings.gpu_memory_bytes is not None:
+        left = share_left(memory, activations, n_graphs)
+        if budget is not None and budget > left:
+            raise SettingsError(
+                f"--kv-cache-bytes is {budget}; --gpu-memory-bytes {settings.gpu_memory_bytes} leaves {left} beside "
+                "weights and the largest step. Lower the one or raise the other."
+            )
+        budget = left if budget is None else budget
+    elif budget is None:
         budget = kv_bytes(memory, settings.gpu_memory_utilization, activations, n_graphs)
     bytes_per_token = kv_bytes_per_token(config)
     return plan_kv(replace(settings, kv_cache_bytes=budget), config.context, bytes_per_token, memory.free_bytes)

@@ -42,10 +42,33 @@ def activation_bytes(config: ModelConfig, step_tokens: int, samples: int, elemen
     return step_tokens * (per_token + 32) + samples * config.vocab * LOGIT_BYTES
 
 
+def share_of(limit_bytes: int, own_bytes: int, free_bytes: int) -> CardMemory:
+    """A share of a card as if it were a card of its own: what others hold of the rest counts only where it is all."""
+    return CardMemory(limit_bytes, max(0, min(limit_bytes - own_bytes, free_bytes)))
+
+
+def share_left(memory: CardMemory, activations: int, n_graphs: int) -> int:
+    """Of a share, for the cache: all but weights, the largest step and graphs. Raises SettingsError for nothing."""
+    used = memory.total_bytes - memory.free_bytes
+    reserved = _reserved(activations, n_graphs)
+    left = memory.free_bytes - reserved
+    if left <= 0:
+        raise SettingsError(
+            f"--gpu-memory-bytes gives {memory.total_bytes // MIB} MiB of the card; weights and others use "
+            f"{used // MIB}, a step needs {reserved // MIB}, and nothing is left for the KV cache. Raise it, or lower "
+            "--max-num-batched-tokens."
+        )
+    return left
+
+
+def _reserved(activations: int, n_graphs: int) -> int:
+    return 2 * activations + LIBRARIES_BYTES + n_graphs * GRAPH_BYTES
+
+
 def kv_bytes(memory: CardMemory, utilization: float, activations: int, n_graphs: int) -> int:
     """What the cache may take. Raises SettingsError where the share is used up already."""
     used = memory.total_bytes - memory.free_bytes
-    reserved = 2 * activations + LIBRARIES_BYTES + n_graphs * GRAPH_BYTES
+    reserved = _reserved(activations, n_graphs)
     left = int(memory.total_bytes * utilization) - used - reserved
     if left <= 0:
         raise SettingsError(

@@ -109,6 +109,8 @@ class EngineSettings:
     load_format: LoadFormat = LoadFormat.AUTO
     gpu_memory_utilization: float = 0.9
     """Share of the card's memory for weights, activations and the KV cache together; where `kv_cache_bytes` is None."""
+    gpu_memory_bytes: int | None = None
+    """On a card that others use, too: the most that this process takes of it, whatever they take."""
     deterministic: bool = False
     """The order of every sum is fixed, so a request gives the same bits in any batch."""
     scheduling: Scheduling = DEFAULT

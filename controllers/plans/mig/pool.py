@@ -20,6 +20,7 @@ from controllers.plans.mig.offers import allowed_by
 from controllers.plans.mig.planner import plan_layouts
 from controllers.plans.mig.records import GpuPod, NodeView, Step, total
 from controllers.plans.mig.repartition import Limits, Move, advance, start
+from controllers.plans.mig.sharing import Share, ShareServed, ShareWant, serve_shares
 from crds.fields import seconds
 from crds.gpu_pool import GPUPoolSpec, QuietWindow
 from crds.scaling import Weekday
@@ -43,6 +44,8 @@ class PoolSnapshot:
     wants: tuple[Want, ...]
     """Of services that count in this pool."""
     deleting: bool = False
+    share_wants: tuple[ShareWant, ...] = ()
+    """Of services on GPUs that are shared without MIG."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class PoolPlan:
     waiting: Mapping[str, str]
     """Nodes that should be cut anew but may not yet, and why."""
     look_again_s: float | None
+    shared: tuple[ShareServed, ...] = ()
 
 
 Solve = Callable[[Sequence[Want], Sequence[Unit], Mapping[str, Family], PlanSettings], Plan]
@@ -68,8 +72,9 @@ def plan_pool(seen: PoolSnapshot, now_s: float, solve: Solve = plan_layouts) -> 
     acts = [_act(node, held.get(node.name, ()), now_s, limits) for node in seen.nodes]
     moves = [move for move in acts if move is not None]
     plan = best_layout(seen, held, now_s, solve)
+    shared = serve_shares(seen.share_wants, free_shares(seen))
     if seen.deleting:
-        return PoolPlan(tuple(moves), plan, (), {}, _soonest(moves))
+        return PoolPlan(tuple(moves), plan, (), {}, _soonest(moves), shared)
     wanted = _in_order(seen, plan)
     allowed, waiting = _starts(seen, wanted)
     fresh = _share_out(plan, wanted, seen.wants)
@@ -84,6 +89,7 @@ def plan_pool(seen: PoolSnapshot, now_s: float, solve: Solve = plan_layouts) -> 
         starting=tuple(move.node for move in started),
         waiting=waiting,
         look_again_s=_soonest([*moves, *started]) or (60.0 if waiting or seen.spec.repartition.windows else None),
+        shared=shared,
     )
 
 
@@ -149,6 +155,9 @@ def frozen_because(node: NodeView, pods: Sequence[GpuPod], quiet: bool) -> str |
     """Why a node is not to be cut anew now; None when it may be."""
     if node.problem is not None:
         return node.problem
+    if node.share is not None:
+        how = f"{node.share.strategy}, {node.share.replicas} on each, {node.share.gigabytes} GB for one"
+        return f"Its device plugin shares its GPUs ({how}), so they are not cut."
     if node.record is not None:
         return "Its repartition is under way or has just failed."
     if not node.ready:
@@ -190,6 +199,19 @@ def gives(node: NodeView) -> Layout:
     if record is not None and record.step in (Step.BACK, Step.STUCK):
         return record.was if record.step is Step.BACK else ()
     return node.now if node.ready and not node.cordoned else ()
+
+
+def free_shares(seen: PoolSnapshot) -> Counter[Share]:
+    """What workers of ours have or may get: shares of usable nodes without those that pods of others hold."""
+    others = Counter[str]()
+    for pod in seen.pods:
+        if pod.node is not None and pod.service is None:
+            others[pod.node] += pod.shares
+    found: Counter[Share] = Counter()
+    for node in seen.nodes:
+        if node.share is not None and node.ready and not node.cordoned:
+            found[node.share] += max(0, node.shares - others[node.name])
+    return found
 
 
 def _in_order(seen: PoolSnapshot, plan: Plan) -> list[NodeView]:

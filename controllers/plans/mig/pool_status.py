@@ -12,6 +12,8 @@ from controllers.plans.mig.geometry import resource_name
 from controllers.plans.mig.layouts import layout, layout_text, slices_of
 from controllers.plans.mig.pool import PoolPlan, PoolSnapshot, frozen_because, gives, is_quiet
 from controllers.plans.mig.records import GpuPod, NodeView, Step
+from controllers.plans.mig.share_status import missing_share, offered, sharing_rows, unmet_share
+from controllers.plans.mig.sharing import offers_text
 from controllers.plans.units import names_text
 from crds.conditions import DEMAND_MET, READY, RECONCILING, STALLED
 
@@ -33,13 +35,17 @@ def pool_status(seen: PoolSnapshot, plan: PoolPlan, now_s: float) -> tuple[Field
     fields: Fields = {
         "observedGeneration": seen.generation,
         "gpus": sum(node.gpu_count for node in seen.nodes),
-        "layout": layout_text(layout(supply))[:512],
+        "layout": _layout_text(seen, supply)[:512],
         "fragmentation": f"{plan.layout.fragmentation:.0%}",
         "served": _served_text(plan),
         "reason": reason(seen, plan)[:2048],
         "profiles": _profiles(seen, supply),
         "nodes": _nodes(seen, plan, now_s)[:MOST_NODES],
-        "unmet": [_unmet(one) for one in plan.layout.served if one.missing][:MOST_UNMET],
+        "sharing": sharing_rows(seen),
+        "unmet": [
+            *(_unmet(one) for one in plan.layout.served if one.missing),
+            *(unmet_share(one) for one in plan.shared if one.missing),
+        ][:MOST_UNMET],
     }
     return fields, _conditions(seen, plan)
 
@@ -57,6 +63,9 @@ def reason(seen: PoolSnapshot, plan: PoolPlan) -> str:
         parts.append(
             f"{len(layout_plan.recut)} nodes should be cut anew, which moves {layout_plan.drained_workers} workers"
         )
+    if plan.shared:
+        wanted = sum(one.want.replicas for one in plan.shared)
+        parts.append(f"{sum(one.replicas for one in plan.shared)} of {wanted} workers get a share of a shared GPU")
     return "; ".join(parts) + "." + "".join(f" {note}" for note in layout_plan.notes)
 
 
@@ -67,9 +76,15 @@ def _supply(seen: PoolSnapshot) -> Counter[str]:
     return supply
 
 
+def _layout_text(seen: PoolSnapshot, supply: Mapping[str, int]) -> str:
+    shares = offers_text(offered(seen))
+    return " + ".join(text for text in (layout_text(layout(supply)) if supply or not shares else "", shares) if text)
+
+
 def _served_text(plan: PoolPlan) -> str:
-    served = plan.layout.served
-    return f"{sum(one.replicas for one in served)}/{sum(one.want.replicas for one in served)}"
+    served = sum(one.replicas for one in plan.layout.served) + sum(one.replicas for one in plan.shared)
+    wanted = sum(one.want.replicas for one in plan.layout.served) + sum(one.want.replicas for one in plan.shared)
+    return f"{served}/{wanted}"
 
 
 def _profiles(seen: PoolSnapshot, supply: Mapping[str, int]) -> list[Fields]:
@@ -107,6 +122,8 @@ def _state(node: NodeView, frozen: str | None) -> str:
         return _STATES[node.record.step]
     if is_out(node):
         return "Quarantined"
+    if node.record is None and node.share is not None and node.problem is None:
+        return "Shared"
     return "Held" if node.record is not None else ("Frozen" if frozen else "Ready")
 
 
@@ -166,10 +183,16 @@ def _ready(
 
 def _demand_met(seen: PoolSnapshot, plan: PoolPlan) -> Fields:
     missing = [one for one in plan.layout.served if one.missing]
-    if not missing:
-        text = f"All {sum(one.want.replicas for one in plan.layout.served)} workers have a slice."
-        return {"type": DEMAND_MET, "status": "True", "reason": "AllServed", "message": text}
-    return {"type": DEMAND_MET, "status": "False", "reason": "TooFewSlices", "message": _missing(seen, missing)}
+    if missing:
+        return {"type": DEMAND_MET, "status": "False", "reason": "TooFewSlices", "message": _missing(seen, missing)}
+    short = [one for one in plan.shared if one.missing]
+    if short:
+        return {"type": DEMAND_MET, "status": "False", "reason": "TooFewShares", "message": missing_share(seen, short)}
+    sliced = sum(one.want.replicas for one in plan.layout.served)
+    text = f"All {sliced} workers have a slice."
+    if plan.shared:
+        text = f"All {sliced + sum(one.want.replicas for one in plan.shared)} workers have a slice or a share of a GPU."
+    return {"type": DEMAND_MET, "status": "True", "reason": "AllServed", "message": text}
 
 
 def _missing(seen: PoolSnapshot, missing: Sequence[Served]) -> str:

@@ -21,6 +21,7 @@ from controllers.plans.mig.geometry import (
     profile_of_resource,
 )
 from controllers.plans.mig.layouts import Layout, layout
+from controllers.plans.mig.sharing import SHARED_RESOURCE, Share, is_shared, share_of
 from crds.contract import (
     ANNOTATION_FAULTS,
     ANNOTATION_MIG_LAYOUT,
@@ -142,6 +143,10 @@ class NodeView:
     """The GPU agent's annotation, unread."""
     quarantine: str | None = None
     """Ours, unread."""
+    share: Share | None = None
+    """What its device plugin makes of its GPUs where it shares them without MIG; such a node is never cut."""
+    shares: int = 0
+    """Of them, that pods can be given."""
 
     @classmethod
     def of(cls, node: Mapping[str, Any]) -> NodeView | None:
@@ -149,11 +154,16 @@ class NodeView:
         meta, status = node["metadata"], node.get("status") or {}
         labels, annotations = meta.get("labels") or {}, meta.get("annotations") or {}
         record = Record.read(annotations.get(ANNOTATION_REPARTITION))
-        now = _allocatable(status.get("allocatable") or {})
+        allocatable = status.get("allocatable") or {}
+        now = _allocatable(allocatable)
         count = _count(labels.get(LABEL_COUNT, ""))
         if count == 0 and not now and record is None:
             return None
-        found, problem = _family(meta["name"], labels, annotations, count)
+        shared = is_shared(labels)
+        share, why_not = share_of(labels, allocatable) if shared else (None, "")
+        found, problem = (None, None) if shared else _family(meta["name"], labels, annotations, count)
+        if why_not:
+            problem = f"Node '{meta['name']}' {why_not}."
         conditions = {one["type"]: one["status"] for one in status.get("conditions") or ()}
         return cls(
             name=meta["name"],
@@ -171,6 +181,8 @@ class NodeView:
             resource_version=str(meta.get("resourceVersion", "")),
             faults=annotations.get(ANNOTATION_FAULTS),
             quarantine=annotations.get(ANNOTATION_QUARANTINE),
+            share=share,
+            shares=_count(str(allocatable.get(SHARED_RESOURCE, ""))),
         )
 
 
@@ -211,6 +223,8 @@ class GpuPod:
     service: str | None
     """Name of the InferenceService; None for pods of others, which we never touch."""
     leaving: bool = False
+    shares: int = 0
+    """Of GPUs that are shared without MIG."""
 
     @classmethod
     def of(cls, pod: Mapping[str, Any], label_service: str) -> GpuPod | None:
@@ -219,10 +233,12 @@ class GpuPod:
         if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
             return None
         held: Counter[str] = Counter()
+        shares = 0
         for container in spec.get("containers") or ():
             limits = (container.get("resources") or {}).get("limits") or {}
             held.update(dict(_allocatable({name: str(amount) for name, amount in limits.items()})))
-        if not held:
+            shares += _count(str(limits.get(SHARED_RESOURCE, "")))
+        if not held and not shares:
             return None
         return cls(
             meta["namespace"],
@@ -232,4 +248,5 @@ class GpuPod:
             layout(held),
             (meta.get("labels") or {}).get(label_service),
             bool(meta.get("deletionTimestamp")),
+            shares,
         )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from controllers.plans.mig.chosen import spec_of
 from controllers.plans.mig.geometry import FAMILIES, family
 from controllers.plans.mig.offers import GpuNode, Offer, offers_of
-from controllers.plans.mig.prices import prices_of
+from controllers.plans.mig.prices import PricedPool, prices_of
 from controllers.plans.mig.profile_choice import SliceFacts, choose
 from controllers.plans.service import ServicePlan
 from controllers.plans.snapshot import Revision, Snapshot
@@ -404,4 +404,4 @@ def test_everybody_counts_a_service_with_the_profile_in_its_status() -> None:
 def test_a_slice_that_is_not_chosen_yet_has_the_usual_price() -> None:
     usual = Prices(on_demand=10.0, reserved=6.0, spot=3.0)
     pool = GPUPoolSpec(node_selector={"a": "b"}, price_per_gpu_hour="7")
-    assert prices_of(auto(), [pool], usual) == usual
+    assert prices_of(auto(), [PricedPool(pool)], usual) == usual

@@ -10,7 +10,15 @@ import torch
 
 from worker_image.engine.batch import TableUpdate
 from worker_image.engine.card_rows import CardRows, parameter_words
-from worker_image.engine.gpu_memory import GRAPH_BYTES, LIBRARIES_BYTES, CardMemory, activation_bytes, kv_bytes
+from worker_image.engine.gpu_memory import (
+    GRAPH_BYTES,
+    LIBRARIES_BYTES,
+    CardMemory,
+    activation_bytes,
+    kv_bytes,
+    share_left,
+    share_of,
+)
 from worker_image.engine.messages import Sampling
 from worker_image.engine.sequence import Sequence
 from worker_image.errors import SettingsError
@@ -29,6 +37,18 @@ def test_the_cache_gets_the_cards_share_less_weights_the_largest_step_and_graphs
 def test_a_card_that_weights_fill_is_refused_with_what_it_has_and_needs() -> None:
     with pytest.raises(SettingsError, match=r"24576 MiB; weights and others use 20480.*leaves no KV cache"):
         kv_bytes(CardMemory(24 * GIB, 4 * GIB), 0.9, GIB, 10)
+
+
+def test_a_share_counts_what_this_worker_holds_and_not_what_others_do() -> None:
+    memory = share_of(20 * GIB, own_bytes=6 * GIB, free_bytes=40 * GIB)
+    assert memory == CardMemory(20 * GIB, 14 * GIB)
+    assert share_left(memory, GIB, 10) == 14 * GIB - 2 * GIB - LIBRARIES_BYTES - 10 * GRAPH_BYTES
+
+
+def test_a_share_that_others_have_taken_is_only_what_is_left_on_the_card() -> None:
+    assert share_of(20 * GIB, own_bytes=6 * GIB, free_bytes=3 * GIB) == CardMemory(20 * GIB, 3 * GIB)
+    with pytest.raises(SettingsError, match=r"--gpu-memory-bytes gives 20480 MiB.*nothing is left for the KV cache"):
+        share_left(share_of(20 * GIB, own_bytes=19 * GIB, free_bytes=60 * GIB), GIB, 10)
 
 
 def test_activations_grow_with_tokens_and_samples_and_count_the_widest_pair() -> None:
