@@ -44,6 +44,8 @@ PRIOR_SPREAD: Final = 0.35
 PRIOR_WEIGHT: Final = 4.0
 ENOUGH: Final = 100
 """Independent residuals a horizon from which on the prior has no say."""
+EACH_COUNTS: Final = 4
+"""Residuals that overlap in time are not one alone, either: those as far apart as a forecast reaches count so much."""
 FEWEST: Final = 10
 """One-step residuals from which on the prior is a random walk of their size."""
 DOUBT: Final = 2.5
@@ -94,9 +96,9 @@ class AdaptiveConformal:
     def n_residuals(self) -> int:
         return int(np.minimum(self.counts, MEMORY).sum())
 
-    def bounds(self) -> Array:
-        """(groups, BUCKETS, levels) of the residual, rising along the levels."""
-        at = np.asarray(self.levels) + self.shift[:, None, :] + self.bucket_shift
+    def bounds(self, margin: Array | float = 0.0) -> Array:
+        """(groups, BUCKETS, levels) of the residual, rising along the levels. margin: (groups, 1, levels) of level."""
+        at = np.asarray(self.levels) + self.shift[:, None, :] + self.bucket_shift + margin
         found = _read(np.sort(self.memory, axis=1), np.minimum(self.counts, MEMORY), at)
         prior = (self._prior_spread()[:, None] * ndtri(np.asarray(self.levels)))[:, None, :]
         weight = self._prior_weight()[:, None, None]
@@ -118,14 +120,27 @@ class AdaptiveConformal:
 
     def _prior_weight(self) -> Array:
         """(groups,) from 1 without residuals to 0 with ENOUGH; those that overlap in time count as a part of one."""
-        apart = np.minimum(self.delay_unit / 2.0 ** np.arange(len(self.counts)), 1.0)
-        independent = self.counts / np.bincount(self.group) * apart
+        independent = self._independent(self.counts)
         prior = PRIOR_WEIGHT * np.maximum(1 - independent / ENOUGH, 0.0)
         return np.where(self.counts == 0, 1.0, prior / np.maximum(prior + independent, 1e-9))
 
+    def _independent(self, counts: Integers) -> Array:
+        """(groups,) of so many residuals, those that do not overlap in time, for each horizon."""
+        apart = np.minimum(self.delay_unit / 2.0 ** np.arange(len(counts)), 1.0)
+        return np.asarray(counts / np.bincount(self.group) * apart, dtype=np.float64)
+
+    def _margin(self) -> Array:
+        """(groups, 1, levels) for what comes next, which is not among the residuals: wider, the fewer they were.
+
+        Not for a replay: its levels are moved until the bounds hold there, and would take any margin back.
+        """
+        residuals = EACH_COUNTS * self._independent(np.minimum(self.counts, MEMORY))
+        away = np.asarray(self.levels) - 0.5
+        return np.asarray((away / np.maximum(residuals, EACH_COUNTS)[:, None])[:, None, :], dtype=np.float64)
+
     def at(self, target_times_s: Array) -> Array:
         """(steps, levels) bounds of the residuals of a forecast whose steps begin at `target_times_s`."""
-        return np.asarray(self.bounds()[self.group, buckets_of(target_times_s)], dtype=np.float64)
+        return np.asarray(self.bounds(self._margin())[self.group, buckets_of(target_times_s)], dtype=np.float64)
 
     def observe(self, steps_ahead: Integers, buckets: Integers, residuals: Array, bounds: Array) -> None:
         """Learn from outcomes. steps_ahead, buckets, residuals: (m,), steps counted from 0; bounds: (m, levels), those

@@ -47,6 +47,19 @@ def test_coverage_is_found_again_when_the_noise_doubles() -> None:
     assert covered == pytest.approx(0.8, abs=0.04)
 
 
+def test_what_comes_gets_wider_bounds_than_the_past_had_and_the_fewer_residuals_the_wider() -> None:
+    residuals = np.random.default_rng(7).standard_normal(1600)
+    spare = []
+    for many in (100, 400, 1600):
+        conformal, _ = lived(residuals[:many])
+        past, coming = conformal.bounds()[0, 0], conformal.at(np.array([0.0]))[0]
+        assert coming[0] < past[0]
+        assert coming[2] == pytest.approx(past[2])
+        assert coming[-1] > past[-1]
+        spare.append(conformal._margin()[0, 0, -1])
+    assert spare == pytest.approx([0.475 / 400, 0.475 / 1600, 0.475 / 6400])
+
+
 def test_without_a_residual_the_prior_speaks_and_is_wide() -> None:
     bounds = AdaptiveConformal(6, LEVELS).bounds()
     assert bounds.shape == (4, BUCKETS, len(LEVELS))
