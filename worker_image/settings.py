@@ -170,7 +170,10 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=_port, default=WORKER_HTTP_PORT, help="OpenAI API (default: %(default)s)")
     parser.add_argument("--admin-port", type=_port, default=WORKER_ADMIN_PORT, help="health and metrics (%(default)s)")
     parser.add_argument(
-        "--stall-limit-s", type=_seconds, default=60.0, help="liveness fails after this without progress (default: 60)"
+        "--stall-limit-s",
+        type=_seconds,
+        default=10.0,
+        help="liveness fails after this without progress, and thrice what was announced (default: 10)",
     )
     parser.add_argument(
         "--drain-timeout-s", type=_seconds, default=600.0, help="open requests are cut after this (default: 600)"

@@ -94,6 +94,8 @@ class HashEngine:
                     writer.write(encode(StepDone(self._load(), admitted=admitted)))
             case Cancel(choice_id):
                 self._choices.pop(choice_id, None)
+                if not self.stuck:
+                    writer.write(encode(StepDone(self._load())))
 
     async def _step_for_ever(self, writer: asyncio.StreamWriter) -> None:
         while True:

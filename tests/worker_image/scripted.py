@@ -128,6 +128,7 @@ class ScriptedEngine:
             case Cancel(choice_id):
                 self.cancelled.append(choice_id)
                 self._running.pop(choice_id, None)
+                writer.write(encode(StepDone(self._load())))
 
     def _begin(self, add: Add, writer: asyncio.StreamWriter) -> None:
         self._prefilled += len(add.prompt)

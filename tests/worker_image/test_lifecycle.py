@@ -115,6 +115,20 @@ async def test_liveness_fails_while_the_engine_owes_an_answer_and_does_not_move(
         await request
 
 
+async def test_an_engine_that_hangs_stays_dead_when_its_request_is_taken_back(model: Path, tmp_path: Path) -> None:
+    """As gateways do, who know sooner: else nobody would ever restart it."""
+    with a_worker(model, tmp_path, "--stall-limit-s", "1", "--kv-cache-bytes", str(64 << 20)) as worker:
+        engine, begun = worker.engine_pid(), asyncio.Event()
+        request = asyncio.create_task(read_stream(worker.url, LONG, begun))
+        await begun.wait()
+        os.kill(engine, signal.SIGSTOP)
+        request.cancel()
+        await eventually(lambda: worker.health()["open_requests"] == 0, "the request is taken back")
+        await eventually(lambda: worker.admin("/health/live")[0] == 503, "liveness notices")
+        os.kill(engine, signal.SIGCONT)
+        await eventually(lambda: worker.admin("/health/live")[0] == 200, "it says that it has nothing to do")
+
+
 def no_engine_is_left(worker: WorkerProcess, engine_pid: int) -> bool:
     try:
         return "worker_image" not in Path(f"/proc/{engine_pid}/cmdline").read_text()

@@ -136,6 +136,8 @@ class EngineClient:
         """Of the open choices, those of the worker's own measurement: no client waits for them."""
         self.last_progress_at = time.monotonic()
         """When the engine last sent anything, or was last given work while idle."""
+        self._unanswered = False
+        """Whether something was sent that the engine has said nothing after; it does so after each message."""
         self.expected: Expect | None = None
         """What the engine said of what it does now; None for what is short."""
         self.busy_s = 0.0
@@ -169,8 +171,11 @@ class EngineClient:
         return self._process.pid
 
     def stalled_for_s(self, now: float) -> float:
-        """How long the engine has owed an answer without making progress; 0 while nothing is asked of it."""
-        owes = bool(self._streams) or not self._ready.done()
+        """How long the engine has owed an answer without making progress; 0 while nothing is asked of it.
+
+        A request that was taken back is owed a word, too: an engine that hangs must not look idle for it.
+        """
+        owes = self._unanswered or bool(self._streams) or not self._ready.done()
         return now - self.last_progress_at if owes else 0.0
 
     def submit(self, prompt: list[int], sampling: Sampling) -> TokenStream:
@@ -187,7 +192,7 @@ class EngineClient:
         """One stream for all the choices of these. Raises EngineError where the engine is gone."""
         if self.gone.done():
             raise EngineError("the engine process has ended; this worker is being restarted.")
-        if not self._streams:
+        if not self._streams and not self._unanswered:
             self.last_progress_at = time.monotonic()
         firsts: list[int] = []
         ids: list[int] = []
@@ -210,6 +215,7 @@ class EngineClient:
         self._watch = watch
 
     def _send(self, message: Message) -> None:
+        self._unanswered = True
         self._writer.write(encode(message))
 
     async def _receive(self) -> None:
@@ -226,6 +232,7 @@ class EngineClient:
 
     def _take(self, message: Message) -> None:
         self.last_progress_at = time.monotonic()
+        self._unanswered = False
         self.expected = message if isinstance(message, Expect) else None
         match message:
             case Progress():

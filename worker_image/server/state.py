@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import uuid4
 
 from worker_image.checkpoint.tokenizer import Vocabulary
@@ -19,6 +19,9 @@ from worker_image.text.chat_template import ChatTemplate
 from worker_image.text.detokenizer import TokenBytes
 from worker_image.text.grammar_check import GrammarCheck
 from worker_image.text.tool_format import ToolFormat
+
+PATIENCE: Final = 3.0
+"""Times what the engine says that a long step takes, it may take."""
 
 
 @dataclass(frozen=True)
@@ -165,10 +168,12 @@ class ServerState:
         return "draining" if self._draining else None
 
     def why_not_live(self, now: float) -> str | None:
-        """Liveness is forward progress: an engine that owes an answer must move."""
+        """Liveness is forward progress: an engine that owes an answer must move, at its own word about long steps."""
         if self.engine.gone.done():
             return "the engine process has ended"
         stalled_s = self.engine.stalled_for_s(now)
-        if stalled_s > self._stall_limit_s:
-            return f"the engine owes answers but made no progress for {stalled_s:.0f} s, over {self._stall_limit_s:g} s"
+        expected_s = self.engine.expected.expected_s if self.engine.expected else 0.0
+        limit_s = self._stall_limit_s + PATIENCE * expected_s
+        if stalled_s > limit_s:
+            return f"the engine owes answers but made no progress for {stalled_s:.0f} s, over {limit_s:g} s"
         return None
