@@ -129,7 +129,8 @@ class NodeStatus(Part):
     state: Annotated[
         str,
         Field(
-            description="Ready, Moving, Asking, GoingBack, Held, Stuck, Quarantined, Frozen or Shared.", max_length=16
+            description="Ready, Moving, Asking, GoingBack, Held, Stuck, Quarantined, Leaving, Frozen or Shared.",
+            max_length=16,
         ),
     ]
     message: Annotated[str | None, Field(description="Why, as a sentence.", max_length=1024)] = None

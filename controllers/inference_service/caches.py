@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from controllers.plans.interruption import notice_of
 from controllers.plans.mig.geometry import LABEL_COUNT
 from controllers.plans.mig.offers import GpuNode
 from controllers.plans.snapshot import Worker
@@ -79,7 +80,7 @@ class Caches:
     autoscalers: Informer[Autoscaler]
     """HorizontalPodAutoscalers that scale an InferenceService."""
     evacuating: Informer[str]
-    """Names of the nodes that will be cut anew."""
+    """Names of the nodes that will be cut anew or taken away."""
     gpu_nodes: Informer[GpuNode]
     """Nodes whose GPUs can be cut into slices."""
     optional: Mapping[str, Informer[Object]] = field(default_factory=dict)
@@ -126,8 +127,11 @@ def _namespaces_of_tenant(obj: Object) -> Iterable[str]:
     return obj["spec"].get("namespaces") or ()
 
 
-def _name(obj: Object) -> str:
-    return str(obj["metadata"]["name"])
+def evacuating_name(node: Object) -> str | None:
+    """Of a node whose workers should move; None for any other."""
+    meta = node["metadata"]
+    marked = (meta.get("labels") or {}).get(contract.LABEL_EVACUATE) == "true"
+    return str(meta["name"]) if marked or notice_of(node) is not None else None
 
 
 SERVICE_INDEX = {BY_NAMESPACE: _namespace_of, BY_MODEL: _model_of, BY_SLA: _sla_of}
@@ -195,7 +199,7 @@ def own_caches(
         autoscalers=Informer(
             client, HORIZONTAL_POD_AUTOSCALERS, keep=autoscaler, index={BY_SERVICE: _service_of_autoscaler}
         ),
-        evacuating=Informer(client, NODES, keep=_name, label_selector=f"{contract.LABEL_EVACUATE}=true"),
+        evacuating=Informer(client, NODES, keep=evacuating_name),
         gpu_nodes=Informer(client, NODES, keep=GpuNode.of, label_selector=LABEL_COUNT),
         optional=optional,
     )

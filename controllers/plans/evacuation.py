@@ -1,8 +1,8 @@
-"""Workers on a node that will be cut anew move to others: first a successor, then the one there goes. Pure.
+"""Workers on a node that will be cut anew or taken away: first a successor elsewhere, then the one there goes. Pure.
 
 The number of workers rises by as many as must move until that many are ready elsewhere; then it falls again, and the
 workers on such nodes are the cheapest to delete. Nobody is without a worker in between. Where no other node has room,
-the successors wait, and it is the GPUPool's time limit that ends it.
+the successors wait, and it is the GPUPool's time limit that ends it, or the node's own end.
 """
 
 from __future__ import annotations

@@ -184,7 +184,7 @@ class Snapshot:
     slices: SliceFacts | None = None
     """What the MIG profile follows from where the spec leaves it to us; `spec` then holds what was chosen before."""
     evacuating: frozenset[str] = frozenset()
-    """Nodes that will be cut anew: their workers should move to others first."""
+    """Nodes that will be cut anew or taken away: their workers should move to others first."""
     autoscaler: str | None = None
     """Who else scales this service: `HorizontalPodAutoscaler 'x'`."""
     gateways: frozenset[str] = frozenset()

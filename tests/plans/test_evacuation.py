@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from controllers.inference_service.caches import evacuating_name
 from controllers.plans.deletion import deletion_costs
 from controllers.plans.evacuation import successors
 from controllers.plans.snapshot import Load, Revision, Worker
@@ -58,3 +59,10 @@ def test_the_plan_of_a_service_grows_by_the_successor_and_shrinks_when_it_is_rea
     shrunk = plan(moved)
     assert next(one for one in shrunk.children if one["kind"] == "Deployment")["spec"]["replicas"] == 1
     assert shrunk.lowered == (revision,)
+
+
+def test_nodes_that_are_marked_or_will_be_taken_away_are_evacuated_and_no_others() -> None:
+    plain = {"metadata": {"name": "a", "labels": {"zone": "x"}}, "spec": {}}
+    marked = {"metadata": {"name": "b", "labels": {"foretide.dev/evacuate": "true"}}}
+    spot = {"metadata": {"name": "c"}, "spec": {"taints": [{"key": "aws-node-termination-handler/spot-itn"}]}}
+    assert [evacuating_name(one) for one in (plain, marked, spot)] == [None, "b", "c"]

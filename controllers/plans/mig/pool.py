@@ -16,6 +16,7 @@ from controllers.plans.mig.demand import Plan, PlanSettings, Unit, Want, worth
 from controllers.plans.mig.faults import guard, is_out
 from controllers.plans.mig.geometry import Family
 from controllers.plans.mig.layouts import Layout, slices_of
+from controllers.plans.mig.leaving import leave
 from controllers.plans.mig.offers import allowed_by
 from controllers.plans.mig.planner import plan_layouts
 from controllers.plans.mig.records import GpuPod, NodeView, Step, total
@@ -94,7 +95,9 @@ def plan_pool(seen: PoolSnapshot, now_s: float, solve: Solve = plan_layouts) -> 
 
 
 def _act(node: NodeView, pods: Sequence[GpuPod], now_s: float, limits: Limits) -> Move | None:
-    """A repartition comes to its end first, which empties the node anyway; then a fault is looked at."""
+    """A node that goes comes first; then a repartition to its end, which empties the node anyway; then a fault."""
+    if (move := leave(node, pods, now_s)) is not None:
+        return move
     if node.record is not None and node.record.step is not Step.HELD:
         return advance(node, node.record, pods, now_s, limits)
     move = guard(node, pods, now_s, limits)
@@ -155,6 +158,8 @@ def frozen_because(node: NodeView, pods: Sequence[GpuPod], quiet: bool) -> str |
     """Why a node is not to be cut anew now; None when it may be."""
     if node.problem is not None:
         return node.problem
+    if node.notice is not None:
+        return f"It will be taken away ({node.notice.mark})."
     if node.share is not None:
         how = f"{node.share.strategy}, {node.share.replicas} on each, {node.share.gigabytes} GB for one"
         return f"Its device plugin shares its GPUs ({how}), so they are not cut."
@@ -194,6 +199,8 @@ def _priority(pod: GpuPod, priorities: Mapping[str, int]) -> int:
 def gives(node: NodeView) -> Layout:
     """What can be counted on: the layout it is getting, or the one that it has."""
     record = node.record
+    if node.notice is not None:
+        return ()
     if record is not None and record.step in (Step.MOVE, Step.ASK):
         return record.wanted
     if record is not None and record.step in (Step.BACK, Step.STUCK):

@@ -118,6 +118,8 @@ def _node(node: NodeView, pods: Sequence[GpuPod], message: str | None, quiet: bo
 
 
 def _state(node: NodeView, frozen: str | None) -> str:
+    if node.notice is not None:
+        return "Leaving"
     if node.record is not None and node.record.step is not Step.HELD:
         return _STATES[node.record.step]
     if is_out(node):
@@ -171,6 +173,10 @@ def _ready(
         messages = {move.node: move.message for move in plan.moves}
         text = f"Node '{out[0].name}' is in quarantine. {messages.get(out[0].name, '')}"
         return {"type": READY, "status": "False", "reason": "GpuFault", "message": text}
+    going = [node.name for node in seen.nodes if node.notice is not None]
+    if going:
+        text = f"Going away: {names_text(sorted(going))}. Their workers move to other nodes."
+        return {"type": READY, "status": "False", "reason": "NodesLeaving", "message": text}
     if under_way or plan.starting:
         text = f"Being cut anew: {names_text(sorted([*under_way, *plan.starting]))}."
         return {"type": READY, "status": "False", "reason": "Repartitioning", "message": text}

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from controllers.plans.interruption import Notice, notice_of
 from controllers.plans.mig.geometry import (
     LABEL_COUNT,
     Family,
@@ -24,6 +25,7 @@ from controllers.plans.mig.layouts import Layout, layout
 from controllers.plans.mig.sharing import SHARED_RESOURCE, Share, is_shared, share_of
 from crds.contract import (
     ANNOTATION_FAULTS,
+    ANNOTATION_INTERRUPTION,
     ANNOTATION_MIG_LAYOUT,
     ANNOTATION_QUARANTINE,
     ANNOTATION_REPARTITION,
@@ -147,6 +149,10 @@ class NodeView:
     """What its device plugin makes of its GPUs where it shares them without MIG; such a node is never cut."""
     shares: int = 0
     """Of them, that pods can be given."""
+    notice: Notice | None = None
+    """That it will be taken away, as its cloud or an autoscaler says."""
+    interruption: str | None = None
+    """Ours, unread."""
 
     @classmethod
     def of(cls, node: Mapping[str, Any]) -> NodeView | None:
@@ -182,6 +188,8 @@ class NodeView:
             faults=annotations.get(ANNOTATION_FAULTS),
             quarantine=annotations.get(ANNOTATION_QUARANTINE),
             share=share,
+            notice=notice_of(node),
+            interruption=annotations.get(ANNOTATION_INTERRUPTION),
             shares=_count(str(allocatable.get(SHARED_RESOURCE, ""))),
         )
 
