@@ -14,6 +14,11 @@ Path = tuple[str, ...]
 def selected(obj: Object, label_selector: str | None, field_selector: str | None) -> bool:
     labels = obj["metadata"].get("labels") or {}
     for part in (label_selector or "").split(","):
+        if "!=" in part:
+            key, _, value = part.partition("!=")
+            if labels.get(key) == value:
+                return False
+            continue
         key, equals, value = part.partition("=")
         if part and (labels.get(key) != value.lstrip("=") if equals else key not in labels):
             return False

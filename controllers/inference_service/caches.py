@@ -199,7 +199,13 @@ def own_caches(
         autoscalers=Informer(
             client, HORIZONTAL_POD_AUTOSCALERS, keep=autoscaler, index={BY_SERVICE: _service_of_autoscaler}
         ),
-        evacuating=Informer(client, NODES, keep=evacuating_name),
+        evacuating=Informer(
+            # Every node may get a notice; `false` is nobody's mark, and keeps the node out.
+            client,
+            NODES,
+            keep=evacuating_name,
+            label_selector=f"{contract.LABEL_EVACUATE}!=false",
+        ),
         gpu_nodes=Informer(client, NODES, keep=GpuNode.of, label_selector=LABEL_COUNT),
         optional=optional,
     )
