@@ -18,6 +18,7 @@ from controllers.history.scraper import Scraper
 from controllers.inference_service.admin_ports import HttpAdminPorts
 from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX, own_caches
 from controllers.inference_service.gateways import ScrapedGateways
+from controllers.inference_service.quality import StoredMemory
 from controllers.inference_service.wiring import wire_inference_service
 from controllers.model.wiring import wire_model
 from controllers.plans.mig.prices import PricedPool, prices_of
@@ -72,8 +73,9 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
     applier = Applier(client)
     insight = wire_insight(settings, queue, services)
     of_services = wire_inference_service(
-        client, settings, queue, recorder, applier, around_services, HttpAdminPorts(), insight, insight.source
-    )
+        client, settings, queue, recorder, applier, around_services, HttpAdminPorts(), insight, insight.source,
+        memory=StoredMemory(insight.store),
+    )  # fmt: skip
     capacities = of_services.loads.capacities
     of_forecasts = CapacityForecastReconciler(
         services,

@@ -111,6 +111,14 @@ class Alerting(Section):
     )
 
 
+class Quality(Section):
+    """When answers are compared with what they were (docs/quality.md)."""
+
+    window_s: float = Field(900.0, ge=10.0, description="A window of answers is at least so long.")
+    least_answers: int = Field(100, ge=10, le=1_000_000, description="And has at least so many answers.")
+    baseline_windows: int = Field(96, ge=10, le=10_000, description="So many windows make a baseline.")
+
+
 class GatewayParent(Section):
     """A Gateway of the Gateway API that routes attach to."""
 
@@ -151,6 +159,7 @@ class Settings(Section):
     gateway_api: GatewayAPI = Field(default_factory=GatewayAPI, description="Traffic through the Gateway API.")
     dashboard: Dashboard = Field(default_factory=Dashboard, description="The web page.")
     gpu_pools: GpuPools = Field(default_factory=GpuPools, description="GPUs cut into MIG slices.")
+    quality: Quality = Field(default_factory=Quality, description="What answers are like.")
     alerting: Alerting = Field(default_factory=Alerting, description="Alerts and who is told.")
     workers: int = Field(16, ge=1, le=256, description="Reconciles that may run at once.")
     resync_period_s: float = Field(300.0, ge=10.0, description="Every object is looked at once in this time.")

@@ -32,6 +32,7 @@ class Metric(StrEnum):
     OUTPUT_TOKENS = "outputTokens"
     WORKERS_MISSING = "workersMissing"
     UNSERVABLE = "unservable"
+    QUALITY_DRIFT = "qualityDrift"
 
 
 class Direction(StrEnum):
@@ -100,8 +101,9 @@ class AlertRule(Part):
             "metric is what threshold, anomaly and trend look at; burnRate reads the SLA",
         ),
         Rule(
-            "!has(self.metric) || has(self.threshold) || !(self.metric in ['workersMissing', 'unservable'])",
-            "workersMissing and unservable have no history: use them with threshold",
+            "!has(self.metric) || has(self.threshold)"
+            " || !(self.metric in ['workersMissing', 'unservable', 'qualityDrift'])",
+            "workersMissing, unservable and qualityDrift have no history: use them with threshold",
         ),
     )
     name: Annotated[ObjectName, Field(description="Name of the alert.")]
@@ -112,7 +114,8 @@ class AlertRule(Part):
         Metric | None,
         Field(
             description="requests, answered, inputTokens and outputTokens each second; failures as a share of the"
-            " requests; workersMissing; unservable (1 while a request would not be answered)."
+            " requests; workersMissing; unservable (1 while a request would not be answered); qualityDrift (1 while"
+            " answers are unlike those of the baseline)."
         ),
     ] = None
     threshold: Annotated[Threshold | None, Field(description="Beyond a bound.")] = None

@@ -26,6 +26,9 @@ SCALING_HELD = "ScalingHeld"
 SCALING_LIMITED = "ScalingLimited"
 """InferenceService only: present while Tenant or pools leave fewer workers than are called for; the message says whose
 limit it is."""
+QUALITY_DRIFT = "QualityDrift"
+"""InferenceService only: present while answers of a revision are unlike those of the baseline; the message says how. It
+is advice: nothing follows from it by itself."""
 FORECAST_TRUSTED = "ForecastTrusted"
 """InferenceService with a predictive or advisory policy: whether its forecast decides, or why it does not."""
 WEAK_ISOLATION = "WeakIsolation"

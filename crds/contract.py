@@ -127,6 +127,12 @@ METRIC_PROMPT_TOKENS: Final = "vllm:prompt_tokens_total"
 METRIC_GENERATION_TOKENS: Final = "vllm:generation_tokens_total"
 METRIC_REQUESTS_ENDED: Final = "vllm:request_success_total"
 
+METRIC_ANSWER_TOKENS: Final = "foretide_worker_answer_tokens"
+"""Histograms and a counter of what answers are like (docs/quality.md); the operator reads their sums and counts."""
+METRIC_ANSWER_REPETITION: Final = "foretide_worker_answer_repetition"
+METRIC_ANSWER_SURPRISE: Final = "foretide_worker_answer_surprise_nats"
+METRIC_ANSWER_REFUSALS: Final = "foretide_worker_answer_refusals_total"
+
 # --- gateway ----------------------------------------------------------------------------------------------------
 GATEWAY_HTTP_PORT: Final = 8080
 GATEWAY_ADMIN_PORT: Final = 8081
@@ -184,6 +190,8 @@ METRIC_SERVICE_WORKERS_MISSING: Final = "foretide_service_workers_missing"
 """Wanted workers that are not ready, by namespace and service."""
 METRIC_SERVICE_UNSERVABLE: Final = "foretide_service_unservable"
 """1 while a request would not be answered, by namespace and service."""
+METRIC_SERVICE_QUALITY_DRIFT: Final = "foretide_service_quality_drift"
+"""1 while answers are unlike those of the baseline, by namespace and service."""
 METRIC_ANOMALY: Final = "foretide_anomaly_surprise"
 """-log10 of how probable the last ten minutes of a metric were, by namespace, service, metric and direction."""
 METRIC_ALERTS: Final = "foretide_alerts"

@@ -56,7 +56,7 @@ LABELS: Final = {
         "An InferenceService of the cluster; never what a client sent.",
     ),
     "tenant": ("tenants", "A Tenant; empty for a request without a valid key."),
-    "revision": ("2 revisions", "The two that are compared."),
+    "revision": ("≤ 3 revisions", "Those that are compared, or were last."),
     "pod": ("workers", "A worker's pod."),
     "model": ("", "The service's Model: one for each service."),
     "sla": ("", "The service's SLA: one for each service."),
@@ -80,7 +80,8 @@ LABELS: Final = {
     "policy": ("policies", "An AlertPolicy; its namespace is counted with it."),
     "severity": ("3", "`P0` to `P2`."),
     "receiver": ("receivers", "A receiver of an AlertPolicy."),
-    "metric": ("≤ 7", "What an AlertPolicy can look at."),
+    "metric": ("≤ 8", "What an AlertPolicy can look at."),
+    "measure": ("4", "`length`, `refusals`, `repetition`, `surprise`."),
     "gpu": ("GPUs", "UUID of a GPU of the node."),
     "action": ("6", "What a GPU fault calls for; words of ours."),
     "generation": ("3", "Of Python's garbage collector."),
@@ -97,8 +98,10 @@ _UNITS: Final = (
     ("_perc", "share, 0 to 1"), ("_cost", "the Tenant's currency"), ("_utilization", "share, 0 to 1"),
     ("_tokens_total", "tokens"), ("_tokens", "tokens"), ("error_budget_left", "share"), ("kv_waste", "share, 0 to 1"),
     ("endpoint_score", "0 to 1"), ("load_skew", "ratio"), ("anomaly_surprise", "−log10 p"),
-    ("prefix_cache_queries", "tokens"), ("prefix_cache_hits", "tokens"), ("_info", "1"), ("max_tokens", "tokens"),
-    ("_leader", "0 or 1"), ("_synced", "0 or 1"), ("_unservable", "0 or 1"),
+    ("prefix_cache_queries", "tokens"), ("prefix_cache_hits", "tokens"), ("_info", "1"),
+    ("repetition", "share, 0 to 1"), ("_nats", "nats"), ("quality_score", "score"),
+    ("quality_mean", "tokens, share, nats"), ("quality_baseline", "tokens, share, nats"),
+    ("quality_drift", "0 or 1"), ("_leader", "0 or 1"), ("_synced", "0 or 1"), ("_unservable", "0 or 1"),
 )  # fmt: skip
 
 

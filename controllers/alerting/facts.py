@@ -13,18 +13,18 @@ from controllers.inference_service.caches import Caches
 from controllers.plans.alerting.book import Book, Policy
 from controllers.plans.alerting.causes import CHANGE_AGE_S, Change
 from controllers.plans.alerting.incidents import Sight
-from controllers.plans.alerting.readings import COARSE_S, FINE_S, FINE_SPAN_S, Budget, ServiceFacts
+from controllers.plans.alerting.readings import COARSE_S, FINE_S, FINE_SPAN_S, GAUGES, Budget, ServiceFacts
 from controllers.plans.alerting.topology import REVISION, Part, Pod, Reach, Topology, build, gpus_of
 from controllers.plans.sla import contradiction
 from crds import contract
 from crds.alert_policy import AlertRule, Metric
+from crds.conditions import QUALITY_DRIFT
 from crds.fields import seconds
 from crds.sla import SLASpec
 from kube.resources import Object
 
 SIGHT_S: Final = 5.0
 """How long one view of the topology serves."""
-_GAUGES: Final = (Metric.WORKERS_MISSING, Metric.UNSERVABLE)
 
 
 class Observer:
@@ -123,7 +123,7 @@ def steps_of(rule: AlertRule) -> set[float]:
     """In which steps a rule looks at the history."""
     if rule.burn_rate is not None:
         return {FINE_S, COARSE_S}
-    if rule.metric in _GAUGES:
+    if rule.metric in GAUGES:
         return set()
     if rule.anomaly is not None:
         return {COARSE_S}
@@ -138,7 +138,10 @@ def gauges(service: Mapping[str, Any]) -> dict[Metric, float]:
     desired = status.get("desiredReplicas")
     if desired is not None:
         found[Metric.WORKERS_MISSING] = float(max(0, desired - (status.get("readyReplicas") or 0)))
-    for one in status.get("conditions") or ():
+    conditions = status.get("conditions") or ()
+    if conditions:
+        found[Metric.QUALITY_DRIFT] = float(any(one["type"] == QUALITY_DRIFT for one in conditions))
+    for one in conditions:
         if one["type"] == "Servable":
             # One that sleeps, or is asked to have no worker, is in no trouble.
             found[Metric.UNSERVABLE] = 0.0 if one["status"] == "True" or desired == 0 else 1.0

@@ -67,7 +67,10 @@ class AlertMetrics(Collector):
         unservable = GaugeMetricFamily(
             contract.METRIC_SERVICE_UNSERVABLE, "1 while a request would not be answered.", labels=labels
         )
-        families = {Watched.WORKERS_MISSING: missing, Watched.UNSERVABLE: unservable}
+        drift = GaugeMetricFamily(
+            contract.METRIC_SERVICE_QUALITY_DRIFT, "1 while answers are unlike the baseline's.", labels=labels
+        )
+        families = {Watched.WORKERS_MISSING: missing, Watched.UNSERVABLE: unservable, Watched.QUALITY_DRIFT: drift}
         for service in self._services.items():
             place = (service["metadata"]["namespace"], service["metadata"]["name"])
             for metric, value in gauges(service).items():

@@ -43,6 +43,8 @@ CREATE INDEX IF NOT EXISTS counts_by_time ON counts (step_s, at_s);
 CREATE TABLE IF NOT EXISTS cold_starts (id INTEGER PRIMARY KEY, profile TEXT, at_s REAL, duration_s REAL);
 CREATE INDEX IF NOT EXISTS cold_starts_by_profile ON cold_starts (profile, at_s);
 CREATE TABLE IF NOT EXISTS capacities (profile TEXT PRIMARY KEY, at_s REAL, work_per_s REAL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS qualities (
+  namespace TEXT, name TEXT, line TEXT, PRIMARY KEY (namespace, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS decisions (id INTEGER PRIMARY KEY, service INTEGER, at_s REAL, line TEXT);
 CREATE INDEX IF NOT EXISTS decisions_by_service ON decisions (service, at_s);
 CREATE TABLE IF NOT EXISTS alert_books (policy TEXT PRIMARY KEY, epoch INTEGER) WITHOUT ROWID;
@@ -139,6 +141,18 @@ class Store:
 
     def capacities(self) -> dict[str, float]:
         return dict(self._db.execute("SELECT profile, work_per_s FROM capacities").fetchall())
+
+    def set_quality(self, service: ServiceId, line: str | None) -> None:
+        """What its answers are like, as JSON; None forgets it."""
+        with self._db:
+            if line is None:
+                self._db.execute("DELETE FROM qualities WHERE namespace = ? AND name = ?", service)
+            else:
+                self._db.execute("INSERT OR REPLACE INTO qualities VALUES (?, ?, ?)", (*service, line))
+
+    def qualities(self) -> list[tuple[str, str, str]]:
+        """Namespace, name and line of each."""
+        return self._db.execute("SELECT namespace, name, line FROM qualities").fetchall()
 
     # --- decisions ----------------------------------------------------------------------------------------------------
     def add_decisions(self, lines: Sequence[tuple[ServiceId, float, str]]) -> None:

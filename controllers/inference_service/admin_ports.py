@@ -14,6 +14,7 @@ import aiohttp
 import orjson
 
 from controllers.history.interface import ServiceId
+from controllers.inference_service.quality_report import Answers, answers_in
 from controllers.inference_service.worker_profile import WorkerProfile, profile_in
 from controllers.inference_service.worker_report import WorkerReport, report_in
 from controllers.plans.snapshot import Demanded
@@ -48,6 +49,10 @@ class AdminPorts(Protocol):
 
     async def worker_report(self, worker: str) -> WorkerReport | None:
         """The load of the worker at this address; None when it does not say."""
+        ...
+
+    async def worker_answers(self, worker: str) -> Answers | None:
+        """What the answers of the worker at this address were like; None when it does not say."""
         ...
 
     async def worker_profile(self, worker: str) -> WorkerProfile | None:
@@ -95,6 +100,11 @@ class HttpAdminPorts:
         url = f"http://{_host(worker)}:{contract.WORKER_ADMIN_PORT}{contract.WORKER_PATH_METRICS}"
         page = await self._read(url, SCRAPE_TIMEOUT_S)
         return None if page is None else report_in(page.decode("utf-8", "replace"))
+
+    async def worker_answers(self, worker: str) -> Answers | None:
+        url = f"http://{_host(worker)}:{contract.WORKER_ADMIN_PORT}{contract.WORKER_PATH_METRICS}"
+        page = await self._read(url, PAGE_TIMEOUT_S)
+        return None if page is None else answers_in(page.decode("utf-8", "replace"))
 
     async def worker_profile(self, worker: str) -> WorkerProfile | None:
         url = f"http://{_host(worker)}:{contract.WORKER_ADMIN_PORT}{contract.WORKER_PATH_PROFILE}"

@@ -8,6 +8,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from controllers.inference_service.budgets import BudgetBoard
+from controllers.inference_service.quality import QualityBoard
 from kube.informer import Informer
 from kube.resources import Object
 
@@ -15,10 +16,10 @@ BY_SERVICE = ("namespace", "service")
 
 
 class ServiceMetrics(Collector):
-    """A series or two for each InferenceService."""
+    """A few series for each InferenceService, and four of each of three kinds for each of its last revisions."""
 
-    def __init__(self, services: Informer[Object], budgets: BudgetBoard) -> None:
-        self._services, self._budgets = services, budgets
+    def __init__(self, services: Informer[Object], budgets: BudgetBoard, qualities: QualityBoard) -> None:
+        self._services, self._budgets, self._qualities = services, budgets, qualities
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -26,6 +27,7 @@ class ServiceMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         yield self._info()
         yield self._budget()
+        yield from self._qualities.families()
 
     def _info(self) -> GaugeMetricFamily:
         family = GaugeMetricFamily(

@@ -19,6 +19,7 @@ from controllers.plans.mig.chosen import is_auto, spec_of
 from controllers.plans.mig.offers import offers_of
 from controllers.plans.mig.profile_choice import SliceFacts
 from controllers.plans.model_volume import model_volume
+from controllers.plans.quality import Drift
 from controllers.plans.snapshot import Claim, Demanded, Forecasted, Load, ModelView, Probe, Revision, Snapshot
 from controllers.plans.tenancy import Demand, Tenant, demand_of, owner_of
 from crds import contract
@@ -40,6 +41,7 @@ class Heard:
     """Whether we wrote this Deployment and the cache does not show it yet."""
     compared: Compared | None = None
     budget_spent: str | None = None
+    drifts: tuple[Drift, ...] = ()
     demand: Demanded | None = None
     forecast: Forecasted | None = None
     lead_time_s: float = LEAST_LEAD_S
@@ -100,6 +102,7 @@ class Observer:
             probe=heard.probe,
             compared=heard.compared,
             budget_spent=heard.budget_spent,
+            drifts=heard.drifts,
             refused=heard.refused,
         )
 

@@ -16,6 +16,7 @@ from controllers.inference_service.loads import Kind, LoadBoard
 from controllers.inference_service.observe import Heard, Observer
 from controllers.inference_service.probes import ProbeBoard
 from controllers.inference_service.profiles import ProfileBoard
+from controllers.inference_service.quality import QualityBoard
 from controllers.inference_service.write import Writer
 from controllers.plans.canary.evidence import remembered
 from controllers.plans.capacity import profile_of
@@ -59,6 +60,7 @@ class InferenceServiceReconciler:
         profiles: ProfileBoard,
         canaries: CanaryBoard,
         budgets: BudgetBoard,
+        qualities: QualityBoard,
         recorder: Recorder,
         settings: PlanSettings,
         *,
@@ -66,7 +68,7 @@ class InferenceServiceReconciler:
     ) -> None:
         self._caches, self._writer, self._probes, self._loads = caches, writer, probes, loads
         self._demands, self._foresight, self._profiles = demands, foresight, profiles
-        self._canaries, self._budgets = canaries, budgets
+        self._canaries, self._budgets, self._qualities = canaries, budgets, qualities
         self._recorder, self._settings = recorder, settings
         self._wall_clock = wall_clock
         self._observer = Observer(caches)
@@ -128,6 +130,7 @@ class InferenceServiceReconciler:
             self._writer.is_unseen,
             compared=self._canaries.last(key),
             budget_spent=self._budgets.spent(key),
+            drifts=self._qualities.drifts(key),
             demand=self._demands.last(key),
             forecast=self._foresight.view(key),
             lead_time_s=self._foresight.lead_time_s(profile),
@@ -162,6 +165,7 @@ class InferenceServiceReconciler:
             self._over_quota.discard(key)
         self._limits[key] = plan.limits
         self._follow(key, seen)
+        self._qualities.follow(key, () if seen.deleting else seen.workers)
         self._compare(key, seen, plan)
         self._profiles.offer(seen)
         if plan.scaling is not None and plan.scaling.decision is not None:
@@ -213,6 +217,7 @@ class InferenceServiceReconciler:
         self._probes.forget(key)
         self._canaries.forget(key)
         self._budgets.forget(key)
+        self._qualities.forget(key)
         self._unfollow(key)
         self._memories.pop(key, None)
         self._refused.pop(key, None)

@@ -19,11 +19,13 @@ from controllers.inference_service.loads import LoadBoard
 from controllers.inference_service.metrics import ServiceMetrics
 from controllers.inference_service.probes import ProbeBoard
 from controllers.inference_service.profiles import ProfileBoard
+from controllers.inference_service.quality import Memory, NoMemory, QualityBoard
 from controllers.inference_service.reconciler import InferenceServiceReconciler
 from controllers.inference_service.wake import wake_services
 from controllers.inference_service.write import Writer
 from controllers.plans.children import Surroundings
 from controllers.plans.gateway_api import Parent, Routes
+from controllers.plans.quality import Policy
 from controllers.plans.service import PlanSettings
 from controllers.plans.worker_pod import WorkerImages
 from controllers.runtime.interface import Background, Marker
@@ -54,6 +56,7 @@ def wire_inference_service(
     foresight: Foresight,
     past: HistorySource | None = None,
     *,
+    memory: Memory | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Wired:
     """Everything connected."""
@@ -61,6 +64,7 @@ def wire_inference_service(
     profiles = ProfileBoard(ports, queue, clock, lambda: datetime.now(UTC))
     canaries = CanaryBoard(ports, queue, lambda: gateway_addresses(caches))
     budgets = BudgetBoard(past, caches.slas, queue)
+    qualities = QualityBoard(ports, queue, memory or NoMemory(), quality_policy(settings), clock=clock)
     demands = DemandBoard(ports, queue, lambda: gateway_addresses(caches))
     writer = Writer(client, applier, caches, loads, clock)
     reconciler = InferenceServiceReconciler(
@@ -73,6 +77,7 @@ def wire_inference_service(
         profiles,
         canaries,
         budgets,
+        qualities,
         recorder,
         plan_settings(settings),
     )
@@ -85,8 +90,9 @@ def wire_inference_service(
         Background("the counts of revisions", canaries.run),
         Background("the prompts of new revisions", canaries.run_prompts),
         Background("the error budgets", budgets.run),
+        Background("the quality of answers", qualities.run),
     )
-    return Wired(reconciler, background, loads, profiles, ServiceMetrics(caches.services, budgets))
+    return Wired(reconciler, background, loads, profiles, ServiceMetrics(caches.services, budgets, qualities))
 
 
 def plan_settings(settings: Settings) -> PlanSettings:
@@ -97,6 +103,12 @@ def plan_settings(settings: Settings) -> PlanSettings:
         around=Surroundings(settings.namespace, settings.monitoring_namespace, routes(settings)),
         url=settings.gateway_url,
     )
+
+
+def quality_policy(settings: Settings) -> Policy:
+    """When a window of answers is complete, and how many make a baseline."""
+    chosen = settings.quality
+    return Policy(chosen.window_s, chosen.least_answers, chosen.baseline_windows)
 
 
 def routes(settings: Settings) -> Routes | None:

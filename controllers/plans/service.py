@@ -17,6 +17,7 @@ from controllers.plans.limits import Limit, limits, lowest
 from controllers.plans.mig.chosen import with_profile
 from controllers.plans.mig.profile_choice import Choice, choose
 from controllers.plans.mig.sharing import weak_isolation
+from controllers.plans.quality_status import quality_conditions
 from controllers.plans.quota import plan_quota
 from controllers.plans.rollout import Move, RolloutPlan
 from controllers.plans.scaling import ScalingPlan, Signals, plan_scaling
@@ -126,6 +127,7 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
         *conditions(now, servable),
         *scaling_conditions(snapshot, scaling, lowest(limited)),
         *_isolation(snapshot),
+        *quality_conditions(snapshot.drifts),
     ]
     return ServicePlan(
         children=_children(snapshot, settings.around, template, rollout),

@@ -16,6 +16,7 @@ from controllers.plans.snapshot import Snapshot
 from controllers.plans.transitions import Transition
 from crds.conditions import (
     FORECAST_TRUSTED,
+    QUALITY_DRIFT,
     READY,
     RECONCILING,
     SCALING_HELD,
@@ -180,6 +181,8 @@ def transitions(before: Sequence[Condition] | None, after: Sequence[NewCondition
             trusted = condition.status is ConditionStatus.TRUE
             reason = "ForecastTrusted" if trusted else "ForecastDemoted"
             notes.append(Transition(reason, condition.message, warning=not trusted))
+        elif condition.type == QUALITY_DRIFT and (turned or (was is not None and was.reason != condition.reason)):
+            notes.append(Transition(QUALITY_DRIFT, condition.message, warning=True))
         elif condition.type in (SCALING_HELD, SCALING_LIMITED) and turned:
             notes.append(Transition(condition.reason, condition.message, warning=True))
     return notes

@@ -14,6 +14,7 @@ from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.carried import NOTHING_KNOWN, Known
 from controllers.plans.mig.profile_choice import SliceFacts
 from controllers.plans.model_volume import ModelVolume
+from controllers.plans.quality import Drift
 from controllers.plans.tenancy import Demand, Tenant
 from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
 from forecasting.policy import LoadForecast
@@ -194,6 +195,8 @@ class Snapshot:
     """What was measured of the two revisions that are compared."""
     budget_spent: str | None = None
     """Said when nothing of the error budget is left."""
+    drifts: tuple[Drift, ...] = ()
+    """How its answers differ from what they were."""
     optional_kinds: frozenset[str] = frozenset()
     """Kinds of others that the cluster need not know and does."""
     refused: str | None = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from worker_image.engine.messages import Admitted, Finish, TokenOut
 from worker_image.server.metrics import Ended, Metrics
 from worker_image.server.plans import Job
+from worker_image.server.quality import LEAST_ALLOWED_TOKENS, AnswerSoFar
 from worker_image.text.detokenizer import Detokenizer, TokenBytes
 from worker_image.text.stop_strings import StopStrings
 from worker_image.text.tool_calls import Call, Parsed, tool_calls
@@ -44,6 +45,8 @@ class Choice:
         self._stops = StopStrings(job.stops) if job.stops else None
         self._tools = tool_calls(job.tools.format, job.tools.names) if job.tools else None
         self._plain = self._stops is None and self._tools is None
+        self._answer = AnswerSoFar()
+        self._is_measured = job.sampling.max_tokens >= LEAST_ALLOWED_TOKENS
         self._started_at = self._last_token_at = time.monotonic()
         self._first_token_at: float | None = None
 
@@ -66,8 +69,9 @@ class Choice:
         self._count(tokens, now)
         if self._plain and tokens[-1].finish is None:
             push = self._detokenizer.push
-            return Piece(self, push(tokens[0].token) if len(tokens) == 1 else "".join(push(t.token) for t in tokens),
-                         tokens, None)  # fmt: skip
+            text = push(tokens[0].token) if len(tokens) == 1 else "".join(push(t.token) for t in tokens)
+            self._answer.take(tokens, text)
+            return Piece(self, text, tokens, None)
         return self._take_with_care(tokens)
 
     def _take_with_care(self, tokens: Sequence[TokenOut]) -> Piece:
@@ -83,6 +87,7 @@ class Choice:
             if stops.stopped:
                 break
         self.n_generated -= len(tokens) - used
+        self._answer.take(tokens[:used], text)
         ending = tokens[used - 1].finish
         self.finish = "stop" if stops.stopped else ending and ending.value
         return self._with_calls(Piece(self, text, tokens[:used], self.finish))
@@ -114,6 +119,8 @@ class Choice:
     def ended(self, reason: str, now: float) -> Ended:
         """What it took, for the metrics. `reason` counts where it has not finished by itself."""
         first_at, admitted = self._first_token_at, self.admitted
+        if self.finish is not None and self._is_measured:
+            self._metrics.quality.ended(self._answer, self.n_generated)
         queue_s = None if admitted is None else admitted.queued_s
         return Ended(
             reason=self.finish or reason,

@@ -15,6 +15,7 @@ from worker_image.engine.client import EngineClient
 from worker_image.engine.messages import EngineLoad, StepDone
 from worker_image.engine.standing import CLASSES
 from worker_image.server.histogram import Histogram, Tally, counter_family, gauge_family, one_two_five
+from worker_image.server.quality import QualityMetrics
 
 LABEL: Final = "model_name"
 LABEL_CLASS: Final = "class"
@@ -70,6 +71,7 @@ class Metrics(Collector):
         self.request_prompt_tokens, self.request_generation_tokens = Histogram(lengths), Histogram(lengths)
         self.max_tokens, self.n = Histogram(lengths), Histogram(N_BUCKETS)
         self.step_tokens = Histogram(STEP_TOKENS)
+        self.quality = QualityMetrics()
         self._success = {reason: Tally() for reason in ENDINGS}
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
@@ -113,6 +115,7 @@ class Metrics(Collector):
             yield counter_family(name, text, {LABEL: self._model_name}, tally.value)
         for name, text, histogram in self._histograms():
             yield histogram.family(name, text, LABEL, self._model_name)
+        yield from self.quality.families(LABEL, self._model_name)
         yield self._of_classes("foretide_worker_ttft_seconds", "First token, by class.", self._ttft_by_class)
         yield self._of_classes("foretide_worker_queue_seconds", "Until taken up, by class.", self._queue_by_class)
         success = CounterMetricFamily("vllm:request_success", "Requests ended.", labels=[LABEL, "finished_reason"])

@@ -25,6 +25,8 @@ FINE_SPAN_S: Final = 6 * 3600.0
 ANOMALY_SPAN_S: Final = 14 * 86_400.0
 SIGMA_WINDOW_S: Final = 86_400.0
 YEAR_S: Final = 365 * 86_400.0
+GAUGES: Final = (Metric.WORKERS_MISSING, Metric.UNSERVABLE, Metric.QUALITY_DRIFT)
+"""Known of this moment only."""
 LEAST_KNOWN: Final = 0.5
 """Of a window; what was watched for less says nothing."""
 LEAST_SLOPE_SIGMAS: Final = 3.0
@@ -154,7 +156,7 @@ def counts_for(facts: ServiceFacts, window_s: float) -> Counts | None:
 
 def _over(metric: Metric, facts: ServiceFacts, window_s: float) -> float | None:
     """The metric over the last `window_s`."""
-    if metric in (Metric.WORKERS_MISSING, Metric.UNSERVABLE):
+    if metric in GAUGES:
         return facts.gauges.get(metric)
     counts = counts_for(facts, window_s)
     if metric is Metric.FAILURES:

@@ -29,7 +29,7 @@ def test_the_page_of_a_real_gateway_is_read() -> None:
     metrics = Metrics()
     service = metrics.service(ServiceKey("demo", "chat"))
     service.arrivals.inc(3)
-    service.completed(Usage(5, 7))
+    service.completed(Usage(5, 7), good=True)
     metrics.service(ServiceKey("demo", "idle"))
     assert read_page(generate_latest(metrics.registry).decode()) == {
         CHAT: (3.0, 1.0, 5.0, 7.0),

@@ -17,6 +17,7 @@ from controllers.history.interface import ServiceId
 from controllers.inference_service.admin_ports import ProbeAnswer
 from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX, own_caches
 from controllers.inference_service.foresight import Foresight, Shortsighted
+from controllers.inference_service.quality_report import Answers
 from controllers.inference_service.reconciler import KIND
 from controllers.inference_service.wiring import Wired, wire_inference_service
 from controllers.inference_service.worker_profile import WorkerProfile
@@ -63,6 +64,7 @@ class FakePorts:
         self.pages: dict[str, str] = {}
         self.completions: Callable[[str, dict[str, Any]], dict[str, Any] | None] = lambda revision, body: None
         self.profile: WorkerProfile | None = None
+        self.answers: dict[str, Answers] = {}
         self.measured: list[str] = []
 
     async def probe(self, gateway: str, namespace: str, service: str) -> ProbeAnswer:
@@ -72,6 +74,9 @@ class FakePorts:
     async def worker_report(self, worker: str) -> WorkerReport | None:
         held = self.held.get(worker)
         return None if held is None else WorkerReport(running=held)
+
+    async def worker_answers(self, worker: str) -> Answers | None:
+        return self.answers.get(worker)
 
     async def worker_profile(self, worker: str) -> WorkerProfile | None:
         self.measured.append(worker)

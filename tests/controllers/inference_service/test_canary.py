@@ -15,8 +15,10 @@ from controllers.inference_service.budgets import BudgetBoard
 from controllers.inference_service.canaries import increments
 from controllers.inference_service.metrics import ServiceMetrics
 from controllers.inference_service.prompts import answer_in
+from controllers.inference_service.quality import NoMemory, QualityBoard
 from controllers.inference_service.revision_report import RevisionId, read_revisions
 from controllers.plans.canary.samples import Sample, median
+from controllers.plans.quality import Policy
 from controllers.runtime.interface import Key
 from controllers.runtime.queue import ReconcileQueue
 from crds import contract
@@ -150,7 +152,7 @@ async def board_of(
         await asyncio.gather(watch, return_exceptions=True)
 
 
-async def budget_of(past: Past, **sla: str) -> str | None:
+async def budget_of(past: Past, **sla: Any) -> str | None:
     """What that board says against a rollout."""
     return (await board_of(past, **sla)).spent(CHAT_KEY)
 
@@ -177,9 +179,11 @@ async def test_every_budget_is_shown_and_only_that_of_a_comparison_holds_a_rollo
     assert shown.spent(CHAT_KEY) is None
     assert (await board_of(Past(500))).left() == {}
     services = Informer(FakeClient(), INFERENCE_SERVICES, keep=lean)
-    info, left = ServiceMetrics(services, shown).collect()
+    qualities = QualityBoard(FakePorts(), ReconcileQueue(), NoMemory(), Policy())
+    info, left, *_ = ServiceMetrics(services, shown, qualities).collect()
     (sample,) = left.samples
-    assert (sample.labels, sample.value) == ({"namespace": NS, "service": "chat"}, pytest.approx(-1.0))
+    assert sample.labels == {"namespace": NS, "service": "chat"}
+    assert sample.value == pytest.approx(-1.0)
     assert info.samples == []
     shown.forget(CHAT_KEY)
     assert shown.left() == {}
