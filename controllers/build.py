@@ -150,7 +150,7 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
         always=(Background("the history", scraper.run),),
         pages=(decisions_page(insight.decisions),),
         hooks=of_alerts.hooks,
-        collectors=(of_services.metrics, of_alerts.metrics),
+        collectors=(of_services.metrics, of_services.healings, of_alerts.metrics),
     )
 
 

@@ -29,6 +29,8 @@ limit it is."""
 QUALITY_DRIFT = "QualityDrift"
 """InferenceService only: present while answers of a revision are unlike those of the baseline; the message says how. It
 is advice: nothing follows from it by itself."""
+DEGRADED = "Degraded"
+"""InferenceService only: present while workers are not well; reason and message say why and what is done."""
 FORECAST_TRUSTED = "ForecastTrusted"
 """InferenceService with a predictive or advisory policy: whether its forecast decides, or why it does not."""
 WEAK_ISOLATION = "WeakIsolation"

@@ -153,6 +153,11 @@ GATEWAY_PATH_PROBE: Final = "/probe/{namespace}/{service}"
 GATEWAY_PATH_DEMAND: Final = "/demand"
 """GET: `{"demo/chat": {"open": 4, "waiting": 3, "idle_s": 0.0}, …}` of every service that may sleep: open requests of
 clients, those of them that wait for a worker, and for how long none was open. Probes do not count."""
+GATEWAY_PATH_ENDPOINTS: Final = "/endpoints"
+"""GET: `{"demo/chat": {"chat-7f3c9-x2": {"state": "lost", "reason": "hung", "since_s": 2.4, "message": …,
+"times": 0}}}`: what is held against endpoints that the cluster calls ready. States: `lost` (reason: the evidence),
+`ejected` and, until it has all of its share again, `returning` (reason: that of the ejection; `times`: how often in a
+row)."""
 GATEWAY_PATH_ASK: Final = "/ask/{namespace}/{service}/{revision}"
 """POST: a body for `/v1/completions` of a worker of exactly this revision, whatever the traffic split; its answer as it
 is. 503 `{"reason": CamelCase, "message": sentence}` when there is none that answers. Counts nowhere."""
@@ -194,6 +199,8 @@ METRIC_SERVICE_QUALITY_DRIFT: Final = "foretide_service_quality_drift"
 """1 while answers are unlike those of the baseline, by namespace and service."""
 METRIC_ANOMALY: Final = "foretide_anomaly_surprise"
 """-log10 of how probable the last ten minutes of a metric were, by namespace, service, metric and direction."""
+METRIC_REMEDIES: Final = "foretide_remedies"
+"""Of the operator: remedies by service, cause, remedy and outcome (Applied, Helped, NotHelped, Undone)."""
 METRIC_ALERTS: Final = "foretide_alerts"
 """Alerts of policies, by namespace, policy, severity and state."""
 OPERATOR_PATH_ALERTS: Final = "/alertmanager/webhook"

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from crds.conditions import Condition
 from crds.fields import Duration, ListMap, ObjectName, Part, Quantity, Rule
+from crds.healing import Healing, HealthStatus
 from crds.rollout import Rollout, RolloutStatus
 from crds.routing import Fallback, Routing
 from crds.scaling import Scaling, ScalingStatus
@@ -241,6 +242,9 @@ class InferenceServiceSpec(Part):
             max_length=8,
         ),
     ] = None
+    healing: Annotated[
+        Healing | None, Field(description="What the operator may do about workers that are not well.")
+    ] = None
     node_selector: Annotated[
         dict[str, str] | None, Field(description="Labels that a worker's node must have.", max_length=32)
     ] = None
@@ -292,8 +296,8 @@ class InferenceServiceStatus(Part):
         list[Condition] | None,
         ListMap(("type",)),
         Field(
-            description="Ready, Servable and, while they apply, Reconciling, Stalled, ScalingHeld, ScalingLimited, "
-            "ForecastTrusted and WeakIsolation.",
+            description="Ready, Servable and, while they apply, Reconciling, Stalled, Degraded, ScalingHeld, "
+            "ScalingLimited, ForecastTrusted and WeakIsolation.",
             max_length=16,
         ),
     ] = None
@@ -335,3 +339,4 @@ class InferenceServiceStatus(Part):
     rollout: Annotated[
         RolloutStatus | None, Field(description="How far the rollout is; absent with strategy rolling.")
     ] = None
+    health: Annotated[HealthStatus | None, Field(description="What self-healing found, did and remembers.")] = None

@@ -17,6 +17,7 @@ from crds.contract import (
     GATEWAY_PATH_ASK,
     GATEWAY_PATH_DEMAND,
     GATEWAY_PATH_DRAIN,
+    GATEWAY_PATH_ENDPOINTS,
     GATEWAY_PATH_LIVE,
     GATEWAY_PATH_METRICS,
     GATEWAY_PATH_PROBE,
@@ -71,6 +72,7 @@ class Admin:
         app.router.add_get(GATEWAY_PATH_READY, self._ready)
         app.router.add_get(GATEWAY_PATH_METRICS, self._page)
         app.router.add_get(GATEWAY_PATH_DEMAND, self._demand)
+        app.router.add_get(GATEWAY_PATH_ENDPOINTS, self._endpoints)
         app.router.add_get(GATEWAY_PATH_DRAIN, self._begin_drain)
         app.router.add_post(GATEWAY_PATH_DRAIN, self._begin_drain)
         app.router.add_post(GATEWAY_PATH_PROBE, self._probe)
@@ -104,6 +106,11 @@ class Admin:
             if one.service.may_sleep
         }
         return web.json_response(asked)
+
+    async def _endpoints(self, request: web.Request) -> web.Response:
+        now_s = self._fleet.now_s()
+        told = ((str(one.service.key), one.objections(now_s)) for one in self._fleet)
+        return web.json_response({key: said for key, said in told if said})
 
     async def _begin_drain(self, request: web.Request) -> web.Response:
         self._drain()

@@ -10,7 +10,7 @@ from typing import Protocol
 from gateway.catalog import Endpoint
 from gateway.health.load import Load, Loss
 from gateway.health.outliers import Record
-from gateway.health.passive import Health
+from gateway.health.passive import Health, Verdict
 from gateway.health.watcher import Share, Watch
 from gateway.http1.pool import Pool
 from gateway.routing.scoring import SLOTS, Facts, Line
@@ -34,9 +34,9 @@ class Service(Protocol):
 
 class Backend:
     __slots__ = (
-        "_others", "_service", "cooled", "cost", "endpoint", "errors", "health", "heard", "host", "hot_sweeps",
-        "in_flight", "is_slow", "latency_at_s", "latency_s", "line", "load", "loss", "pool", "proved_s", "requests",
-        "revision", "share", "suspect", "watch",
+        "_others", "_service", "cooled", "cost", "ejected_at_s", "endpoint", "errors", "health", "heard", "host",
+        "hot_sweeps", "in_flight", "is_slow", "latency_at_s", "latency_s", "line", "load", "loss", "lost_at_s", "pool",
+        "proved_s", "requests", "revision", "share", "suspect", "watch", "why",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, service: Service, pool: Pool, watch_pool: Pool, watching: Share) -> None:
@@ -52,6 +52,10 @@ class Backend:
         """Its newest report; None for a worker that makes none."""
         self.loss: Loss | None = None
         """Why it is believed to do nothing, while it is."""
+        self.lost_at_s = 0.0
+        self.why: Verdict | None = None
+        """Of its last ejection, and when the first of that row was."""
+        self.ejected_at_s = 0.0
         self.is_slow = False
         """It is on its way to being called hung."""
         self.suspect = False
@@ -125,6 +129,12 @@ class Backend:
     def error_share(self) -> float:
         # Among few requests, failures in a row say more than their share.
         return self.errors / self.requests if self.requests >= _EVIDENCE else 0.0
+
+    def was_ejected(self, why: Verdict, now_s: float) -> None:
+        """For the record; `health` says until when."""
+        if why.health.ejections_in_a_row == 1:
+            self.ejected_at_s = now_s
+        self.why = why
 
     def record(self) -> Record:
         return Record(self.requests, self.errors, self.latency_s)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, Metric
 
@@ -18,6 +19,7 @@ from gateway.catalog import Catalog, Endpoint, Service, ServiceKey
 from gateway.errors import NoEndpoint
 from gateway.health import passive
 from gateway.health.load import Load, Loss, ProgressPolicy, StallPolicy, hung, stalled
+from gateway.health.objections import objection
 from gateway.health.passive import HealthPolicy, Why
 from gateway.health.score import score, stall
 from gateway.health.watcher import Share
@@ -186,6 +188,7 @@ class ServiceState:
         self._valid_until_s = 0.0
         if verdict.ejects:
             self.metrics.ejections.inc()
+            backend.was_ejected(verdict, now_s)
             self._warn(backend, verdict.message)
 
     def eject(self, backend: Backend, why: Why, now_s: float) -> None:
@@ -199,6 +202,7 @@ class ServiceState:
         self._valid_until_s = 0.0
         if verdict.ejects:
             self.metrics.ejections.inc()
+            backend.was_ejected(verdict, now_s)
         self._warn(backend, verdict.message)
 
     def _warn(self, backend: Backend, said: str) -> None:
@@ -250,6 +254,8 @@ class ServiceState:
 
     def lost(self, backend: Backend, loss: Loss) -> None:
         before, backend.loss = backend.loss, loss
+        if before is None:
+            backend.lost_at_s = self._fleet.now_s()
         if before is not None and before.evidence is loss.evidence:
             return
         self._valid_until_s = 0.0
@@ -344,6 +350,19 @@ class ServiceState:
             else:
                 counts["ejected" if candidate.ejected else "ready"] += 1
         return counts
+
+    def objections(self, now_s: float) -> dict[str, dict[str, Any]]:
+        """By pod, what is held against endpoints that the cluster calls ready; most often nothing."""
+        policy = self._fleet.health_policy
+        told = (
+            (one.endpoint, objection(one.health, one.loss, one.lost_at_s, one.why, one.ejected_at_s, now_s, policy))
+            for one in self.backends
+        )
+        return {
+            endpoint.pod: said
+            for endpoint, said in told
+            if said is not None and endpoint.ready and not endpoint.terminating
+        }
 
     def _select(self, now_s: float) -> None:
         fleet = self._fleet

@@ -25,12 +25,14 @@ from crds.contract import (
     GATEWAY_PATH_ASK,
     GATEWAY_PATH_DEMAND,
     GATEWAY_PATH_DRAIN,
+    GATEWAY_PATH_ENDPOINTS,
     GATEWAY_PATH_LIVE,
     GATEWAY_PATH_METRICS,
     GATEWAY_PATH_PROBE,
     GATEWAY_PATH_READY,
 )
 from gateway.asking import QUESTION_BYTES
+from gateway.health import objections
 from gateway.metrics import CONTENT_TYPE
 from gateway.pages import Pages, joined_demand
 from gateway.settings import SECRET_VARIABLE, Settings
@@ -168,6 +170,7 @@ class Processes:
         app.router.add_get(GATEWAY_PATH_READY, admin.ready)
         app.router.add_get(GATEWAY_PATH_METRICS, admin.page)
         app.router.add_get(GATEWAY_PATH_DEMAND, admin.demand)
+        app.router.add_get(GATEWAY_PATH_ENDPOINTS, admin.endpoints)
         app.router.add_get(GATEWAY_PATH_DRAIN, admin.drain)
         app.router.add_post(GATEWAY_PATH_DRAIN, admin.drain)
         app.router.add_post(GATEWAY_PATH_PROBE, admin.any_one)
@@ -207,6 +210,11 @@ class SharedAdmin:
     async def demand(self, request: web.Request) -> web.Response:
         answers = await self._all(GATEWAY_PATH_DEMAND)
         return web.json_response(joined_demand([json.loads(one[1]) for one in answers if one and one[0] == 200]))
+
+    async def endpoints(self, request: web.Request) -> web.Response:
+        answers = await self._all(GATEWAY_PATH_ENDPOINTS)
+        told = [json.loads(one[1]) for one in answers if one and one[0] == 200]
+        return web.json_response(objections.joined(told), status=200 if told else 503)
 
     async def drain(self, request: web.Request) -> web.Response:
         await self._all(GATEWAY_PATH_DRAIN)

@@ -63,6 +63,10 @@ class AdminPorts(Protocol):
         """What clients ask of services that may sleep, in this gateway; None when it does not say."""
         ...
 
+    async def endpoints(self, gateway: str) -> bytes | None:
+        """What this gateway holds against workers, as it says it; None when it does not answer."""
+        ...
+
     async def gateway_page(self, gateway: str) -> str | None:
         """The metrics page of this gateway; None when it does not answer."""
         ...
@@ -118,6 +122,10 @@ class HttpAdminPorts:
         url = f"http://{_host(gateway)}:{contract.GATEWAY_ADMIN_PORT}{contract.GATEWAY_PATH_DEMAND}"
         body = await self._read(url, SCRAPE_TIMEOUT_S)
         return None if body is None else demand_in(body)
+
+    async def endpoints(self, gateway: str) -> bytes | None:
+        url = f"http://{_host(gateway)}:{contract.GATEWAY_ADMIN_PORT}{contract.GATEWAY_PATH_ENDPOINTS}"
+        return await self._read(url, SCRAPE_TIMEOUT_S)
 
     async def gateway_page(self, gateway: str) -> str | None:
         url = f"http://{_host(gateway)}:{contract.GATEWAY_ADMIN_PORT}{contract.GATEWAY_PATH_METRICS}"

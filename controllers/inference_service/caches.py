@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
+from controllers.plans.healing.objects import node_facts, seconds_between, worker_of
+from controllers.plans.healing.values import NodeFacts
 from controllers.plans.interruption import notice_of
 from controllers.plans.mig.geometry import LABEL_COUNT
 from controllers.plans.mig.offers import GpuNode
@@ -38,6 +39,9 @@ BY_SERVICE = "by_service"
 BY_NAMESPACE = "by_namespace"
 BY_MODEL = "by_model"
 BY_SLA = "by_sla"
+BY_NODE = "by_node"
+LABEL_HOSTNAME = "kubernetes.io/hostname"
+"""The kubelet gives it to every node; workers are spread by it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class Caches:
     """Names of the nodes that will be cut anew or taken away."""
     gpu_nodes: Informer[GpuNode]
     """Nodes whose GPUs can be cut into slices."""
+    nodes: Informer[NodeFacts]
+    """How all nodes are."""
     optional: Mapping[str, Informer[Object]] = field(default_factory=dict)
     """Children of kinds that the cluster need not know, by kind; part of `surroundings`."""
 
@@ -102,6 +108,7 @@ class Caches:
             self.autoscalers,
             self.evacuating,
             self.gpu_nodes,
+            self.nodes,
         )
 
 
@@ -153,6 +160,10 @@ def _service_of_pod(entry: PodEntry) -> Iterable[str]:
     return (service_place(entry.namespace, entry.service),)
 
 
+def _node_of_pod(entry: PodEntry) -> Iterable[str]:
+    return (entry.worker.node,) if entry.worker.node else ()
+
+
 def _service_of_autoscaler(one: Autoscaler) -> Iterable[str]:
     return (service_place(one.namespace, one.service),)
 
@@ -187,7 +198,11 @@ def own_caches(
         ),
         surroundings={one.kind: Informer(client, one, keep=lean, label_selector=ours) for one in kinds} | optional,
         pods=Informer(
-            client, PODS, keep=pod_entry, label_selector=contract.LABEL_SERVICE, index={BY_SERVICE: _service_of_pod}
+            client,
+            PODS,
+            keep=pod_entry,
+            label_selector=contract.LABEL_SERVICE,
+            index={BY_SERVICE: _service_of_pod, BY_NODE: _node_of_pod},
         ),
         gateways=Informer(
             client,
@@ -207,6 +222,7 @@ def own_caches(
             label_selector=f"{contract.LABEL_EVACUATE}!=false",
         ),
         gpu_nodes=Informer(client, NODES, keep=GpuNode.of, label_selector=LABEL_COUNT),
+        nodes=Informer(client, NODES, keep=node_facts, label_selector=LABEL_HOSTNAME),
         optional=optional,
     )
 
@@ -243,29 +259,8 @@ def pod_entry(pod: Object) -> PodEntry | None:
     labels = meta.get("labels") or {}
     if status.get("phase") in ("Failed", "Succeeded") or contract.LABEL_SERVICE not in labels:
         return None
-    conditions = {one["type"]: one for one in status.get("conditions") or ()}
-    scheduled = conditions.get("PodScheduled") or {}
-    unschedulable = scheduled.get("reason") == "Unschedulable" and scheduled.get("status") == "False"
-    container: Mapping[str, Any] = next(iter(status.get("containerStatuses") or ()), {})
-    waiting = (container.get("state") or {}).get("waiting") or {}
-    ended = (container.get("state") or {}).get("terminated") or (container.get("lastState") or {}).get("terminated")
-    worker = Worker(
-        name=meta["name"],
-        revision=labels.get(contract.LABEL_REVISION, ""),
-        ready=(conditions.get("Ready") or {}).get("status") == "True",
-        leaving=bool(meta.get("deletionTimestamp")),
-        ip=status.get("podIP"),
-        node=(pod.get("spec") or {}).get("nodeName"),
-        deletion_cost=_cost(meta),
-        waiting_reason=waiting.get("reason"),
-        waiting_message=waiting.get("message"),
-        ended_code=ended.get("exitCode") if ended else None,
-        ended_message=ended.get("message") if ended else None,
-        restarts=container.get("restartCount") or 0,
-        unschedulable=scheduled.get("message") if unschedulable else None,
-    )
-    ready = conditions.get("Ready") or {}
-    cold_start_s = _seconds_between(meta.get("creationTimestamp"), ready.get("lastTransitionTime"))
+    worker = worker_of(pod)
+    cold_start_s = seconds_between(worker.created, worker.ready_since)
     return PodEntry(
         meta["namespace"],
         labels[contract.LABEL_SERVICE],
@@ -273,15 +268,3 @@ def pod_entry(pod: Object) -> PodEntry | None:
         uid=meta.get("uid", ""),
         cold_start_s=cold_start_s if worker.ready and not worker.restarts else None,
     )
-
-
-def _seconds_between(first: str | None, last: str | None) -> float | None:
-    if not first or not last:
-        return None
-    return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
-
-
-def _cost(meta: Mapping[str, Any]) -> int:
-    """Anyone may write the annotation; what is no number is Kubernetes' default, 0."""
-    text = str((meta.get("annotations") or {}).get(contract.ANNOTATION_DELETION_COST, "0"))
-    return int(text) if text.lstrip("-").isdecimal() else 0

@@ -5,7 +5,7 @@ Reads only; asks nobody. Every fact is as old as its cache.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +14,19 @@ from controllers.plans.canary.values import Compared
 from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.carried import MeanLengths, known_of
 from controllers.plans.fallbacks import named_fallbacks
+from controllers.plans.healing.values import NodeFacts, Objections
 from controllers.plans.limits import share_of
 from controllers.plans.mig.chosen import is_auto, spec_of
 from controllers.plans.mig.offers import offers_of
 from controllers.plans.mig.profile_choice import SliceFacts
 from controllers.plans.model_volume import model_volume
 from controllers.plans.quality import Drift
-from controllers.plans.snapshot import Claim, Demanded, Forecasted, Load, ModelView, Probe, Revision, Snapshot
+from controllers.plans.snapshot import Claim, Demanded, Forecasted, Load, ModelView, Probe, Revision, Snapshot, Worker
 from controllers.plans.tenancy import Demand, Tenant, demand_of, owner_of
 from crds import contract
 from crds.conditions import READY, STALLED
 from crds.gpu_pool import GPUPoolSpec
+from crds.healing import HealthStatus
 from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
 from crds.model import MeasuredProfile, ModelFormat
 from kube.resources import Object
@@ -47,6 +49,9 @@ class Heard:
     lead_time_s: float = LEAST_LEAD_S
     lengths: MeanLengths | None = None
     learned_work_per_s: float | None = None
+    objections: Objections | None = None
+    health: HealthStatus | None = None
+    """What was last decided; None before the first look, which goes on from the status."""
 
 
 class Observer:
@@ -65,6 +70,8 @@ class Observer:
         model = self._caches.models.get(namespace, spec.model)
         sla = self._caches.slas.get(namespace, spec.sla) if spec.sla else None
         tenant = self._tenant(namespace)
+        status = InferenceServiceStatus.model_validate(service.get("status") or {})
+        workers = tuple(entry.worker for entry in self._caches.pods.by(BY_SERVICE, place))
         return Snapshot(
             namespace=namespace,
             name=name,
@@ -72,7 +79,7 @@ class Observer:
             generation=meta.get("generation", 0),
             created=meta.get("creationTimestamp", ""),
             spec=spec,
-            status=InferenceServiceStatus.model_validate(service.get("status") or {}),
+            status=status,
             deleting=bool(meta.get("deletionTimestamp")),
             finalizers=tuple(meta.get("finalizers") or ()),
             model=model_view(model) if model else None,
@@ -87,7 +94,7 @@ class Observer:
                 for one in self._caches.deployments.by(BY_SERVICE, place)
                 if _is_ours(one, meta["uid"])
             ),
-            workers=tuple(entry.worker for entry in self._caches.pods.by(BY_SERVICE, place)),
+            workers=workers,
             loads=heard.loads,
             demand=heard.demand,
             forecast=heard.forecast,
@@ -104,7 +111,14 @@ class Observer:
             budget_spent=heard.budget_spent,
             drifts=heard.drifts,
             refused=heard.refused,
+            objections=heard.objections,
+            nodes=self._nodes(workers),
+            health=heard.health or status.health,
         )
+
+    def _nodes(self, workers: Iterable[Worker]) -> dict[str, NodeFacts]:
+        found = ((name, self._caches.nodes.get(None, name)) for name in {one.node for one in workers if one.node})
+        return {name: facts for name, facts in found if facts is not None}
 
     def _slices(self, spec: InferenceServiceSpec, model: Object | None, sla: Object | None) -> SliceFacts:
         pools = {one["metadata"]["name"]: GPUPoolSpec.model_validate(one["spec"]) for one in self._caches.pools.items()}

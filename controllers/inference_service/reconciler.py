@@ -12,7 +12,9 @@ from controllers.inference_service.caches import Caches, service_place
 from controllers.inference_service.canaries import CanaryBoard
 from controllers.inference_service.demand import DemandBoard
 from controllers.inference_service.foresight import Foresight
+from controllers.inference_service.healings import Healings
 from controllers.inference_service.loads import Kind, LoadBoard
+from controllers.inference_service.objections import ObjectionBoard
 from controllers.inference_service.observe import Heard, Observer
 from controllers.inference_service.probes import ProbeBoard
 from controllers.inference_service.profiles import ProfileBoard
@@ -61,6 +63,8 @@ class InferenceServiceReconciler:
         canaries: CanaryBoard,
         budgets: BudgetBoard,
         qualities: QualityBoard,
+        objections: ObjectionBoard,
+        healings: Healings,
         recorder: Recorder,
         settings: PlanSettings,
         *,
@@ -69,6 +73,7 @@ class InferenceServiceReconciler:
         self._caches, self._writer, self._probes, self._loads = caches, writer, probes, loads
         self._demands, self._foresight, self._profiles = demands, foresight, profiles
         self._canaries, self._budgets, self._qualities = canaries, budgets, qualities
+        self._objections, self._healings = objections, healings
         self._recorder, self._settings = recorder, settings
         self._wall_clock = wall_clock
         self._observer = Observer(caches)
@@ -111,6 +116,9 @@ class InferenceServiceReconciler:
             await self._writer.release(service)
         else:
             await self._write_status(service, plan)
+        # Only what the status remembers is done: whoever comes after knows of it.
+        for one in plan.restarts:
+            await self._writer.restart(seen.namespace, one)
         self._ask(key, seen, plan)
         return Outcome(plan.look_again_s)
 
@@ -136,6 +144,8 @@ class InferenceServiceReconciler:
             lead_time_s=self._foresight.lead_time_s(profile),
             lengths=self._foresight.lengths(key),
             learned_work_per_s=self._loads.capacities.get(profile),
+            objections=self._objections.last(key),
+            health=self._healings.last(key),
         )
         return self._observer.snapshot(service, heard)
 
@@ -159,6 +169,7 @@ class InferenceServiceReconciler:
     def _remember(self, key: Key, seen: Snapshot, plan: ServicePlan) -> None:
         if plan.memory is not None:
             self._memories[key] = plan.memory
+        self._healings.remember(key, plan.healing)
         if plan.over_quota:
             self._over_quota.add(key)
         else:
@@ -218,6 +229,7 @@ class InferenceServiceReconciler:
         self._canaries.forget(key)
         self._budgets.forget(key)
         self._qualities.forget(key)
+        self._healings.forget(key)
         self._unfollow(key)
         self._memories.pop(key, None)
         self._refused.pop(key, None)

@@ -8,6 +8,7 @@ from typing import Any
 from controllers.inference_service.caches import (
     BY_MODEL,
     BY_NAMESPACE,
+    BY_NODE,
     BY_SLA,
     Autoscaler,
     Caches,
@@ -17,6 +18,7 @@ from controllers.inference_service.caches import (
 )
 from controllers.inference_service.reconciler import KIND
 from controllers.plans.fallbacks import named_fallbacks
+from controllers.plans.healing.values import NodeFacts
 from controllers.plans.limits import told_by
 from controllers.plans.mig.offers import GpuNode
 from controllers.runtime.interface import Key, Marker
@@ -40,6 +42,7 @@ def wake_services(caches: Caches, queue: Marker, over_quota: Callable[[], Iterab
     caches.gateways.on_change(waker.gateway)
     caches.autoscalers.on_change(waker.autoscaler)
     caches.evacuating.on_change(waker.evacuation)
+    caches.nodes.on_change(waker.node)
     caches.pools.on_change(waker.pool)
     caches.gpu_nodes.on_change(waker.offers)
     for optional in caches.optional.values():
@@ -82,9 +85,15 @@ class _Waker:
 
     def evacuation(self, change: Change[str]) -> None:
         """A node will be cut anew, or is again as others: the services with a worker on it."""
-        for entry in self._caches.pods.items():
-            if entry.worker.node == change.name:
-                self._queue.add(Key(KIND, entry.namespace, entry.service))
+        self._of_node(change.name)
+
+    def node(self, change: Change[NodeFacts]) -> None:
+        """It went, came back, or has less than it needs."""
+        self._of_node(change.name)
+
+    def _of_node(self, name: str) -> None:
+        for entry in self._caches.pods.by(BY_NODE, name):
+            self._queue.add(Key(KIND, entry.namespace, entry.service))
 
     def pool(self, change: Change[Object]) -> None:
         """What it may be cut into, and which services it has too little for."""

@@ -15,8 +15,10 @@ from controllers.inference_service.caches import Caches, gateway_addresses
 from controllers.inference_service.canaries import CanaryBoard
 from controllers.inference_service.demand import DemandBoard
 from controllers.inference_service.foresight import Foresight
+from controllers.inference_service.healings import Healings
 from controllers.inference_service.loads import LoadBoard
 from controllers.inference_service.metrics import ServiceMetrics
+from controllers.inference_service.objections import ObjectionBoard
 from controllers.inference_service.probes import ProbeBoard
 from controllers.inference_service.profiles import ProfileBoard
 from controllers.inference_service.quality import Memory, NoMemory, QualityBoard
@@ -43,6 +45,7 @@ class Wired:
     loads: LoadBoard
     profiles: ProfileBoard
     metrics: ServiceMetrics
+    healings: Healings
 
 
 def wire_inference_service(
@@ -66,6 +69,8 @@ def wire_inference_service(
     budgets = BudgetBoard(past, caches.slas, queue)
     qualities = QualityBoard(ports, queue, memory or NoMemory(), quality_policy(settings), clock=clock)
     demands = DemandBoard(ports, queue, lambda: gateway_addresses(caches))
+    objections = ObjectionBoard(ports, queue, lambda: gateway_addresses(caches), clock)
+    healings = Healings()
     writer = Writer(client, applier, caches, loads, clock)
     reconciler = InferenceServiceReconciler(
         caches,
@@ -78,6 +83,8 @@ def wire_inference_service(
         canaries,
         budgets,
         qualities,
+        objections,
+        healings,
         recorder,
         plan_settings(settings),
     )
@@ -91,8 +98,10 @@ def wire_inference_service(
         Background("the prompts of new revisions", canaries.run_prompts),
         Background("the error budgets", budgets.run),
         Background("the quality of answers", qualities.run),
+        Background("what gateways hold against workers", objections.run),
     )
-    return Wired(reconciler, background, loads, profiles, ServiceMetrics(caches.services, budgets, qualities))
+    metrics = ServiceMetrics(caches.services, budgets, qualities)
+    return Wired(reconciler, background, loads, profiles, metrics, healings)
 
 
 def plan_settings(settings: Settings) -> PlanSettings:

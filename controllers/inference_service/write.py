@@ -5,6 +5,7 @@ Decides nothing. What stands already is not written again; a number is only lowe
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Final
@@ -15,13 +16,14 @@ from controllers.inference_service.loads import LoadBoard
 from controllers.plans.children import deployment_name
 from controllers.plans.deletion import deletion_costs
 from controllers.plans.gateway_api import picker_name
+from controllers.plans.healing.values import Restart
 from controllers.plans.rollout import Move
 from controllers.plans.service import ServicePlan
 from controllers.plans.snapshot import Snapshot
 from controllers.plans.worker_pod import Manifest, worker_account
 from crds.contract import ANNOTATION_DELETION_COST, FINALIZER_SERVICE, LABEL_REVISION
 from kube.api import Api
-from kube.errors import NotFound
+from kube.errors import Conflict, NotFound
 from kube.resources import DEPLOYMENTS, INFERENCE_SERVICES, PODS, Object
 
 UNSEEN_S: Final = 10.0
@@ -79,6 +81,11 @@ class Writer:
             generation=plan.status["observedGeneration"],
         )
         return await self._applier.status(INFERENCE_SERVICES, service, plan.status | {"conditions": conditions}, old)
+
+    async def restart(self, namespace: str, one: Restart) -> None:
+        """Exactly this pod; its Deployment makes another. One that has gone already is as good."""
+        with contextlib.suppress(NotFound, Conflict):
+            await self._client.delete(PODS, namespace, one.pod, uid=one.uid or None, grace_period_s=one.grace_s)
 
     def forget(self, namespace: str, name: str) -> None:
         """The service is gone, and its children with it."""

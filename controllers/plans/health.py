@@ -9,8 +9,8 @@ from typing import Final
 from controllers.plans.findings import Finding
 from controllers.plans.snapshot import Revision, Worker
 
-_IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
-_CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
 _MOST_CHARACTERS: Final = 400
 _RESTARTS_TO_BELIEVE: Final = 2
 """One crash may be chance and heals by itself."""
@@ -20,7 +20,7 @@ def is_broken(worker: Worker) -> bool:
     """Waiting alone will not make it ready. One crash is not yet that: the kubelet starts it again at once."""
     if worker.ready or worker.leaving:
         return False
-    stuck = _IMAGE_REASONS | _CONFIG_REASONS | {"CrashLoopBackOff"}
+    stuck = IMAGE_REASONS | CONFIG_REASONS | {"CrashLoopBackOff"}
     return worker.waiting_reason in stuck or worker.unschedulable is not None
 
 
@@ -55,7 +55,7 @@ def _schedule(workers: Sequence[Worker]) -> Finding | None:
 
 
 def _image(workers: Sequence[Worker]) -> Finding | None:
-    waiting = [worker for worker in workers if worker.waiting_reason in _IMAGE_REASONS]
+    waiting = [worker for worker in workers if worker.waiting_reason in IMAGE_REASONS]
     if not waiting:
         return None
     said = _short(waiting[0].waiting_message or waiting[0].waiting_reason or "")
@@ -63,7 +63,7 @@ def _image(workers: Sequence[Worker]) -> Finding | None:
 
 
 def _config(workers: Sequence[Worker]) -> Finding | None:
-    waiting = [worker for worker in workers if worker.waiting_reason in _CONFIG_REASONS]
+    waiting = [worker for worker in workers if worker.waiting_reason in CONFIG_REASONS]
     if not waiting:
         return None
     said = _short(waiting[0].waiting_message or waiting[0].waiting_reason or "")
@@ -75,7 +75,7 @@ def _crash(workers: Sequence[Worker]) -> Finding | None:
     if not crashed:
         return None
     first = crashed[0]
-    said = _last_sentence(first.ended_message) or f"exit code {first.ended_code}, no words; see its log"
+    said = last_sentence(first.ended_message) or f"exit code {first.ended_code}, no words; see its log"
     if first.ended_code == 137 and not first.ended_message:
         said = "killed (137), mostly for memory: raise accelerator.*.memory or lower engine.kvCache"
     again = any(worker.restarts >= _RESTARTS_TO_BELIEVE for worker in crashed)
@@ -88,7 +88,7 @@ def _count(workers: Sequence[Worker]) -> str:
     return "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
 
 
-def _last_sentence(message: str | None) -> str | None:
+def last_sentence(message: str | None) -> str | None:
     """The worker's last word. A termination message may be the tail of a log, of which the last line counts."""
     lines = [line.strip() for line in (message or "").splitlines() if line.strip()]
     if not lines:

@@ -13,6 +13,8 @@ from controllers.plans.children import Surroundings, deployment, surrounding_chi
 from controllers.plans.deletion import plan_deletion
 from controllers.plans.evacuation import successors
 from controllers.plans.findings import Finding, referred
+from controllers.plans.healing.plan import plan_healing
+from controllers.plans.healing.values import HealPlan, Restart
 from controllers.plans.limits import Limit, limits, lowest
 from controllers.plans.mig.chosen import with_profile
 from controllers.plans.mig.profile_choice import Choice, choose
@@ -28,7 +30,9 @@ from controllers.plans.service_status import (
     Manifest,
     NewCondition,
     conditions,
+    degraded,
     deleting_conditions,
+    healing_status,
     standing,
     status_fields,
     transitions,
@@ -82,6 +86,13 @@ class ServicePlan:
     """What Tenant and pools leave of what the spec allows."""
     pair: Pair | None = None
     """Two revisions that are compared from now on."""
+    healing: HealPlan | None = None
+    """None where a person wants none."""
+
+    @property
+    def restarts(self) -> tuple[Restart, ...]:
+        """Pods to delete, after the status that records it was written."""
+        return self.healing.restarts if self.healing else ()
 
 
 def _soonest(*delays_s: float | None) -> float | None:
@@ -117,14 +128,21 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
     desired = min(grant.replicas, scaling.replicas)
     # 5. And successors for workers whose node will be cut anew.
     moving = successors(snapshot.workers, snapshot.evacuating, desired)
-    # 6. From what exists towards that, one safe step; a new revision may have to show first that it is no worse.
+    # 6. Workers that are not well; a revision that can only crash gives way to the last that stood.
+    wanted = pinned or (template.revision if template else None)
+    healing = plan_healing(snapshot, wanted, desired, now_s)
+    if healing and healing.serve:
+        target = healing.serve
+        findings.append(Finding("RolledBack", healing.refused or ""))
+    # 7. From what exists towards that, one safe step; a new revision may have to show first that it is no worse.
     revisions = plan_revisions(snapshot, target, desired + moving, now_s, template=template)
     rollout, canary = revisions.rollout, revisions.canary
     findings += revisions.findings
-    # 7. The words for people.
+    # 8. The words for people.
     now = standing(snapshot, target, desired, findings, revisions.moving)
     made = [
         *conditions(now, servable),
+        *degraded(healing),
         *scaling_conditions(snapshot, scaling, lowest(limited)),
         *_isolation(snapshot),
         *quality_conditions(snapshot.drifts),
@@ -137,18 +155,28 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
         status=status_fields(snapshot, now, settings.url)
         | scaling_status(snapshot, scaling, desired, grant.replicas, now_s)
         | revisions.status()
+        | healing_status(healing)
         | _slice_status(choice.status),
         conditions=tuple(made),
-        notes=(*transitions(snapshot.status.conditions, made), *(canary.notes if canary else ())),
+        notes=(
+            *transitions(snapshot.status.conditions, made),
+            *(canary.notes if canary else ()),
+            *(healing.told if healing else ()),
+        ),
         moved=tuple(_moved(scaling, rollout)),
         probe_now=servable.probe_now,
         forget_probe=servable.look_again_s is None,
-        look_again_s=_soonest(servable.look_again_s, canary.look_again_s if canary else None),
+        look_again_s=_soonest(
+            servable.look_again_s,
+            canary.look_again_s if canary else None,
+            healing.look_again_s if healing else None,
+        ),
         over_quota=grant.finding is not None,
         memory=scaling.memory,
         scaling=scaling,
         limits=limited,
         pair=canary.pair if canary else None,
+        healing=healing,
     )
 
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from controllers.plans.findings import Finding
+from controllers.plans.healing.values import HealPlan
 from controllers.plans.servable import Verdict
 from controllers.plans.snapshot import Snapshot
 from controllers.plans.transitions import Transition
 from crds.conditions import (
+    DEGRADED,
     FORECAST_TRUSTED,
     QUALITY_DRIFT,
     READY,
@@ -100,6 +102,20 @@ def deleting_conditions(message: str, servable: Verdict) -> list[NewCondition]:
         NewCondition(SERVABLE, servable.status, servable.reason, servable.message),
         NewCondition(RECONCILING, ConditionStatus.TRUE, "Deleting", message),
     ]
+
+
+def degraded(healing: HealPlan | None) -> list[NewCondition]:
+    """Present while workers are not well: the worst cause, what speaks for it, and what is done."""
+    worst = healing.worst if healing else None
+    if worst is None:
+        return []
+    return [NewCondition(DEGRADED, ConditionStatus.TRUE, worst.cause, f"{worst.evidence} {worst.next}")]
+
+
+def healing_status(healing: HealPlan | None) -> Manifest:
+    """The memory of self-healing; nothing while there is nothing to remember."""
+    memory = healing.memory.dump() if healing else {}
+    return {"health": memory} if memory else {}
 
 
 def _ready(now: Standing) -> NewCondition:

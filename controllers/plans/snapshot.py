@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from controllers.plans.canary.values import Compared
 from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.carried import NOTHING_KNOWN, Known
+from controllers.plans.healing.values import NodeFacts, Objections
 from controllers.plans.mig.profile_choice import SliceFacts
 from controllers.plans.model_volume import ModelVolume
 from controllers.plans.quality import Drift
 from controllers.plans.tenancy import Demand, Tenant
+from crds.healing import HealthStatus
 from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
 from forecasting.policy import LoadForecast
 
@@ -73,6 +75,18 @@ class Worker:
     ended_message: str | None = None
     unschedulable: str | None = None
     """Why no node takes it, in the scheduler's words."""
+    uid: str = ""
+    created: str | None = None
+    started: bool = False
+    """Its container runs and has been ready at least once since it was started."""
+    ready_since: str | None = None
+    unready_since: str | None = None
+    """While it is, or is not, ready (RFC 3339)."""
+    ended_reason: str | None = None
+    """Of the container's last run, in the kubelet's words: `OOMKilled`, `Error`."""
+    ended_at: str | None = None
+    ran_s: float | None = None
+    """How long that run took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +211,12 @@ class Snapshot:
     """Said when nothing of the error budget is left."""
     drifts: tuple[Drift, ...] = ()
     """How its answers differ from what they were."""
+    objections: Objections | None = None
+    """What gateways hold against workers; None while they have not been asked."""
+    nodes: Mapping[str, NodeFacts] = field(default_factory=dict)
+    """Of the workers, by name; a node that is not known is left out."""
+    health: HealthStatus | None = None
+    """What self-healing remembers."""
     optional_kinds: frozenset[str] = frozenset()
     """Kinds of others that the cluster need not know and does."""
     refused: str | None = None

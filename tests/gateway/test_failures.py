@@ -10,6 +10,7 @@ import openai
 import orjson
 import pytest
 
+from crds.contract import GATEWAY_PATH_ENDPOINTS
 from gateway.frontend import RequestLimits
 from tests.gateway.harness import (
     KEY,
@@ -417,3 +418,24 @@ async def test_the_gateway_serves_on_while_its_source_is_silent() -> None:
         assert (await gateway.post(ASK)).status == 200
         assert (await gateway.get("/health/ready", admin=True)).status == 200
         assert await gateway.metric("catalog_age_seconds") == 3600.0
+
+
+async def test_what_is_held_against_a_worker_is_told_on_the_admin_port() -> None:
+    bad, good = FakeWorker(resets_before_a_byte), FakeWorker(answers)
+    async with workers(bad, good), running(catalog(service(bad, good))) as gateway:
+        assert (await gateway.get(GATEWAY_PATH_ENDPOINTS, admin=True)).json == {}
+
+        async def held() -> dict[str, dict[str, object]]:
+            await gateway.post(ASK)
+            told: dict[str, dict[str, dict[str, object]]] = (await gateway.get(GATEWAY_PATH_ENDPOINTS, admin=True)).json
+            return told.get("demo/chat", {})
+
+        found: dict[str, dict[str, object]] = {}
+        for _ in range(200):
+            found = await held()
+            if found:
+                break
+        (said,) = found.values()
+        assert said["state"] in ("ejected", "returning")
+        assert (said["reason"], said["times"]) == ("Ejected", 1)
+        assert "3 failures in a row" in str(said["message"])

@@ -62,6 +62,7 @@ class FakePorts:
         self.demanded: dict[ServiceId, Demanded] = {}
         self.probes: list[tuple[str, str, str]] = []
         self.pages: dict[str, str] = {}
+        self.objections: dict[str, bytes] = {}
         self.completions: Callable[[str, dict[str, Any]], dict[str, Any] | None] = lambda revision, body: None
         self.profile: WorkerProfile | None = None
         self.answers: dict[str, Answers] = {}
@@ -85,6 +86,9 @@ class FakePorts:
     async def demand(self, gateway: str) -> dict[ServiceId, Demanded] | None:
         """Everything of clients is in the first gateway."""
         return dict(self.demanded) if gateway == "10.9.0.1" else {one: Demanded(0, 0, 1e6) for one in self.demanded}
+
+    async def endpoints(self, gateway: str) -> bytes | None:
+        return self.objections.get(gateway, b"{}")
 
     async def gateway_page(self, gateway: str) -> str | None:
         return self.pages.get(gateway)
