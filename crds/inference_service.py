@@ -212,6 +212,25 @@ class Toleration(Part):
     ] = None
 
 
+class ZoneSpread(StrEnum):
+    """What a worker does where its zone would get too many."""
+
+    PREFERRED = "preferred"
+    REQUIRED = "required"
+
+
+class Placement(Part):
+    """How the workers of a revision lie over failure domains; Kubernetes' own scheduler decides."""
+
+    zones: Annotated[
+        ZoneSpread,
+        Field(
+            description="Workers of a revision are spread evenly over zones: preferred (one starts in a full zone "
+            "rather than not at all) or required (it waits for a place in another)."
+        ),
+    ] = ZoneSpread.PREFERRED
+
+
 class InferenceServiceSpec(Part):
     """What should be served, on what, by how many."""
 
@@ -248,6 +267,7 @@ class InferenceServiceSpec(Part):
     node_selector: Annotated[
         dict[str, str] | None, Field(description="Labels that a worker's node must have.", max_length=32)
     ] = None
+    placement: Annotated[Placement, Field(description="How workers lie over zones.")] = Placement()
     tolerations: Annotated[
         list[Toleration] | None, Field(description="Taints of nodes that the workers accept.", max_length=32)
     ] = None

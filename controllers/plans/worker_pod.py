@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from controllers.plans.findings import Finding
-from controllers.plans.mig.sharing import SHARED_RESOURCE, sharing_terms
+from controllers.plans.mig.sharing import SHARED_RESOURCE
 from controllers.plans.model_volume import ModelVolume
+from controllers.plans.placement import affinity, spread
 from controllers.plans.snapshot import ModelView, Snapshot
 from crds import contract
 from crds.fields import quantity, seconds
@@ -115,7 +116,7 @@ def _pod_spec(snapshot: Snapshot, model: ModelView, images: WorkerImages) -> Man
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
-        "topologySpreadConstraints": [_spread_over_nodes(snapshot.name)],
+        "topologySpreadConstraints": spread(snapshot.name, spec.placement),
         "containers": [_container(snapshot, model, images)],
         "volumes": [
             {"name": "model", "persistentVolumeClaim": {"claimName": model.volume.claim_name, "readOnly": True}},
@@ -125,22 +126,11 @@ def _pod_spec(snapshot: Snapshot, model: ModelView, images: WorkerImages) -> Man
     node_selector = {**model.node_selector, **(spec.node_selector or {})}
     if node_selector:
         pod["nodeSelector"] = node_selector
-    if spec.accelerator.shared:
-        terms = sharing_terms(spec.accelerator.shared)
-        required = {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
-        pod["affinity"] = {"nodeAffinity": required}
+    if wishes := affinity(snapshot.name, spec.placement, spec.accelerator):
+        pod["affinity"] = wishes
     if spec.tolerations:
         pod["tolerations"] = [toleration.dump() for toleration in spec.tolerations]
     return pod
-
-
-def _spread_over_nodes(service: str) -> Manifest:
-    return {
-        "maxSkew": 1,
-        "topologyKey": "kubernetes.io/hostname",
-        "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": {"matchLabels": {contract.LABEL_SERVICE: service}},
-    }
 
 
 def _container(snapshot: Snapshot, model: ModelView, images: WorkerImages) -> Manifest:
