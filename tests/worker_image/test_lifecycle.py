@@ -118,13 +118,13 @@ async def test_liveness_fails_while_the_engine_owes_an_answer_and_does_not_move(
 async def test_an_engine_that_hangs_stays_dead_when_its_request_is_taken_back(model: Path, tmp_path: Path) -> None:
     """As gateways do, who know sooner: else nobody would ever restart it."""
     with a_worker(model, tmp_path, "--stall-limit-s", "1", "--kv-cache-bytes", str(64 << 20)) as worker:
-        engine, begun = worker.engine_pid(), asyncio.Event()
-        request = asyncio.create_task(read_stream(worker.url, LONG, begun))
-        await begun.wait()
+        engine = worker.engine_pid()
         os.kill(engine, signal.SIGSTOP)
+        request = asyncio.create_task(read_stream(worker.url, LONG, asyncio.Event()))
+        await eventually(lambda: worker.admin("/health/live")[0] == 503, "liveness notices")
         request.cancel()
         await eventually(lambda: worker.health()["open_requests"] == 0, "the request is taken back")
-        await eventually(lambda: worker.admin("/health/live")[0] == 503, "liveness notices")
+        assert worker.admin("/health/live")[0] == 503, "it owes a word about it"
         os.kill(engine, signal.SIGCONT)
         await eventually(lambda: worker.admin("/health/live")[0] == 200, "it says that it has nothing to do")
 
