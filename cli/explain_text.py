@@ -117,12 +117,14 @@ def _from_status(one: Service, now: datetime) -> list[str]:
 
 def _expected(one: Service, now: datetime) -> list[tuple[str, str]]:
     known = one.expected
-    held = one.condition("ScalingHeld")
-    rows = [("held", str(held["message"]))] if held is not None and held["status"] == "True" else []
+    found = [(word, one.condition(type_)) for word, type_ in (("held", "ScalingHeld"), ("limited", "ScalingLimited"))]
+    rows = [(word, str(it["message"])) for word, it in found if it is not None and it["status"] == "True"]
     if known.get("load"):
         rows.append(("load", f"{known['load']} tok/s"))
     if known.get("horizons"):
         rows.append(("forecast", forecast_text(known, now)))
+    if known.get("limitedBy"):
+        rows.append(("limit ahead", known["limitedBy"]))
     if known.get("capacity"):
         rows.append(("one replica carries", f"{known['capacity']} tok/s: {known.get('capacityReason', '')}"))
     if known.get("leadTime"):

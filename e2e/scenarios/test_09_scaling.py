@@ -79,6 +79,7 @@ def test_a_predictive_service_has_its_workers_before_the_load_and_a_reactive_one
         _the_history_may_be_away(world, prometheus)
         _decisions_can_be_replayed(world)
         _another_autoscaler_is_told_of(world)
+        _the_load_comes(world, measured)
 
 
 def _the_forecast_is_shown(world: World) -> None:
@@ -131,6 +132,19 @@ def _another_autoscaler_is_told_of(world: World) -> None:
     until(lambda: held() == "OtherAutoscaler", "the other autoscaler is told of", 20)
     world.kubectl("-n", "demo", "delete", "hpa", "behind")
     until(lambda: held() is None, "ours goes on", 20)
+
+
+def _the_load_comes(world: World, measured: Measured) -> None:
+    """Really sent, and the same to both: one has its workers already, the other asks for its own only now."""
+    assert (desired(world, "ahead"), desired(world, "behind")) == (3, 1)
+    clients, started = LIMITS["targetConcurrency"] + 4, time.monotonic()
+    with world.load("ahead", clients=clients) as served, world.load("behind", clients=clients) as late:
+        until(lambda: desired(world, "behind") > 1, "the reactive service follows its load", 90)
+        measured("load → a reactive service wants more workers", f"{time.monotonic() - started:.0f} s")
+        until(lambda: served.answered and late.answered, "answers of both", 90)
+        assert desired(world, "ahead") == 3
+    measured("the load on 3 workers that were there", str(served.account()))
+    measured("the same load on 1 worker and those on their way", str(late.account()))
 
 
 def test_a_service_sleeps_and_its_first_request_wakes_it(world: World, measured: Measured) -> None:

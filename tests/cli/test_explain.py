@@ -13,7 +13,7 @@ from cli.errors import CliError
 from cli.explain_text import explain_lines
 from cli.fleet import Service
 from forecasting.policy import Policy, to_json
-from tests.cli.cluster import LEASES, chat, demo, forecast, run, with_record
+from tests.cli.cluster import LEASES, chat, condition, demo, forecast, run, with_record
 from tests.cli.decided import HELD, UP, decided
 
 NOW = datetime(2026, 3, 2, 12, 10, tzinfo=UTC)
@@ -71,6 +71,16 @@ def test_a_change_is_told_with_every_number_it_was_made_from() -> None:
 
 def test_without_the_record_the_objects_say_what_they_know() -> None:
     assert "\n".join(explain_lines(CHAT, [], 3, NOW)) == WITHOUT_RECORD
+
+
+def test_a_limit_of_tenant_or_pool_is_told_now_and_ahead() -> None:
+    limited, ahead = chat(), forecast()
+    said = "GPUPool 'h100': room for 8 of 9 workers, so no more than 8 are started. Add nodes to the pool."
+    limited["status"]["conditions"].append(condition("ScalingLimited", "True", "PoolExhausted", said))
+    ahead["status"]["limitedBy"] = "GPUPool 'h100': room for 8 of 9 workers, so 8 of the 9 at the peak"
+    told = " ".join(" ".join(explain_lines(Service(limited, ahead), [], 3, NOW)).split())
+    assert f"limited {said}" in told
+    assert f"limit ahead {ahead['status']['limitedBy']}" in told
 
 
 def test_the_record_is_read_from_the_pod_that_leads() -> None:
