@@ -125,7 +125,10 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
 
     # What watches the load itself, in standbys too.
     scraper = Scraper(
-        ScrapedGateways(around_services, HttpAdminPorts()), insight.store, settings.history.scrape_period_s
+        ScrapedGateways(around_services, HttpAdminPorts()),
+        insight.store,
+        settings.history.scrape_period_s,
+        hears=insight.goodput.hear,
     )
 
     return Assembly(

@@ -167,6 +167,8 @@ METRIC_GATEWAY_COMPLETED: Final = "foretide_gateway_completed_total"
 """Those of them that a worker answered in full, counted when they end; the two below count tokens of these."""
 METRIC_GATEWAY_INPUT_TOKENS: Final = "foretide_gateway_input_tokens_total"
 METRIC_GATEWAY_OUTPUT_TOKENS: Final = "foretide_gateway_output_tokens_total"
+METRIC_GATEWAY_GOOD: Final = "foretide_gateway_good_requests_total"
+"""Completed requests that met every target of their SLA."""
 
 # By namespace, service and revision: what canaries are judged by. A service has them while more than one revision is in
 # its `status.traffic`; copies of mirrored requests count as well, probes never.

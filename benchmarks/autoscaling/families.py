@@ -179,10 +179,13 @@ def hourly(context: Context) -> list[Setting]:
 DECIDES_EVERY_S = 30
 
 
-def _policy(quantile: float, headroom: float, stabilisation_s: float, policy: Policy) -> PolicySettings:
+def _policy(
+    quantile: float, headroom: float, stabilisation_s: float, policy: Policy, promised: float | None = None
+) -> PolicySettings:
     return PolicySettings(
         policy=policy,
         quantile=quantile,
+        promised=promised,
         headroom=headroom,
         horizon_s=60.0,
         hysteresis=0.0,
@@ -194,44 +197,42 @@ def _policy(quantile: float, headroom: float, stabilisation_s: float, policy: Po
     )
 
 
-def _foretide(family: str, context: Context, forecasts: Forecasts | None, policy: Policy) -> Callable[..., Autoscaler]:
-    def make(quantile: float, headroom: float, stabilisation_s: float) -> Autoscaler:
-        settings = _policy(quantile, headroom, stabilisation_s, policy)
-        bounds = Bounds(context.world.min_replicas, context.world.max_replicas)
-        capacity = capacity_for(context.sizing)
-        return Foretide(family, bounds, capacity, settings, forecasts, context.lead_s, DECIDES_EVERY_S)
-
-    return make
+def _foretide(family: str, context: Context, forecasts: Forecasts | None, settings: PolicySettings) -> Autoscaler:
+    bounds = Bounds(context.world.min_replicas, context.world.max_replicas)
+    capacity = capacity_for(context.sizing)
+    return Foretide(family, bounds, capacity, settings, forecasts, context.lead_s, DECIDES_EVERY_S)
 
 
 def ours(context: Context) -> list[Setting]:
+    """The quantile is steered by what was promised, and not tuned."""
     forecasts = GrowthForecasts(context.record, context.sizing.input_weight, context.lead_s + 60.0)
+
+    def make(promised: float, headroom: float, stabilisation_s: float) -> Autoscaler:
+        settings = _policy(0.9, headroom, stabilisation_s, Policy.PREDICTIVE, promised)
+        return _foretide(OURS, context, forecasts, settings)
+
     return _grid(
         OURS,
-        _foretide(OURS, context, forecasts, Policy.PREDICTIVE),
-        quantile=(0.5, 0.8, 0.9, 0.95, 0.98),
-        headroom=(1.0, 1.05, 1.1),
-        stabilisation_s=(300.0, 600.0),
+        make,
+        promised=(0.975, 0.98, 0.985, 0.99, 0.995),
+        headroom=(1.0, 1.05),
+        stabilisation_s=(120.0, 300.0, 600.0),
     )
 
 
 def reactive(context: Context) -> list[Setting]:
     family = "Foretide (reactive)"
-    return _grid(
-        family,
-        _foretide(family, context, None, Policy.REACTIVE),
-        quantile=(0.95,),
-        headroom=HEADROOMS,
-        stabilisation_s=(300.0,),
-    )
+
+    def make(headroom: float, stabilisation_s: float) -> Autoscaler:
+        return _foretide(family, context, None, _policy(0.95, headroom, stabilisation_s, Policy.REACTIVE))
+
+    return _grid(family, make, headroom=HEADROOMS, stabilisation_s=(120.0, 300.0, 600.0))
 
 
 def perfect(context: Context) -> list[Setting]:
     forecasts = PerfectForecasts(context.record, context.sizing.input_weight, context.lead_s + 60.0)
-    return _grid(
-        PERFECT,
-        _foretide(PERFECT, context, forecasts, Policy.PREDICTIVE),
-        quantile=(0.5,),
-        headroom=(0.95, *HEADROOMS[:6]),
-        stabilisation_s=(120.0,),
-    )
+
+    def make(headroom: float, stabilisation_s: float) -> Autoscaler:
+        return _foretide(PERFECT, context, forecasts, _policy(0.5, headroom, stabilisation_s, Policy.PREDICTIVE))
+
+    return _grid(PERFECT, make, headroom=(0.95, *HEADROOMS[:6]), stabilisation_s=(120.0,))

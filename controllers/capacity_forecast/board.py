@@ -32,7 +32,7 @@ BELIEVED: Final = 4.0
 """Times the highest load ever seen: as high as `forecasting.refresh` ever goes, so that what is beyond is a mistake."""
 RETRY_S: Final = 30.0
 """After an error."""
-SAID_LEVELS: Final = (0.5, 0.8, 0.95, 0.99)
+SAID_LEVELS: Final = (0.5, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99)
 """What the policy gets of each forecast: few, for they are recorded with every decision."""
 STALE_STEPS: Final = 3
 """Steps without a measurement at the end of the history, after which nothing is foretold from it."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from controllers.capacity_forecast.board import ForecastBoard, Schedule
 from controllers.capacity_forecast.cold_starts import ColdStarts
 from controllers.capacity_forecast.decisions import DecisionLog
+from controllers.capacity_forecast.goodput import Goodput
 from controllers.capacity_forecast.pool import ForecastPool
 from controllers.history.interface import HistorySource, ServiceId
 from controllers.history.prometheus import PrometheusHistory
@@ -20,7 +21,7 @@ from controllers.plans.mig.chosen import spec_of
 from controllers.plans.snapshot import Forecasted
 from controllers.runtime.interface import Background, Key, Marker
 from controllers.settings import Settings
-from forecasting.policy import ScalingDecision
+from forecasting.policy import Judged, ScalingDecision
 from kube.informer import Informer
 from kube.resources import Object
 
@@ -35,6 +36,7 @@ class Insight:
     board: ForecastBoard
     cold_starts: ColdStarts
     decisions: DecisionLog
+    goodput: Goodput
     background: tuple[Background, ...] = field(default_factory=tuple)
 
     def follow(self, key: Key, lead_time_s: float) -> None:
@@ -49,6 +51,9 @@ class Insight:
 
     def lengths(self, key: Key) -> MeanLengths | None:
         return self.board.lengths(_id(key))
+
+    def judged(self, key: Key) -> Judged | None:
+        return self.goodput.judged(_id(key))
 
     def lead_time_s(self, profile: str) -> float:
         return self.cold_starts.lead_time_s(profile)
@@ -72,7 +77,7 @@ def wire_insight(settings: Settings, queue: Marker, services: Informer[Object]) 
         Background("the cold starts", cold_starts.run),
         Background("the record of decisions", decisions.run),
     )
-    return Insight(store, source, pool, board, cold_starts, decisions, background)
+    return Insight(store, source, pool, board, cold_starts, decisions, Goodput(), background)
 
 
 async def _forecasting(board: ForecastBoard, pool: ForecastPool) -> None:

@@ -6,7 +6,7 @@ time in between: its next page is only where counting begins again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,16 +29,22 @@ LATE_AFTER: Final = 3.0
 
 def read_page(text: str) -> dict[ServiceId, Row]:
     """The four counters of every service on a metrics page. Lines that are not understood are left out."""
+    found = read_counters(text, COUNTERS)
+    return {service: (row[0], row[1], row[2], row[3]) for service, row in found.items()}
+
+
+def read_counters(text: str, names: Sequence[str]) -> dict[ServiceId, list[float]]:
+    """Some counters of every service on a metrics page, in the order of `names`; what is not there is 0."""
     found: dict[ServiceId, list[float]] = {}
     for line in text.splitlines():
         name, brace, rest = line.partition("{")
-        if not brace or name not in COUNTERS:
+        if not brace or name not in names:
             continue
         labels, _, value = rest.partition("} ")
         service, number = _service(labels), _number(value)
         if service is not None and number is not None:
-            found.setdefault(service, [0.0] * 4)[COUNTERS.index(name)] = number
-    return {service: (row[0], row[1], row[2], row[3]) for service, row in found.items()}
+            found.setdefault(service, [0.0] * len(names))[names.index(name)] = number
+    return found
 
 
 def _service(labels: str) -> ServiceId | None:

@@ -46,9 +46,12 @@ class Scraper:
         store: StoreThread,
         period_s: float,
         *,
+        hears: Callable[[Mapping[str, str], float], None] = lambda texts, now_s: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`hears` gets the metrics pages of each round by gateway, and the Unix time."""
         self._gateways, self._store, self._period_s, self._clock = gateways, store, period_s, clock
+        self._hears = hears
         self._seen: dict[str, Seen] = {}
         self._last_round_s: float | None = None
         self._pruned_s = float("-inf")
@@ -71,9 +74,11 @@ class Scraper:
     async def round(self) -> None:
         """Ask all, count, write."""
         asked = sorted(self._gateways.addresses())
-        texts = await asyncio.gather(*(self._gateways.metrics(one) for one in asked))
-        pages = {one: read_page(text) for one, text in zip(asked, texts, strict=True) if text is not None}
+        answers = await asyncio.gather(*(self._gateways.metrics(one) for one in asked))
+        texts = {one: text for one, text in zip(asked, answers, strict=True) if text is not None}
+        pages = {one: read_page(text) for one, text in texts.items()}
         now_s = self._clock()
+        self._hears(texts, now_s)
         counted = tally(self._seen, pages, self._last_round_s, now_s, self._period_s)
         self._remember(pages, frozenset(asked), now_s)
         if counted.rows:

@@ -11,7 +11,7 @@ from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.carried import MeanLengths
 from controllers.plans.snapshot import Forecasted
 from controllers.runtime.interface import Key
-from forecasting.policy import ScalingDecision
+from forecasting.policy import Judged, ScalingDecision
 
 
 class Foresight(Protocol):
@@ -31,6 +31,10 @@ class Foresight(Protocol):
 
     def lengths(self, key: Key) -> MeanLengths | None:
         """Of its requests, lately; None while too few were answered."""
+        ...
+
+    def judged(self, key: Key) -> Judged | None:
+        """How many of its requests met the targets of their SLA; None where nobody counts."""
         ...
 
     def lead_time_s(self, profile: str) -> float:
@@ -55,6 +59,9 @@ class Shortsighted:
         return None
 
     def lengths(self, key: Key) -> MeanLengths | None:
+        return None
+
+    def judged(self, key: Key) -> Judged | None:
         return None
 
     def lead_time_s(self, profile: str) -> float:

@@ -29,6 +29,7 @@ from crds.gpu_pool import GPUPoolSpec
 from crds.healing import HealthStatus
 from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
 from crds.model import MeasuredProfile, ModelFormat
+from forecasting.policy import Judged
 from kube.resources import Object
 
 
@@ -49,6 +50,7 @@ class Heard:
     lead_time_s: float = LEAST_LEAD_S
     lengths: MeanLengths | None = None
     learned_work_per_s: float | None = None
+    judged: Judged | None = None
     objections: Objections | None = None
     health: HealthStatus | None = None
     """What was last decided; None before the first look, which goes on from the status."""
@@ -99,6 +101,7 @@ class Observer:
             demand=heard.demand,
             forecast=heard.forecast,
             lead_time_s=heard.lead_time_s,
+            judged=heard.judged,
             known=known_of(spec, model, sla, heard.lengths, heard.learned_work_per_s),
             pool_share=share_of(place, self._caches.pools.items()) if spec.scaling else None,
             slices=self._slices(written, model, sla) if is_auto(written) else None,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from controllers.plans.capacity import LEAST_LEAD_S
-from controllers.plans.carried import NOTHING_KNOWN, Known, carried
+from controllers.plans.carried import NOTHING_KNOWN, Known, carried, slo_of
 from controllers.plans.limits import Limit
 from controllers.plans.snapshot import Demanded, Forecasted, Load
 from crds.fields import seconds
@@ -19,7 +19,8 @@ from crds.inference_service import InferenceServiceSpec
 from crds.scaling import Scaling, ScalingPolicy, ScheduleWindow, Weekday
 from forecasting import policy
 from forecasting.errors import BadSetting
-from forecasting.policy import Bounds, Direction, LoadForecast, Memory, Policy, PolicySettings, ScalingInput
+from forecasting.policy import Bounds, Direction, Judged, LoadForecast, Memory, Policy, PolicySettings, ScalingInput
+from forecasting.simulator.world import Slo
 
 STALE_AFTER_S: Final = 20.0
 """Four scrapes: a number older than this says nothing about now."""
@@ -46,6 +47,8 @@ class Signals:
     """`HorizontalPodAutoscaler 'x'`: who else scales this service."""
     limit: Limit | None = None
     """What Tenant and pools leave."""
+    judged: Judged | None = None
+    """How many requests met the targets of the SLA."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +174,9 @@ def given(
         forecast=_forecast(spec, seen, now_s),
         capacity=carried(spec, seen.known).for_policy(),
         lead_time_s=seen.lead_time_s,
-        settings=settings_of(scaling),
+        settings=settings_of(scaling, slo_of(seen.known.targets)),
         memory=memory,
+        judged=seen.judged,
     )
 
 
@@ -193,8 +197,8 @@ def _forecast(spec: InferenceServiceSpec, seen: Signals, now_s: float) -> LoadFo
     return replace(said, values=said.values[: max(1, steps)])
 
 
-def settings_of(scaling: Scaling) -> PolicySettings:
-    """The policy's settings as the spec says them."""
+def settings_of(scaling: Scaling, slo: Slo | None) -> PolicySettings:
+    """The policy's settings as spec and SLA say them."""
     delay_s = seconds(scaling.scale_down_delay)
     up, down = scaling.step_up, scaling.step_down
     return PolicySettings(
@@ -210,6 +214,8 @@ def settings_of(scaling: Scaling) -> PolicySettings:
         stale_after_s=STALE_AFTER_S,
         idle_after_s=seconds(scaling.idle_period),
         windows=tuple(_window(scaling, one) for one in scaling.schedule or ()),
+        # What does not act on its forecast learns nothing about its quantile.
+        promised=slo.attainment if slo and scaling.policy is ScalingPolicy.PREDICTIVE else None,
     )
 
 

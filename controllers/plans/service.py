@@ -249,6 +249,7 @@ def _signals(snapshot: Snapshot, limit: Limit | None) -> Signals:
         known=snapshot.known,
         autoscaler=snapshot.autoscaler,
         limit=limit,
+        judged=snapshot.judged,
     )
 
 

@@ -19,7 +19,7 @@ from controllers.plans.quality import Drift
 from controllers.plans.tenancy import Demand, Tenant
 from crds.healing import HealthStatus
 from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
-from forecasting.policy import LoadForecast
+from forecasting.policy import Judged, LoadForecast
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +192,8 @@ class Snapshot:
     """What the gateways say of a service that may sleep; None when they do not."""
     forecast: Forecasted | None = None
     lead_time_s: float = LEAST_LEAD_S
+    judged: Judged | None = None
+    """How many requests met the targets of the SLA; None where nobody counts."""
     known: Known = NOTHING_KNOWN
     """What the capacity of a worker like these follows from."""
     pool_share: PoolShare | None = None

@@ -6,6 +6,7 @@ from forecasting.policy.values import (
     Bounds,
     Capacity,
     Direction,
+    Judged,
     Load,
     LoadForecast,
     Memory,
@@ -15,6 +16,7 @@ from forecasting.policy.values import (
     RecordInvalid,
     ScalingDecision,
     ScalingInput,
+    Steering,
     Window,
 )
 
@@ -22,6 +24,7 @@ __all__ = [
     "Bounds",
     "Capacity",
     "Direction",
+    "Judged",
     "Load",
     "LoadForecast",
     "Memory",
@@ -31,6 +34,7 @@ __all__ = [
     "RecordInvalid",
     "ScalingDecision",
     "ScalingInput",
+    "Steering",
     "Window",
     "from_json",
     "from_plain",

@@ -18,6 +18,7 @@ from forecasting.policy.limits import (
     seconds_to_settle,
 )
 from forecasting.policy.need import IDLE_SHARE, Need, Untrusted, forecast_need, measured_needs
+from forecasting.policy.steering import steered
 from forecasting.policy.values import (
     Bounds,
     Direction,
@@ -50,12 +51,11 @@ class _Answer:
 def plan(given: ScalingInput) -> ScalingDecision:
     """How many replicas to ask for now. Pure: the same input gives the same decision."""
     bounds = bounds_at(given.now_s, given.bounds, given.settings.windows)
-    load = _usable(given)
+    load, memory = _usable(given), replace(given.memory, steering=steered(given))
     if load is None:
         # What the load did meanwhile is unknown, so the next step down waits for a whole window again.
-        unsettled = replace(given.memory, since_s=None)
-        return _decided(given, _hold_without_load(given, bounds), unsettled, None)
-    memory = _seen(given.memory, load, given.now_s)
+        return _decided(given, _hold_without_load(given, bounds), replace(memory, since_s=None), None)
+    memory = _seen(memory, load, given.now_s)
     demand = _demand(given, load, memory, bounds)
     memory = replace(memory, needs=remember(memory.needs, given.now_s, demand.down, given.settings.stabilisation_s))
     answer = _answer(given, bounds, demand, memory)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from forecasting.policy.steering import quantile_of
 from forecasting.policy.values import Capacity, Load, LoadForecast, PolicySettings, Reason, ScalingInput
 
 # Without a plausible maximum of its own, a forecast is believed up to this many times the present scale.
@@ -88,7 +89,8 @@ def forecast_need(given: ScalingInput) -> Need | Untrusted | None:
     doubt = _doubt(forecast, span, given)
     if doubt is not None:
         return Untrusted(doubt)
-    level = next((at for at, value in enumerate(forecast.levels) if value >= settings.quantile - 1e-9), None)
+    quantile = quantile_of(given)
+    level = next((at for at, value in enumerate(forecast.levels) if value >= quantile - 1e-9), None)
     column = len(forecast.levels) - 1 if level is None else level
     step = max(span, key=lambda at: max(forecast.values[at][: column + 1]))
     # The maximum up to the level, so that quantiles which cross cannot make a higher level ask for less.

@@ -204,6 +204,7 @@ class PolicySettings:
     to spare. A step up is at most the larger of up_replicas and up_share·current, a step down likewise.
     stabilisation_s: a step down goes no lower than any need of that long. cooldown_up_s and cooldown_down_s: time since
     the last change. stale_after_s: older load is missing load. idle_after_s: quiet time before the last replica goes.
+    promised: share of requests that shall meet their targets; the quantile is then only where steering begins.
     """
 
     policy: Policy = Policy.PREDICTIVE
@@ -221,10 +222,13 @@ class PolicySettings:
     stale_after_s: float = 90.0
     idle_after_s: float = 600.0
     windows: tuple[Window, ...] = ()
+    promised: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.quantile < 1:
             raise BadSetting(f"PolicySettings: quantile is {self.quantile}; more than 0 and less than 1 is needed.")
+        if self.promised is not None and not 0 < self.promised < 1:
+            raise BadSetting(f"PolicySettings: promised is {self.promised}; more than 0 and less than 1 is needed.")
         if self.up_replicas < 1 or self.down_replicas < 1:
             raise BadSetting(
                 f"PolicySettings: up_replicas is {self.up_replicas}, down_replicas {self.down_replicas};"
@@ -238,24 +242,44 @@ class PolicySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """Counters, as of `at_s`: requests of which it is known whether they met their targets, and those that did."""
+
+    at_s: float
+    requests: float
+    good: float
+
+
+@dataclass(frozen=True, slots=True)
+class Steering:
+    """Where the quantile is (log-odds), the counters that it was last moved by, and the day's mean rate of requests."""
+
+    logit: float
+    last: Judged
+    usual_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """What one decision leaves for the next; an empty one (after a restart) only makes the next step down later.
 
     since_s: first decision remembered. needs: (time, replicas) of the stabilisation window, falling in replicas.
-    changed_s: last change of the number. busy_s: last time that anything ran.
+    changed_s: last change of the number. busy_s: last time that anything ran. steering: of the quantile.
     """
 
     since_s: float | None = None
     needs: tuple[tuple[float, int], ...] = ()
     changed_s: float | None = None
     busy_s: float | None = None
+    steering: Steering | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ScalingInput:
     """Everything one decision is made from. `current`: replicas asked for now; `ready`: those that serve.
 
-    `lead_time_s`: the time from asking for a replica to its first answer (p95 as measured).
+    `lead_time_s`: the time from asking for a replica to its first answer (p95 as measured). `judged`: None where nobody
+    counts which requests met their targets.
     """
 
     now_s: float
@@ -268,6 +292,7 @@ class ScalingInput:
     lead_time_s: float
     settings: PolicySettings
     memory: Memory
+    judged: Judged | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class EventFleet:
         self._ends: list[tuple[float, int, _Place]] = []
         self._cold_starts, self._starts, self._ties = ColdStarts(world.cold_start, seed), 0, 0
         self._input_total = self._gone_output_total = 0
-        self.finished_total = 0
+        self.finished_total = self._good_total = 0
         self.refused: list[int] = []
         self.now_s = 0.0
         for _ in range(replicas):
@@ -132,6 +132,8 @@ class EventFleet:
             waiting=len(self._queue) + sum(each.replica.waiting for each in open_places),
             kv_use=kv / whole,
             ready=len(self._ready),
+            judged_total=self.finished_total,
+            good_total=self._good_total,
         )
 
     # --- inside -------------------------------------------------------------------------------------------------------
@@ -195,7 +197,14 @@ class EventFleet:
             place.load -= self._weight(index)
             del self._where[index]
             self.finished_total += 1
+            self._good_total += self._met(index)
         place.replica.finished.clear()
+
+    def _met(self, index: int) -> bool:
+        """As `outcome.met` judges it."""
+        first_s, slo = self.first_s[index], self._world.slo
+        tpot_s = (self.done_s[index] - first_s) / max(self._output[index] - 1, 1)
+        return first_s - self._arrival[index] <= slo.ttft_s and tpot_s <= slo.tpot_s
 
     def _end_drains(self) -> None:
         cap_s = self._world.drain_cap_s

@@ -93,6 +93,7 @@ class Batch:
         self._allocated = self._ready.copy()
         self._gpu_s, self._asked_s = np.zeros(n), np.zeros(n)
         self._totals = np.zeros((4, n))  # requests, input tokens, output tokens, finished
+        self._judged = np.zeros((2, n))  # requests, those of them that met both targets
         self._fleets = [_Fleet(ColdStarts(run.world.cold_start, run.seed), peak=run.replicas) for run in runs]
         self._current = [run.replicas for run in runs]
         self._events: list[tuple[float, int, bool]] = []  # (time, run, is a replica that is ready)
@@ -130,10 +131,11 @@ class Batch:
 
     def _window(self, start: int, end: int) -> None:
         counts, inputs = self._counts[start:end][:, self._which], self._inputs[start:end][:, self._which]
-        seen: list[Second] = []
+        good, seen = np.zeros_like(counts), list[Second]()
         for at in range(end - start):
             now_s = start + at
             if now_s % TICK_S == 0:
+                self._judge(seen, counts[:at], good[:at])
                 self._tick(now_s)
             while self._events and self._events[0][0] <= now_s:
                 self._happen(*heapq.heappop(self._events))
@@ -144,10 +146,18 @@ class Batch:
             self._totals[0] += counts[at]
             self._totals[1] += inputs[at]
             seen.append(second)
-        good = share_good(seen, self._slo, self._lengths, self._profile.request_s)
-        self._good.append((good * counts).sum(axis=0))
+        self._judge(seen, counts, good)
+        self._good.append(good.sum(axis=0))
         self._came.append(counts.sum(axis=0))
         self._spent.append(self._gpu_s.copy())
+
+    def _judge(self, seen: list[Second], counts: Floats, good: Floats) -> None:
+        """Fill the end of `good`, the requests of each second that met both targets, and forget what was `seen`."""
+        if seen:
+            share = share_good(seen, self._slo, self._lengths, self._profile.request_s)
+            good[-len(seen) :] = share * counts[-len(seen) :]
+            self._judged += np.stack([counts[-len(seen) :].sum(axis=0), good[-len(seen) :].sum(axis=0)])
+            seen.clear()
 
     def _tick(self, now_s: int) -> None:
         """Controllers that are due decide on the scrapes before this one; then comes this scrape."""
@@ -167,7 +177,8 @@ class Batch:
         # A prompt is admitted with the next iteration; what queues longer than that waits.
         waiting = np.maximum(pools.queued_requests, 0.0)
         at = [float(now_s)] * len(self._runs)
-        columns = (at, *self._totals.tolist(), running.tolist(), waiting.tolist(), kv.tolist(), self._ready.tolist())
+        gauges = (running.tolist(), waiting.tolist(), kv.tolist(), self._ready.tolist())
+        columns = (at, *self._totals.tolist(), *gauges, *self._judged.tolist())
         self._rows.append([Scrape(*values) for values in zip(*columns, strict=True)])
         del self._rows[:-KEPT_SCRAPES]
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 class Scrape(NamedTuple):
     """The fleet at one time. Counters (`*_total`) count from the start; gauges are as of the scrape.
 
-    kv_use: mean share 0..1 over ready replicas. running and waiting: requests of the whole fleet.
+    kv_use: mean share 0..1 over ready replicas. running and waiting: requests of the whole fleet. judged: requests of
+    which it is known whether they met their targets; good: those that did.
     """
 
     at_s: float
@@ -25,6 +26,8 @@ class Scrape(NamedTuple):
     waiting: float
     kv_use: float
     ready: float
+    judged_total: float = 0.0
+    good_total: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

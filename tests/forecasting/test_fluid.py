@@ -15,6 +15,7 @@ from forecasting.simulator.many import Batch, Run
 from forecasting.simulator.oracle import clairvoyant, filled, lower_bound_gpu_hours, pruned
 from forecasting.simulator.replay import replay
 from forecasting.simulator.requests import Requests
+from forecasting.simulator.view import View
 from forecasting.simulator.world import ColdStart, Slo, World
 
 AGREES_WITHIN = 0.02
@@ -84,6 +85,22 @@ def test_runs_side_by_side_do_not_touch_each_other() -> None:
     alone = [Batch([run], arrivals).run()[0] for run in runs()]
     assert [each.attainment for each in together] == pytest.approx([each.attainment for each in alone])
     assert [each.gpu_hours for each in together] == pytest.approx([each.gpu_hours for each in alone])
+
+
+def test_a_scrape_counts_every_request_that_came_and_those_that_met_both_targets() -> None:
+    seen: list[tuple[float, float, float]] = []
+
+    class Watcher(Static):
+        def desired(self, view: View) -> int:
+            seen.extend((one.judged_total, one.good_total, one.requests_total) for one in view.scrapes[-1:])
+            return super().desired(view)
+
+    arrivals = per_second(wave(70, 1200, swing=0.8))
+    outcome = Batch([Run(World(), Watcher(4), 0, 4)], [arrivals]).run()[0]
+    assert all(judged == pytest.approx(came) for judged, _, came in seen)
+    judged, good, _ = seen[-1]
+    assert 0 < good < judged, "some were late"
+    assert good <= outcome.attainment * outcome.requests <= good + outcome.requests - judged
 
 
 def test_no_request_is_lost_or_made() -> None:

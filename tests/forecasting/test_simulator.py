@@ -12,6 +12,7 @@ from forecasting.errors import BadSetting
 from forecasting.profile import LLAMA_8B_H100, Profile
 from forecasting.simulator.autoscalers.headroom import Static
 from forecasting.simulator.events import EventFleet
+from forecasting.simulator.outcome import met
 from forecasting.simulator.replay import replay
 from forecasting.simulator.requests import Requests
 from forecasting.simulator.view import View
@@ -161,6 +162,17 @@ def test_a_controller_sees_nothing_younger_than_the_lag() -> None:
 
     replay(poisson(5, 120), World(), Watcher(1), replicas=1)
     assert min(seen) == 15.0
+
+
+def test_a_scrape_counts_the_finished_requests_and_those_that_met_both_targets() -> None:
+    requests = poisson(30, 120)
+    fleet = EventFleet(World(), requests, 1, seed=0)
+    fleet.run_until(100.0)
+    scrape = fleet.scrape()
+    good = met(requests, np.array(fleet.first_s), np.array(fleet.done_s), World().slo)
+    assert scrape.judged_total == scrape.finished_total > 0
+    assert scrape.good_total == int(good.sum())
+    assert 0 < scrape.good_total < scrape.judged_total, "some were late"
 
 
 def test_requests_out_of_order_or_without_tokens_are_refused() -> None:

@@ -15,7 +15,7 @@ from controllers.plans.snapshot import Demanded, Forecasted, Load, Revision
 from crds.inference_service import InferenceServiceSpec
 from crds.scaling import Scaling
 from crds.sla import Targets
-from forecasting.policy import Direction, LoadForecast, Memory, from_json, plan, to_json
+from forecasting.policy import Direction, Judged, LoadForecast, Memory, from_json, plan, to_json
 from tests.gen import EARLY, service_spec, snapshot, target_of, with_workers, workers
 from tests.gen import plan as plan_whole
 from tests.plans.test_carried import H100
@@ -282,7 +282,7 @@ def test_a_record_holds_no_more_of_a_forecast_than_the_decision_looked_at() -> N
 
 
 def test_defaults_are_as_the_fields_say() -> None:
-    settings = settings_of(Scaling(max=3))
+    settings = settings_of(Scaling(max=3), None)
     assert (settings.up_replicas, settings.up_share, settings.down_share) == (4, 1.0, 0.5)
     assert (settings.stabilisation_s, settings.idle_after_s) == (300.0, 600.0)
 
@@ -383,3 +383,21 @@ def test_a_reactive_service_has_no_words_about_forecasts() -> None:
     assert condition(made, "ForecastTrusted") is None
     assert made.status
     assert made.status["scaling"] == {"policy": "reactive", "advisedReplicas": 1}
+
+
+# --- the promise of the SLA -------------------------------------------------------------------------------------------
+
+
+def test_only_a_predictive_service_with_latency_targets_steers_its_quantile_by_them() -> None:
+    targets = Targets.model_validate({"ttft": "1s", "percentile": 95})
+    counted = Judged(NOW_S, 100.0, 90.0)
+
+    def memory(spec: InferenceServiceSpec, targets: Targets | None) -> Memory:
+        return decide(2, fresh(1, 1), NOW_S, spec=spec, known=Known(targets=targets), judged=counted).memory
+
+    steering = memory(AHEAD, targets).steering
+    assert steering
+    assert steering.last == counted
+    assert memory(AHEAD, None).steering is None
+    assert memory(AHEAD, Targets.model_validate({"e2e": "10s"})).steering is None
+    assert memory(SCALED, targets).steering is None

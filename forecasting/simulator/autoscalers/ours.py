@@ -9,6 +9,7 @@ from forecasting.growth import LEVELS, Growth, Peaks, learn, peaks_of
 from forecasting.policy import (
     Bounds,
     Capacity,
+    Judged,
     Load,
     LoadForecast,
     Memory,
@@ -120,10 +121,17 @@ class Foretide:
                 lead_time_s=self._lead_time_s,
                 settings=self._settings,
                 memory=self._memory,
+                judged=judged_of(view),
             )
         )
         self._memory, self.last = decision.memory, decision
         return decision.replicas
+
+
+def judged_of(view: View) -> Judged | None:
+    """What gateways would have counted."""
+    newest = view.newest
+    return None if newest is None else Judged(newest.at_s, newest.judged_total, newest.good_total)
 
 
 def load_of(view: View) -> Load | None:

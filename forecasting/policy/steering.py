@@ -1,0 +1,71 @@
+"""The quantile that capacity is bought for, moved by how many requests met their targets: an error budget to spend.
+
+A fixed quantile is right for no service: where loads hardly jump it buys what is never needed, and where they do it
+keeps no promise. So its log-odds fall steadily while all goes well and rise with each request that is late,
+
+    logit += seconds / DAY_S × weight × (late - allowed) / allowed
+
+which, over days, is at rest only where as many are late as may be, whatever the forecast is like (adaptive conformal
+inference, Gibbs and Candès 2021, on requests instead of steps). `weight` is the rate of requests over that of the last
+day, so that it is requests that count, and not minutes. Never reads a clock; without counters nothing moves.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from forecasting.policy.values import Judged, ScalingInput, Steering
+from forecasting.series import DAY_S
+
+SPENT: Final = 0.7
+"""Of what the promise allows to be late: the rest is for what the quantile cannot help."""
+LEAST: Final = 0.5
+MOST: Final = 0.995
+HEAVIEST: Final = 10.0
+"""Times the usual rate of requests, beyond which they count no more."""
+
+
+def quantile_of(given: ScalingInput) -> float:
+    """Of the forecast; as the settings say where nothing is promised or counted."""
+    steering = steered(given)
+    return given.settings.quantile if steering is None else _probability(steering.logit)
+
+
+def steered(given: ScalingInput) -> Steering | None:
+    """With what was counted since the last decision; as it was where that says nothing new."""
+    before, judged, promised = given.memory.steering, given.judged, given.settings.promised
+    if promised is None or judged is None:
+        return before if promised is not None else None
+    if before is None:
+        return Steering(_logit(min(max(given.settings.quantile, LEAST), MOST)), judged)
+    passed_s = judged.at_s - before.last.at_s
+    came, good = judged.requests - before.last.requests, judged.good - before.last.good
+    if passed_s <= 0:
+        return before
+    if not 0 <= good <= came:  # Counters that fell begin again.
+        return Steering(before.logit, judged, before.usual_per_s)
+    return _moved(before, judged, came, good, 1 - promised)
+
+
+def _moved(before: Steering, judged: Judged, came: float, good: float, may_be_late: float) -> Steering:
+    passed_s = judged.at_s - before.last.at_s
+    rate_per_s = came / passed_s
+    part = min(passed_s / DAY_S, 1.0)
+    usual_per_s = (
+        rate_per_s if before.usual_per_s is None else before.usual_per_s + part * (rate_per_s - before.usual_per_s)
+    )
+    if came == 0:
+        return Steering(before.logit, judged, usual_per_s)
+    allowed = SPENT * may_be_late
+    weight = min(rate_per_s / usual_per_s, HEAVIEST)
+    logit = before.logit + part * weight * ((came - good) / came - allowed) / allowed
+    return Steering(min(max(logit, _logit(LEAST)), _logit(MOST)), judged, usual_per_s)
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))
+
+
+def _probability(logit: float) -> float:
+    return 1 / (1 + math.exp(-logit))
