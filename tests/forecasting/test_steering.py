@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forecasting.policy import (
@@ -116,6 +116,7 @@ def test_a_quiet_night_counts_less_than_a_busy_noon() -> None:
     assert 0.95 < quantile_of(asked(night, memory)) < quantile_of(asked(noon, memory))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40), st.floats(1, 1e6), st.floats(0, 1e6))
 def test_it_never_leaves_its_bounds(shares: list[float], seconds: float, rate_per_s: float) -> None:
     assert all(LEAST - 1e-9 <= each <= MOST + 1e-9 for each in lived(shares, seconds, rate_per_s))

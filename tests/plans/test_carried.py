@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.plans.capacity import UNBOUNDED_WORK_PER_S
@@ -59,6 +59,7 @@ def test_tighter_targets_carry_less() -> None:
     assert tight < loose
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["20ms", "30ms", "50ms", "200ms"]),
     st.sampled_from(["200ms", "1s", "10s"]),

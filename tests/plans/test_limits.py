@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.plans.limits import Limit, limits, lowest, share_of
@@ -80,6 +80,7 @@ def test_a_limit_under_the_minimum_is_kept_and_the_minimum_stays_wished() -> Non
     assert (first.replicas, again.replicas, again.direction, again.wished) == (1, 1, Direction.HOLD, 3)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 10), st.integers(0, 200), st.integers(0, 12))
 def test_no_decision_passes_its_limit_and_the_wish_is_what_it_would_be_without(
     current: int, requests: int, most: int
