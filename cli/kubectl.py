@@ -83,6 +83,12 @@ class Kubectl:
         """One object."""
         return self._json(["get", resource, name, *_in(namespace), "-o", "json"])
 
+    def labelled(self, resource: str, namespace: str | None, selector: str | None = None) -> list[Json]:
+        """All objects of a kind of Kubernetes' own; None: of a kind without namespaces."""
+        where = [] if namespace is None else _in(namespace)
+        chosen = [] if selector is None else ["-l", selector]
+        return list(self._json(["get", resource, *where, *chosen, "-o", "json"])["items"])
+
     def page(self, path: str) -> str:
         """What the API server answers at a path, pages that it proxies included."""
         return self._said(["get", "--raw", path])

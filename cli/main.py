@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cli import chat, explain, replay, silence, simulate, status, top
+from cli import chat, diagnose, explain, replay, silence, simulate, status, top
 from cli.errors import CliError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 app.command("status")(status.command)
 app.command("explain")(explain.command)
+app.command("diagnose")(diagnose.command)
 app.command("top")(top.command)
 app.command("chat")(chat.command)
 app.command("silence")(silence.command)

@@ -84,7 +84,6 @@ class Worker:
     """While it is, or is not, ready (RFC 3339)."""
     ended_reason: str | None = None
     """Of the container's last run, in the kubelet's words: `OOMKilled`, `Error`."""
-    ended_at: str | None = None
     ran_s: float | None = None
     """How long that run took."""
 

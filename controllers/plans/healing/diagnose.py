@@ -58,10 +58,17 @@ def _case(snapshot: Snapshot, symptom: Symptom, worker: Worker, now_s: float) ->
         for one in snapshot.workers
         if one.revision == worker.revision and one.ready and not one.leaving and one.name != worker.name
     ]
-    good = snapshot.health.last_good if snapshot.health else None
-    is_new = good is not None and worker.revision != good
     node = snapshot.nodes.get(worker.node) if worker.node else None
-    return Case(symptom, worker, node, len(siblings), now_s, is_new)
+    return Case(symptom, worker, node, len(siblings), now_s, _is_new(snapshot, worker.revision))
+
+
+def _is_new(snapshot: Snapshot, revision: str) -> bool:
+    """Made after the last that stood; those before it have stood once themselves."""
+    good = snapshot.health.last_good if snapshot.health else None
+    created = {one.name: one.created for one in snapshot.revisions}
+    if good is None or revision == good or revision not in created:
+        return False
+    return good not in created or created[revision] >= created[good]
 
 
 def _place(branch: Branch, symptom: Symptom) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
 from controllers.plans.healing.values import NodeFacts
 from controllers.plans.mig.faults import action_of, read_faults, read_quarantine
-from controllers.plans.snapshot import Worker
+from controllers.plans.snapshot import Snapshot, Worker
 from crds import contract
+from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
 
 Object = Mapping[str, Any]
 
@@ -41,7 +42,6 @@ def worker_of(pod: Object) -> Worker:
         ended_code=ended.get("exitCode"),
         ended_message=ended.get("message"),
         ended_reason=ended.get("reason"),
-        ended_at=ended.get("finishedAt"),
         ran_s=seconds_between(ended.get("startedAt"), ended.get("finishedAt")),
         restarts=container.get("restartCount") or 0,
         unschedulable=scheduled.get("message") if unschedulable else None,
@@ -86,3 +86,25 @@ def node_facts(node: Object) -> NodeFacts:
         else None,
         faults=tuple((one.at_s, f"XID {one.xid} of GPU {one.gpu}") for one in faults[-_FAULTS_MOST:]),
     )
+
+
+def view_of(service: Object, pods: Iterable[Object], nodes: Iterable[Object]) -> Snapshot:
+    """As much of a snapshot as objects alone can tell: enough for `diagnose`, without what gateways say."""
+    meta = service["metadata"]
+    status = InferenceServiceStatus.model_validate(service.get("status") or {})
+    return Snapshot(
+        namespace=meta["namespace"],
+        name=meta["name"],
+        uid=meta.get("uid", ""),
+        generation=meta.get("generation", 0),
+        created=meta.get("creationTimestamp", ""),
+        spec=InferenceServiceSpec.model_validate(service["spec"]),
+        status=status,
+        workers=tuple(worker_of(pod) for pod in pods if not _has_ended(pod)),
+        nodes={one.name: one for one in map(node_facts, nodes)},
+        health=status.health,
+    )
+
+
+def _has_ended(pod: Object) -> bool:
+    return (pod.get("status") or {}).get("phase") in ("Failed", "Succeeded")

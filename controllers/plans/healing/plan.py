@@ -87,7 +87,8 @@ class _Healer:
 
     # --- memory --------------------------------------------------------------------------------------------------
     def learn_what_stands(self) -> None:
-        """The wanted revision, once all of its workers have been ready for a minute."""
+        """The wanted revision, once all of its workers have been ready for a minute; the first one at once, since there
+        is none that is better."""
         if self.wanted is None or self.wanted == self.last_good or self.rollback or not self.desired:
             return
         mine = [one for one in self.seen.workers if one.revision == self.wanted and not one.leaving]
@@ -95,7 +96,7 @@ class _Healer:
         if len(mine) < self.desired or len(since) < len(mine):
             return
         left_s = max(since) + STANDS_S - self.now_s
-        if left_s <= 0:
+        if left_s <= 0 or self.last_good is None:
             self.last_good = self.wanted
         else:
             self.waits_s.append(left_s)

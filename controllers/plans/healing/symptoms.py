@@ -64,6 +64,10 @@ def _of_node(worker: Worker, node: NodeFacts | None, now_s: float) -> Iterable[S
         yield _symptom(Kind.NODE_GONE, worker, f"node {node.name} is not ready", _since(node.since, now_s))
 
 
+def _unready_s(worker: Worker, now_s: float) -> float:
+    return _since(worker.unready_since or worker.created, now_s)
+
+
 def _waits(worker: Worker) -> bool:
     return worker.unschedulable is not None or worker.waiting_reason in IMAGE_REASONS
 
@@ -77,9 +81,10 @@ def _of_pod(worker: Worker, now_s: float) -> Iterable[Symptom]:
         if for_s >= WAITING_S:
             yield _symptom(Kind.WAITING, worker, said, for_s)
     elif worker.waiting_reason in CONFIG_REASONS:
-        yield _symptom(Kind.NOT_STARTED, worker, worker.waiting_message or worker.waiting_reason or "")
+        said = worker.waiting_message or worker.waiting_reason or ""
+        yield _symptom(Kind.NOT_STARTED, worker, said, _unready_s(worker, now_s))
     elif _crashes(worker):
-        yield _symptom(Kind.CRASHING, worker, _ending(worker), _since(worker.ended_at, now_s))
+        yield _symptom(Kind.CRASHING, worker, _ending(worker), _unready_s(worker, now_s))
     elif worker.started and _since(worker.unready_since, now_s) >= UNREADY_S:
         for_s = _since(worker.unready_since, now_s)
         yield _symptom(Kind.UNREADY, worker, f"it runs and has not been ready for {UNREADY_S:g} s", for_s)

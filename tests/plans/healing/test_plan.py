@@ -99,6 +99,25 @@ def test_a_successor_that_shows_the_same_says_that_it_did_not_help_and_each_furt
     assert {outcome for _, outcome in outcomes(ward)} == {Outcome.NOT_HELPED}
 
 
+@pytest.mark.parametrize(
+    ("ill", "remedy"),
+    [
+        (crashing("a"), Remedy.RESTART_WORKER),
+        (crashing("a", ended_code=None, restarts=0, waiting_reason="CreateContainerError"), Remedy.RESTART_WORKER),
+        (crashing("a", ended_code=137, ended_reason="OOMKilled"), None),
+    ],
+)
+def test_a_worker_that_does_not_get_up_while_its_siblings_stand_gets_a_new_pod_after_a_minute(
+    ill: Worker, remedy: Remedy | None
+) -> None:
+    young = replace(ill, created=rfc3339(NOW_S), unready_since=rfc3339(NOW_S))
+    ward = Ward(seen(young, B, C), 3)
+    assert ward.look().restarts == ()
+    ward.wait(61)
+    ward.look()
+    assert [one for one, _ in outcomes(ward)] == ([remedy] if remedy else [])
+
+
 def test_a_remedy_that_was_recorded_and_never_done_is_done_by_the_next_leader() -> None:
     ward = Ward(seen(A, B, C, objections=by_all(a=lost())), 3)
     ward.look(replace_pods=False)
@@ -198,15 +217,18 @@ def test_without_an_earlier_revision_a_person_has_to_correct_the_spec() -> None:
     assert "No earlier revision is kept (gone stood last)" in next_of(ward)
 
 
-def test_a_revision_is_good_when_all_of_its_workers_have_stood_for_a_minute() -> None:
+def test_a_revision_is_good_when_all_of_its_workers_have_stood_for_a_minute_and_the_first_one_at_once() -> None:
     def young(for_s: float) -> Worker:
         return well("a", ready_since=rfc3339(NOW_S - for_s))
 
+    old = HealthStatus(last_good="old")
     for view, desired, good in (
-        (seen(young(59), B, health=None), 2, None),
-        (seen(young(60), B, health=None), 2, "new"),
-        (seen(young(60), B, health=None), 3, None),
-        (seen(A, crashing("b"), health=None), 2, None),
+        (seen(young(59), B, health=old), 2, "old"),
+        (seen(young(60), B, health=old), 2, "new"),
+        (seen(young(60), B, health=old), 3, "old"),
+        (seen(A, crashing("b"), health=old), 2, "old"),
+        (seen(young(1), B, health=None), 2, "new"),
+        (seen(young(1), health=None), 2, None),
         (seen(health=None), 0, None),
     ):
         assert Ward(view, desired).look().memory.last_good == good

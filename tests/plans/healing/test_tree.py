@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,7 @@ from tests.plans.healing.patients import (
 )
 
 A, B, C = well("a"), well("b", "node-2"), well("c", "node-2")
+LATE = rfc3339(NOW_S)
 GONE = NodeFacts("node-1", ready=False, said="Kubelet stopped posting node status.", since=LONG_AGO)
 
 
@@ -115,6 +117,12 @@ def test_a_new_revision_of_which_no_worker_was_ever_ready() -> None:
     assert found.evidence == ("a: Revision new has no ready worker and never stood; Error (exit code 1), 4 restarts.")
     assert causes(replace(view, health=HealthStatus())) == ["Crashing"], "nothing is known to be better"
     assert causes(seen(crashing("a"), B, health=HealthStatus(last_good="old"))) == ["CrashingAlone"]
+
+
+def test_an_old_revision_that_crashes_while_it_is_replaced_is_not_new() -> None:
+    view = seen(crashing("old-1", revision="old"), B)
+    made = tuple(replace(one, created=LATE if one.name == "new" else LONG_AGO) for one in view.revisions)
+    assert causes(replace(view, revisions=made)) == ["Crashing"]
 
 
 def test_what_a_worker_said_as_it_ended() -> None:
@@ -212,3 +220,12 @@ def test_every_symptom_has_a_last_branch_and_every_branch_says_what_to_do() -> N
     for branch in TREE:
         ranks = [order.index(one) for one in branch.remedies]
         assert ranks == sorted(ranks), f"{branch.cause}: the mildest remedy comes first"
+
+
+def test_the_page_for_people_has_a_line_for_every_branch() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "self-healing.md").read_text()
+    for branch in TREE:
+        remedies = " → ".join(one.value for one in branch.remedies)
+        ours = [line for line in page.splitlines() if line.startswith(f"| `{branch.cause}` | {branch.error_class} |")]
+        assert len(ours) == 1, branch.cause
+        assert ours[0].endswith(f"| {remedies} | {branch.healer} | {branch.patience_s:g} s |")
