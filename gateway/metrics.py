@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterable
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
-    Counter,
     GCCollector,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
     generate_latest,
@@ -21,6 +19,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gateway.catalog import ServiceKey
+from gateway.figures import Count, Counter, Histogram
 from gateway.health.load import Evidence
 from gateway.retries import Failure
 from gateway.revision_metrics import RevisionFamilies
@@ -67,7 +66,7 @@ class Metrics:
         self.fallbacks = self._counter("fallbacks", "Requests that went to a fallback.", (*_BY_SERVICE, "reason"))
         self.revisions = RevisionFamilies(self.registry)
         self.stream_gap = self._histogram("stream_gap_seconds", "From a lost worker to the next one.", _GAP_BUCKETS)
-        self._refused: dict[tuple[str, int], Counter] = {}
+        self._refused: dict[tuple[str, int], Count] = {}
 
     def service(self, key: ServiceKey) -> ServiceMetrics:
         return ServiceMetrics(self, key)
@@ -87,10 +86,10 @@ class Metrics:
         return generate_latest(self.registry)
 
     def _counter(self, name: str, help_: str, labels: tuple[str, ...]) -> Counter:
-        return Counter(f"foretide_gateway_{name}", help_, labels, registry=self.registry)
+        return Counter(f"foretide_gateway_{name}", help_, labels, self.registry)
 
     def _histogram(self, name: str, help_: str, buckets: tuple[float, ...]) -> Histogram:
-        return Histogram(f"foretide_gateway_{name}", help_, _BY_SERVICE, buckets=buckets, registry=self.registry)
+        return Histogram(f"foretide_gateway_{name}", help_, _BY_SERVICE, buckets, self.registry)
 
 
 class ServiceMetrics:
@@ -107,13 +106,13 @@ class ServiceMetrics:
         self._output_tokens = metrics.output_tokens.labels(*self._labels)
         self._good_requests = metrics.good_requests.labels(*self._labels)
         self._good_output_tokens = metrics.good_output_tokens.labels(*self._labels)
-        self._requests: dict[tuple[str, int], Counter] = {}
-        self._retries: dict[Failure, Counter] = {}
-        self._sla: dict[bool, Counter] = {}
-        self._losses: dict[Evidence, Counter] = {}
-        self._mirrored: dict[str, Counter] = {}
-        self._fallbacks: dict[str, Counter] = {}
-        self._moved: dict[Failure, Counter] = {}
+        self._requests: dict[tuple[str, int], Count] = {}
+        self._retries: dict[Failure, Count] = {}
+        self._sla: dict[bool, Count] = {}
+        self._losses: dict[Evidence, Count] = {}
+        self._mirrored: dict[str, Count] = {}
+        self._fallbacks: dict[str, Count] = {}
+        self._moved: dict[Failure, Count] = {}
         self._gap = metrics.stream_gap.labels(*self._labels)
         self.ejections = metrics.ejections.labels(*self._labels)
         self.hedges = metrics.hedges.labels(*self._labels)

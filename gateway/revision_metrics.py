@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 
 from crds.contract import (
     METRIC_REVISION_ERRORS,
@@ -21,6 +21,7 @@ from crds.contract import (
     REVISION_TTFT_BOUNDS_S,
 )
 from gateway.catalog import ServiceKey
+from gateway.figures import Counter, Histogram
 
 _LABELS = ("namespace", "service", "revision")
 
@@ -30,10 +31,10 @@ class RevisionFamilies:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def histogram(name: str, help_: str, bounds: Sequence[float]) -> Histogram:
-            return Histogram(name, help_, _LABELS, buckets=bounds, registry=registry)
+            return Histogram(name, help_, _LABELS, bounds, registry)
 
         def counter(name: str, help_: str) -> Counter:
-            return Counter(name.removesuffix("_total"), help_, _LABELS, registry=registry)
+            return Counter(name.removesuffix("_total"), help_, _LABELS, registry)
 
         self.requests = counter(METRIC_REVISION_REQUESTS, "Requests that a revision ended.")
         self.errors = counter(METRIC_REVISION_ERRORS, "Those of them that were its fault.")
@@ -76,8 +77,7 @@ class Revisions:
         """Forgets all others."""
         for revision in self._known - revisions:
             for family in self._families.all:
-                if (*self._key, revision.decode()) in family._metrics:
-                    family.remove(*self._key, revision.decode())
+                family.remove(*self._key, revision.decode())
         self._known &= revisions
 
     def _labels(self, revision: bytes) -> tuple[str, str, str]:

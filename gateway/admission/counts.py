@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from gateway.admission.terms import Prices, Priority
 from gateway.catalog import ServiceKey
+from gateway.figures import Counter, Histogram
 from gateway.usage import Usage
 
 _WAIT_BUCKETS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -38,7 +39,7 @@ class Bill:
 class Counts:
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, help_: str, labels: tuple[str, ...]) -> Counter:
-            return Counter(f"foretide_gateway_{name}", help_, labels, registry=registry)
+            return Counter(f"foretide_gateway_{name}", help_, labels, registry)
 
         self.limited = counter("limited", "Requests refused by a limit of the Tenant.", ("tenant", "limit"))
         self.shed = counter("shed", "Requests refused because waiting is too long.", (*_BY_SERVICE, "class", "reason"))
@@ -46,8 +47,8 @@ class Counts:
             "foretide_gateway_queue_seconds",
             "Wait of the requests that queued.",
             (*_BY_SERVICE, "class"),
-            buckets=_WAIT_BUCKETS,
-            registry=registry,
+            _WAIT_BUCKETS,
+            registry,
         )
         self._bills: dict[tuple[str, ServiceKey, Priority], Bill] = {}
 
@@ -84,9 +85,8 @@ def _counter(name: str, help_: str, labels: tuple[str, ...]) -> CounterMetricFam
 
 
 def _drop(metric: Counter | Histogram, tenants: set[str], services: set[ServiceKey]) -> None:
-    names = metric._labelnames
-    for values in list(metric._metrics):
-        row = dict(zip(names, values, strict=True))
+    for values in metric:
+        row = dict(zip(metric.label_names, values, strict=True))
         known = row.get("tenant", "") in tenants if "tenant" in row else True
         if "service" in row:
             known = known and ServiceKey(row["namespace"], row["service"]) in services
