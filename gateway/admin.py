@@ -27,10 +27,10 @@ from gateway.asking import QUESTION_BYTES, NotAnswered, ask
 from gateway.catalog import ServiceKey
 from gateway.errors import GatewayError
 from gateway.fleet import Fleet, ServiceState
+from gateway.flight import Flight
 from gateway.http1.messages import Answer, Flow
 from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.proxy import Proxy
-from gateway.relay import Flight
 
 PROBE_DEADLINE_S = 10.0
 _PROBE_PATH = b"/v1/completions"

@@ -35,6 +35,7 @@ from gateway.errors import (
     answer_for_problem,
 )
 from gateway.fleet import Fleet, ServiceState
+from gateway.flight import Flight
 from gateway.goodput import in_time
 from gateway.http1.limits import Problem
 from gateway.http1.messages import Answer, Reply, Request
@@ -42,7 +43,6 @@ from gateway.identity import Authenticator
 from gateway.metrics import Metrics
 from gateway.mirror import Mirror
 from gateway.proxy import Proxy, elapsed_s
-from gateway.relay import Flight
 from gateway.requests import (
     Route,
     Wanted,

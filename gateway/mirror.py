@@ -10,9 +10,9 @@ import asyncio
 import logging
 import random
 
+from gateway.flight import Flight
 from gateway.http1.messages import Answer, Flow
 from gateway.proxy import Proxy
-from gateway.relay import Flight
 from gateway.routing.split import mirrored_to
 
 log = logging.getLogger(__name__)

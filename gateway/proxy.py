@@ -12,16 +12,19 @@ import logging
 import random
 import time
 
+from gateway import settlement
 from gateway.backend import Backend
 from gateway.errors import DeadlineExceeded, GatewayError, UnknownModel, UpstreamFailed, stream_event
 from gateway.fleet import ServiceState
+from gateway.flight import Flight
 from gateway.health.load import Loss
 from gateway.hedging import Attempt, hedged
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.messages import Reply
 from gateway.http1.pool import ConnectError
-from gateway.relay import Flight, Relay
+from gateway.relay import Relay
 from gateway.retries import Failure, RetryPolicy, delay_s
+from gateway.settlement import Outcome
 from gateway.streams.moving import GiveUp
 from gateway.streams.streams import Streams
 
@@ -29,14 +32,9 @@ log = logging.getLogger(__name__)
 
 BUDGET_POLL_S = 0.2
 _FREE = frozenset({Failure.DRAINING, Failure.LOST})
-_JUDGED_ELSEWHERE = frozenset({Failure.LOST, Failure.OUTRUN})
-"""By better evidence, or by the one that was quicker."""
-_NOT_THE_REVISION_S = frozenset({Failure.DRAINING, Failure.TIMEOUT, Failure.OUTRUN})
 TRIED_MOST = 15
 """Of the workers that lost a stream, remembered beside the last."""
 _UNANSWERED = (Failure.CLOSED, Failure.RESET)
-WORKER_FAULTS = frozenset({500, 502, 504})
-"""Answers that count against a worker. 503 does not: a worker with a full queue is healthy."""
 
 
 class _Outrun(Exception):
@@ -65,8 +63,15 @@ class Proxy:
         if flight.stream and not flight.is_copy:
             flight.moving = self._streams.moving()
         try:
-            while not await self._try_once(flight, reply):
-                pass
+            while True:
+                backend = self._pick(flight)
+                if backend is None:
+                    await wait_for_endpoint(flight, self._loop)
+                    continue
+                failure = flight.failure = await self._attempt_in_time(flight, backend, reply)
+                if failure is None:
+                    break
+                await self._prepare_another(flight, backend, failure)
         except GatewayError as error:
             if not flight.begun:
                 raise
@@ -113,21 +118,6 @@ class Proxy:
         for relay in [one for one in self._relays if one.backend is backend and one.may_leave(now_s)]:
             relay.lose()
 
-    async def _try_once(self, flight: Flight, reply: Reply) -> bool:
-        """True when the request needs nothing more."""
-        backend = self._pick(flight)
-        if backend is None:
-            await self._wait_for_endpoint(flight)
-            return False
-        failure = flight.failure = await self._attempt_in_time(flight, backend, reply)
-        if failure is None:
-            return True
-        if flight.begun:
-            await self._prepare_move(flight, flight.backend or backend, failure)
-            return False
-        await self._prepare_retry(flight, backend, failure)
-        return False
-
     def _pick(self, flight: Flight) -> Backend | None:
         state, now_s = flight.state, self._loop.time()
         if flight.begun and flight.moving is not None:
@@ -142,13 +132,12 @@ class Proxy:
 
     # --- waiting ------------------------------------------------------------------------------------------------
 
-    async def _wait_for_endpoint(self, flight: Flight) -> None:
-        state = flight.state
-        started_s = self._loop.time()
-        await state.wait(min(flight.wait_s, flight.deadline_s - started_s))
-        flight.wait_s -= self._loop.time() - started_s
-        if state.gone:
-            raise UnknownModel(f"The model '{state.service.key}' was deleted while the request waited.", param="model")
+    async def _prepare_another(self, flight: Flight, backend: Backend, failure: Failure) -> None:
+        """Returns when the next attempt may begin. Raises GatewayError where there is none."""
+        if flight.begun:
+            await self._prepare_move(flight, flight.backend or backend, failure)
+        else:
+            await self._prepare_retry(flight, backend, failure)
 
     async def _prepare_retry(self, flight: Flight, backend: Backend, failure: Failure) -> None:
         if failure is Failure.TIMEOUT:
@@ -156,7 +145,7 @@ class Proxy:
         flight.retries += 1
         if flight.retries >= self._policy.attempts:
             raise UpstreamFailed(f"{flight.retries} attempts failed, the last by '{failure.value}'.", retry_after_s=5)
-        flight.tried.append(backend)
+        flight.tried = (*flight.tried, backend)
         await self._sleep(flight, delay_s(flight.retries, self._policy, self._rng))
         # A draining worker refused without starting and a lost one does nothing, so repeating adds no load to anybody.
         if failure not in _FREE:
@@ -178,7 +167,7 @@ class Proxy:
             about = key.log_fields(request_id=flight.request_id.decode())
             log.warning("%s: a stream is given up: %s.", key, decision.message, extra=about)
             raise UpstreamFailed("The worker was lost in the middle of the stream, and no other could go on with it.")
-        flight.tried = [*flight.tried[-TRIED_MOST:], backend]
+        flight.tried = (*flight.tried[-TRIED_MOST:], backend)
         flight.state.budget.count(self._loop.time())
         if decision.delay_s:
             await self._sleep(flight, decision.delay_s)
@@ -193,12 +182,12 @@ class Proxy:
 
     # --- one attempt, or two ------------------------------------------------------------------------------------
 
-    async def _attempt_in_time(self, flight: Flight, backend: Backend, reply: Reply) -> Failure | None:
+    def _attempt_in_time(self, flight: Flight, backend: Backend, reply: Reply) -> Attempt:
         state = flight.state
         late_s = state.first_tokens.late_s if flight.is_urgent and flight.stream and not flight.begun else None
         first = self._attempt(flight, backend, reply)
         if late_s is None:
-            return await first
+            return first
 
         def second() -> Attempt | None:
             now_s = self._loop.time()
@@ -208,115 +197,86 @@ class Proxy:
             state.metrics.hedges.inc()
             return self._attempt_beside(flight, other, reply)
 
-        return await hedged(first, second, late_s)
+        return hedged(first, second, late_s)
 
     async def _attempt_beside(self, flight: Flight, backend: Backend, reply: Reply) -> Failure | None:
         return Failure.OUTRUN if flight.begun else await self._attempt(flight, backend, reply)
 
     async def _attempt(self, flight: Flight, backend: Backend, reply: Reply) -> Failure | None:
-        if flight.trace is None:
-            return (await self._attempt_on(flight, backend, reply))[0]
-        span = flight.trace.attempt(_about(backend))
-        ended: str | None = "cancelled"
-        timing = ""
-        try:
-            failure, relay = await self._attempt_on(flight, backend, reply, span.headers)
-            ended, timing = _ended(failure, relay), relay.timing if relay is not None else ""
-            return failure
-        finally:
-            span.end(ended, timing)
-
-    async def _attempt_on(
-        self, flight: Flight, backend: Backend, reply: Reply, traced: bytes = b""
-    ) -> tuple[Failure | None, Relay | None]:
-        """`traced`: rendered headers that make the worker's part belong to the attempt's span."""
+        span = None if flight.trace is None else flight.trace.attempt(_about(backend))
+        relay: Relay | None = None
         flight.backend = backend
-        state = flight.state
         backend.begin()
         try:
-            relay, failure = await self._exchange_on_some_connection(flight, backend, reply, traced)
+            relay = await self._exchange(flight, backend, reply, b"" if span is None else span.headers)
+            failure = relay.done.result()
         except _Outrun:
-            return Failure.OUTRUN, None
+            failure = Failure.OUTRUN
         except ConnectError:
-            state.metrics.connect_errors.inc()
-            backend.met(False, None, self._loop.time())
-            self._count(flight, backend, None, Failure.CONNECT)
-            state.failed(backend, self._loop.time())
-            return Failure.CONNECT, None
+            flight.state.metrics.connect_errors.inc()
+            failure = Failure.CONNECT
+        except BaseException:
+            if span is not None:
+                span.end("cancelled")
+            raise
         finally:
             backend.end()
-        self._judge(state, backend, relay, failure)
-        self._count(flight, backend, relay, failure)
-        return failure, relay
+        if span is not None:
+            span.end(_ended(failure, relay), "" if relay is None else relay.timing)
+        self._settle(flight, backend, relay, failure)
+        return failure
 
-    async def _exchange_on_some_connection(
-        self, flight: Flight, backend: Backend, reply: Reply, traced: bytes
-    ) -> tuple[Relay, Failure | None]:
+    async def _exchange(self, flight: Flight, backend: Backend, reply: Reply, traced: bytes) -> Relay:
+        """The attempt when it is done: on an idle connection, or on another where that was closed as we wrote to it,
+        which says nothing about the worker. `traced`: rendered headers of the attempt's span.
+
+        Raises:
+            ConnectError: no connection was to be had.
+            _Outrun: the client has an answer from another attempt by now.
+        """
         fresh = not flight.begun
         connection = backend.pool.take()
-        while connection is not None:
+        while True:
+            if connection is None:
+                connection = await backend.pool.connect()
+                if fresh and flight.begun:
+                    connection.abort()
+                    raise _Outrun
             reused = connection.reused
-            relay, failure = await self._exchange(flight, backend, connection, reply, traced)
+            relay = Relay(flight, reply, backend, connection, self._loop, self._streams)
+            self._relays.add(relay)
+            flight.relays.append(relay)
+            if len(flight.relays) == 1:
+                reply.govern(connection)
+            try:
+                relay.send(traced)
+                failure = await relay.done
+            finally:
+                self._part(flight, relay, connection, reply)
             if failure not in _UNANSWERED or relay.heard or not reused:
-                return relay, failure
+                return relay
             if fresh and flight.begun:
                 raise _Outrun
-            # An idle connection was closed as we wrote to it. That says nothing about the worker.
             connection = backend.pool.take()
-        connection = await backend.pool.connect()
-        if fresh and flight.begun:
-            connection.abort()  # the other of two attempts has begun to answer meanwhile
-            raise _Outrun
-        return await self._exchange(flight, backend, connection, reply, traced)
 
-    async def _exchange(
-        self, flight: Flight, backend: Backend, connection: UpstreamConnection, reply: Reply, traced: bytes
-    ) -> tuple[Relay, Failure | None]:
-        relay = Relay(flight, reply, backend, connection, self._loop, self._streams)
-        self._relays.add(relay)
-        flight.relays.append(relay)
-        if len(flight.relays) == 1:
-            reply.govern(connection)
-        try:
-            relay.send(traced)
-            return relay, await relay.done
-        finally:
-            flight.relays.remove(relay)
-            if not flight.relays:
-                reply.govern(None)
-            self._relays.discard(relay)
-            relay.close()
-            if not relay.done.done() or relay.done.cancelled():
-                connection.abort()  # the client left
+    def _part(self, flight: Flight, relay: Relay, connection: UpstreamConnection, reply: Reply) -> None:
+        """The attempt on this connection has ended, or its client has left."""
+        flight.relays.remove(relay)
+        if not flight.relays:
+            reply.govern(None)
+        self._relays.discard(relay)
+        relay.close()
+        if not relay.done.done() or relay.done.cancelled():
+            connection.abort()
 
-    def _count(self, flight: Flight, backend: Backend, relay: Relay | None, failure: Failure | None) -> None:
-        """What the attempt says of its revision, while revisions are compared."""
-        state = flight.state
-        # Probes have no tenant; a drain is nobody's fault, and a deadline may have been any.
-        if not state.is_split or not flight.tenant or failure in _NOT_THE_REVISION_S:
-            return
-        status = relay.status if relay is not None else 0
-        state.revisions.ended(backend.revision, good=failure is None and status < 500)
-        if relay is None or failure is not None or flight.usage is None:
-            return
-        ttft_s = relay.first_s - relay.sent_s if relay.streamed else None
-        rest_s = time.perf_counter() - relay.first_s if relay.streamed else None
-        state.revisions.completed(backend.revision, flight.usage.completion, ttft_s, rest_s)
-
-    def _judge(self, state: ServiceState, backend: Backend, relay: Relay, failure: Failure | None) -> None:
-        now_s = self._loop.time()
-        if failure is Failure.DRAINING or relay.says_it_drains:
-            state.said_draining(backend, now_s)
-        elif failure in _JUDGED_ELSEWHERE:
-            return
-        elif failure is not None or relay.status in WORKER_FAULTS:
-            backend.met(False, None, now_s)
-            state.failed(backend, now_s)
-        else:
-            backend.met(True, relay.first_s - relay.sent_s if relay.status == 200 else None, now_s)
-            state.succeeded(backend, now_s)
-            if relay.streamed:
-                state.first_tokens.add(relay.first_s - relay.sent_s)
+    def _settle(self, flight: Flight, backend: Backend, relay: Relay | None, failure: Failure | None) -> None:
+        if relay is None and failure is Failure.OUTRUN:
+            return  # it was never asked
+        outcome = Outcome(0, failure, 0.0, False) if relay is None else relay.outcome(failure)
+        settlement.judge(flight.state, backend, outcome, self._loop.time())
+        if flight.state.is_split and flight.tenant:  # probes have no tenant
+            rest_s = time.perf_counter() - relay.first_s if relay is not None else 0.0
+            settlement.count(flight.state, backend, outcome, flight.usage, rest_s)
 
     def _break_off(self, flight: Flight, reply: Reply, error: GatewayError) -> None:
         """The client has seen part of an answer whose rest does not come."""
@@ -327,6 +287,16 @@ class Proxy:
         parting = b"" if flight.moving is None or flight.moving.journal is None else flight.moving.journal.parting
         reply.write(parting or stream_event(error))
         reply.end()
+
+
+async def wait_for_endpoint(flight: Flight, loop: asyncio.AbstractEventLoop) -> None:
+    """Returns when there may be one. Raises NoEndpoint in time, or UnknownModel when its service is gone."""
+    state = flight.state
+    started_s = loop.time()
+    await state.wait(min(flight.wait_s, flight.deadline_s - started_s))
+    flight.wait_s -= loop.time() - started_s
+    if state.gone:
+        raise UnknownModel(f"The model '{state.service.key}' was deleted while the request waited.", param="model")
 
 
 def _about(backend: Backend) -> dict[str, str | int]:

@@ -23,18 +23,19 @@ from crds.contract import (
 )
 from gateway.backend import Backend
 from gateway.fleet import ServiceState
+from gateway.flight import Flight
 from gateway.http1.client import Lost, UpstreamConnection
 from gateway.http1.messages import HOP_BY_HOP, Headers, Reply, render
 from gateway.requests import HEADER_DECISION
 from gateway.retries import Failure
-from gateway.routing.keys import NO_KEYS
+from gateway.settlement import Outcome
 from gateway.streams.journal import Journal
 from gateway.streams.moving import Moving
 from gateway.streams.streams import Streams
-from gateway.usage import Usage, estimated, events_in, usage_in
+from gateway.usage import Usage, estimated, events_in, told_tokens, usage_in
 
 if TYPE_CHECKING:
-    from gateway.tracing import Trace
+    pass
 
 BUFFER_BYTES = 8 * 1024 * 1024
 """An answer that is no stream is held back up to this size, and so can be retried until its last byte."""
@@ -50,109 +51,6 @@ _DECISION = HEADER_DECISION + b": %b\r\n"
 _DROPPED = HOP_BY_HOP | {b"content-length", b"server"} | _OURS
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
 _FAILURES = {lost: Failure(lost.value) for lost in Lost}
-
-
-class Flight:
-    """One request on its way: what was asked, and what became of it."""
-
-    __slots__ = (
-        "backend",
-        "begun",
-        "body",
-        "bytes_out",
-        "deadline_s",
-        "decision",
-        "events",
-        "explain",
-        "extra",
-        "failure",
-        "heard_s",
-        "is_copy",
-        "is_left",
-        "is_pinned",
-        "is_traced",
-        "is_urgent",
-        "keys",
-        "moving",
-        "notes",
-        "path",
-        "relays",
-        "request_id",
-        "retries",
-        "revision",
-        "started_s",
-        "state",
-        "status",
-        "stream",
-        "tenant",
-        "told",
-        "trace",
-        "tried",
-        "ttft_s",
-        "usage",
-        "wait_s",
-    )
-
-    def __init__(
-        self, state: ServiceState, path: bytes, body: bytes, *, stream: bool, tenant: str, request_id: bytes,
-        started_s: float, deadline_s: float, wait_s: float, extra: bytes = b"",
-    ) -> None:  # fmt: skip
-        self.state = state
-        self.path = path
-        self.body = body
-        self.stream = stream
-        self.tenant = tenant
-        self.request_id = request_id
-        self.started_s = started_s
-        """By `time.perf_counter`."""
-        self.deadline_s = deadline_s
-        """By the loop's clock."""
-        self.wait_s = wait_s
-        """How long it may wait for an endpoint to become ready, all its waits together."""
-        self.extra = extra
-        """Rendered headers that travel with it."""
-        self.notes = b""
-        """Rendered headers that tell the client how its request was routed."""
-        self.keys = NO_KEYS
-        """What it belongs together with."""
-        self.revision: bytes | None = None
-        """That it belongs to while traffic is split."""
-        self.explain = False
-        """The client wants to know why its worker was chosen."""
-        self.is_urgent = False
-        """It cannot wait: a second attempt is made beside a late first one."""
-        self.is_pinned = False
-        """It is for one worker alone, lost or not."""
-        self.is_left = False
-        """A fallback takes it instead."""
-        self.trace: Trace | None = None
-        """Its spans, where it is sampled."""
-        self.is_traced = False
-        """The log does."""
-        self.decision: str | None = None
-        self.relays: list[Relay] = []
-        """Its attempts under way: one, or two while one is hedged by another."""
-        self.is_copy = False
-        """Nobody waits for its answer, and nothing of it counts but for its revision."""
-        self.told = b""
-        """Rendered headers for the client, beside the worker's own."""
-        self.events = 0
-        """Of a stream, as many as the client has seen; where there is a journal, tokens, once it has ended."""
-        self.moving: Moving | None = None
-        """What lets its stream outlive a worker, where that is wanted."""
-        self.backend: Backend | None = None
-        self.heard_s = 0.0
-        """When its last worker spoke, by the loop's clock."""
-        self.tried: list[Backend] = []
-        self.begun = False
-        """The client has seen a byte of the answer."""
-        self.status = 0
-        self.bytes_out = 0
-        self.retries = 0
-        self.ttft_s: float | None = None
-        self.failure: Failure | None = None
-        self.usage: Usage | None = None
-        """Tokens of an answer that came to its end."""
 
 
 class Relay:
@@ -225,10 +123,6 @@ class Relay:
         return self._status
 
     @property
-    def streamed(self) -> bool:
-        return self._live
-
-    @property
     def backend(self) -> Backend:
         return self._backend
 
@@ -236,9 +130,10 @@ class Relay:
     def state(self) -> ServiceState:
         return self._flight.state
 
-    @property
-    def says_it_drains(self) -> bool:
-        return self._journal is not None and self._journal.left == LEFT_DRAINING
+    def outcome(self, failure: Failure | None) -> Outcome:
+        """What it says of its worker, once it is done."""
+        drains = failure is Failure.DRAINING or (self._journal is not None and self._journal.left == LEFT_DRAINING)
+        return Outcome(self._status, failure, self.first_s - self.sent_s, self._live, drains)
 
     def send(self, traced: bytes = b"") -> None:
         """`traced`: rendered headers of the attempt's span."""
@@ -461,7 +356,7 @@ class Relay:
 
     def _estimate(self) -> Usage:
         said = next((value for name, value in self._headers if name == _PROMPT_TOKENS), b"")
-        prompt_tokens = int(said) if said.isdigit() and len(said) < 10 else None
+        prompt_tokens = told_tokens(said)
         if self._journal is not None:
             return Usage(estimated(prompt_tokens, len(self._flight.body), 0).prompt, self._journal.n_tokens)
         return estimated(prompt_tokens, len(self._flight.body), self._events)

@@ -7,7 +7,7 @@ which our workers send one a token, and its prompt by the worker's header or, wi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 BYTES_PER_TOKEN = 4
 """Of English and code with today's vocabularies; only where the worker says nothing."""
@@ -17,8 +17,7 @@ _TAIL_BYTES = 1024
 """`usage` stands at the end, and an answer may be megabytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Tokens in and out."""
 
     prompt: int
@@ -32,6 +31,11 @@ def usage_in(data: bytes) -> Usage | None:
         return None
     prompt, completion = _PROMPT.search(data, at), _COMPLETION.search(data, at)
     return Usage(int(prompt[1]), int(completion[1])) if prompt and completion else None
+
+
+def told_tokens(header: bytes) -> int | None:
+    """The number in a worker's header; None where it is none."""
+    return int(header) if header.isdigit() and len(header) < 10 else None
 
 
 def events_in(data: bytes) -> int:

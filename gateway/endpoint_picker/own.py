@@ -11,19 +11,22 @@ import time
 from collections.abc import Mapping
 
 from crds.contract import HEADER_DRAINING, HEADER_PROMPT_TOKENS, HEADER_TIMING
+from gateway import settlement
 from gateway.admission.door import Grant
 from gateway.backend import Backend
 from gateway.catalog import Tenant
 from gateway.degradation import Road
 from gateway.endpoint_picker.choices import Course, Destination
-from gateway.errors import GatewayError, UnknownModel, answer_for
+from gateway.errors import GatewayError, answer_for
 from gateway.fleet import ServiceState
+from gateway.flight import Flight
 from gateway.frontend import CLIENT_LEFT, Asked, Frontend
 from gateway.http1.messages import Answer, Request
-from gateway.proxy import WORKER_FAULTS
-from gateway.relay import Flight
+from gateway.proxy import wait_for_endpoint
 from gateway.requests import Route, route_of
-from gateway.usage import estimated, events_in, usage_in
+from gateway.retries import Failure
+from gateway.settlement import Outcome
+from gateway.usage import estimated, events_in, told_tokens, usage_in
 
 _DRAINING = HEADER_DRAINING.encode()
 _PROMPT_TOKENS = HEADER_PROMPT_TOKENS.encode()
@@ -81,18 +84,11 @@ class OwnChoices:
         return OwnCourse(self._frontend, flight, grant, backend, self._loop)
 
     async def _pick(self, flight: Flight) -> Backend:
-        state = flight.state
         while True:
-            backend = state.pick((), self._loop.time(), flight.keys, flight.revision)
+            backend = flight.state.pick((), self._loop.time(), flight.keys, flight.revision)
             if backend is not None:
                 return backend
-            started_s = self._loop.time()
-            await state.wait(min(flight.wait_s, flight.deadline_s - started_s))
-            flight.wait_s -= self._loop.time() - started_s
-            if state.gone:
-                raise UnknownModel(
-                    f"The model '{state.service.key}' was deleted while the request waited.", param="model"
-                )
+            await wait_for_endpoint(flight, self._loop)
 
 
 class OwnCourse:
@@ -109,6 +105,8 @@ class OwnCourse:
         self._sent_s = time.perf_counter()
         self._prompt_tokens: int | None = None
         self._timing = ""
+        self._outcome = Outcome(0, Failure.CLOSED, 0.0, False)
+        """As far as it is known."""
         trace = flight.trace
         self._span = trace.attempt({"server.address": backend.endpoint.address}) if trace is not None else None
         self._tail = b""
@@ -125,23 +123,17 @@ class OwnCourse:
         return Destination(endpoint.where, endpoint.revision, headers)
 
     def answered(self, status: int, headers: Mapping[bytes, bytes]) -> None:
-        flight, backend, now_s = self._flight, self._backend, self._loop.time()
+        flight = self._flight
         flight.status, flight.begun = status, True
-        told = headers.get(_PROMPT_TOKENS, b"")
         self._timing = headers.get(_TIMING, b"").decode("latin-1")
-        self._prompt_tokens = int(told) if told.isdigit() and len(told) < 10 else None
-        latency_s = time.perf_counter() - self._sent_s
-        if flight.stream and status == 200:
+        self._prompt_tokens = told_tokens(headers.get(_PROMPT_TOKENS, b""))
+        streamed, drains = flight.stream and status == 200, status == 503 and _DRAINING in headers
+        failure = Failure.DRAINING if drains else None
+        self._outcome = Outcome(status, failure, time.perf_counter() - self._sent_s, streamed, drains)
+        if streamed:
             flight.ttft_s = time.perf_counter() - flight.started_s
             flight.state.metrics.first_token(flight.ttft_s, flight.state.service.ttft_target_s)
-        if status == 503 and _DRAINING in headers:
-            flight.state.said_draining(backend, now_s)
-        elif status in WORKER_FAULTS:
-            backend.met(False, None, now_s)
-            flight.state.failed(backend, now_s)
-        else:
-            backend.met(True, latency_s if status == 200 else None, now_s)
-            flight.state.succeeded(backend, now_s)
+        settlement.judge(flight.state, self._backend, self._outcome, self._loop.time())
 
     def data(self, piece: bytes) -> None:
         flight = self._flight
@@ -159,17 +151,7 @@ class OwnCourse:
             flight.usage = usage_in(self._tail) or estimated(self._prompt_tokens, len(flight.body), flight.events)
         if self._span is not None:
             self._span.end("cancelled" if flight.status == CLIENT_LEFT else None, self._timing)
-        self._count()
+        if flight.status != CLIENT_LEFT:
+            rest_s = time.perf_counter() - self._sent_s - self._outcome.latency_s
+            settlement.count(flight.state, self._backend, self._outcome, flight.usage, rest_s)
         self._frontend.close_flight(flight, self._grant)
-
-    def _count(self) -> None:
-        """What the answer says of its revision, while revisions are compared."""
-        flight = self._flight
-        if not flight.state.is_split or flight.status == CLIENT_LEFT:
-            return
-        revisions, revision = flight.state.revisions, self._backend.revision
-        revisions.ended(revision, good=flight.status < 500)
-        if flight.usage is not None:
-            ttft_s = flight.ttft_s if flight.stream else None
-            rest_s = None if ttft_s is None else time.perf_counter() - flight.started_s - ttft_s
-            revisions.completed(revision, flight.usage.completion, ttft_s, rest_s)

@@ -1,0 +1,85 @@
+"""One request on its way: what was asked, how it is to go, and what became of it.
+
+Filled in as it goes by whoever learns something; decides nothing itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.retries import Failure
+from gateway.routing.keys import NO_KEYS, Keys
+from gateway.usage import Usage
+
+if TYPE_CHECKING:
+    from gateway.backend import Backend
+    from gateway.fleet import ServiceState
+    from gateway.relay import Relay
+    from gateway.streams.moving import Moving
+    from gateway.tracing import Trace
+
+
+class Flight:
+    """What nearly every request leaves as it is stands in the class, and costs a request nothing."""
+
+    notes = b""
+    """Rendered headers that tell the client how its request was routed."""
+    keys: Keys = NO_KEYS
+    """What it belongs together with."""
+    revision: bytes | None = None
+    """That it belongs to while traffic is split."""
+    explain = False
+    """The client wants to know why its worker was chosen."""
+    is_urgent = False
+    """It cannot wait: a second attempt is made beside a late first one."""
+    is_pinned = False
+    """It is for one worker alone, lost or not."""
+    is_left = False
+    """A fallback takes it instead."""
+    trace: Trace | None = None
+    """Its spans, where it is sampled."""
+    is_traced = False
+    """The log does."""
+    decision: str | None = None
+    is_copy = False
+    """Nobody waits for its answer, and nothing of it counts but for its revision."""
+    told = b""
+    """Rendered headers for the client, beside the worker's own."""
+    events = 0
+    """Of a stream, as many as the client has seen; where there is a journal, tokens, once it has ended."""
+    moving: Moving | None = None
+    """What lets its stream outlive a worker, where that is wanted."""
+    backend: Backend | None = None
+    heard_s = 0.0
+    """When its last worker spoke, by the loop's clock."""
+    tried: tuple[Backend, ...] = ()
+    begun = False
+    """The client has seen a byte of the answer."""
+    status = 0
+    bytes_out = 0
+    retries = 0
+    ttft_s: float | None = None
+    failure: Failure | None = None
+    usage: Usage | None = None
+    """Tokens of an answer that came to its end."""
+
+    def __init__(
+        self, state: ServiceState, path: bytes, body: bytes, *, stream: bool, tenant: str, request_id: bytes,
+        started_s: float, deadline_s: float, wait_s: float, extra: bytes = b"",
+    ) -> None:  # fmt: skip
+        self.state = state
+        self.path = path
+        self.body = body
+        self.stream = stream
+        self.tenant = tenant
+        self.request_id = request_id
+        self.started_s = started_s
+        """By `time.perf_counter`."""
+        self.deadline_s = deadline_s
+        """By the loop's clock."""
+        self.wait_s = wait_s
+        """How long it may wait for an endpoint to become ready, all its waits together."""
+        self.extra = extra
+        """Rendered headers that travel with it."""
+        self.relays: list[Relay] = []
+        """Its attempts under way: one, or two while one is hedged by another."""
