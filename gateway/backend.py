@@ -10,7 +10,7 @@ from typing import Protocol
 from gateway.catalog import Endpoint
 from gateway.health.load import Load, Loss
 from gateway.health.outliers import Record
-from gateway.health.passive import Health, Verdict
+from gateway.health.passive import FRESH, Health, Verdict
 from gateway.health.watcher import Share, Watch
 from gateway.http1.pool import Pool
 from gateway.routing.scoring import SLOTS, Facts, Line
@@ -47,7 +47,7 @@ class Backend:
         self.in_flight = 0
         self.heard = 0
         """Counts pieces of answers, whatever they are: signs of life."""
-        self.health = Health()
+        self.health: Health = FRESH
         self.load: Load | None = None
         """Its newest report; None for a worker that makes none."""
         self.loss: Loss | None = None

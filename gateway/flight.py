@@ -20,48 +20,43 @@ if TYPE_CHECKING:
 
 
 class Flight:
-    """What nearly every request leaves as it is stands in the class, and costs a request nothing."""
-
-    notes = b""
-    """Rendered headers that tell the client how its request was routed."""
-    keys: Keys = NO_KEYS
-    """What it belongs together with."""
-    revision: bytes | None = None
-    """That it belongs to while traffic is split."""
-    explain = False
-    """The client wants to know why its worker was chosen."""
-    is_urgent = False
-    """It cannot wait: a second attempt is made beside a late first one."""
-    is_pinned = False
-    """It is for one worker alone, lost or not."""
-    is_left = False
-    """A fallback takes it instead."""
-    trace: Trace | None = None
-    """Its spans, where it is sampled."""
-    is_traced = False
-    """The log does."""
-    decision: str | None = None
-    is_copy = False
-    """Nobody waits for its answer, and nothing of it counts but for its revision."""
-    told = b""
-    """Rendered headers for the client, beside the worker's own."""
-    events = 0
-    """Of a stream, as many as the client has seen; where there is a journal, tokens, once it has ended."""
-    moving: Moving | None = None
-    """What lets its stream outlive a worker, where that is wanted."""
-    backend: Backend | None = None
-    heard_s = 0.0
-    """When its last worker spoke, by the loop's clock."""
-    tried: tuple[Backend, ...] = ()
-    begun = False
-    """The client has seen a byte of the answer."""
-    status = 0
-    bytes_out = 0
-    retries = 0
-    ttft_s: float | None = None
-    failure: Failure | None = None
-    usage: Usage | None = None
-    """Tokens of an answer that came to its end."""
+    __slots__ = (
+        "backend",
+        "begun",
+        "body",
+        "bytes_out",
+        "deadline_s",
+        "decision",
+        "events",
+        "explain",
+        "extra",
+        "failure",
+        "heard_s",
+        "is_copy",
+        "is_left",
+        "is_pinned",
+        "is_traced",
+        "is_urgent",
+        "keys",
+        "moving",
+        "notes",
+        "path",
+        "relays",
+        "request_id",
+        "retries",
+        "revision",
+        "started_s",
+        "state",
+        "status",
+        "stream",
+        "tenant",
+        "told",
+        "trace",
+        "tried",
+        "ttft_s",
+        "usage",
+        "wait_s",
+    )
 
     def __init__(
         self, state: ServiceState, path: bytes, body: bytes, *, stream: bool, tenant: str, request_id: bytes,
@@ -81,5 +76,45 @@ class Flight:
         """How long it may wait for an endpoint to become ready, all its waits together."""
         self.extra = extra
         """Rendered headers that travel with it."""
+        self.notes = b""
+        """Rendered headers that tell the client how its request was routed."""
+        self.keys: Keys = NO_KEYS
+        """What it belongs together with."""
+        self.revision: bytes | None = None
+        """That it belongs to while traffic is split."""
+        self.explain = False
+        """The client wants to know why its worker was chosen."""
+        self.is_urgent = False
+        """It cannot wait: a second attempt is made beside a late first one."""
+        self.is_pinned = False
+        """It is for one worker alone, lost or not."""
+        self.is_left = False
+        """A fallback takes it instead."""
+        self.trace: Trace | None = None
+        """Its spans, where it is sampled."""
+        self.is_traced = False
+        """The log does."""
+        self.decision: str | None = None
         self.relays: list[Relay] = []
         """Its attempts under way: one, or two while one is hedged by another."""
+        self.is_copy = False
+        """Nobody waits for its answer, and nothing of it counts but for its revision."""
+        self.told = b""
+        """Rendered headers for the client, beside the worker's own."""
+        self.events = 0
+        """Of a stream, as many as the client has seen; where there is a journal, tokens, once it has ended."""
+        self.moving: Moving | None = None
+        """What lets its stream outlive a worker, where that is wanted."""
+        self.backend: Backend | None = None
+        self.heard_s = 0.0
+        """When its last worker spoke, by the loop's clock."""
+        self.tried: tuple[Backend, ...] = ()
+        self.begun = False
+        """The client has seen a byte of the answer."""
+        self.status = 0
+        self.bytes_out = 0
+        self.retries = 0
+        self.ttft_s: float | None = None
+        self.failure: Failure | None = None
+        self.usage: Usage | None = None
+        """Tokens of an answer that came to its end."""

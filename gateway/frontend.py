@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import orjson
 
@@ -76,9 +76,18 @@ class RequestLimits:
     """The same for a service that may sleep at no worker at all: a new one takes minutes."""
 
 
-@dataclass(frozen=True, slots=True)
+class _Head(NamedTuple):
+    """What the head of a request says, by the view of that moment."""
+
+    catalog: Catalog
+    route: Route
+    path: bytes
+    tenant: Tenant
+
+
+@dataclass(slots=True)
 class Asked:
-    """One request of a client, whoever will answer it."""
+    """One request of a client, whoever will answer it. Not frozen, since one is made for every request."""
 
     request: Request
     path: bytes
@@ -118,11 +127,14 @@ class Frontend:
         self._authenticator = Authenticator()
         self._catalog = Catalog()
         self._complete = False
+        self._resolved: dict[tuple[str, str], ServiceState] = {}
+        """What tenants' names for models mean in this view; as many as the view has, under two names each."""
 
     def update(self, catalog: Catalog) -> None:
         """Takes over a new view."""
         self._catalog = catalog
         self._complete = True
+        self._resolved = {}
         self._authenticator.replace(catalog.keyring)
         self._fleet.update(catalog)
         self._admission.update(catalog)
@@ -135,8 +147,7 @@ class Frontend:
 
     def admit(self, request: Request) -> Answer | None:
         try:
-            route_of(request)
-            self.tenant_of(request)
+            request.head = self._head_of(request)
             if self._proxy.in_flight >= self._limits.in_flight:
                 raise Overloaded("The gateway holds as many requests as it may. Try again soon.", retry_after_s=1)
         except GatewayError as error:
@@ -147,13 +158,14 @@ class Frontend:
         started_s = time.perf_counter()
         tenant_name = ""
         try:
-            route, path = route_of(request)
-            tenant = self.tenant_of(request)
-            tenant_name = tenant.name
-            if route is Route.GENERATE:
-                await self._generate(request, path, tenant, started_s, reply)
-            else:
-                reply.answer(self.models(request, tenant, started_s))
+            head = self._head_of(request)
+            tenant_name = head.tenant.name
+            if head.route is not Route.GENERATE:
+                reply.answer(self.models(request, head.tenant, started_s))
+                return
+            asked, road = self._set_out(request, head, started_s)
+            while not await self._serve(asked, road, reply):
+                pass
         except GatewayError as error:
             reply.answer(self.refusal(error, request, tenant_name, started_s))
 
@@ -174,18 +186,24 @@ class Frontend:
             raise Unauthenticated("The API key belongs to a Tenant that no longer exists.")
         return tenant
 
-    async def _generate(self, request: Request, path: bytes, tenant: Tenant, started_s: float, reply: Reply) -> None:
-        asked = self.asked(request, path, tenant, started_s)
+    def _head_of(self, request: Request) -> _Head:
+        """Read again only where the view has changed since: a key may have been revoked while the body came."""
+        known = request.head
+        if isinstance(known, _Head) and known.catalog is self._catalog:
+            return known
+        return _Head(self._catalog, *route_of(request), self.tenant_of(request))
+
+    def _set_out(self, request: Request, head: _Head, started_s: float) -> tuple[Asked, Road]:
+        asked = self.asked(request, head.path, head.tenant, started_s)
         state = self.service_of(asked)
-        asked = self.traced(asked)
+        self.trace(asked)
         service = state.service
         road = Road(service, self._is_healthy)
         if service.fallbacks and not state.is_healthy(self._loop.time()) and road.leave(Degrades.NO_ENDPOINT):
             state.metrics.arrivals.inc()
             state.passed_on(self._loop.time())
             state.metrics.fell_back(Degrades.NO_ENDPOINT.value)
-        while not await self._serve(asked, road, reply):
-            pass
+        return asked, road
 
     def asked(self, request: Request, path: bytes, tenant: Tenant, started_s: float) -> Asked:
         """Raises WrongEncoding or BadRequest, with what is wrong."""
@@ -194,20 +212,22 @@ class Frontend:
             self._loop.time() + timeout_s(request, self._limits.deadline_s),
         )  # fmt: skip
 
-    def traced(self, asked: Asked) -> Asked:
-        """With its spans begun, where it is sampled; `close_flight` ends them."""
-        if self._tracing is None:
-            return asked
-        headers, name = asked.request.headers, f"POST {asked.path.decode('latin-1')}"
-        trace = self._tracing.begin(name, headers.get(b"traceparent"), headers.get(b"tracestate"))
-        return asked if trace is None else replace(asked, trace=trace)
+    def trace(self, asked: Asked) -> None:
+        """Begins its spans, where it is sampled; `close_flight` ends them."""
+        if self._tracing is not None:
+            headers, name = asked.request.headers, f"POST {asked.path.decode('latin-1')}"
+            asked.trace = self._tracing.begin(name, headers.get(b"traceparent"), headers.get(b"tracestate"))
 
     def service_of(self, asked: Asked) -> ServiceState:
         """Raises UnknownModel or AmbiguousModel."""
         model = asked.wanted.model
+        known = self._resolved.get((asked.tenant.name, model))
+        if known is not None:
+            return known
         state = self._fleet.get(resolve(self._catalog, asked.tenant, model).key)
         if state is None:
             raise UnknownModel(f"The model '{model}' was just deleted.", param="model")
+        self._resolved[asked.tenant.name, model] = state
         return state
 
     def _is_healthy(self, key: ServiceKey) -> bool:

@@ -113,7 +113,8 @@ class Account:
 
     def left(self) -> float:
         """Of the whole bucket, as far as it is known here."""
-        return max(0.0, min(self.depth, self.level + self._others))
+        known = self.level + self._others
+        return 0.0 if known < 0.0 else known if known < self.depth else self.depth
 
     def wait_s(self, amount: float) -> float:
         """Until the whole bucket holds `amount`, if nobody else spends."""

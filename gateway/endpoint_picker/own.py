@@ -60,7 +60,8 @@ class OwnChoices:
             state = self._frontend.service_of(asked)
         except GatewayError as error:
             return self._frontend.refusal(error, request, tenant.name, started_s)
-        return await self._set_out(self._frontend.traced(asked), state)
+        self._frontend.trace(asked)
+        return await self._set_out(asked, state)
 
     async def _set_out(self, asked: Asked, state: ServiceState) -> Course | Answer:
         road = Road(state.service, lambda key: False)

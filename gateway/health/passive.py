@@ -6,7 +6,7 @@ Judges only by what requests met. Never ejects more than a share of a service's 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,10 @@ class Health:
     ejections_in_a_row: int = 0
     ejected_until_s: float | None = None
     draining_until_s: float | None = None
+
+
+FRESH: Final = Health()
+"""Nothing is known against it: nearly always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +66,12 @@ def share(health: Health, now_s: float, policy: HealthPolicy) -> float:
 
 def succeeded(health: Health, now_s: float, policy: HealthPolicy) -> Health:
     """One good answer ends the row of failures; the row of ejections ends when it has returned in full."""
-    if health == _FRESH:
+    if health is FRESH:
         return health
-    if health.ejected_until_s is None or now_s >= health.ejected_until_s + policy.return_s:
+    returned_in_full = health.ejected_until_s is None or now_s >= health.ejected_until_s + policy.return_s
+    if returned_in_full and (health.ejections_in_a_row or health.ejected_until_s is not None):
         return replace(health, failures_in_a_row=0, ejections_in_a_row=0, ejected_until_s=None)
     return replace(health, failures_in_a_row=0) if health.failures_in_a_row else health
-
-
-_FRESH = Health()
 
 
 def failed(health: Health, now_s: float, policy: HealthPolicy, *, endpoints: int, ejected: int) -> Verdict:

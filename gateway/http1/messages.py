@@ -36,7 +36,7 @@ HOP_BY_HOP: Final = frozenset(
 class Request:
     """One request, complete. Header names are lower case; values of repeated headers are joined by a comma."""
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "minor_version", "target")
+    __slots__ = ("body", "head", "headers", "keep_alive", "method", "minor_version", "target")
 
     def __init__(
         self, method: bytes, target: bytes, headers: dict[bytes, bytes], minor_version: int, keep_alive: bool
@@ -47,6 +47,8 @@ class Request:
         self.minor_version = minor_version
         self.keep_alive = keep_alive
         self.body = b""
+        self.head: object = None
+        """What the application read of the head, for its own use when the body is there."""
 
 
 @dataclass(frozen=True, slots=True)

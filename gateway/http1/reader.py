@@ -27,6 +27,9 @@ class Reading(Enum):
     BODY = auto()
 
 
+_NOTHING, _HEAD, _BODY = Reading
+
+
 class RequestReader:
     """Feed it bytes; take requests, and answers that need no handling, from `ready`."""
 
@@ -38,7 +41,7 @@ class RequestReader:
         refuse: Callable[[Problem], Answer],
     ) -> None:
         self.ready: deque[Request | Answer] = deque()
-        self.phase = Reading.NOTHING
+        self.phase = _NOTHING
         self.finished = False
         """Nothing more will be read from this connection."""
         self._limits = limits
@@ -71,9 +74,10 @@ class RequestReader:
             except httptools.HttpParserError:
                 self._problem = self._problem or Problem.MALFORMED
                 break
-        if self.phase is not Reading.NOTHING:
+        if self.phase is not _NOTHING:
             self._count_fruitless(received_bytes)
-        self._settle()
+        if self._problem is not None or self._early is not None:
+            self._settle()
 
     def fail(self, problem: Problem) -> None:
         """The connection's own reason to end, such as a client that is too slow."""
@@ -99,7 +103,7 @@ class RequestReader:
     # --- httptools callbacks ------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        self.phase = Reading.HEAD
+        self.phase = _HEAD
         self._target = b""
         self._headers = {}
         self._header_count = self._head_bytes = self._fruitless_bytes = 0
@@ -110,7 +114,7 @@ class RequestReader:
         self._head_bytes += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.phase is not Reading.HEAD:
+        if self.phase is not _HEAD:
             return  # trailers are dropped
         self._header_count += 1
         self._head_bytes += len(name) + len(value) + 4
@@ -120,7 +124,7 @@ class RequestReader:
         self._headers[name] = value
 
     def on_headers_complete(self) -> None:
-        self.phase = Reading.BODY
+        self.phase = _BODY
         parser = self._parser
         minor_version = 0 if parser.get_http_version() == "1.0" else 1
         request = Request(parser.get_method(), self._target, self._headers, minor_version, parser.should_keep_alive())
@@ -147,7 +151,7 @@ class RequestReader:
     def on_message_complete(self) -> None:
         if self._parser.should_upgrade():
             return
-        self.phase = Reading.NOTHING
+        self.phase = _NOTHING
         request, self._request = self._request, None
         early, self._early = self._early, None
         if self._problem is not None or request is None:

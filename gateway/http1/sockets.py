@@ -8,12 +8,17 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
+if sys.version_info >= (3, 12):
 
-def start_task(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-    """Starts in the same breath where Python can (3.12 and later), which spares a turn of the loop per request."""
-    if sys.version_info >= (3, 12):
+    def start_task(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+        """Starts in the same breath where Python can (3.12 and later), which spares a turn of the loop per request."""
         return asyncio.Task(work, loop=loop, eager_start=True)
-    return loop.create_task(work)
+
+else:
+
+    def start_task(work: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
+        """Starts with the next turn of the loop."""
+        return asyncio.Task(work, loop=loop)
 
 
 def probe_when_silent(transport: asyncio.Transport) -> None:

@@ -57,6 +57,7 @@ class Choice(NamedTuple):
     why: Why
 
 
+_ONLY = Choice(0, Why.ONLY)
 _HOME = {Policy.PREFIX: Why.PREFIX_HOME, Policy.SESSION: Why.SESSION_HOME}
 _SPILLED = {Policy.PREFIX: Why.PREFIX_SPILLED, Policy.SESSION: Why.SESSION_SPILLED}
 _COST = attrgetter("cost")
@@ -65,7 +66,7 @@ _COST = attrgetter("cost")
 def choose(terms: RoutingTerms, candidates: Sequence[Candidate], ring: Ring | None, keys: Keys, turn: int) -> Choice:
     """One of the candidates, of which there must be one. `ring`: of the same candidates, in their order."""
     if len(candidates) == 1:
-        return Choice(0, Why.ONLY)
+        return _ONLY
     policy = terms.policy
     if policy is Policy.ROUND_ROBIN:
         return in_turn(candidates, turn)

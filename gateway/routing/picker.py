@@ -30,6 +30,7 @@ class Group:
 class Picker:
     def __init__(self, zone: str | None) -> None:
         self.terms = RoutingTerms()
+        self._is_keyed = False
         self.why: Counter[Why] = Counter()
         self.last = Why.ONLY
         """Of the newest pick."""
@@ -44,6 +45,7 @@ class Picker:
     def renew(self, members: list[Backend], terms: RoutingTerms) -> None:
         """Who may be chosen has changed, or what each may have."""
         self.terms = terms
+        self._is_keyed = terms.policy in KEYED
         if members != self.members:
             self.members = members
             self._all = Group(members)
@@ -73,7 +75,7 @@ class Picker:
         if self._stale and now_s >= self._priced_s:
             self._price(now_s)
         members, ring = group.members, group.ring
-        if ring is None and self.terms.policy in KEYED:
+        if ring is None and self._is_keyed:
             ring = group.ring = Ring([one.endpoint.pod for one in members])
         if tried and (fresh := [one for one in members if one not in tried]):
             members, ring = fresh, None if len(fresh) < len(members) else ring
