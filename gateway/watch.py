@@ -10,7 +10,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +31,7 @@ from crds.contract import (
 from crds.fields import seconds
 from crds.routing import Fallback as ApiFallback
 from crds.routing import Routing
+from crds.scaling import Scaling, ScalingPolicy
 from gateway.admission.terms import Priority, Terms, terms_of
 from gateway.catalog import Catalog, Endpoint, Fallback, Service, ServiceKey, Tenant, revision_of
 from gateway.identity import Keyring, keyring_of
@@ -44,6 +45,15 @@ log = logging.getLogger(__name__)
 
 SETTLE_S = 0.005
 """Changes that come together, as in a rolling change, become one view."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A Tenant with all the namespaces that it lists, and what decides whether it has them."""
+
+    created: str
+    """metadata.creationTimestamp"""
+    tenant: Tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +132,7 @@ class WatchSource:
         log.info("The catalog is complete: %d services, %d tenants.", len(services), len(self._tenants))
         while True:
             self._changed.clear()
-            tenants = {one.name: one for one in self._tenants.items()}
+            tenants = granted(self._tenants.items())
             keyring = self._keyring.get(self._system_namespace, SECRET_KEYRING) or Keyring()
             gateways = sorted({address for one in self._gateways.items() for address in one})
             publish(Catalog(services, tenants, keyring, tuple(gateways)))
@@ -211,11 +221,11 @@ def _worker_slots(spec: dict[str, Any]) -> int:
 
 def _may_sleep(spec: dict[str, Any]) -> bool:
     """Its limits allow no worker at all, now or in a window of its schedule."""
-    scaling = spec.get("scaling")
-    if scaling is None or scaling.get("policy") == "advisory":
+    given = spec.get("scaling")
+    if given is None:
         return False
-    fewest = [window["min"] for window in scaling.get("schedule") or () if "min" in window]
-    return 0 in (scaling.get("min", 1), *fewest)
+    scaling = Scaling.model_validate(given)
+    return scaling.policy is not ScalingPolicy.ADVISORY and scaling.fewest == 0
 
 
 def keep_level(obj: Object) -> Level:
@@ -224,8 +234,23 @@ def keep_level(obj: Object) -> Level:
     return Level(Priority[obj["spec"]["priority"]], ttft_s, tpot_s, e2e_s)
 
 
-def keep_tenant(obj: Object) -> Tenant:
-    return Tenant(obj["metadata"]["name"], frozenset(obj["spec"].get("namespaces") or ()), _terms(obj["spec"]))
+def keep_tenant(obj: Object) -> Claim:
+    meta, spec = obj["metadata"], obj["spec"]
+    tenant = Tenant(meta["name"], frozenset(spec.get("namespaces") or ()), _terms(spec))
+    return Claim(meta.get("creationTimestamp", ""), tenant)
+
+
+def granted(claims: Iterable[Claim]) -> dict[str, Tenant]:
+    """By name, each with the namespaces that it owns, whatever else it lists."""
+    taken: set[str] = set()
+    tenants = {}
+    for claim in sorted(claims, key=lambda one: api.seniority(one.created, one.tenant.name)):
+        tenant = claim.tenant
+        if not tenant.namespaces.isdisjoint(taken):
+            tenant = replace(tenant, namespaces=tenant.namespaces - taken)
+        taken |= tenant.namespaces
+        tenants[tenant.name] = tenant
+    return tenants
 
 
 def _terms(spec: dict[str, Any]) -> Terms:

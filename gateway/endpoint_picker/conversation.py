@@ -7,7 +7,7 @@ be changed in it after it was answered.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from google.protobuf.struct_pb2 import Struct
 
@@ -17,6 +17,7 @@ from gateway.http1.messages import Answer, Request
 
 HEADER_DESTINATION = "x-gateway-destination-endpoint"
 """By the endpoint picker protocol: where the proxy shall send the request."""
+_INSTRUCTIONS = b"x-foretide-"
 METADATA_NAMESPACE = "envoy.lb"
 BUFFERED = 2
 FULL_DUPLEX_STREAMED = 4
@@ -46,15 +47,16 @@ def go_on_with_request_head() -> wire.ProcessingResponse:
     return wire.ProcessingResponse(request_headers=wire.HeadersResponse(response=wire.CommonResponse()))
 
 
-def send_to(destination: Destination, mode: int, body: bytes) -> Iterator[wire.ProcessingResponse]:
-    """The answers that let the request go on to its worker."""
+def send_to(
+    destination: Destination, mode: int, body: bytes, asked: Iterable[bytes] = ()
+) -> Iterator[wire.ProcessingResponse]:
+    """The answers that let the request go on to its worker. `asked`: the names of its client's headers."""
     mutation = wire.HeaderMutation(
         set_headers=[
             _set(HEADER_DESTINATION, destination.address.encode()),
             *(_set(name.decode("latin-1"), value) for name, value in destination.headers),
         ],
-        # The worker's port trusts its caller; a key is of no use to it.
-        remove_headers=["authorization"],
+        remove_headers=_kept_back(asked, {name for name, _ in destination.headers}),
     )
     metadata = Struct()
     metadata.update({METADATA_NAMESPACE: {HEADER_DESTINATION: destination.address}})
@@ -67,6 +69,14 @@ def send_to(destination: Destination, mode: int, body: bytes) -> Iterator[wire.P
             )
         return
     yield wire.ProcessingResponse(request_body=wire.BodyResponse(response=common), dynamic_metadata=metadata)
+
+
+def _kept_back(asked: Iterable[bytes], ours: Collection[bytes]) -> list[str]:
+    """Of the client's headers: a key is of no use to a worker, and what a worker takes for an instruction is said by
+    us alone, since its port trusts its caller."""
+    return ["authorization"] + [
+        name.decode("latin-1") for name in asked if name.startswith(_INSTRUCTIONS) and name not in ours
+    ]
 
 
 def go_on_with_response_head(ours: Iterable[tuple[str, str]]) -> wire.ProcessingResponse:

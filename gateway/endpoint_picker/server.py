@@ -167,7 +167,7 @@ class _Talk:
             return
         self._course = chosen
         self._body = []
-        for answer in say.send_to(chosen.destination, self._request_mode, request.body):
+        for answer in say.send_to(chosen.destination, self._request_mode, request.body, request.headers):
             yield answer
 
     def _instead(self, answer: Answer) -> wire.ProcessingResponse:

@@ -61,6 +61,8 @@ async def test_the_body_passes_unchanged_and_identity_does_not_pass_at_all() -> 
         "X-Request-Id": "client-id-0001",
         "X-Forwarded-For": "1.2.3.4",
         "X-Foretide-Revision": "evil",
+        "X-Foretide-Stream": "1 00 1",
+        "X-Foretide-Continue": "00 5",
         "Cookie": "a=b",
         "Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     }
@@ -71,6 +73,7 @@ async def test_the_body_passes_unchanged_and_identity_does_not_pass_at_all() -> 
     assert got.headers["x-request-id"] == asked.headers["x-request-id"] == "client-id-0001"
     assert asked.headers["traceparent"].startswith("00-0af7")
     assert not {"authorization", "cookie", "x-forwarded-for", "x-foretide-revision"} & asked.headers.keys()
+    assert not {"x-foretide-stream", "x-foretide-continue"} & asked.headers.keys()
 
 
 @pytest.mark.parametrize("given", ["short", "has space in it", "x" * 129, "evil\tid-12345"])

@@ -82,6 +82,9 @@ async def test_only_so_many_wait_and_the_next_is_answered_at_once(monkeypatch: p
         await asyncio.gather(first, return_exceptions=True)
 
 
+NIGHT = {"name": "night", "min": 0, "start": "22:00", "end": "06:00"}
+
+
 @pytest.mark.parametrize(
     ("spec", "expected"),
     [
@@ -89,7 +92,7 @@ async def test_only_so_many_wait_and_the_next_is_answered_at_once(monkeypatch: p
         ({"scaling": {"max": 2}}, False),
         ({"scaling": {"min": 0, "max": 2}}, True),
         ({"scaling": {"min": 0, "max": 2, "policy": "advisory"}}, False),
-        ({"scaling": {"min": 1, "max": 2, "schedule": [{"name": "night", "min": 0}]}}, True),
+        ({"scaling": {"min": 1, "max": 2, "schedule": [NIGHT]}}, True),
     ],
 )
 def test_a_service_may_sleep_where_its_limits_allow_no_worker(spec: dict[str, object], expected: bool) -> None:

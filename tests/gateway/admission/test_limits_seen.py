@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -347,18 +348,21 @@ async def test_two_gateways_admit_together_what_one_would(tmp_path: Path) -> Non
     worker = FakeWorker(answers)
     limits = Limits(requests_per_minute=60, burst_s=30.0)
     async with workers(worker), pair(tmp_path, with_terms(catalog(service(worker)), limits=limits)) as gateways:
+        began_s = time.monotonic()
         got = await asyncio.gather(*(gateways[number % 2].post(ASK) for number in range(100)))
         admitted = sum(one.status == 200 for one in got)
         assert sum(one.status == 429 for one in got) == 100 - admitted
-        assert 30 <= admitted <= 34
+        assert 30 <= admitted <= 32 + time.monotonic() - began_s
 
 
-async def test_one_gateway_of_two_may_spend_the_whole_limit(tmp_path: Path) -> None:
+async def test_one_gateway_of_two_may_spend_the_whole_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.admission.door.HOLD_S", 4.0)  # the other's help may be late on a busy machine
     worker = FakeWorker(answers)
     limits = Limits(requests_per_minute=60, burst_s=30.0)
     async with workers(worker), pair(tmp_path, with_terms(catalog(service(worker)), limits=limits)) as (first, _):
+        began_s = time.monotonic()
         got = await asyncio.gather(*(first.post(ASK) for _ in range(60)))
-        assert 29 <= sum(one.status == 200 for one in got) <= 34
+        assert 29 <= sum(one.status == 200 for one in got) <= 32 + time.monotonic() - began_s
 
 
 async def test_a_stranger_on_the_peer_port_changes_nothing(tmp_path: Path) -> None:

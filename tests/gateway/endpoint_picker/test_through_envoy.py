@@ -76,8 +76,27 @@ async def test_an_answer_and_a_stream_come_from_a_worker_that_we_chose(tmp_path:
         assert asked.headers["x-foretide-tenant"] == "acme"
         assert asked.headers["x-foretide-class"] == "P2"
         assert orjson.loads(asked.body) == ASKED
-        assert await front.gateway.metric("completed_total", service="chat") == 5
         await eventually(lambda: not any(b.in_flight for b in _backends(front)), "nothing is in flight any more")
+        assert await front.gateway.metric("completed_total", service="chat") == 5
+
+
+@MODES
+async def test_no_header_of_a_client_reaches_a_worker_as_an_instruction(tmp_path: Path, modes: dict[str, str]) -> None:
+    said = {
+        "x-foretide-stream": "1 00 1", "x-foretide-continue": "00 5", "X-Foretide-Tenant": "globex",
+        "x-foretide-weight": "1000", "x-foretide-ttft-target-ms": "1", "x-foretide-anything": "1",
+    }  # fmt: skip
+    worker = FakeWorker(answers)
+    async with workers(worker), edge(tmp_path, modes, catalog(service(worker))) as front:
+        assert (await front.post(ASKED, **said)).status == 200
+        got = {name: value for name, value in worker.asked[0].headers.items() if name.startswith("x-foretide-")}
+        assert got.keys() == {
+            "x-foretide-class", "x-foretide-tenant", "x-foretide-weight", "x-foretide-deadline-ms",
+            "x-foretide-ttft-target-ms",
+        }  # fmt: skip
+        assert got["x-foretide-tenant"] == "acme"
+        assert got["x-foretide-weight"] == "1"
+        assert got["x-foretide-ttft-target-ms"] != "1"
 
 
 @MODES
