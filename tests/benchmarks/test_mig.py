@@ -7,11 +7,13 @@ from collections import Counter
 
 import numpy as np
 
+from benchmarks.mig.bounds import METRIC, bound_row, most_served, most_slices, out_of_reach, with_bounds
 from benchmarks.mig.demand import from_rates, random_rates, random_services
 from benchmarks.mig.fleet import Fleet, slices
 from benchmarks.mig.nodes import timed_plan
 from benchmarks.mig.peers import PEERS, Placer, best_fit, first_fit, minimum_fragmentation
 from benchmarks.mig.run import run_peer, run_planned
+from benchmarks.report import Better, Report, Row
 from controllers.plans.mig.demand import PlanSettings
 from controllers.plans.mig.geometry import WHOLE_GPU, family
 
@@ -72,6 +74,25 @@ def test_every_policy_lives_through_a_small_workload_and_the_planner_serves_most
     assert all(0 < one.share < 1 for one in [*peers, ours])
     assert ours.urgent_share > max(one.urgent_share for one in peers)
     assert max(ours.gaps) < 1e-3
+    assert most_served(H100, 20, workload) > max(one.share for one in [*peers, ours])
+
+
+def test_one_gpu_serves_what_its_best_layout_holds() -> None:
+    assert most_slices(H100, 1, Counter({("7g.80gb", 0): 1, ("1g.10gb", 0): 3})) == 7
+    assert most_slices(H100, 1, Counter({("3g.40gb", 0): 2})) == 6
+    assert most_slices(H100, 1, Counter({("1g.20gb", 0): 9})) == 4, "memory ends before compute"
+
+
+def test_a_goal_beyond_the_bound_is_named_and_an_old_bound_is_replaced() -> None:
+    def served(workload: str, goal: float) -> Row:
+        return Row(workload, "demand served", "share", 0.9, 0.85, "best fit", goal, Better.HIGHER)
+
+    workload = from_rates("near", [("1g.10gb", 0)], np.ones((1, 21)), 1, 1.0)
+    bound = bound_row(workload, 0.92)
+    old = Report("m", "c", "d", (served("near", 0.935), bound_row(workload, 0.5), served("far", 0.935)))
+    new = with_bounds(old, [bound])
+    assert [row.metric for row in new.rows] == ["demand served", METRIC, "demand served"]
+    assert out_of_reach(new.rows) == ["near: at most 0.920, which is 8.2% more than best fit's 0.850"]
 
 
 def test_demand_has_the_load_that_it_was_asked_for() -> None:
