@@ -1,7 +1,7 @@
-"""The operator's recorded decisions of a service, off the leader's admin page, through the API server's proxy to pods.
+"""The operator's recorded decisions of a service, off the leader's admin page, through the API server's proxy.
 
-Only the leader knows them, and the Lease says which pod leads. That takes the right to read the Lease and to reach pods
-of the operator's namespace (`get` of `pods/proxy`); who lacks it is told, and less is explained.
+Only the leader knows them, and the Service `foretide-operator` is the leader. That takes the right to `get`
+`services/proxy` of that one Service (the chart's role `foretide-reader`); who lacks it is told, and less is explained.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from cli.errors import CliError
 from cli.kubectl import Kubectl
 from forecasting.policy import Direction, Policy, RecordInvalid, ScalingDecision, from_json
 
-LEASE: Final = "foretide-operator"
-ADMIN_PORT: Final = 8082
+LEADER: Final = "foretide-operator:admin"
+"""A Service and its port, as the API server's proxy and roles name them."""
 MOST: Final = 500
 """Records that are asked for: at least the last 40 hours of a quiet service."""
 
@@ -39,7 +39,7 @@ class Newest:
 def read_decisions(kubectl: Kubectl, operator_namespace: str, namespace: str, service: str) -> Record:
     """Never fails: what cannot be read is a note."""
     try:
-        return read_page(kubectl, decisions_path(kubectl, operator_namespace), namespace, service, MOST)
+        return read_page(kubectl, decisions_path(operator_namespace), namespace, service, MOST)
     except CliError as error:
         return Record((), (f"The operator's record of decisions could not be read: {error}",))
 
@@ -49,7 +49,7 @@ def read_newest(kubectl: Kubectl, operator_namespace: str, services: Iterable[tu
     found: dict[tuple[str, str], ScalingDecision] = {}
     notes: list[str] = []
     try:
-        path = decisions_path(kubectl, operator_namespace)
+        path = decisions_path(operator_namespace)
         for key in services:
             record = read_page(kubectl, path, *key, 1)
             notes += [note for note in record.notes if note not in notes]
@@ -92,11 +92,6 @@ def changes(decisions: Sequence[ScalingDecision]) -> list[ScalingDecision]:
     return found[::-1]
 
 
-def decisions_path(kubectl: Kubectl, namespace: str) -> str:
-    """Where the pod that leads answers. Raises CliError where none does."""
-    lease = kubectl.object("leases.coordination.k8s.io", LEASE, namespace)
-    holder = str((lease.get("spec") or {}).get("holderIdentity") or "")
-    if not holder:
-        raise CliError(f"no operator leads in namespace '{namespace}'. Is one running?")
-    # The identity is the pod's name and something that tells its processes apart.
-    return f"/api/v1/namespaces/{namespace}/pods/{holder.split('_')[0]}:{ADMIN_PORT}/proxy/decisions"
+def decisions_path(namespace: str) -> str:
+    """Where the operator that leads answers."""
+    return f"/api/v1/namespaces/{namespace}/services/{LEADER}/proxy/decisions"

@@ -146,6 +146,8 @@ def error_of(stderr: str) -> CliError:
     low = stderr.lower()
     if "(forbidden)" in low or "forbidden:" in low:
         return NotAllowed(f"{said}. Ask whoever runs the cluster for that right.")
+    if "no endpoints available for service" in low:
+        return CliError(f"{said}. Nobody leads there now: is an operator running?")
     if "(notfound)" in low or "could not find the requested resource" in low:
         return CliError(f"{said}.")
     if "doesn't have a resource type" in low or "no matches for kind" in low:

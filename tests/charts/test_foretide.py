@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
+from cli import decisions
 from controllers.model_cache import settings as agent_settings
 from controllers.settings import load_settings
+from crds.contract import GROUP
+from crds.kinds import KINDS
 from e2e.cluster import tools
 from gateway import settings as gateway_settings
 
@@ -221,6 +225,39 @@ def test_alertmanagers_and_secrets_of_receivers_are_reached_only_where_it_is_ask
     settings = load_settings(file).alerting
     assert settings.webhook_secret == "am"
     assert [str(one) for one in settings.allow_private_networks] == ["10.0.0.0/8"]
+
+
+def test_readers_may_read_what_is_ours_and_ask_the_leader_and_nothing_else() -> None:
+    found = {(one["kind"], one["metadata"]["name"]): one for one in objects()}
+    role, own = found["ClusterRole", "foretide-reader"], found["Role", "foretide-reader"]
+    assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}
+    (ours,) = (rule["resources"] for rule in role["rules"] if rule["apiGroups"] == [GROUP])
+    assert set(ours) == {kind.plural for kind in KINDS}
+    assert "secrets" not in {name for rule in (*role["rules"], *own["rules"]) for name in rule["resources"]}
+    service = found["Service", "foretide-operator"]
+    (port,) = service["spec"]["ports"]
+    assert f"{service['metadata']['name']}:{port['name']}" == decisions.LEADER
+    assert own["rules"] == [
+        {"apiGroups": [""], "resources": ["services/proxy"], "resourceNames": [decisions.LEADER], "verbs": ["get"]}
+    ]
+    pod = dict(pods(objects()))["foretide-operator"]
+    assert port["targetPort"] in {one["name"] for one in pod["containers"][0]["ports"]}
+    assert ("ClusterRoleBinding", "foretide-reader") not in found
+
+
+def test_those_who_are_named_are_readers() -> None:
+    people = [
+        {"kind": "Group", "name": "ml-team"},
+        {"kind": "ServiceAccount", "name": "bot", "namespace": "ci"},
+    ]
+    found = objects("--set-json", f"readers={json.dumps(people)}")
+    bindings = [one for one in found if one["metadata"]["name"] == "foretide-reader" and "subjects" in one]
+    assert {one["kind"] for one in bindings} == {"ClusterRoleBinding", "RoleBinding"}
+    for one in bindings:
+        assert one["subjects"] == [
+            {"kind": "Group", "name": "ml-team", "apiGroup": "rbac.authorization.k8s.io"},
+            {"kind": "ServiceAccount", "name": "bot", "namespace": "ci"},
+        ]
 
 
 def test_gateways_hear_each_other_on_every_process_and_nobody_else_is_heard() -> None:

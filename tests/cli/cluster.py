@@ -183,17 +183,12 @@ def policy() -> Json:
     }
 
 
-LEASES = "leases.coordination.k8s.io"
+LEADER = "/api/v1/namespaces/foretide-system/services/foretide-operator:admin/proxy/decisions"
 
 
 def with_record(cluster: FakeKubectl, *lines: str) -> FakeKubectl:
     """An operator that leads, and what it recorded of demo/chat."""
-    lease = {
-        "metadata": {"name": "foretide-operator", "namespace": "foretide-system"},
-        "spec": {"holderIdentity": "foretide-operator-abc_1"},
-    }
-    path = "/api/v1/namespaces/foretide-system/pods/foretide-operator-abc:8082/proxy/decisions/demo/chat"
-    cluster.objects[LEASES] = [lease]
+    path = f"{LEADER}/demo/chat"
     cluster.pages[f"{path}?limit=500"] = "".join(f"{line}\n" for line in lines)
     cluster.pages[f"{path}?limit=1"] = "".join(f"{line}\n" for line in lines[-1:])
     return cluster

@@ -13,7 +13,7 @@ from cli.errors import CliError
 from cli.explain_text import explain_lines
 from cli.fleet import Service
 from forecasting.policy import Policy, to_json
-from tests.cli.cluster import LEASES, chat, condition, demo, forecast, run, with_record
+from tests.cli.cluster import LEADER, chat, condition, demo, forecast, run, with_record
 from tests.cli.decided import HELD, UP, decided
 
 NOW = datetime(2026, 3, 2, 12, 10, tzinfo=UTC)
@@ -131,7 +131,8 @@ def test_lines_of_another_release_are_counted() -> None:
 
 def test_who_may_not_reach_the_operator_is_told_so_and_gets_the_rest() -> None:
     cluster = with_record(demo())
-    cluster.errors[LEASES] = 'Error from server (Forbidden): leases is forbidden: User "dana" cannot get resource'
+    said = 'Error from server (Forbidden): services "foretide-operator:admin" is forbidden: User "dana" cannot get it'
+    cluster.errors[f"{LEADER}/demo/chat?limit=500"] = said
     shown = run(cluster, "explain", "chat")
     assert "could not be read: Error from server (Forbidden)" in shown.stderr
     assert "6 → 8 replicas" in shown.stdout
@@ -139,8 +140,9 @@ def test_who_may_not_reach_the_operator_is_told_so_and_gets_the_rest() -> None:
 
 def test_an_operator_without_a_leader_is_said() -> None:
     cluster = with_record(demo())
-    cluster.objects[LEASES][0]["spec"] = {}
-    assert "no operator leads in namespace 'foretide-system'" in run(cluster, "explain", "chat").stderr
+    said = 'Error from server (ServiceUnavailable): no endpoints available for service "foretide-operator:admin"'
+    cluster.errors[f"{LEADER}/demo/chat?limit=500"] = said
+    assert "Nobody leads there now" in run(cluster, "explain", "chat").stderr
 
 
 def test_a_fixed_number_has_nothing_to_explain() -> None:

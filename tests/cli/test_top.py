@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from cli.fleet import Service
 from cli.top_text import busiest, row_of, top_lines
 from forecasting.policy import to_json
-from tests.cli.cluster import LEASES, broken, chat, demo, forecast, run, with_record
+from tests.cli.cluster import LEADER, broken, chat, demo, forecast, run, with_record
 from tests.cli.decided import HELD
 
 NOW = datetime(2026, 3, 2, 12, 6, tzinfo=UTC)
@@ -48,7 +48,8 @@ def test_the_newest_record_of_each_scaled_service_is_read_and_no_other() -> None
 
 def test_who_may_not_reach_the_operator_sees_what_the_objects_say() -> None:
     cluster = with_record(demo())
-    cluster.errors[LEASES] = "Error from server (Forbidden): leases is forbidden"
+    forbidden = 'Error from server (Forbidden): services "foretide-operator:admin" is forbidden'
+    cluster.errors[f"{LEADER}/demo/chat?limit=1"] = forbidden
     shown = run(cluster, "top")
     assert "could not be read" in shown.stderr
     assert "5.1k" in shown.stdout

@@ -56,3 +56,15 @@ topologySpreadConstraints:
 {{- define "foretide.gatewayUrl" -}}
 {{- .Values.gateway.url | default (printf "http://foretide-gateway.%s.svc:%v/v1" .Release.Namespace .Values.gateway.service.port) -}}
 {{- end -}}
+
+{{- define "foretide.subjects" -}}
+{{- range . }}
+- kind: {{ .kind }}
+  name: {{ .name | quote }}
+  {{- if eq .kind "ServiceAccount" }}
+  namespace: {{ .namespace }}
+  {{- else }}
+  apiGroup: rbac.authorization.k8s.io
+  {{- end }}
+{{- end }}
+{{- end -}}
