@@ -26,11 +26,12 @@ from crds.contract import (
 from gateway.asking import QUESTION_BYTES, NotAnswered, ask
 from gateway.catalog import ServiceKey
 from gateway.errors import GatewayError
-from gateway.fleet import Fleet, ServiceState
+from gateway.fleet import Fleet
 from gateway.flight import Flight
 from gateway.http1.messages import Answer, Flow
 from gateway.metrics import CONTENT_TYPE, Metrics
 from gateway.proxy import Proxy
+from gateway.service_state import ServiceState
 
 PROBE_DEADLINE_S = 10.0
 _PROBE_PATH = b"/v1/completions"
@@ -100,11 +101,7 @@ class Admin:
 
     async def _demand(self, request: web.Request) -> web.Response:
         now_s = self._fleet.now_s()
-        asked = {
-            str(one.service.key): {"open": one.open, "waiting": one.wanted(now_s), "idle_s": one.idle_s(now_s)}
-            for one in self._fleet
-            if one.service.may_sleep
-        }
+        asked = {str(one.service.key): one.demand.told(now_s) for one in self._fleet if one.service.may_sleep}
         return web.json_response(asked)
 
     async def _endpoints(self, request: web.Request) -> web.Response:

@@ -35,8 +35,8 @@ class Service(Protocol):
 class Backend:
     __slots__ = (
         "_others", "_service", "cooled", "cost", "ejected_at_s", "endpoint", "errors", "health", "heard", "host",
-        "hot_sweeps", "in_flight", "is_slow", "latency_at_s", "latency_s", "line", "load", "loss", "lost_at_s", "pool",
-        "proved_s", "requests", "revision", "share", "suspect", "watch", "why",
+        "hot_sweeps", "in_flight", "latency_at_s", "latency_s", "line", "load", "loss", "lost_at_s", "pool", "proved_s",
+        "requests", "revision", "share", "suspect", "watch", "why",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint, service: Service, pool: Pool, watch_pool: Pool, watching: Share) -> None:
@@ -56,10 +56,8 @@ class Backend:
         self.why: Verdict | None = None
         """Of its last ejection, and when the first of that row was."""
         self.ejected_at_s = 0.0
-        self.is_slow = False
-        """It is on its way to being called hung."""
         self.suspect = False
-        """It may be about to be lost: nothing new goes there for now."""
+        """It is silent, or its engine makes no step: it may be about to be lost, and nothing new goes there for now."""
         self.share = 1.0
         self.line = Line(1.0, 1.0)
         self.cost = 1.0

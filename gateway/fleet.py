@@ -1,400 +1,40 @@
-"""The live side of the catalog: per service its endpoints with load, health and connections, and who waits for one.
+"""All services of the present view, what they share, and their present values for a scrape.
 
-Applies the pure modules (`routing`, `health`, `retries`) to what requests meet. Survives a new catalog view: an
-endpoint that is still there keeps its load and its health. Never sends anything.
+A service whose workers did not change costs a comparison. Never sends anything.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from gateway.backend import Backend
-from gateway.catalog import Catalog, Endpoint, Service, ServiceKey
-from gateway.errors import NoEndpoint
-from gateway.health import passive
-from gateway.health.load import Load, Loss, ProgressPolicy, StallPolicy, hung, stalled
-from gateway.health.objections import objection
-from gateway.health.passive import HealthPolicy, Why
-from gateway.health.score import score, stall
+from gateway.catalog import Catalog, Endpoint, ServiceKey
+from gateway.health.load import Loss, ProgressPolicy, StallPolicy
+from gateway.health.passive import HealthPolicy
 from gateway.health.watcher import Share
-from gateway.hedging import FirstTokens
 from gateway.http1.pool import Pool, PoolLimits
 from gateway.metrics import Metrics, gauge
-from gateway.retries import RetryBudget, RetryPolicy
-from gateway.revision_metrics import Revisions
+from gateway.retries import RetryPolicy
 from gateway.routing.hotspots import skew
-from gateway.routing.keys import NO_KEYS, Keys
-from gateway.routing.picker import Picker
-from gateway.routing.selection import Candidate, Selection, select
-from gateway.routing.split import revision_for
+from gateway.service_state import ServiceState
 from gateway.sweeping import sweep
 
-log = logging.getLogger(__name__)
-
-WAITING_MOST = 1000
-"""Requests per service that wait for an endpoint at the same time."""
-RETRY_AFTER_S = 5
-RETRY_AFTER_COLD_S = 15
-"""Told to clients of a service that may sleep: a worker is being started."""
-PASSED_ON_S = 30.0
-"""For how long a request that went to a fallback says that workers are wanted."""
 SWEEP_S = 2.0
 """Between searches for idle upstream connections to close."""
 
 
-OnLost = Callable[["ServiceState", Backend, Loss], None]
+OnLost = Callable[[ServiceState, Backend, Loss], None]
 """Called in the moment in which a worker is found to do nothing; what is open there will not come."""
 
-Prove = Callable[["ServiceState", Backend], None]
+Prove = Callable[[ServiceState, Backend], None]
 
 
-OnStalled = Callable[["ServiceState", "Backend"], None]
+OnStalled = Callable[[ServiceState, Backend], None]
 """Called while a worker's engine makes no step, which may end, or end in its loss."""
-
-
-class ServiceState:
-    """One service: `pick` an endpoint, say how it went, or wait for one."""
-
-    def __init__(self, service: Service, fleet: Fleet) -> None:
-        self.service = service
-        self.metrics = fleet.metrics.service(service.key)
-        self.budget = RetryBudget(fleet.retry_policy)
-        self.first_tokens = FirstTokens()
-        self.in_flight = 0
-        self.open_streams = 0
-        self.open = 0
-        """Requests of clients, probes left out."""
-        self._closed_s = fleet.now_s()
-        self._passed_on_s = float("-inf")
-        self.gone = False
-        self.backends: list[Backend] = []
-        self._fleet = fleet
-        self._waiting: set[asyncio.Future[None]] = set()
-        self._selection = Selection((), "NoneReady", "no endpoints")
-        self.picker = Picker(fleet.zone)
-        self.revisions = Revisions(fleet.metrics.revisions, service.key)
-        self._valid_until_s = 0.0
-
-    def pick(
-        self, tried: Collection[Backend], now_s: float, keys: Keys = NO_KEYS, revision: bytes | None = None
-    ) -> Backend | None:
-        """An endpoint for a request, one that it has not tried where there is one; of `revision`, where traffic is
-        split, unless that has none and the service takes another."""
-        if now_s >= self._valid_until_s:
-            self._select(now_s)
-        picker = self.picker
-        if revision is not None and not picker.has(revision) and self.service.routing.other_revision:
-            revision = None
-        return picker.pick(tried, now_s, keys, revision)
-
-    def pick_of(self, revision: bytes, tried: Collection[Backend], now_s: float) -> Backend | None:
-        """An endpoint of this revision and no other, for a stream that goes on; untried where there is one."""
-        if now_s >= self._valid_until_s:
-            self._select(now_s)
-        return self.picker.pick(tried, now_s, NO_KEYS, revision)
-
-    def revision_for(self, keys: Keys, draw: float) -> bytes | None:
-        """The revision that a request belongs to while traffic is split. `draw`, in [0, 1), stands for a request that
-        has neither session nor prompt."""
-        traffic = self.service.traffic
-        if not traffic:
-            return None
-        sticky = keys.sticky
-        chosen = revision_for(int(draw * (1 << 63)) if sticky is None else sticky, traffic)
-        return None if chosen is None else chosen.encode()
-
-    @property
-    def is_split(self) -> bool:
-        """Revisions are being compared."""
-        return len(self.service.traffic) > 1
-
-    def is_healthy(self, now_s: float) -> bool:
-        """There is an endpoint that nothing is said against."""
-        if now_s >= self._valid_until_s:
-            self._select(now_s)
-        return self._selection.healthy
-
-    def worker_slots(self, now_s: float) -> int | None:
-        """Requests that its usable workers run at the same time, and a few that each has at hand; None without any."""
-        if now_s >= self._valid_until_s:
-            self._select(now_s)
-        each = [one.slots or self.service.worker_slots for one in self.picker.members]
-        known = [slots for slots in each if slots is not None]
-        # Of a worker that does not tell nothing is known, so there is nothing to hold its requests back by.
-        return sum(slots + -(-slots // 8) for slots in known) if known and len(known) == len(each) else None
-
-    def opened(self) -> None:
-        """A client's request has come."""
-        self.open += 1
-
-    def closed(self, now_s: float) -> None:
-        """It was answered, or the client left."""
-        self.open -= 1
-        self._closed_s = now_s
-
-    def idle_s(self, now_s: float) -> float:
-        """For how long no client's request was open; since the start of this process at most."""
-        return 0.0 if self.open else round(now_s - self._closed_s, 3)
-
-    def passed_on(self, now_s: float) -> None:
-        """A client's request went to a fallback for want of a worker here: it is asked for all the same."""
-        self._closed_s = self._passed_on_s = now_s
-
-    def wanted(self, now_s: float) -> int:
-        """Requests that wait for a worker, and one for those that lately could not: a service is woken by it."""
-        return self.waiting + (now_s - self._passed_on_s < PASSED_ON_S)
-
-    @property
-    def waiting(self) -> int:
-        """Requests that wait for an endpoint now."""
-        return len(self._waiting)
-
-    async def wait(self, timeout_s: float) -> None:
-        """Returns when an endpoint may have become usable, or the service is gone.
-
-        Raises:
-            NoEndpoint: neither happened in time, or too many wait already.
-        """
-        if timeout_s <= 0 or len(self._waiting) >= WAITING_MOST:
-            raise self._no_endpoint()
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiting.add(waiter)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await waiter
-        except TimeoutError:
-            raise self._no_endpoint() from None
-        finally:
-            self._waiting.discard(waiter)
-
-    def succeeded(self, backend: Backend, now_s: float) -> None:
-        health = passive.succeeded(backend.health, now_s, self._fleet.health_policy)
-        if health is not backend.health:
-            backend.health = health
-            self._valid_until_s = 0.0
-
-    def failed(self, backend: Backend, now_s: float) -> None:
-        ejected = sum(passive.is_ejected(one.health, now_s) for one in self.backends if one is not backend)
-        verdict = passive.failed(
-            backend.health, now_s, self._fleet.health_policy, endpoints=len(self.backends), ejected=ejected
-        )
-        backend.health = verdict.health
-        self._valid_until_s = 0.0
-        if verdict.ejects:
-            self.metrics.ejections.inc()
-            backend.was_ejected(verdict, now_s)
-            self._warn(backend, verdict.message)
-
-    def eject(self, backend: Backend, why: Why, now_s: float) -> None:
-        """It is worse than its equals."""
-        if passive.is_ejected(backend.health, now_s):
-            return
-        ejected = sum(passive.is_ejected(one.health, now_s) for one in self.backends)
-        policy = self._fleet.health_policy
-        verdict = passive.eject(backend.health, now_s, policy, why, endpoints=len(self.backends), ejected=ejected)
-        backend.health = verdict.health
-        self._valid_until_s = 0.0
-        if verdict.ejects:
-            self.metrics.ejections.inc()
-            backend.was_ejected(verdict, now_s)
-        self._warn(backend, verdict.message)
-
-    def _warn(self, backend: Backend, said: str) -> None:
-        key, pod = self.service.key, backend.endpoint.pod
-        log.warning("%s: endpoint %s: %s", key, pod, said, extra=key.log_fields(endpoint=pod))
-
-    def reshare(self) -> None:
-        """Something has changed of what the endpoints may have."""
-        self._valid_until_s = 0.0
-
-    def said_draining(self, backend: Backend, now_s: float) -> None:
-        backend.health = passive.said_draining(backend.health, now_s, self._fleet.health_policy)
-        self._valid_until_s = 0.0
-
-    # --- what the endpoints say of themselves -------------------------------------------------------------------
-
-    def reported(self, backend: Backend, load: Load) -> None:
-        self.picker.reported()
-        if stalled(load, self._fleet.stall_policy):
-            self.suspected(backend)
-        else:
-            self.believed(backend)
-        is_slow = stall(load, self._fleet.progress_policy) > 0.0
-        if is_slow or backend.is_slow:
-            backend.is_slow = is_slow
-            self.reshare()
-        loss = hung(load, self._fleet.progress_policy)
-        if loss is not None:
-            self.lost(backend, loss)
-        elif backend.loss is not None:
-            self._fleet.prove(self, backend)
-        now_s = self._fleet.now_s()
-        until_s = backend.health.draining_until_s
-        if load.draining and (until_s is None or until_s < now_s + 1.0):
-            self.said_draining(backend, now_s)
-
-    def suspected(self, backend: Backend) -> None:
-        """It is silent, or its engine is; a report of progress ends that."""
-        if not backend.suspect:
-            backend.suspect = True
-            self._valid_until_s = 0.0
-        self._fleet.tell_stalled(self, backend)
-
-    def believed(self, backend: Backend) -> None:
-        if backend.suspect:
-            backend.suspect = False
-            self._valid_until_s = 0.0
-            self.wake_if_possible(self._fleet.now_s())
-
-    def lost(self, backend: Backend, loss: Loss) -> None:
-        before, backend.loss = backend.loss, loss
-        if before is None:
-            backend.lost_at_s = self._fleet.now_s()
-        if before is not None and before.evidence is loss.evidence:
-            return
-        self._valid_until_s = 0.0
-        self.metrics.lost(loss.evidence)
-        out = sum(one.loss is not None for one in self.backends)
-        pod, counts = backend.endpoint.pod, f"{out} of {len(self.backends)}"
-        key, fields = self.service.key, self.service.key.log_fields(endpoint=pod)
-        log.warning(
-            "%s: endpoint %s is lost (%s): %s; %s", key, pod, loss.evidence.value, loss.message, counts, extra=fields
-        )
-        self._fleet.tell_lost(self, backend, loss)
-
-    def recovered(self, backend: Backend) -> None:
-        loss, backend.loss = backend.loss, None
-        if loss is None:
-            return
-        policy, now_s = self._fleet.health_policy, self._fleet.now_s()
-        backend.health = passive.returned(backend.health, now_s)
-        self._valid_until_s = 0.0
-        log.warning(
-            "%s: endpoint %s is back: it gets %g of an equal part of the load, all of it in %g s",
-            self.service.key, backend.endpoint.pod, policy.return_share, policy.return_s,
-            extra=self.service.key.log_fields(endpoint=backend.endpoint.pod),
-        )  # fmt: skip
-        self.wake_if_possible(now_s)
-
-    def has_other(self, backend: Backend) -> bool:
-        """Whether another endpoint is healthy, so that what is open on this one can move."""
-        now_s = self._fleet.now_s()
-        if now_s >= self._valid_until_s:
-            self._select(now_s)
-        return self._selection.healthy and any(one is not backend for one in self.picker.members)
-
-    @property
-    def slots(self) -> int | None:
-        """Requests that the endpoints which may be chosen run at the same time; None where none of them says."""
-        now_s = self._fleet.now_s()
-        if now_s >= self._valid_until_s:
-            self._select(now_s)
-        told = [one.slots for one in self.picker.members if one.slots is not None]
-        return sum(told) if told else None
-
-    def update(self, service: Service) -> None:
-        """Takes over a new view of the service."""
-        known = {_identity(one.endpoint): one for one in self.backends}
-        kept = []
-        for endpoint in service.endpoints:
-            backend = known.pop(_identity(endpoint), None)
-            if backend is None:
-                backend = self._fleet.backend(endpoint, self)
-            backend.endpoint = endpoint
-            kept.append(backend)
-        for backend in known.values():
-            backend.close()
-        self.service = service
-        self.revisions.keep({one.revision.encode() for one in service.traffic} if self.is_split else set())
-        self.backends = kept
-        self._valid_until_s = 0.0
-        self.wake_if_possible(self._fleet.now_s())
-
-    def retire(self) -> None:
-        self.gone = True
-        for backend in self.backends:
-            backend.close()
-        self.backends = []
-        self._valid_until_s = 0.0
-        self.metrics.forget()
-        self.revisions.keep(set())
-        self._wake()
-
-    def wake_if_possible(self, now_s: float) -> None:
-        """Ends the waits when there is an endpoint; also asked now and then, since time alone can bring one back."""
-        if self._waiting:
-            if now_s >= self._valid_until_s:
-                self._select(now_s)
-            if self.picker.members:
-                self._wake()
-
-    def states(self, now_s: float) -> dict[str, int]:
-        """How many endpoints are in which state, for metrics."""
-        counts = {"ready": 0, "not_ready": 0, "terminating": 0, "draining": 0, "ejected": 0, "lost": 0}
-        for one in self.backends:
-            candidate = self._candidate(one, now_s)
-            if candidate.terminating:
-                counts["terminating"] += 1
-            elif not candidate.ready:
-                counts["not_ready"] += 1
-            elif one.loss is not None:
-                counts["lost"] += 1
-            elif candidate.draining:
-                counts["draining"] += 1
-            else:
-                counts["ejected" if candidate.ejected else "ready"] += 1
-        return counts
-
-    def objections(self, now_s: float) -> dict[str, dict[str, Any]]:
-        """By pod, what is held against endpoints that the cluster calls ready; most often nothing."""
-        policy = self._fleet.health_policy
-        told = (
-            (one.endpoint, objection(one.health, one.loss, one.lost_at_s, one.why, one.ejected_at_s, now_s, policy))
-            for one in self.backends
-        )
-        return {
-            endpoint.pod: said
-            for endpoint, said in told
-            if said is not None and endpoint.ready and not endpoint.terminating
-        }
-
-    def _select(self, now_s: float) -> None:
-        fleet = self._fleet
-        policy = fleet.health_policy
-        self._selection = select([self._candidate(one, now_s) for one in self.backends])
-        members = [self.backends[index] for index in self._selection.usable]
-        for one in members:
-            # Where the ejected ones serve because all are, they are equals.
-            scored = score(one.health, one.loss, one.load, one.error_share, now_s, policy, fleet.progress_policy)
-            one.share = (scored or 1.0) * one.cooled
-        self.picker.renew(members, self.service.routing)
-        changes = (passive.next_change_s(one.health, now_s, policy) for one in self.backends)
-        self._valid_until_s = min(changes, default=float("inf"))
-
-    def _candidate(self, backend: Backend, now_s: float) -> Candidate:
-        return Candidate(
-            ready=backend.endpoint.ready,
-            terminating=backend.endpoint.terminating,
-            draining=passive.is_draining(backend.health, now_s),
-            ejected=backend.suspect or backend.loss is not None or passive.is_ejected(backend.health, now_s),
-        )
-
-    def _wake(self) -> None:
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def _no_endpoint(self) -> NoEndpoint:
-        return NoEndpoint(
-            f"The model '{self.service.key}' has no worker that is ready ({self._selection.message}). Try again soon.",
-            retry_after_s=RETRY_AFTER_COLD_S if self.service.may_sleep else RETRY_AFTER_S,
-        )
 
 
 class Fleet:
@@ -510,11 +150,7 @@ class Fleet:
                 scores.add_metric((*key, one.endpoint.pod), one.share if usable else 0.0)
             in_flight.add_metric(key, state.in_flight)
             streams.add_metric(key, state.open_streams)
-            waiting.add_metric(key, state.waiting)
+            waiting.add_metric(key, state.demand.waiting)
             for name, count in state.states(now_s).items():
                 endpoints.add_metric((*key, name), count)
         return (endpoints, in_flight, streams, waiting, skews, scores, decisions)
-
-
-def _identity(endpoint: Endpoint) -> tuple[str, int, str]:
-    return (endpoint.address, endpoint.port, endpoint.pod)

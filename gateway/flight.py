@@ -13,8 +13,8 @@ from gateway.usage import Usage
 
 if TYPE_CHECKING:
     from gateway.backend import Backend
-    from gateway.fleet import ServiceState
     from gateway.relay import Relay
+    from gateway.service_state import ServiceState
     from gateway.streams.moving import Moving
     from gateway.tracing import Trace
 

@@ -15,7 +15,6 @@ import time
 from gateway import settlement
 from gateway.backend import Backend
 from gateway.errors import DeadlineExceeded, GatewayError, UnknownModel, UpstreamFailed, stream_event
-from gateway.fleet import ServiceState
 from gateway.flight import Flight
 from gateway.health.load import Loss
 from gateway.hedging import Attempt, hedged
@@ -24,6 +23,7 @@ from gateway.http1.messages import Reply
 from gateway.http1.pool import ConnectError
 from gateway.relay import Relay
 from gateway.retries import Failure, RetryPolicy, delay_s
+from gateway.service_state import ServiceState
 from gateway.settlement import Outcome
 from gateway.streams.moving import GiveUp
 from gateway.streams.streams import Streams
@@ -41,6 +41,10 @@ class _Outrun(Exception):
     """Another attempt of the same request was quicker."""
 
 
+class _GivenUp(Exception):
+    """The worker was found to do nothing before there was a connection to it."""
+
+
 class Proxy:
     def __init__(self, retry_policy: RetryPolicy, rng: random.Random, streams: Streams) -> None:
         self.in_flight = 0
@@ -49,6 +53,7 @@ class Proxy:
         self._streams = streams
         self._loop = asyncio.get_running_loop()
         self._relays: set[Relay] = set()
+        self._connecting: dict[asyncio.Future[UpstreamConnection], Backend] = {}
 
     async def forward(self, flight: Flight, reply: Reply) -> None:
         """Answers `flight` through `reply`. Cancelling it ends the work upstream.
@@ -110,6 +115,8 @@ class Proxy:
         if state.has_other(backend):
             for relay in [one for one in self._relays if one.backend is backend]:
                 relay.lose()
+            for connecting in [one for one, to in self._connecting.items() if to is backend]:
+                connecting.cancel()
 
     def on_stalled(self, state: ServiceState, backend: Backend) -> None:
         """Streams need not wait until a worker is given up; but one that has just come here stays for a while, so
@@ -212,6 +219,8 @@ class Proxy:
             failure = relay.done.result()
         except _Outrun:
             failure = Failure.OUTRUN
+        except _GivenUp:
+            failure = Failure.LOST
         except ConnectError:
             flight.state.metrics.connect_errors.inc()
             failure = Failure.CONNECT
@@ -233,12 +242,13 @@ class Proxy:
         Raises:
             ConnectError: no connection was to be had.
             _Outrun: the client has an answer from another attempt by now.
+            _GivenUp: the worker was lost meanwhile.
         """
         fresh = not flight.begun
         connection = backend.pool.take()
         while True:
             if connection is None:
-                connection = await backend.pool.connect()
+                connection = await self._connect(backend)
                 if fresh and flight.begun:
                     connection.abort()
                     raise _Outrun
@@ -258,6 +268,20 @@ class Proxy:
             if fresh and flight.begun:
                 raise _Outrun
             connection = backend.pool.take()
+
+    async def _connect(self, backend: Backend) -> UpstreamConnection:
+        """A machine that is gone lets one wait for a connection, too: `on_lost` ends that."""
+        connecting = asyncio.ensure_future(backend.pool.connect())
+        self._connecting[connecting] = backend
+        try:
+            return await connecting
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise _GivenUp from None
+        finally:
+            del self._connecting[connecting]
 
     def _part(self, flight: Flight, relay: Relay, connection: UpstreamConnection, reply: Reply) -> None:
         """The attempt on this connection has ended, or its client has left."""

@@ -22,12 +22,12 @@ from crds.contract import (
     LEFT_DRAINING,
 )
 from gateway.backend import Backend
-from gateway.fleet import ServiceState
 from gateway.flight import Flight
 from gateway.http1.client import Lost, UpstreamConnection
 from gateway.http1.messages import HOP_BY_HOP, Headers, Reply, render
 from gateway.requests import HEADER_DECISION
 from gateway.retries import Failure
+from gateway.service_state import ServiceState
 from gateway.settlement import Outcome
 from gateway.streams.journal import Journal
 from gateway.streams.moving import Moving

@@ -25,7 +25,7 @@ from gateway.admission.gossip import Gossip, secret_of
 from gateway.admission.ledger import Ledger
 from gateway.backend import Backend
 from gateway.catalog import Catalog, CatalogSource
-from gateway.fleet import Fleet, ServiceState
+from gateway.fleet import Fleet
 from gateway.frontend import Frontend
 from gateway.health.load import ProgressPolicy
 from gateway.health.passive import HealthPolicy
@@ -35,6 +35,7 @@ from gateway.http1.pool import PoolLimits
 from gateway.metrics import Metrics, gauge
 from gateway.proxy import Proxy
 from gateway.retries import RetryPolicy
+from gateway.service_state import ServiceState
 from gateway.settings import SECRET_VARIABLE, Settings, TracingSettings
 from gateway.streams.streams import Streams
 

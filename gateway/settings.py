@@ -11,8 +11,8 @@ from pathlib import Path
 
 from crds.contract import GATEWAY_ADMIN_PORT, GATEWAY_HTTP_PORT, GATEWAY_PEER_PORT
 from gateway.admission.gate import QueueBounds
+from gateway.asked import RequestLimits
 from gateway.errors import SettingsError
-from gateway.frontend import RequestLimits
 from gateway.http1.limits import MIB, Limits
 from gateway.streams.journal import StreamLimits
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from gateway.backend import Backend
-from gateway.fleet import ServiceState
 from gateway.retries import Failure
+from gateway.service_state import ServiceState
 from gateway.usage import Usage
 
 WORKER_FAULTS: Final = frozenset({500, 502, 504})

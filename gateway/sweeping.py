@@ -12,7 +12,7 @@ from gateway.health.outliers import OutlierPolicy, outliers
 from gateway.routing.hotspots import HotSpotPolicy, Spot, heats
 
 if TYPE_CHECKING:
-    from gateway.fleet import ServiceState
+    from gateway.service_state import ServiceState
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import time
 from collections import deque
 
 from gateway.catalog import Endpoint, Service, ServiceKey
-from gateway.fleet import Fleet, ServiceState
+from gateway.fleet import Fleet
 from gateway.health.load import Load, ProgressPolicy
 from gateway.health.passive import HealthPolicy
 from gateway.http1.pool import PoolLimits
@@ -14,6 +14,7 @@ from gateway.metrics import Metrics
 from gateway.retries import RetryPolicy
 from gateway.routing.keys import Keys
 from gateway.routing.terms import Policy, RoutingTerms
+from gateway.service_state import ServiceState
 
 PICKS = 20_000
 ROUNDS = 5

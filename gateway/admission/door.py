@@ -21,10 +21,11 @@ from gateway.admission.slots import Slots
 from gateway.admission.terms import FIRST_TOKEN_S, Priority
 from gateway.catalog import Catalog, Service, ServiceKey, Tenant
 from gateway.errors import Shed
-from gateway.fleet import Fleet, ServiceState
+from gateway.fleet import Fleet
 from gateway.http1.messages import Request
 from gateway.metrics import Metrics, gauge
 from gateway.requests import Wanted
+from gateway.service_state import ServiceState
 from gateway.usage import BYTES_PER_TOKEN, Usage
 
 HOLD_S = 0.6

@@ -13,18 +13,20 @@ from collections.abc import Mapping
 from crds.contract import HEADER_DRAINING, HEADER_PROMPT_TOKENS, HEADER_TIMING
 from gateway import settlement
 from gateway.admission.door import Grant
+from gateway.asked import Asked
 from gateway.backend import Backend
 from gateway.catalog import Tenant
 from gateway.degradation import Road
 from gateway.endpoint_picker.choices import Course, Destination
 from gateway.errors import GatewayError, answer_for
-from gateway.fleet import ServiceState
 from gateway.flight import Flight
-from gateway.frontend import CLIENT_LEFT, Asked, Frontend
+from gateway.frontend import Frontend
 from gateway.http1.messages import Answer, Request
+from gateway.journey import CLIENT_LEFT
 from gateway.proxy import wait_for_endpoint
 from gateway.requests import Route, route_of
 from gateway.retries import Failure
+from gateway.service_state import ServiceState
 from gateway.settlement import Outcome
 from gateway.usage import estimated, events_in, told_tokens, usage_in
 
@@ -65,22 +67,22 @@ class OwnChoices:
 
     async def _set_out(self, asked: Asked, state: ServiceState) -> Course | Answer:
         road = Road(state.service, lambda key: False)
-        flight = self._frontend.open(asked, road, state)
+        flight = self._frontend.journeys.open(asked, road, state)
         grant: Grant | None = None
         try:
-            grant = self._frontend.enter(asked, road, state)
+            grant = self._frontend.journeys.enter(asked, road, state)
             if grant.pending:
-                await self._frontend.wait_for_turn(flight, grant)
-            self._frontend.stand(flight, grant)
+                await self._frontend.journeys.wait_for_turn(flight, grant)
+            self._frontend.journeys.stand(flight, grant)
             backend = await self._pick(flight)
         except GatewayError as error:
             answer = answer_for(error, flight.request_id)
             flight.status, flight.bytes_out = answer.status, len(answer.body)
-            self._frontend.close_flight(flight, grant)
+            self._frontend.journeys.close(flight, grant)
             return answer
         except asyncio.CancelledError:
             flight.status = CLIENT_LEFT
-            self._frontend.close_flight(flight, grant)
+            self._frontend.journeys.close(flight, grant)
             raise
         return OwnCourse(self._frontend, flight, grant, backend, self._loop)
 
@@ -155,4 +157,4 @@ class OwnCourse:
         if flight.status != CLIENT_LEFT:
             rest_s = time.perf_counter() - self._sent_s - self._outcome.latency_s
             settlement.count(flight.state, self._backend, self._outcome, flight.usage, rest_s)
-        self._frontend.close_flight(flight, self._grant)
+        self._frontend.journeys.close(flight, self._grant)

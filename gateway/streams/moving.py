@@ -23,8 +23,9 @@ _NOT_ITS_FAULT = frozenset({Failure.CONNECT, Failure.DRAINING, Failure.LOST})
 class MovePolicy:
     fruitless_most: int = 6
     """Workers in a row that took the stream up and ended without a token: the next one would too."""
-    rest_s: float = 1.0
-    """After a move, a stream leaves no worker that is only suspected of hanging."""
+    rest_s: float = 0.6
+    """After a move, a stream leaves no worker that is only suspected of hanging; short enough that two workers that
+    hang one after the other make no gap of a second."""
     base_s: float = 0.05
     most_s: float = 0.5
 

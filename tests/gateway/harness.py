@@ -14,8 +14,8 @@ from typing import Any, cast
 import aiohttp
 import orjson
 
+from gateway.asked import RequestLimits
 from gateway.catalog import Catalog, Endpoint, Service, ServiceKey, Tenant
-from gateway.frontend import RequestLimits
 from gateway.http1.limits import Limits
 from gateway.identity import Keyring
 from gateway.service import Gateway

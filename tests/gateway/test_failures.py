@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from crds.contract import GATEWAY_PATH_ENDPOINTS
-from gateway.frontend import RequestLimits
+from gateway.asked import RequestLimits
 from tests.gateway.harness import (
     KEY,
     SETTINGS,

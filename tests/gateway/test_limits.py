@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from gateway.frontend import RequestLimits
+from gateway.asked import RequestLimits
 from gateway.http1.limits import Limits
 from gateway.settings import Settings
 from tests.gateway.harness import (

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from crds.contract import GATEWAY_PATH_DEMAND
-from gateway.frontend import RequestLimits
+from gateway.asked import RequestLimits
 from gateway.usage import Usage, estimated, events_in, usage_in
 from gateway.watch import keep_service
 from tests.gateway.harness import SETTINGS, Exchange, FakeWorker, Running, answers, catalog, running, service, workers
@@ -72,7 +72,7 @@ async def test_a_worker_that_does_not_start_in_time_is_503_with_a_time_to_try_ag
 
 
 async def test_only_so_many_wait_and_the_next_is_answered_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.fleet.WAITING_MOST", 1)
+    monkeypatch.setattr("gateway.demand.WAITING_MOST", 1)
     async with running(catalog(ASLEEP)) as gateway:
         first = asyncio.ensure_future(gateway.post(BODY))
         while not await waiting(gateway):

@@ -5,16 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.health.load import Evidence, Load, Loss, ProgressPolicy
+from gateway.health.load import Evidence, Loss
 from gateway.health.outliers import OutlierPolicy, Record, outliers
 from gateway.health.passive import Health, HealthPolicy, Why, eject, is_ejected, returned, share
 from gateway.health.score import LEAST, score
 
-POLICY, PROGRESS, OUTLIER, FRESH = HealthPolicy(), ProgressPolicy(), OutlierPolicy(), Health()
+POLICY, OUTLIER, FRESH = HealthPolicy(), OutlierPolicy(), Health()
 
 
-def scored(health: Health = FRESH, loss: Loss | None = None, load: Load | None = None, errors: float = 0.0) -> float:
-    return score(health, loss, load, errors, 100.0, POLICY, PROGRESS)
+def scored(health: Health = FRESH, loss: Loss | None = None, suspect: bool = False, errors: float = 0.0) -> float:
+    return score(health, loss, suspect, errors, 100.0, POLICY)
 
 
 def test_the_one_with_errors_stands_out_and_says_by_how_much() -> None:
@@ -69,11 +69,8 @@ def test_more_errors_never_make_a_better_score(one: float, other: float) -> None
     assert LEAST <= scored(errors=high) <= scored(errors=low) <= 1.0
 
 
-def test_a_worker_on_its_way_to_being_hung_already_gets_less() -> None:
-    moving, slow = scored(load=Load(stalled_s=0.5)), scored(load=Load(stalled_s=1.7))
-    assert moving == 1.0
-    assert 0.5 <= slow < 0.7
-    assert scored(load=Load(stalled_s=1.7, expected_s=10.0, step_kind="prefill")) == 1.0
+def test_a_worker_that_may_be_about_to_be_lost_gets_less_than_its_equals() -> None:
+    assert scored(suspect=True) == 0.5 * scored()
 
 
 def test_one_that_was_lost_comes_back_as_slowly_as_one_that_was_ejected() -> None:

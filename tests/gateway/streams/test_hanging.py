@@ -42,6 +42,30 @@ async def test_the_streams_of_a_worker_that_hangs_go_on_elsewhere_within_a_secon
         await eventually(lambda: bad.left == len(bad.asked), "the hung worker's connections were left")
 
 
+async def test_nobody_waits_for_a_connection_to_a_worker_that_was_lost() -> None:
+    bad, good = two(tells)
+    reporting(bad, good)
+    async with serving(bad, good) as gateway:
+        await eventually(lambda: bad.load_asked and good.load_asked, "both have told their load")
+        state = gateway.gateway._fleet.get(CHAT)
+        assert state is not None
+        pool = state.backends[0].pool
+        waiting: list[asyncio.Future[Any]] = []
+
+        async def never() -> Any:
+            waiting.append(asyncio.get_running_loop().create_future())
+            await waiting[-1]
+
+        pool.connect = never  # type: ignore[method-assign]  # as on a machine whose network is gone
+        asking = [asyncio.create_task(gateway.post(ASK)) for _ in range(6)]
+        await eventually(lambda: waiting, "a request waits for a connection")
+        bad.silent = True
+        for got in await asyncio.gather(*asking):
+            assert_whole(got)
+        assert all(one.cancelled() for one in waiting)
+        assert bad.asked == []
+
+
 @pytest.mark.parametrize(
     "told",
     [load(stalled_s=0.3), load(stalled_s=3.0, step={"kind": "prefill", "expected_s": 2.5}), None],

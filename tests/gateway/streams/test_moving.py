@@ -9,7 +9,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from gateway.frontend import RequestLimits
+from gateway.asked import RequestLimits
 from gateway.http1.limits import MIB
 from gateway.streams.journal import StreamLimits
 from tests.gateway.harness import (
