@@ -140,7 +140,8 @@ def words(options: argparse.Namespace, load: float) -> Words:
             "detector has before anybody chose.",
             "What was looked at while this was made: these M4 and NAB halves, and of the traces the totals of m-large, "
             "m-small and deepseek-r1 and the twelve largest clients of the first two. The clients measured here are "
-            "the four next in size, which were not looked at.",
+            "the four next in size, which were not looked at. How far out intervals are read was chosen on days five "
+            "to seven, before those that are measured.",
             "Coverage is over all steps ahead together; a goal of 2 points is the distance from nominal, and "
             "is for recordings of over a week: those of an hour or a day have no days to hold out.",
             f"The load average at the end was {load:.1f}: beyond the number of CPUs other work slowed the refresh "
