@@ -63,8 +63,8 @@ def main() -> int:
     options = _options()
     one = family("H100-80")
     if options.bounds:
-        rows = [bound_row(each, most_served(one, options.gpus, each)) for each in _workloads(options)]
-        return _publish(with_bounds(Report.read(RESULTS / "mig.json"), rows))
+        bounds = [bound_row(each, most_served(one, options.gpus, each)) for each in _workloads(options)]
+        return _publish(with_bounds(Report.read(RESULTS / "mig.json"), bounds))
     rows: list[Row] = []
     for workload in _workloads(options):
         rows += _beside_peers(one, workload, options)

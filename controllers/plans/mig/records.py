@@ -61,7 +61,7 @@ class Record:
     gpus: tuple[Layout, ...]
     """Wanted layout of each GPU."""
     before: tuple[Layout, ...] | None
-    """Former layout of each GPU, when we had asked for it and it stood; else None, and going back switches MIG off."""
+    """Former layout of each GPU: as we had asked for it, else one that gives the same; None: MIG off."""
     was: Layout
     """What the node gave before."""
     cordoned: bool

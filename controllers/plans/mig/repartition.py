@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from controllers.plans.mig.former import divided
 from controllers.plans.mig.layouts import WHOLE, Layout, layout_text
 from controllers.plans.mig.records import LABEL_CONFIG, LABEL_STATE, GpuPod, NodeView, Record, Step, dump_gpus, total
 from controllers.plans.units import duration_text
@@ -67,6 +68,8 @@ def _config(node: NodeView, gpus: Sequence[Layout]) -> str:
 def start(node: NodeView, gpus: tuple[Layout, ...], now_s: float) -> Move:
     """The first step: no new pod comes, workers are asked to move. One patch."""
     before = node.asked if node.asked is not None and total(node.asked) == node.now else None
+    if before is None and node.family is not None:
+        before = divided(node.family, node.gpu_count, node.now)
     record = Record(Step.MOVE, now_s, gpus, before, node.now, cordoned=not node.cordoned)
     text = f"From {layout_text(node.now)} to {layout_text(record.wanted)}: workers move first."
     return Move(node.name, _patch(record, cordon=True, evacuate=True), message=text, look_again_s=1.0)

@@ -132,9 +132,25 @@ def test_the_former_layout_of_ours_comes_back_as_it_was() -> None:
     assert it.usable("n0")
 
 
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_a_node_that_somebody_else_had_cut_goes_back_to_what_it_gave(gpus: int) -> None:
+    it = world(Want("demo/s", "2g.20gb", 3 * gpus, 0), behaviour={"n0": [Manager.FAILS, Manager.FAILS]})
+    it.nodes["n0"] = node("n0", gpus, m4g_40gb=gpus, m3g_40gb=gpus)
+    for _ in range(40):
+        plan = it.step(30.0)
+        record = it.views()[0].record
+        if record is not None and record.step is Step.HELD:
+            break
+    assert it.usable("n0")
+    assert it.gives("n0") == {"4g.40gb": gpus, "3g.40gb": gpus}
+    assert any("says 'failed'" in move.message for move in plan.moves)
+
+
 def test_a_node_that_neither_goes_on_nor_back_is_stuck_says_so_and_heals_when_it_shows_devices() -> None:
     it = world(SMALL, behaviour={"n0": [Manager.FAILS, Manager.FAILS, Manager.SILENT]})
     it.nodes["n0"] = node("n0", m7g_80gb=1)
+    it.run(2)
+    it.nodes["n0"]["status"]["allocatable"] = {"nvidia.com/mig-3g.40gb": "1"}  # The manager stopped half-way.
     it.run(40, 60.0)
     assert not it.usable("n0")
     assert conditions(it)["Stalled"] == ("True", "NodeStuck")
