@@ -12,7 +12,7 @@ from cli.fleet import Service
 Json = dict[str, Any]
 
 MOST_REASONS = 20
-_SHOWN = ("Ready", "Servable", "Reconciling", "Stalled", "ScalingHeld", "ScalingLimited", "ForecastTrusted")
+_SHOWN = ("Ready", "Servable", "Reconciling", "Stalled", "Degraded", "ScalingHeld", "ScalingLimited", "ForecastTrusted")
 
 
 def fleet_lines(services: Sequence[Service]) -> list[str]:

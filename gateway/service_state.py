@@ -207,6 +207,7 @@ class ServiceState:
         loss, backend.loss = backend.loss, None
         if loss is None:
             return
+        backend.why = None
         policy, now_s = self._fleet.health_policy, self._fleet.now_s()
         backend.health = passive.returned(backend.health, now_s)
         self._valid_until_s = 0.0
@@ -287,17 +288,19 @@ class ServiceState:
         return counts
 
     def objections(self, now_s: float) -> dict[str, dict[str, Any]]:
-        """By pod, what is held against endpoints that the cluster calls ready; most often nothing."""
+        """By pod, what is held against endpoints that the cluster calls ready. Mostly nothing, and that must be cheap:
+        it is asked of all services each second."""
         policy = self._fleet.health_policy
-        told = (
-            (one.endpoint, objection(one.health, one.loss, one.lost_at_s, one.why, one.ejected_at_s, now_s, policy))
-            for one in self.backends
-        )
-        return {
-            endpoint.pod: said
-            for endpoint, said in told
-            if said is not None and endpoint.ready and not endpoint.terminating
-        }
+        told = {}
+        for one in self.backends:
+            if one.loss is None and one.why is None:
+                continue
+            said = objection(one.health, one.loss, one.lost_at_s, one.why, one.ejected_at_s, now_s, policy)
+            if said is None:
+                one.why = None
+            elif one.endpoint.ready and not one.endpoint.terminating:
+                told[one.endpoint.pod] = said
+        return told
 
     def _select(self, now_s: float) -> None:
         fleet = self._fleet

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from controllers.plans.healing.tree import PROVEN_S
 from controllers.plans.healing.values import Diagnosis
 from controllers.plans.healing.words import rfc3339, unix_s
 from controllers.plans.snapshot import Snapshot
 from crds.healing import HealthAction, Outcome, Remedy
 
-SETTLE_S: Final = 15.0
-"""So long a remedy must have held before it is said to have helped."""
 CHECK_S: Final = 180.0
 """Without anything ready in its place by then it did not, where a worker starts in less."""
 
@@ -35,16 +34,17 @@ def _outcome(
     snapshot: Snapshot, action: HealthAction, found: Sequence[Diagnosis], desired: int, now_s: float
 ) -> Outcome | None:
     age_s = now_s - unix_s(action.time)
+    is_proven = age_s >= PROVEN_S.get(action.cause, 0.0)
     late = age_s >= max(CHECK_S, snapshot.lead_time_s)
     if action.remedy is Remedy.ROLL_BACK:
         stands = _ready(snapshot, not_of=action.revision) >= desired
-        return Outcome.HELPED if stands and age_s >= SETTLE_S else Outcome.NOT_HELPED if late else None
+        return Outcome.HELPED if stands and is_proven else Outcome.NOT_HELPED if late else None
     staying = {one.name for one in snapshot.workers if not one.leaving}
     if action.worker in staying:
         return Outcome.NOT_HELPED if late else None
     if _successor_shows_it(snapshot, action, found):
         return Outcome.NOT_HELPED
-    if age_s >= SETTLE_S and _ready(snapshot) >= desired:
+    if is_proven and _ready(snapshot) >= desired:
         return Outcome.HELPED
     return Outcome.NOT_HELPED if late else None
 

@@ -42,6 +42,7 @@ ROLLBACKS_MOST: Final = 2
 LOOK_S: Final = 2.0
 AT_WORK_MOST: Final = ACTIONS_MOST // 2
 """All that is at work fits into what is remembered."""
+AGAIN_S: Final = 5.0
 GRACE_S: Final = 5
 """A worker that does nothing has nothing to drain."""
 _DELETES: Final = (Remedy.RESTART_WORKER, Remedy.MOVE_WORKER)
@@ -112,10 +113,14 @@ class _Healer:
         self.actions = after
 
     def _again(self, action: HealthAction) -> None:
-        """Recorded, and perhaps not done: the operator may have ended in between. Deleting twice is deleting once."""
+        """Recorded, and perhaps not done: the operator may have ended in between. Not before the pod would be seen to
+        leave, since a second delete may cut the first one's drain short."""
         worker = next((one for one in self.seen.workers if one.name == action.worker and not one.leaving), None)
-        if worker is not None and action.remedy in _DELETES:
-            self.restarts.append(Restart(worker.name, worker.uid, GRACE_S))
+        if worker is None or action.remedy not in _DELETES or self.now_s - unix_s(action.time) < AGAIN_S:
+            return
+        shown = [each for one in self.found for each in one.symptoms if each.worker == worker.name]
+        is_dead = bool(shown) and not any(each.serving for each in shown)
+        self.restarts.append(Restart(worker.name, worker.uid, GRACE_S if is_dead else None))
 
     def _ended(self, action: HealthAction) -> None:
         self.counted.append(Counted(action.cause, action.remedy, action.outcome.value))

@@ -5,6 +5,7 @@ Only what is fresh counts: a worker of which nothing is known shows nothing. Jud
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
@@ -17,8 +18,8 @@ FRESH_S: Final = 5.0
 """What gateways said before that is no signal."""
 BELIEVE_S: Final = 2.0
 """A loss that passes sooner is not worth a word."""
-TWICE: Final = 2
-"""An ejection that was repeated is no chance."""
+EJECTIONS: Final = 3
+"""In a row: half a minute of being worse than its equals whenever it is tried. Fewer may be chance."""
 CRASHES: Final = 2
 SHORT_RUN_S: Final = 120.0
 """A container that ended after less has not worked; one that ran for days and was restarted twice is no crash loop."""
@@ -36,7 +37,7 @@ def symptoms(snapshot: Snapshot, now_s: float) -> list[Symptom]:
     for worker in sorted(snapshot.workers, key=lambda one: one.name):
         if not worker.leaving:
             node = snapshot.nodes.get(worker.node) if worker.node else None
-            found += [*_of_node(worker, node, now_s), *_of_pod(worker, now_s), *_of_gateways(worker, heard)]
+            found += [*_of_node(worker, node, now_s), *_of_pod(worker, now_s), *_of_gateways(worker, heard, now_s)]
             found += _of_load(worker, snapshot.loads.get(worker.name))
     return found
 
@@ -103,11 +104,14 @@ def _ending(worker: Worker) -> str:
     return f"{name}: {said}" if said else name
 
 
-def _of_gateways(worker: Worker, heard: Mapping[str, Mapping[str, Objection]]) -> Iterable[Symptom]:
-    """A loss is one when all gateways that answered say so; one that is slow need only show it to one of them twice."""
+def _of_gateways(worker: Worker, heard: Mapping[str, Mapping[str, Objection]], now_s: float) -> Iterable[Symptom]:
+    """A loss is one when all gateways that answered say so; an ejection, when one of them did it again and again.
+    What is older than its readiness is about its life before a restart."""
     if not worker.ready or not heard:
         return
-    said = {gateway: pods[worker.name] for gateway, pods in heard.items() if worker.name in pods}
+    ready_s = _since(worker.ready_since, now_s) if worker.ready_since else math.inf
+    told = {gateway: pods[worker.name] for gateway, pods in heard.items() if worker.name in pods}
+    said = {gateway: one for gateway, one in told.items() if one.since_s <= ready_s}
     lost = {gateway: one for gateway, one in said.items() if one.state == "lost"}
     if lost and min(one.since_s for one in lost.values()) >= BELIEVE_S:
         first = lost[min(lost)]
@@ -117,7 +121,7 @@ def _of_gateways(worker: Worker, heard: Mapping[str, Mapping[str, Objection]]) -
         else:
             counts = f"{len(lost)} of {len(heard)} gateways ({', '.join(sorted(lost))})"
             yield _symptom(Kind.ONE_SIDED, worker, f"{first.message}: so say {counts}", serving=True)
-    ejected = [one for one in said.values() if one.state != "lost" and one.times >= TWICE]
+    ejected = [one for one in said.values() if one.state != "lost" and one.times >= EJECTIONS]
     if ejected:
         worst = max(ejected, key=lambda one: (one.times, one.message))
         kind = Kind.SLOW if worst.reason == "LatencyOutlier" else Kind.FAILING

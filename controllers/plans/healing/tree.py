@@ -52,6 +52,8 @@ class Branch:
     patience_s: float
     advice: str
     effect: str
+    proven_s: float = 15.0
+    """How long a successor must do well until a remedy is said to have helped: longer than a symptom takes to show."""
 
 
 def _node_lost(case: Case) -> str | None:
@@ -191,12 +193,13 @@ TREE: Final[tuple[Branch, ...]] = (
         "WorkerSlow", ErrorClass.SYSTEM, frozenset({Kind.SLOW}), _always,
         (Remedy.SHIFT_TRAFFIC, Remedy.RESTART_WORKER), "gateways eject it, each time for longer", 10.0,
         "Compare its node with those of its siblings: clocks, neighbours, GPU faults, throttling.",
-        "A fresh worker is as fast as its siblings; if it is slow again on the same node, it is the node.",
+        "A fresh worker is as fast as its siblings; if it is slow again on the same node, it is the node.", 60.0,
     ),
     Branch(
         "WorkerFailing", ErrorClass.SYSTEM, frozenset({Kind.FAILING}), _always,
         (Remedy.SHIFT_TRAFFIC, Remedy.RESTART_WORKER), "gateways eject it, each time for longer", 10.0,
         "kubectl logs of the worker; its siblings answer what it fails.", "A fresh worker answers as its siblings do.",
+        60.0,
     ),
     # What no restart changes.
     Branch(
@@ -211,3 +214,5 @@ TREE: Final[tuple[Branch, ...]] = (
         "Raise engine.kvCache, or scaling.max, or replicas.", "Fewer requests wait and none are preempted.",
     ),
 )  # fmt: skip
+
+PROVEN_S: Final = {one.cause: one.proven_s for one in TREE}

@@ -19,6 +19,7 @@ from tests.controllers.inference_service.harness import (
     Operator,
     ground,
     revisions,
+    until,
 )
 from tests.controllers.inference_service.test_reconciler import CHAT, NS, World, apply
 from tests.fakes import FakeClient
@@ -105,7 +106,8 @@ async def test_a_delete_that_failed_is_done_again_and_recorded_once(world: World
     before = await serving(world)
     world.client.fail_next("delete", PODS, Unreachable("cut off"))
     hang(world, before[0])
-    await world.until(lambda: before[0] not in names(world), "it is replaced")
+    actors = (world.kubernetes.act, world.kubelet.act)
+    await until(lambda: before[0] not in names(world), "it is replaced", *actors, within_s=120)
     assert len(health(world)["actions"]) == 1
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from controllers.plans.healing.diagnose import diagnose
 from controllers.plans.healing.plan import plan_healing
 from controllers.plans.healing.values import Diagnosis, HealPlan, NodeFacts, Objection, Objections
-from controllers.plans.healing.words import rfc3339
+from controllers.plans.healing.words import rfc3339, unix_s
 from controllers.plans.snapshot import Revision, Snapshot, Worker
 from crds.healing import HealthStatus
 from tests.gen import service_spec, snapshot
@@ -43,7 +43,7 @@ def lost(reason: str = "hung", for_s: float = 40.0) -> Objection:
     return Objection("lost", reason, for_s, f"no sign of life ({reason})")
 
 
-def slow(times: int = 2, for_s: float = 40.0) -> Objection:
+def slow(times: int = 3, for_s: float = 40.0) -> Objection:
     return Objection("ejected", "LatencyOutlier", for_s, "latency 0.410 s, 10.8 × the 0.038 s elsewhere", times)
 
 
@@ -119,6 +119,15 @@ class Ward:
 
     def hears(self, objections: Objections | None) -> None:
         self.view = replace(self.view, objections=objections)
+
+    def slow(self, *names: str) -> None:
+        """These are slow, those younger than half a minute without anybody having noticed yet."""
+        said: dict[str, Objection] = {}
+        for one in self.view.workers:
+            age_s = self.now_s - unix_s(one.created or LONG_AGO)
+            if one.name in names and age_s >= 30:
+                said[one.name] = slow(for_s=min(age_s, 40.0))
+        self.hears(by_all(**said))
 
     def wait(self, seconds: float) -> None:
         self.now_s += seconds

@@ -75,8 +75,14 @@ def test_what_gateways_said_a_while_ago_is_no_signal() -> None:
     assert causes(seen(A, B, C, objections=Objections({}, 0.0))) == []
 
 
-def test_a_worker_that_is_slow_again_after_its_first_ejection() -> None:
-    assert causes(seen(A, B, objections=by_all(a=slow(times=1)))) == []
+def test_what_gateways_held_against_a_worker_before_it_was_restarted_in_its_place_is_the_past() -> None:
+    fresh = replace(A, ready_since=rfc3339(NOW_S - 5))
+    assert causes(seen(fresh, B, objections=by_all(a=slow(for_s=20.0)))) == []
+    assert causes(seen(fresh, B, objections=by_all(a=slow(for_s=4.0)))) == ["WorkerSlow"]
+
+
+def test_a_worker_that_is_slow_whenever_it_is_tried() -> None:
+    assert causes(seen(A, B, objections=by_all(a=slow(times=2)))) == []
     found = the_one(seen(A, B, objections=by_one(a=slow())))
     assert found.cause == "WorkerSlow"
     assert "10.8 × the 0.038 s elsewhere" in found.evidence
