@@ -163,6 +163,23 @@ class Receive(Part):
     ]
 
 
+class ReactionKind(StrEnum):
+    """What follows from an alert beside being told."""
+
+    HOLD_ROLLOUT = "holdRollout"
+
+
+class Reaction(Part):
+    """What follows from an alert about a service, while it fires and for a day at most."""
+
+    name: Annotated[ObjectName, Field(description="Name of the reaction.")]
+    matchers: Annotated[Matchers, Field(description="Alerts that all of these match.", min_length=1)]
+    action: Annotated[
+        ReactionKind,
+        Field(description="holdRollout: a canary or blue-green rollout of the service neither begins nor goes on."),
+    ] = ReactionKind.HOLD_ROLLOUT
+
+
 DEFAULT_GROUPING: Final = ["incident"]
 
 
@@ -313,6 +330,11 @@ class AlertPolicySpec(Part):
     ] = None
     silences: Annotated[
         list[Silence] | None, ListMap(("name",)), Field(description="What is not told for a while.", max_length=50)
+    ] = None
+    reactions: Annotated[
+        list[Reaction] | None,
+        ListMap(("name",)),
+        Field(description="What follows from alerts about services, those of an Alertmanager included.", max_length=8),
     ] = None
     flapping: Annotated[Flapping, Field(description="Damping of alerts that come and go.")] = Flapping()
     receivers: Annotated[

@@ -18,13 +18,16 @@ from typing import Final, Protocol
 from pydantic import ValidationError
 
 from controllers.alerting.courier import DeliveryFailed, Messenger
+from controllers.alerting.holds import HoldBoard
 from controllers.alerting.memory import changed_rows, from_rows, from_status, newest
 from controllers.history.store import Store
 from controllers.history.thread import StoreThread
+from controllers.plans.alerting.alerts import NAMESPACE, SERVICE
 from controllers.plans.alerting.book import Book, Policy, delivered, failed, hear, look, next_look_s, notices
 from controllers.plans.alerting.inbound import Heard, belongs
 from controllers.plans.alerting.incidents import Sight
 from controllers.plans.alerting.notices import Notice
+from controllers.plans.alerting.reactions import holds
 from controllers.plans.alerting.readings import ServiceFacts
 from controllers.runtime.interface import Key, Marker
 from crds.alert_policy import AlertPolicySpec
@@ -79,11 +82,12 @@ class AlertDesk:
         courier: Messenger,
         queue: Marker,
         system_namespace: str,
+        holds: HoldBoard,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._policies, self._facts, self._store, self._courier = policies, facts, store, courier
-        self._queue, self._system, self._clock = queue, system_namespace, clock
+        self._queue, self._system, self._holds, self._clock = queue, system_namespace, holds, clock
         self._desks: dict[Place, Desk] = {}
         self._leads = False
         self._news = asyncio.Event()
@@ -167,6 +171,10 @@ class AlertDesk:
             else:
                 new = await asyncio.to_thread(look, policy, old, facts, sight, now_s)
             await self._keep(desk, policy, new)
+            self._react(desk, policy)
+
+    def _react(self, desk: Desk, policy: Policy) -> None:
+        self._holds.put((policy.namespace, policy.name), holds(policy, desk.book, self._clock()))
 
     # --- memory -----------------------------------------------------------------------------------------------------
     async def _desk(self, place: Place, policy: Policy) -> Desk:
@@ -213,6 +221,7 @@ class AlertDesk:
         for place in self._desks.keys() - set(there):
             if self._policies.get(*place) is None:
                 del self._desks[place]
+                self._holds.put(place, {})
                 try:
                     await self._store.call(Store.forget_alerts, _name(place))
                 except sqlite3.Error as error:
@@ -275,10 +284,25 @@ class AlertDesk:
             async with desk.lock:
                 new = hear(desk.book, mine, self._clock())
                 await self._write(policy, desk.book, new)
+                news = [one for one in mine if _is_news(desk.book, one)]
                 desk.book = new
+                self._react(desk, policy)
+            for one in news:
+                self._concern(one)
             taken |= {one.fingerprint for one in mine}
             self.wake(place)
         return len(taken)
+
+    def _concern(self, heard: Heard) -> None:
+        namespace, service = heard.labels.get(NAMESPACE), heard.labels.get(SERVICE)
+        if namespace and service:
+            self._holds.concern(namespace, service)
+
+
+def _is_news(book: Book, heard: Heard) -> bool:
+    """Alertmanager repeats itself; a service is looked at when it says something else than before."""
+    known = book.alerts.get(heard.fingerprint)
+    return known is None or known.external is not heard.firing
 
 
 def _after(book: Book, notice: Notice, error: DeliveryFailed | None, now_s: float) -> Book:

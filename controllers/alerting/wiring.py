@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from controllers.alerting.courier import ADVICE, Courier
 from controllers.alerting.desk import AlertDesk
 from controllers.alerting.facts import Observer, gauges
+from controllers.alerting.holds import HoldBoard
 from controllers.alerting.inbound import alerts_hook
 from controllers.alerting.metrics import AlertMetrics
 from controllers.alerting.past import Past
@@ -48,13 +49,14 @@ def wire_alerting(
     around_services: Caches,
     store: StoreThread,
     source: HistorySource,
+    holds: HoldBoard | None = None,
 ) -> Wired:
     """Everything connected. `policies` has the index `by_namespace`."""
     chosen, system = settings.alerting, settings.namespace
     past, secrets = Past(source), Secrets(client)
     observer = Observer(around_services, past, system)
     courier = Courier(AddressGuard(chosen.allow_private_networks, ADVICE), secrets)
-    desk = AlertDesk(policies, observer, store, courier, queue, system)
+    desk = AlertDesk(policies, observer, store, courier, queue, system, holds or HoldBoard())
     reconciler = AlertPolicyReconciler(client, policies, desk, observer, past, applier, recorder)
 
     def look_soon(change: Change[Object]) -> None:

@@ -44,6 +44,7 @@ class Heard:
     """Whether we wrote this Deployment and the cache does not show it yet."""
     compared: Compared | None = None
     budget_spent: str | None = None
+    alert_hold: str | None = None
     drifts: tuple[Drift, ...] = ()
     demand: Demanded | None = None
     forecast: Forecasted | None = None
@@ -112,6 +113,7 @@ class Observer:
             probe=heard.probe,
             compared=heard.compared,
             budget_spent=heard.budget_spent,
+            alert_hold=heard.alert_hold,
             drifts=heard.drifts,
             refused=heard.refused,
             objections=heard.objections,

@@ -63,6 +63,7 @@ class InferenceServiceReconciler:
         canaries: CanaryBoard,
         budgets: BudgetBoard,
         qualities: QualityBoard,
+        alert_hold: Callable[[Key], str | None],
         objections: ObjectionBoard,
         healings: Healings,
         recorder: Recorder,
@@ -73,6 +74,7 @@ class InferenceServiceReconciler:
         self._caches, self._writer, self._probes, self._loads = caches, writer, probes, loads
         self._demands, self._foresight, self._profiles = demands, foresight, profiles
         self._canaries, self._budgets, self._qualities = canaries, budgets, qualities
+        self._alert_hold = alert_hold
         self._objections, self._healings = objections, healings
         self._recorder, self._settings = recorder, settings
         self._wall_clock = wall_clock
@@ -138,6 +140,7 @@ class InferenceServiceReconciler:
             self._writer.is_unseen,
             compared=self._canaries.last(key),
             budget_spent=self._budgets.spent(key),
+            alert_hold=self._alert_hold(key),
             drifts=self._qualities.drifts(key),
             demand=self._demands.last(key),
             forecast=self._foresight.view(key),

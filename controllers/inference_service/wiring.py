@@ -30,7 +30,7 @@ from controllers.plans.gateway_api import Parent, Routes
 from controllers.plans.quality import Policy
 from controllers.plans.service import PlanSettings
 from controllers.plans.worker_pod import WorkerImages
-from controllers.runtime.interface import Background, Marker
+from controllers.runtime.interface import Background, Key, Marker
 from controllers.settings import Settings
 from kube.api import Api
 from kube.events import Recorder
@@ -60,6 +60,7 @@ def wire_inference_service(
     past: HistorySource | None = None,
     *,
     memory: Memory | None = None,
+    alert_hold: Callable[[Key], str | None] = lambda key: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Wired:
     """Everything connected."""
@@ -83,6 +84,7 @@ def wire_inference_service(
         canaries,
         budgets,
         qualities,
+        alert_hold,
         objections,
         healings,
         recorder,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from controllers.plans.canary.decide import plan_canary
-from controllers.plans.canary.values import CanaryInput, CanaryPlan
+from controllers.plans.canary.values import CanaryInput, CanaryPlan, Hold
 from controllers.plans.findings import Finding
 from controllers.plans.health import check_workers, is_broken
 from controllers.plans.rollout import RevisionState, RolloutLimits, RolloutPlan, plan_rollout
@@ -101,9 +101,16 @@ def _seen(
         traffic=snapshot.status.traffic or (),
         compared=compared if compared and compared.pair.candidate == target else None,
         crash=deadly.message if deadly and not lives else None,
-        budget=snapshot.budget_spent,
+        hold=_hold(snapshot),
         now_s=now_s,
     )
+
+
+def _hold(snapshot: Snapshot) -> Hold | None:
+    """An alert before the budget: a person wrote down that it should."""
+    if snapshot.alert_hold:
+        return Hold("HeldByAlert", snapshot.alert_hold)
+    return Hold("ErrorBudgetSpent", snapshot.budget_spent) if snapshot.budget_spent else None
 
 
 def _rules(rollout: Rollout) -> Rollout:

@@ -210,6 +210,8 @@ class Snapshot:
     """What was measured of the two revisions that are compared."""
     budget_spent: str | None = None
     """Said when nothing of the error budget is left."""
+    alert_hold: str | None = None
+    """Said while an alert holds its rollout."""
     drifts: tuple[Drift, ...] = ()
     """How its answers differ from what they were."""
     objections: Objections | None = None

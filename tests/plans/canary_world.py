@@ -15,7 +15,7 @@ from controllers.plans.canary.decide import plan_canary
 from controllers.plans.canary.evidence import Evidence, is_batch, learned
 from controllers.plans.canary.outputs import OutputFinding
 from controllers.plans.canary.samples import BOUNDS, Sample
-from controllers.plans.canary.values import CanaryInput, CanaryPlan, Compared, Pair
+from controllers.plans.canary.values import CanaryInput, CanaryPlan, Compared, Hold, Pair
 from controllers.plans.rollout import RolloutLimits, plan_rollout
 from crds.rollout import Rollout, RolloutMetric, RolloutPhase, RolloutStatus
 from crds.traffic import TrafficShare
@@ -60,6 +60,7 @@ class Service:
     traffic: tuple[TrafficShare, ...] = ()
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     budget: str | None = None
+    hold: Hold | None = None
     crash: str | None = None
     told: list[str] = field(default_factory=list)
     pair: Pair | None = None
@@ -84,7 +85,7 @@ class Service:
             self.traffic,
             compared,
             crash=self.crash,
-            budget=self.budget,
+            hold=self.hold or (Hold("ErrorBudgetSpent", self.budget) if self.budget else None),
             now_s=self.now_s,
         )
 

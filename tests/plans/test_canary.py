@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.plans.canary.outputs import Answer, Asked, compare_outputs
+from controllers.plans.canary.values import Hold
 from crds.rollout import OutputCheck, Rollout, RolloutOutcome, RolloutPhase, RolloutStatus
 from tests.plans.canary_world import Behaviour, Service, settled
 from tests.plans.rollout_world import World
@@ -204,6 +205,20 @@ def test_a_spent_error_budget_holds_a_canary_before_its_first_worker() -> None:
     assert it.status.reason == "ErrorBudgetSpent"
     assert "b" not in it.world.revisions or not it.world.revisions["b"].replicas
     it.budget = None
+    go_on(it)
+    assert phase(it) == (RolloutPhase.STABLE, "b")
+
+
+def test_an_alert_holds_a_canary_and_says_so_once() -> None:
+    it = service()
+    it.hold = Hold("HeldByAlert", "alert 'CheckoutBroken' fires")
+    it.target = "b"
+    for _ in range(20):
+        it.look()
+    assert it.status
+    assert (it.status.reason, it.status.message) == ("HeldByAlert", "b waits: alert 'CheckoutBroken' fires.")
+    assert len([one for one in it.told if "RolloutHeld" in one]) == 1
+    it.hold = None
     go_on(it)
     assert phase(it) == (RolloutPhase.STABLE, "b")
 

@@ -120,9 +120,9 @@ class _Trial:
         """Its first workers start, warm up and answer the fixed prompts; nobody else asks them anything."""
         seen, ready = self.seen, self.seen.state(self.target).ready
         needed = self.workers(self.steps[0])
-        if seen.budget and not seen.state(self.target).replicas:
-            message = f"{self.target} waits: {seen.budget}."
-            return self._plan(RolloutPhase.PREPARING, "ErrorBudgetSpent", message, beside=0)
+        if seen.hold and not seen.state(self.target).replicas:
+            message = f"{self.target} waits: {seen.hold.message}."
+            return self._plan(RolloutPhase.PREPARING, seen.hold.reason, message, beside=0)
         if ready < needed:
             message = f"{self.target} starts: {ready} of {needed} workers are ready."
             return self._plan(RolloutPhase.PREPARING, "Starting", message, beside=needed)
@@ -243,8 +243,8 @@ class _Trial:
             return "Paused", f"spec.rollout.paused is true at {_traffic_text(step)}."
         if seconds_since(self.since, seen.now_s) < seconds(step.duration):
             return "Measuring", f"{_traffic_text(step)} for {step.duration} at least."
-        if seen.budget:
-            return "ErrorBudgetSpent", f"{seen.budget}."
+        if seen.hold:
+            return seen.hold.reason, f"{seen.hold.message}."
         if not self._compares(self.at):
             return None
         if self.evidence.requests < seen.spec.comparison.min_requests:
@@ -303,6 +303,8 @@ class _Trial:
             gone = f"{self.memory.candidate} was given up for {self.target}."
             history = record(self.memory, RolloutOutcome.SUPERSEDED, "Superseded", gone, self.seen.now_s)
             status = status.model_copy(update={"history": history})
+        if self.seen.hold and reason == self.seen.hold.reason != self.memory.reason:
+            notes = (*notes, Transition("RolloutHeld", message, warning=True))
         traffic: tuple[TrafficShare, ...] = split(self.stable, self.target, share, mirror)
         return CanaryPlan(
             self.stable,

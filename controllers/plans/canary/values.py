@@ -35,6 +35,14 @@ class Compared:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Something beside the rollout itself that it waits for; a sentence without a full stop."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class CanaryInput:
     """One moment of one service."""
 
@@ -49,8 +57,8 @@ class CanaryInput:
     compared: Compared | None = None
     crash: str | None = None
     """Why workers of the target cannot live, when that is certain."""
-    budget: str | None = None
-    """What is left of the error budget, when that is nothing."""
+    hold: Hold | None = None
+    """Why nothing may begin or go on now."""
     now_s: float = 0.0
 
     def state(self, revision: str) -> RevisionState:

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from controllers.alerting import desk
+from controllers.alerting.holds import HoldBoard
 from controllers.plans.alerting.book import Book, Policy
+from controllers.runtime.interface import Key
 from controllers.settings import Settings
 from crds.contract import OPERATOR_PATH_ALERTS
 from kube.resources import ALERT_POLICIES, CONFIG_MAPS, PROMETHEUS_RULES
@@ -257,6 +259,38 @@ async def test_nobody_may_send_alerts_unless_a_token_is_named(world: World) -> N
     async with world.operator() as wired:
         (it,) = wired.hooks
         assert (await it.answer({"Authorization": "Bearer "}, message("firing", "x"))).status == 403
+
+
+async def test_an_alertmanagers_alert_about_a_service_wakes_it_and_holds_its_rollouts_while_it_fires(
+    world: World, receiver: Receiver
+) -> None:
+    woken: list[Key] = []
+    world.holds = HoldBoard(woken.append)
+    world.secret("token", namespace="foretide-system", token="right")
+    stop = {"name": "stop", "matchers": [{"label": "team", "value": "shop"}]}
+    world.policy(hook(receiver), receive={"matchers": []}, reactions=[stop])
+    chat, right = Key("InferenceService", "demo", "chat"), {"Authorization": "Bearer right"}
+
+    def said(status: str) -> bytes:
+        labels = {"alertname": "CheckoutBroken", "namespace": "demo", "service": "chat", "team": "shop"}
+        return json.dumps({"version": "4", "alerts": [{"status": status, "labels": labels}]}).encode()
+
+    async with world.operator() as wired:
+        (it,) = wired.hooks
+        assert (await it.answer(right, said("firing"))).status == 200
+        assert woken
+        assert set(woken) == {chat}
+        await eventually(lambda: world.holds.of(chat), "it is held")
+        assert "reaction 'stop' of AlertPolicy demo/watch" in str(world.holds.of(chat))
+    world.holds = HoldBoard(woken.append)
+    async with world.operator() as wired:
+        await eventually(lambda: world.holds.of(chat), "the next leader holds it too")
+        before = len(woken)
+        (it,) = wired.hooks
+        assert (await it.answer(right, said("firing"))).status == 200
+        assert len(woken) == before, "Alertmanager only repeats itself"
+        assert (await it.answer(right, said("resolved"))).status == 200
+        await eventually(lambda: world.holds.of(chat) is None, "it goes on")
 
 
 # --- rules for Prometheus -------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from controllers.alerting.holds import HoldBoard
 from controllers.alerting.wiring import Wired, wire_alerting
 from controllers.apply import Applier
 from controllers.history.store import Store
@@ -37,6 +38,7 @@ class World:
     disk: Path
     api: FakeClient = field(default_factory=FakeClient)
     settings: Settings = SETTINGS
+    holds: HoldBoard = field(default_factory=HoldBoard)
 
     def service(self, name: str = "chat", *, servable: bool = True, **status: Any) -> None:
         condition = {"type": "Servable", "status": "True" if servable else "False", "reason": "x", "message": ""}
@@ -98,6 +100,7 @@ class World:
             around_services=around,
             store=store,
             source=store,
+            holds=self.holds,
         )
         others: Iterable[Informer[Any]] = (services, models, slas, tenants, pools, *around.own)
         try:
