@@ -75,6 +75,7 @@ class Observer:
         tenant = self._tenant(namespace)
         status = InferenceServiceStatus.model_validate(service.get("status") or {})
         workers = tuple(entry.worker for entry in self._caches.pods.by(BY_SERVICE, place))
+        nodes = self._nodes(workers)
         return Snapshot(
             namespace=namespace,
             name=name,
@@ -117,7 +118,9 @@ class Observer:
             drifts=heard.drifts,
             refused=heard.refused,
             objections=heard.objections,
-            nodes=self._nodes(workers),
+            nodes=nodes,
+            other_nodes=all(one.ready for one in nodes.values())
+            or any(one.ready for one in self._caches.nodes.items()),
             health=heard.health or status.health,
         )
 

@@ -218,6 +218,8 @@ class Snapshot:
     """What gateways hold against workers; None while they have not been asked."""
     nodes: Mapping[str, NodeFacts] = field(default_factory=dict)
     """Of the workers, by name; a node that is not known is left out."""
+    other_nodes: bool = True
+    """Some node of the cluster is ready; only looked at while one of the workers' nodes is not."""
     health: HealthStatus | None = None
     """What self-healing remembers."""
     optional_kinds: frozenset[str] = frozenset()

@@ -102,8 +102,7 @@ def _storms(snapshot: Snapshot, found: Sequence[Diagnosis]) -> list[Diagnosis]:
     """Many workers with something at the same time have one cause, and restarts would only add to it."""
     staying = [one for one in snapshot.workers if not one.leaving]
     nodes = [one for one in found if one.cause == "NodeNotReady"]
-    if len(nodes) > 1 and all(not one.ready for one in snapshot.nodes.values()):
-        hold = f"all {len(snapshot.nodes)} nodes are not ready, which is the control plane's or the network's doing"
+    if hold := _nowhere(snapshot, len(nodes)):
         found = [replace(one, hold=hold) if one in nodes else one for one in found]
     many = [one for one in found if one not in nodes and not _OURS.isdisjoint(one.remedies)]
     ill = sorted((symptom for one in many for symptom in one.symptoms), key=lambda one: one.worker)
@@ -111,6 +110,13 @@ def _storms(snapshot: Snapshot, found: Sequence[Diagnosis]) -> list[Diagnosis]:
     if not ill or not (is_cut or (len(ill) >= STORM_LEAST and 2 * len(ill) >= len(staying))):
         return list(found)
     return [*(one for one in found if one not in many), _one_cause(snapshot, many, ill, staying)]
+
+
+def _nowhere(snapshot: Snapshot, lost: int) -> str | None:
+    """Why workers of nodes that are not ready are not moved."""
+    if lost > 1 and not any(one.ready for one in snapshot.nodes.values()):
+        return f"all {len(snapshot.nodes)} nodes are not ready, which is the control plane's or the network's doing"
+    return None if snapshot.other_nodes or not lost else "no node of the cluster is ready to take its workers"
 
 
 def _one_cause(

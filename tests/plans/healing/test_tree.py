@@ -206,6 +206,12 @@ def test_every_node_gone_at_once_is_the_control_plane_s_view_and_nobody_is_moved
     assert all(one.hold is None for one in _diagnosed(nodes(GONE, NodeFacts("node-2"))))
 
 
+def test_nobody_is_moved_while_no_node_could_take_them() -> None:
+    lost = nodes(GONE)
+    assert the_one(seen(A, nodes=lost)).hold is None
+    assert the_one(seen(A, nodes=lost, other_nodes=False)).hold == "no node of the cluster is ready to take its workers"
+
+
 def _diagnosed(facts: Mapping[str, NodeFacts]) -> list[Diagnosis]:
     return diagnose(seen(A, B, nodes=facts), NOW_S)
 
