@@ -17,6 +17,7 @@ class Caches:
     forecasts: Informer[Object]
     slas: Informer[Object]
     tenants: Informer[Object]
+    pools: Informer[Object]
 
     def forecast_of(self, service: ServiceId) -> Object | None:
         return self.forecasts.get(service.namespace, service.name)

@@ -16,6 +16,7 @@ from controllers.dashboard import budget, charts, rows
 from controllers.dashboard.access import Access, Refused, Viewer
 from controllers.dashboard.caches import Caches
 from controllers.dashboard.past import Past
+from controllers.dashboard.pools import pool_rows
 from controllers.history.interface import Counts, HistoryError, ServiceId
 from kube.errors import KubeError
 from kube.resources import Object
@@ -67,6 +68,7 @@ class DashboardServer:
         app.router.add_get("/api/v1/services/{namespace}/{name}", self._service)
         app.router.add_get("/api/v1/services/{namespace}/{name}/chart", self._chart)
         app.router.add_get("/api/v1/tenants", self._tenants)
+        app.router.add_get("/api/v1/pools", self._pools)
         app.router.add_get("/", self._index)
         if (self._static / "assets").is_dir():
             app.router.add_static("/assets", self._static / "assets")
@@ -136,6 +138,9 @@ class DashboardServer:
 
     async def _tenants(self, _: web.Request) -> web.Response:
         return _json(rows.tenant_rows(self._caches.tenants.items(), self._caches.services.items()))
+
+    async def _pools(self, _: web.Request) -> web.Response:
+        return _json(pool_rows(self._caches.pools.items()))
 
     async def _index(self, _: web.Request) -> web.Response:
         page = self._static / "index.html"

@@ -84,6 +84,27 @@ export type Tenant = {
   message: string;
 };
 
+export type PoolNode = { name: string; state: string; layout: string; target: string | null; message: string | null };
+
+export type Pool = {
+  name: string;
+  gpus: number | null;
+  capacityClass: string | null;
+  price: string | null;
+  layout: string | null;
+  served: string | null;
+  fragmentation: string | null;
+  reason: string | null;
+  ready: string;
+  readyMessage: string;
+  demandMet: string;
+  demandMessage: string;
+  profiles: { profile: string; slices: number; used: number; wanted: number }[];
+  sharing: { strategy: string; replicas: number; gigabytes: number; shares: number; used: number }[];
+  unmet: { service: string; profile: string; wanted: number; served: number }[];
+  nodes: PoolNode[];
+};
+
 export type Session = { user: string | null; readOnly: boolean };
 
 export class ApiError extends Error {
@@ -140,5 +161,6 @@ export const api = {
   service: (namespace: string, name: string, signal?: AbortSignal) => get<Service>(one(namespace, name), signal),
   chart: (namespace: string, name: string, hours: number, signal?: AbortSignal) =>
     get<Chart>(`${one(namespace, name)}/chart?hours=${hours}`, signal),
+  pools: (signal?: AbortSignal) => get<{ items: Pool[] }>("pools", signal),
   tenants: (signal?: AbortSignal) => get<{ items: Tenant[] }>("tenants", signal),
 };

@@ -6,6 +6,7 @@ import { useCallback, useEffect, useState } from "preact/hooks";
 import { api, ApiError, token, type Session } from "./api";
 import { Fleet } from "./Fleet";
 import { Empty, Loading } from "./parts";
+import { Pools } from "./Pools";
 import { href, parse, type Route } from "./route";
 import { Service } from "./Service";
 import { SignIn } from "./SignIn";
@@ -46,11 +47,14 @@ function App() {
       </a>
       <nav class="top" aria-label="Foretide">
         <strong>Foretide</strong>
-        <a href="#/" aria-current={route.page === "tenants" ? undefined : "page"}>
+        <a href="#/" aria-current={route.page === "tenants" || route.page === "pools" ? undefined : "page"}>
           Fleet
         </a>
         <a href="#/tenants" aria-current={route.page === "tenants" ? "page" : undefined}>
           Tenants
+        </a>
+        <a href="#/pools" aria-current={route.page === "pools" ? "page" : undefined}>
+          GPU pools
         </a>
         <span class="gap" />
         <button onClick={toggle}>{scheme === "dark" ? "Light" : "Dark"}</button>
@@ -88,6 +92,8 @@ function Page({ route, scheme }: { route: Route; scheme: string }) {
       return <Service route={route} scheme={scheme} />;
     case "tenants":
       return <Tenants />;
+    case "pools":
+      return <Pools />;
     case "unknown":
       return (
         <Empty title="No such page">

@@ -4,6 +4,7 @@ export type Route =
   | { page: "fleet"; search: string; sort: string; descending: boolean; number: number }
   | { page: "service"; namespace: string; name: string; hours: number }
   | { page: "tenants" }
+  | { page: "pools" }
   | { page: "unknown"; path: string };
 
 export const RANGES = [6, 24, 72, 168] as const;
@@ -27,6 +28,7 @@ export function parse(hash: string): Route {
     return { page: "service", namespace: parts[1] ?? "", name: parts[2] ?? "", hours: known };
   }
   if (parts[0] === "tenants" && parts.length === 1) return { page: "tenants" };
+  if (parts[0] === "pools" && parts.length === 1) return { page: "pools" };
   return { page: "unknown", path };
 }
 
@@ -47,6 +49,8 @@ export function href(route: Route): string {
     }
     case "tenants":
       return "#/tenants";
+    case "pools":
+      return "#/pools";
     case "unknown":
       return `#/${route.path}`;
   }

@@ -30,7 +30,7 @@ describe("curves", () => {
 });
 
 describe("addresses", () => {
-  it.each(["#/", "#/?search=a%26b&sort=load&descending=true&page=3", "#/services/demo/chat?hours=72", "#/tenants"])(
+  it.each(["#/", "#/?search=a%26b&sort=load&descending=true&page=3", "#/services/demo/chat?hours=72", "#/tenants", "#/pools"])(
     "%s leads back to itself",
     (hash) => expect(href(parse(hash))).toBe(hash),
   );

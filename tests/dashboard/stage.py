@@ -21,7 +21,7 @@ from forecasting.policy.decide import plan
 from forecasting.policy.record import to_json
 from forecasting.policy.values import Bounds, Capacity, Load, LoadForecast, Memory, PolicySettings, ScalingInput
 from kube.informer import Informer, lean
-from kube.resources import CAPACITY_FORECASTS, INFERENCE_SERVICES, SLAS, TENANTS, Object, Resource
+from kube.resources import CAPACITY_FORECASTS, GPU_POOLS, INFERENCE_SERVICES, SLAS, TENANTS, Object, Resource
 from tests.fakes import FakeClient
 from tests.waiting import eventually
 
@@ -84,6 +84,20 @@ def tenants() -> list[Object]:
     return [{"metadata": {"name": "acme"}, "spec": {"namespaces": ["demo"], "quota": {"replicas": 12}}}]
 
 
+def pool() -> Object:
+    nodes = [
+        {"name": "gpu-1", "layout": "7×1g.10gb", "state": "Ready"},
+        {"name": "gpu-2", "layout": "2×3g.40gb", "state": "Moving", "target": "7×1g.10gb", "message": "Workers move."},
+    ]
+    ready = {"type": "Ready", "status": "False", "reason": "Repartitioning", "message": "Being cut anew: 'gpu-2'."}
+    met = {"type": "DemandMet", "status": "True", "reason": "AllServed", "message": "All 9 workers have a slice."}
+    slices = [{"profile": "1g.10gb", "slices": 14, "used": 5, "wanted": 9}]
+    words = {"layout": "14×1g.10gb", "served": "9/9", "fragmentation": "0%", "reason": "9 of 9 workers get a slice."}
+    status = {"gpus": 2, **words, "profiles": slices, "nodes": nodes, "conditions": [ready, met]}
+    spec = {"nodeSelector": {"pool": "h100"}, "capacityClass": "spot", "pricePerGpuHour": "1.2"}
+    return {"metadata": {"name": "h100"}, "spec": spec, "status": status}
+
+
 def sla() -> Object:
     spec = {"priority": "P1", "targets": {"ttft": "500ms", "tpot": "50ms"}, "availability": "99%", "window": "1d"}
     return {"metadata": {"namespace": "demo", "name": "fast"}, "spec": spec}
@@ -136,15 +150,15 @@ class Judge(FakeClient):
 async def stage(fleet: list[Object], *, anonymous: bool = True, past: Memories | None = None) -> AsyncIterator[str]:
     """The address of the page."""
     objects = [(INFERENCE_SERVICES, one) for one in fleet] + [(TENANTS, one) for one in tenants()]
-    client = Judge(*objects, (SLAS, sla()), (CAPACITY_FORECASTS, forecast()))
-    kinds = (INFERENCE_SERVICES, CAPACITY_FORECASTS, SLAS, TENANTS)
-    services, forecasts, slas, owners = (Informer(client, one, keep=lean) for one in kinds)
-    caches = Caches(services, forecasts, slas, owners)
-    tasks = [asyncio.ensure_future(one.run()) for one in (services, forecasts, slas, owners)]
+    client = Judge(*objects, (SLAS, sla()), (CAPACITY_FORECASTS, forecast()), (GPU_POOLS, pool()))
+    kinds = (INFERENCE_SERVICES, CAPACITY_FORECASTS, SLAS, TENANTS, GPU_POOLS)
+    informers = [Informer(client, one, keep=lean) for one in kinds]
+    caches = Caches(*informers)
+    tasks = [asyncio.ensure_future(one.run()) for one in informers]
     server = DashboardServer(caches, past or Memories(), Access(client, anonymous=anonymous), DIST, clock=lambda: NOW_S)
     runner = web.AppRunner(server.app())
     try:
-        await eventually(lambda: all(one.synced.is_set() for one in (services, forecasts, slas, owners)), "caches")
+        await eventually(lambda: all(one.synced.is_set() for one in informers), "caches")
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         yield f"http://127.0.0.1:{runner.addresses[0][1]}/"

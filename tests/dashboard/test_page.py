@@ -151,6 +151,20 @@ async def test_an_empty_fleet_and_a_lost_service_say_what_to_do(chrome: Chrome) 
         await looking(chrome, address, look)
 
 
+async def test_gpu_pools_show_layout_reasons_and_the_nodes_under_way(chrome: Chrome) -> None:
+    def look(eyes: Eyes) -> None:
+        eyes.sees("Fleet")
+        eyes.click("GPU pools")
+        shown = eyes.sees(
+            "14×1g.10gb", "9 of 9 workers get a slice.", "Being cut anew: 'gpu-2'.", "spot, 1.2 a GPU-hour"
+        )
+        assert shown.index("gpu-2") < shown.rindex("gpu-1"), "what is not as planned comes first"
+        eyes.picture("pools")
+
+    async with stage(FLEET) as address:
+        await looking(chrome, address, look)
+
+
 async def test_a_history_that_is_away_is_said_beside_what_is_known(chrome: Chrome) -> None:
     def look(eyes: Eyes) -> None:
         eyes.sees("The history cannot be read now: Prometheus does not answer.", "Conditions", "predictive")
@@ -166,7 +180,7 @@ async def test_the_keyboard_reaches_everything_and_the_colours_change(chrome: Ch
         for _ in range(20):
             eyes.driver.switch_to.active_element.send_keys(Keys.TAB)
             reached.append(eyes.driver.switch_to.active_element.text)
-        assert {"To the content", "Tenants", "Dark", "chat", "code"} <= set(reached)
+        assert {"To the content", "Tenants", "GPU pools", "Dark", "chat", "code"} <= set(reached)
         before = eyes.driver.find_element(By.TAG_NAME, "body").value_of_css_property("background-color")
         eyes.driver.find_element(By.XPATH, "//button[text()='Dark']").click()
         eyes.sees("Light")

@@ -23,6 +23,7 @@ from kube.errors import Unreachable
 from kube.informer import Informer, lean
 from kube.resources import (
     CAPACITY_FORECASTS,
+    GPU_POOLS,
     INFERENCE_SERVICES,
     PODS,
     SLAS,
@@ -94,10 +95,9 @@ async def dashboard(
     past: Memories | None = None,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[TestClient[Any, Any]]:
-    caches = Caches(
-        *(Informer(client, one, keep=lean) for one in (INFERENCE_SERVICES, CAPACITY_FORECASTS, SLAS, TENANTS))
-    )
-    informers = (caches.services, caches.forecasts, caches.slas, caches.tenants)
+    kinds = (INFERENCE_SERVICES, CAPACITY_FORECASTS, SLAS, TENANTS, GPU_POOLS)
+    informers = [Informer(client, one, keep=lean) for one in kinds]
+    caches = Caches(*informers)
     tasks = [asyncio.ensure_future(one.run()) for one in informers]
     server = DashboardServer(caches, past or Memories(), Access(client, anonymous=anonymous), static, clock=clock)
     try:
@@ -112,7 +112,7 @@ async def dashboard(
 
 async def test_without_a_token_nothing_is_shown_and_the_sentence_says_what_to_do(tmp_path: Path) -> None:
     async with dashboard(Reviewer(), tmp_path) as http:
-        for path in ("session", "services", "services/demo/chat", "tenants"):
+        for path in ("session", "services", "services/demo/chat", "tenants", "pools"):
             answer = await http.get(f"/api/v1/{path}")
             assert answer.status == 401
             assert "Sign in with a Kubernetes token" in (await answer.json())["message"]
@@ -212,3 +212,19 @@ async def test_the_leaders_pod_alone_has_the_label_and_a_second_look_writes_noth
     writes = client.writes
     await mark_leader(client, "sys", "op-2")
     assert client.writes == writes
+
+
+async def test_pools_are_shown_with_their_reasons_and_nodes_that_are_not_as_planned_first(tmp_path: Path) -> None:
+    nodes = [{"name": "a", "state": "Ready", "layout": "gpu"}, {"name": "b", "state": "Stuck", "layout": "empty"}]
+    status = {"gpus": 2, "layout": "gpu", "reason": "because", "nodes": nodes}
+    full = {"metadata": {"name": "h100"}, "spec": {"capacityClass": "spot"}, "status": status}
+    fresh = {"metadata": {"name": "a100"}, "spec": {}}
+    client = Reviewer()
+    for one in (full, fresh):
+        client.put(GPU_POOLS, one)
+    async with dashboard(client, tmp_path, anonymous=True) as http:
+        items = (await (await http.get("/api/v1/pools")).json())["items"]
+        assert [one["name"] for one in items] == ["a100", "h100"]
+        assert (items[0]["layout"], items[0]["nodes"], items[0]["ready"]) == (None, [], "Unknown")
+        assert [one["name"] for one in items[1]["nodes"]] == ["b", "a"]
+        assert items[1]["reason"] == "because"
