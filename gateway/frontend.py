@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -51,8 +52,9 @@ if TYPE_CHECKING:
     from gateway.tracing import Tracing
 
 
-class _Head(NamedTuple):
-    """What the head of a request says, by the view of that moment."""
+@dataclass(slots=True)
+class _Head:
+    """What the head of a request says, by the view of that moment. Not frozen, since one is made for every request."""
 
     catalog: Catalog
     route: Route

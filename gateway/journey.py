@@ -102,9 +102,9 @@ class Journeys:
 
     def _standing(self, grant: Grant, flight: Flight) -> bytes:
         """What a worker is told of how the request stands among others."""
-        due_s = grant.due_s - (time.perf_counter() - flight.started_s)
-        left_s = flight.deadline_s - self._loop.time()
-        return grant.standing + _DUE % (max(1, int(left_s * 1000)), max(1, int(due_s * 1000)))
+        due_ms = int((grant.due_s - (time.perf_counter() - flight.started_s)) * 1000)
+        left_ms = int((flight.deadline_s - self._loop.time()) * 1000)
+        return grant.standing + _DUE % (left_ms if left_ms > 1 else 1, due_ms if due_ms > 1 else 1)
 
     def _account(self, flight: Flight) -> None:
         duration_s = elapsed_s(flight)

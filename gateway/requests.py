@@ -93,7 +93,8 @@ def wanted_by(request: Request) -> Wanted:
     Raises:
         WrongEncoding, BadRequest: with what is wrong.
     """
-    if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+    encoding = request.headers.get(b"content-encoding")
+    if encoding is not None and encoding.lower() != b"identity":
         raise WrongEncoding("Send the body without content-encoding.")
     try:
         body: Any = orjson.loads(request.body)
@@ -127,7 +128,8 @@ def timeout_s(request: Request, most_s: float) -> float:
 
 
 def wants_explanation(request: Request) -> bool:
-    return request.headers.get(HEADER_EXPLAIN, b"").lower() in (b"true", b"1")
+    given = request.headers.get(HEADER_EXPLAIN)
+    return given is not None and given.lower() in (b"true", b"1")
 
 
 def _output_tokens(body: dict[str, Any]) -> int:

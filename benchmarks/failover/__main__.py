@@ -14,7 +14,7 @@ import orjson
 from benchmarks.failover.campaign import Plan, run, twins
 from benchmarks.failover.chunks import chunk_costs
 from benchmarks.failover.fleet import gateway, nginx, workers
-from benchmarks.report import Better, Report, Row, Words, publish
+from benchmarks.report import Better, Report, Row, Words, commit, publish
 
 N_WORKERS = 8
 KILLS, HANGS = 100, 20
@@ -118,8 +118,7 @@ WORDS = Words(
     notes=(
         "A gap is what the client waits between the last word of one worker and the first of the next, by the gateway's"
         " access log. Clients, gateway, workers and whatever else the machine does share its CPUs.",
-        "The date and the commit are the page's. A run goes on where it stopped: rounds kept from before are of the"
-        " code and the load of their time; those of the first page ran just before its commit, on a busy machine.",
+        "A run goes on where it stopped; the rounds of another commit are kept apart.",
         "A stopped worker is found when neither an answer to its load, asked four times a second, nor a token comes for"
         " 0.35 s; one whose engine stands still, by its own word after 0.4 s.",
         "nginx passes the same streams on, and retries what has not begun.",
@@ -131,7 +130,8 @@ WORDS = Words(
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.failover")
     parser.add_argument("--rounds", type=int, default=10, help=f"of {KILLS} kills and {HANGS} hangs each")
-    parser.add_argument("--out", type=Path, default=Path("build/bench-failover"))
+    kept = Path("build/bench-failover") / commit()
+    parser.add_argument("--out", type=Path, default=kept, help="folder of the rounds (default: one for each commit)")
     arguments = parser.parse_args()
     out: Path = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,8 @@ from e2e.cluster.paths import REPOSITORY
 from e2e.cluster.progress import Progress
 
 KEY = "sk-bench"
+LIMITS = {"requestsPerMinute": 10_000_000, "tokensPerMinute": 1_000_000_000_000, "concurrency": 1_000_000}
+"""As high as they can be set: every request is counted against all three, and none is refused."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def foretide(place: Place, progress: Progress, *, processes: int = 1) -> Started
                 "name": "bench",
                 "namespaces": ["demo"],
                 "keys": [KEY],
+                "limits": LIMITS,
             }
         ],
         "services": [

@@ -45,6 +45,7 @@ class Account:
         "_wants",
         "depth",
         "level",
+        "per_minute",
         "portion",
         "rate_per_s",
         "rounds_left",
@@ -70,6 +71,7 @@ class Account:
 
     def limit(self, per_minute: float, burst_s: float) -> None:
         """The limit as it now is. What is held beyond the new depth is lost."""
+        self.per_minute = round(per_minute)
         self.rate_per_s = per_minute / 60.0
         self.depth = max(1.0, self.rate_per_s * burst_s)
         self.portion = self.depth / self._parts

@@ -125,10 +125,10 @@ def rendered(held: Holdings) -> bytes:
     block = b""
     if (account := held.requests) is not None:
         left = account.left()
-        block = _REQUESTS % (account.rate_per_s * 60.0 + 0.5, left, (account.depth - left) / account.rate_per_s)
+        block = _REQUESTS % (account.per_minute, left, (account.depth - left) / account.rate_per_s)
     if (account := held.tokens) is not None:
         left = account.left()
-        block += _TOKENS % (account.rate_per_s * 60.0 + 0.5, left, (account.depth - left) / account.rate_per_s)
+        block += _TOKENS % (account.per_minute, left, (account.depth - left) / account.rate_per_s)
     return block
 
 
