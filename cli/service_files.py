@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from cli.errors import CliError
+from controllers.plans.carried import slo_of
 from crds.fields import seconds
 from crds.inference_service import InferenceServiceSpec
 from crds.sla import SLASpec
@@ -24,13 +25,17 @@ Spec = TypeVar("Spec", SLASpec, InferenceServiceSpec)
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One service of one file. slo: from its SLA where the file holds that, else the default."""
+    """One service of one file.
+
+    slo: from its SLA where the file holds that, else the default. promise: of the SLA alone, as the operator knows it.
+    """
 
     label: str
     namespace: str
     name: str
     spec: InferenceServiceSpec
     slo: Slo
+    promise: Slo | None
     text: str
 
 
@@ -79,7 +84,8 @@ def _subject(
     spec = _spec(path, document, InferenceServiceSpec)
     namespace, name = _name(document)
     sla = slas.get((namespace, spec.sla)) if spec.sla else None
-    return Subject(f"{name} ({path.name})", namespace, name, spec, _slo(sla, default), text)
+    promise = slo_of(sla.targets if sla else None)
+    return Subject(f"{name} ({path.name})", namespace, name, spec, _slo(sla, default), promise, text)
 
 
 def _slo(sla: SLASpec | None, default: Slo) -> Slo:

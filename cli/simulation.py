@@ -155,7 +155,7 @@ def _autoscaler(subject: Subject, load: Load, capacity: ReplicaCapacity, setting
     mean = MeanLengths(lengths.mean_input, lengths.decode + 1)
     starts = [setting.cold_start.draw_s(setting.seed, at) for at in range(200)]
     lead_s = lead_time_s(starts)
-    settings = settings_of(spec.scaling, subject.slo)
+    settings = settings_of(spec.scaling, subject.promise)
     record = record_of(None, load.arrivals, TICK_S)
     forecasts = GrowthForecasts(record, INPUT_WEIGHT, lead_s + settings.horizon_s)
     bounds = Bounds(spec.scaling.min, spec.scaling.max)

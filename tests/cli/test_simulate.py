@@ -194,9 +194,10 @@ def test_what_is_wrong_is_said_in_one_line_with_status_2(
 
 
 def test_the_sla_of_the_file_sets_the_targets_and_one_without_takes_the_defaults(service: Path) -> None:
-    assert read_services(service, Slo())[0].slo == Slo(0.5, 0.04, 0.95)
+    assert read_services(service, Slo())[0].slo == read_services(service, Slo())[0].promise == Slo(0.5, 0.04, 0.95)
     service.write_text(SERVICE.replace("sla: gold", ""))
     assert read_services(service, Slo())[0].slo == Slo()
+    assert read_services(service, Slo())[0].promise is None, "without one, nothing steers the quantile"
 
 
 class FakePrometheus:
