@@ -107,7 +107,7 @@ function Nodes({ pool }: { pool: Pool }) {
               <td>{one.state}</td>
               <td>
                 {one.layout}
-                {one.target && <small>to {one.target}</small>}
+                {one.target && <small> to {one.target}</small>}
               </td>
               <td>{one.message ?? ""}</td>
             </tr>
