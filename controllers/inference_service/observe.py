@@ -45,7 +45,7 @@ class Heard:
     compared: Compared | None = None
     budget_spent: str | None = None
     alert_hold: str | None = None
-    drifts: tuple[Drift, ...] = ()
+    drifts: tuple[Drift, ...] | None = ()
     demand: Demanded | None = None
     forecast: Forecasted | None = None
     lead_time_s: float = LEAST_LEAD_S

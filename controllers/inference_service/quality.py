@@ -88,6 +88,7 @@ class QualityBoard:
         self._told: dict[Key, tuple[Drift, ...]] = {}
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._began_s = clock()
+        self._has_read = False
 
     def follow(self, key: Key, workers: Iterable[Worker]) -> None:
         """Ask these workers from now on."""
@@ -99,22 +100,30 @@ class QualityBoard:
         self._followed.pop(key, None)
         self._told.pop(key, None)
 
-    def drifts(self, key: Key) -> tuple[Drift, ...]:
-        """What differs from the baseline, the newest revision first."""
-        return self._told.get(key, ())
+    def drifts(self, key: Key) -> tuple[Drift, ...] | None:
+        """What differs from the baseline, of revisions that have workers, the newest first; None before it is known."""
+        followed = self._followed.get(key)
+        if not self._has_read or followed is None:
+            return None
+        present = {one.revision for one in followed.workers.values()}
+        return tuple(one for one in self._told.get(key, ()) if one.revision in present)
 
     async def run(self) -> None:
         """Until cancelled."""
-        self._remember(await self._memory.read())
+        await self.begin()
         while True:
             await self.round()
             await asyncio.sleep(PERIOD_S)
 
-    def _remember(self, read: Mapping[ServiceId, Watched]) -> None:
-        for service, watched in read.items():
+    async def begin(self) -> None:
+        """Read what an operator before knew; everybody who asked meanwhile is woken."""
+        for service, watched in (await self._memory.read()).items():
             key = Key("InferenceService", service.namespace, service.name)
             self._watched.setdefault(key, watched)
             self._tell(key)
+        self._has_read = True
+        for key in self._followed:
+            self._queue.add(key)
 
     async def round(self) -> None:
         """Ask every worker of every service once; forget services that are gone."""

@@ -145,7 +145,7 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
         *degraded(healing),
         *scaling_conditions(snapshot, scaling, lowest(limited)),
         *_isolation(snapshot),
-        *quality_conditions(snapshot.drifts),
+        *quality_conditions(snapshot.drifts, snapshot.status.conditions),
     ]
     return ServicePlan(
         children=_children(snapshot, settings.around, template, rollout),

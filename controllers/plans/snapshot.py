@@ -212,8 +212,8 @@ class Snapshot:
     """Said when nothing of the error budget is left."""
     alert_hold: str | None = None
     """Said while an alert holds its rollout."""
-    drifts: tuple[Drift, ...] = ()
-    """How its answers differ from what they were."""
+    drifts: tuple[Drift, ...] | None = ()
+    """How its answers differ from what they were; None while that is not known."""
     objections: Objections | None = None
     """What gateways hold against workers; None while they have not been asked."""
     nodes: Mapping[str, NodeFacts] = field(default_factory=dict)

@@ -27,7 +27,7 @@ from controllers.plans.quality import (
     watched_in,
 )
 from controllers.plans.quality_status import quality_conditions
-from crds.conditions import QUALITY_DRIFT
+from crds.conditions import QUALITY_DRIFT, Condition, ConditionStatus
 
 POLICY = Policy(baseline_windows=40)
 STEADY = {Measure.LENGTH: 200.0, Measure.REFUSALS: 0.02, Measure.REPETITION: 0.05}
@@ -131,11 +131,19 @@ def test_the_message_is_arithmetic_and_the_condition_has_all_of_it() -> None:
         "the baseline (revision a); score 9.0, drift from 8 until 4."
     )
     assert "50.0% in the last window of revision b, 2.0% ± 1.0%" in found[1].message
-    (condition,) = quality_conditions(found)
+    (condition,) = quality_conditions(found, None)
     assert (condition.type, condition.reason) == (QUALITY_DRIFT, "AnswersLonger")
     assert found[0].message in condition.message
     assert found[1].message in condition.message
-    assert quality_conditions(()) == []
+    stands = Condition(
+        type=QUALITY_DRIFT,
+        status=ConditionStatus.TRUE,
+        last_transition_time="2026-01-01T06:00:00Z",
+        reason=condition.reason,
+        message=condition.message,
+    )
+    assert quality_conditions(None, [stands]) == [condition], "an operator that has just begun does not know yet"
+    assert quality_conditions(None, None) == quality_conditions((), [stands]) == []
 
 
 def test_a_measure_that_most_windows_lack_has_no_baseline() -> None:

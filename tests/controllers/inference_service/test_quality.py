@@ -63,6 +63,7 @@ class World:
 
 async def following(*workers: Worker, memory: StoredMemory | None = None) -> World:
     world = World(memory)
+    await world.board.begin()
     await world.follow(*workers)
     return world
 
@@ -74,9 +75,11 @@ async def test_a_revision_whose_answers_became_longer_is_told_and_its_service_is
     assert world.keys.waiting == []
     await world.follow(A, B)
     await world.windows(8, B, 200.0)
-    (found,) = world.board.drifts(CHAT)
+    (found,) = world.board.drifts(CHAT) or ()
     assert (found.revision, found.reason) == ("b", "AnswersLonger")
     assert world.keys.waiting == [CHAT]
+    world.board.follow(CHAT, [A])
+    assert world.board.drifts(CHAT) == (), "it was rolled back"
 
 
 async def test_a_window_waits_for_time_and_for_answers() -> None:
@@ -135,7 +138,9 @@ async def test_a_new_leader_knows_the_baseline_and_the_drift(store: StoreThread)
     await first.windows(12, A, 100.0)
     await first.windows(8, B, 300.0)
     second = World(StoredMemory(store))
-    second.board._remember(await StoredMemory(store).read())
+    second.board.follow(CHAT, [A, B])
+    assert second.board.drifts(CHAT) is None, "it does not know yet"
+    await second.board.begin()
     assert second.board.drifts(CHAT) == first.board.drifts(CHAT) != ()
     assert second.keys.waiting == [CHAT]
 
