@@ -219,6 +219,8 @@ class _Healer:
     def _roll_back(self, one: Diagnosis) -> str:
         rollout = self.seen.spec.rollout
         bad = one.symptoms[0].revision
+        if self.rollback and self.rollback.refused == bad:
+            return f"Revision {self.rollback.serves} serves instead of {bad}."
         if rollout.strategy is not Strategy.ROLLING:
             return f"Left to others: the rollout with strategy {rollout.strategy.value} judges it."
         if rollout.rollback_to is not None or bad != self.wanted:

@@ -152,6 +152,7 @@ async def test_a_revision_that_can_only_crash_gives_way_until_the_next_edit(worl
     await world.until(lambda: names(world) == before, "only the earlier revision has workers")
     assert "flag --x is none that I know" in world.message("Stalled")
     assert health(world)["serves"] == old
+    assert [one["remedy"] for one in health(world)["actions"]] == ["RollBack"]
     assert world.operator.status(NS, "chat")["currentRevision"] == old
     replicas = {one["metadata"]["name"]: one["spec"]["replicas"] for one in world.client.all(DEPLOYMENTS)}
     assert sorted(replicas.values()) == [0, 3]

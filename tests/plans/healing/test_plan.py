@@ -168,6 +168,15 @@ def test_a_new_revision_that_can_only_crash_gives_way_to_the_last_that_stood() -
     assert ward.look().serve == "old", "until somebody edits the spec"
 
 
+def test_a_rollback_is_recorded_once_while_the_last_workers_of_the_refused_revision_still_crash() -> None:
+    ward = rolled_back()
+    for _ in range(3):
+        ward.wait(1)
+        assert ward.look().serve == "old"
+    assert outcomes(ward) == [(Remedy.ROLL_BACK, Outcome.PENDING)]
+    assert next_of(ward) == "Revision old serves instead of new."
+
+
 def test_an_edit_ends_a_rollback_and_everything_is_as_the_spec_says_again() -> None:
     ward = rolled_back()
     before = seen(well("old-1", revision="old"), crashing("a"), health=HealthStatus(last_good="old"))
