@@ -64,6 +64,8 @@ WORKER_MODEL_MOUNT: Final = "/models"
 
 HEADER_DRAINING: Final = "x-foretide-draining"
 """On a worker's 503: this request was not started and may be sent to another worker."""
+HEADER_ENGINE_ENDED: Final = "x-foretide-engine-ended"
+"""On a worker's 500: its engine has ended, so this is no answer of the model; another worker may have one."""
 HEADER_REQUEST_ID: Final = "x-request-id"
 HEADER_REVISION: Final = "x-foretide-revision"
 """On every answer of the gateway that a worker produced."""

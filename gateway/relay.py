@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from crds.contract import (
     HEADER_DRAINING,
+    HEADER_ENGINE_ENDED,
     HEADER_PROMPT_TOKENS,
     HEADER_REQUEST_ID,
     HEADER_REVISION,
@@ -43,12 +44,22 @@ EVENT_BYTES = 1024 * 1024
 """A longer event is passed on in parts."""
 
 _DRAINING = HEADER_DRAINING.encode()
+_ENGINE_ENDED = HEADER_ENGINE_ENDED.encode()
 _PROMPT_TOKENS = HEADER_PROMPT_TOKENS.encode()
 _TIMING = HEADER_TIMING.encode()
 _STREAM = HEADER_STREAM.encode()
-_OURS = {HEADER_REQUEST_ID.encode(), HEADER_REVISION.encode(), _DRAINING, _PROMPT_TOKENS, _STREAM, _TIMING}
+_OURS = {
+    HEADER_REQUEST_ID.encode(),
+    HEADER_REVISION.encode(),
+    _DRAINING,
+    _ENGINE_ENDED,
+    _PROMPT_TOKENS,
+    _STREAM,
+    _TIMING,
+}
 _DECISION = HEADER_DECISION + b": %b\r\n"
 _DROPPED = HOP_BY_HOP | {b"content-length", b"server"} | _OURS
+_REFUSALS = {503: (_DRAINING, Failure.DRAINING), 500: (_ENGINE_ENDED, Failure.CLOSED)}
 _EVENT_ENDS = (b"\n\n", b"\r\n\r\n")
 _FAILURES = {lost: Failure(lost.value) for lost in Lost}
 
@@ -60,7 +71,6 @@ class Relay:
         "_backend",
         "_connection",
         "_continues",
-        "_draining",
         "_events",
         "_flight",
         "_headers",
@@ -70,6 +80,7 @@ class Relay:
         "_last",
         "_live",
         "_now_s",
+        "_refusal",
         "_reply",
         "_silent",
         "_status",
@@ -103,7 +114,8 @@ class Relay:
         self._connection = connection
         self._status = 0
         self._headers: Headers = []
-        self._draining = False
+        self._refusal: Failure | None = None
+        """Why its answer is none: another worker is asked."""
         self._live = False
         self._held: list[bytes] = []
         self._held_bytes = 0
@@ -218,7 +230,7 @@ class Relay:
         self._status = status
         self._headers = headers
         self._live = self._flight.stream and status == 200
-        self._draining = status == 503 and any(name == _DRAINING for name, _ in headers)
+        self._refusal = _refused(status, headers)
         if self._live and self._flight.moving is not None:
             self._take_journal(self._flight.moving)
 
@@ -237,7 +249,7 @@ class Relay:
 
     def on_data(self, data: bytes) -> None:
         self._backend.heard += 1
-        if self._draining:
+        if self._refusal is not None:
             return
         if not self.first_s:
             self.first_s = time.perf_counter()
@@ -267,8 +279,8 @@ class Relay:
             self._hold(data)
 
     def on_end(self) -> None:
-        if self._draining:
-            self._finish(Failure.DRAINING)
+        if self._refusal is not None:
+            self._finish(self._refusal)
             return
         flight, journal = self._flight, self._journal
         if journal is not None and not journal.complete:
@@ -382,3 +394,9 @@ class Relay:
     def _finish(self, failure: Failure | None) -> None:
         if not self.done.done():
             self.done.set_result(failure)
+
+
+def _refused(status: int, headers: Headers) -> Failure | None:
+    """Why an answer is none: the worker drains, or its engine has ended under the request."""
+    header, failure = _REFUSALS.get(status, (b"", None))
+    return failure if any(name == header for name, _ in headers) else None

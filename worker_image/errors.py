@@ -39,5 +39,9 @@ class EngineError(WorkerError):
     """The engine cannot answer: it failed, ended, or this worker is being stopped."""
 
 
+class EngineEnded(EngineError):
+    """Its process is gone; this worker is at its end, and another one may answer."""
+
+
 class LeavingError(EngineError):
     """The time of a drain is up before the answer was complete."""

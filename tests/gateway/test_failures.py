@@ -72,6 +72,10 @@ async def drains(exchange: Exchange) -> None:
     await exchange.json(503, {"error": {"message": "draining"}}, x_foretide_draining="1")
 
 
+async def loses_its_engine(exchange: Exchange) -> None:
+    await exchange.json(500, {"error": {"message": "the engine ended"}}, x_foretide_engine_ended="true")
+
+
 async def half_closes_before_a_byte(exchange: Exchange) -> None:
     exchange.half_close()
 
@@ -96,6 +100,7 @@ FATAL = [
     speaks_garbage,
     sends_an_endless_head,
     drains,
+    loses_its_engine,
     half_closes_before_a_byte,
 ]
 

@@ -95,7 +95,7 @@ async def test_a_dead_engine_fails_open_requests_and_ends_the_worker(model: Path
             await eventually(lambda: worker.health()["open_requests"] == 2, "both requests are open")
             os.kill(worker.engine_pid(), signal.SIGKILL)
             answer = await whole
-            assert answer.status == 500
+            assert (answer.status, answer.headers["x-foretide-engine-ended"]) == (500, "true")
             assert "engine process ended with code -9" in (await answer.json())["error"]["message"]
         assert (await streamed)[-1]["error"]["code"] == "engine_failed"
         assert await asyncio.to_thread(worker.wait) == 1

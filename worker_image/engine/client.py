@@ -37,7 +37,7 @@ from worker_image.engine.messages import (
     encode,
 )
 from worker_image.engine.standing import ORDINARY, Standing
-from worker_image.errors import CheckpointError, EngineError
+from worker_image.errors import CheckpointError, EngineEnded, EngineError
 
 STOP_GRACE_S: Final = 5.0
 READ_AHEAD_BYTES: Final = 16 << 20
@@ -191,7 +191,7 @@ class EngineClient:
     def submit_works(self, works: Sequence[Work], cache_salt: str = "", standing: Standing = ORDINARY) -> TokenStream:
         """One stream for all the choices of these. Raises EngineError where the engine is gone."""
         if self.gone.done():
-            raise EngineError("the engine process has ended; this worker is being restarted.")
+            raise EngineEnded("the engine process has ended; this worker is being restarted.")
         if not self._streams and not self._unanswered:
             self.last_progress_at = time.monotonic()
         firsts: list[int] = []
@@ -224,7 +224,7 @@ class EngineClient:
                 (length,) = HEADER.unpack(await self._reader.readexactly(HEADER.size))
                 self._take(decode(await self._reader.readexactly(length)))
         code = await self._process.wait()
-        error = EngineError(f"the engine process ended with code {code}; this worker is being restarted.")
+        error = EngineEnded(f"the engine process ended with code {code}; this worker is being restarted.")
         if not self._ready.done():
             self._ready.set_exception(error)
         for stream in self._streams.values():

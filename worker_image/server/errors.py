@@ -8,8 +8,8 @@ from typing import Final
 import orjson
 from aiohttp import web
 
-from crds.contract import HEADER_DRAINING
-from worker_image.errors import EngineError, RequestError
+from crds.contract import HEADER_DRAINING, HEADER_ENGINE_ENDED
+from worker_image.errors import EngineEnded, EngineError, RequestError
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,9 @@ def answer_for(error: Exception) -> web.Response:
         case LoadingError():
             message = "The model is still being loaded; try again in a moment."
             return error_answer(message, 503, code="model_loading", headers={"Retry-After": "1"})
+        case EngineEnded():
+            headers = {HEADER_ENGINE_ENDED: "true"}
+            return error_answer(_sentence(str(error)), 500, code="engine_failed", headers=headers)
         case EngineError():
             return error_answer(_sentence(str(error)), 500, code="engine_failed")
         case web.HTTPRequestEntityTooLarge():

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from worker_image.checkpoint.tokenizer import Vocabulary
 from worker_image.engine.client import EngineClient
-from worker_image.errors import EngineError, RequestError
+from worker_image.errors import EngineEnded, RequestError
 from worker_image.profile import NotAlone, Profile, Shape, measure_profile
 from worker_image.server.errors import DrainingError, LoadingError
 from worker_image.server.metrics import Metrics
@@ -118,7 +118,7 @@ class ServerState:
         """Raises LoadingError, or EngineError where the engine ended before there was anything to serve."""
         if self._served is None:
             if self.engine.gone.done():
-                raise EngineError("the engine process has ended; this worker is being restarted.")
+                raise EngineEnded("the engine process has ended; this worker is being restarted.")
             raise LoadingError
         return self._served
 
