@@ -11,7 +11,7 @@ export PYTHONPATH := $(CURDIR)
 
 PACKAGES := crds kube forecasting controllers gateway worker_image cli dashboard e2e benchmarks
 
-.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary bench-routing bench-gateway clean
+.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary bench-chaos bench-routing bench-gateway clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,9 @@ bench-routing: $(VENV)/.dev ## What a pick costs, and the policies on a simulate
 
 bench-canary: $(VENV)/.dev ## Simulated canaries beside other ways to judge them (writes docs/benchmarks/).
 	@$(BIN)/python -m benchmarks.canary $(ARGS)
+
+bench-chaos: $(VENV)/.dev ## Some 200 injected faults on the local cluster (an hour; goes on where it stopped; writes docs/benchmarks/).
+	@$(BIN)/python -m e2e.chaos $(ARGS)
 
 bench-mig: $(VENV)/.dev ## The partition planner beside placement heuristics (writes docs/benchmarks/; ARGS=--quick takes a minute).
 	@$(BIN)/python -m benchmarks.mig $(ARGS)

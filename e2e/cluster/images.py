@@ -29,6 +29,8 @@ CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 MOUNTED_CA_BUNDLE = "/run/foretide/ca-certificates.crt"
 SLICE_WORKER = "worker-on-a-slice"
 """The CPU worker under the arguments of a GPU's, for nodes that only say that they have MIG slices."""
+PACED_WORKER = "worker-with-a-pace"
+"""The same, whose steps take 20 ms more: streams of a tiny model last."""
 NOT_COPIED = ("__pycache__", ".pyc")
 
 
@@ -71,11 +73,15 @@ def product_images(tag: str) -> list[Image]:
     return images
 
 
-def slice_worker(tag: str) -> Image:
-    """Built from the CPU worker of the same tag."""
-    base = {"BASE": f"docker.io/foretide/worker-cpu:{tag}"}
-    folder = paths.REPOSITORY / "e2e" / "slice_worker"
-    return Image(f"docker.io/foretide/{SLICE_WORKER}:{tag}", folder / "Dockerfile", folder, base)
+def stand_ins(tag: str) -> list[Image]:
+    """Workers for scenarios, each built from the one before it, and the first from the CPU worker of the same tag."""
+    made, base = [], "worker-cpu"
+    for name, folder in ((SLICE_WORKER, "slice_worker"), (PACED_WORKER, "paced_worker")):
+        at = paths.REPOSITORY / "e2e" / folder
+        arguments = {"BASE": f"docker.io/foretide/{base}:{tag}"}
+        made.append(Image(f"docker.io/foretide/{name}:{tag}", at / "Dockerfile", at, arguments))
+        base = name
+    return made
 
 
 def content_tag() -> str:
@@ -125,7 +131,7 @@ class Builder:
         images = product_images(tag)
         with tools.exclusively(self._directory / "lock"):
             self._build_base()
-            names = [self._build(image) for image in (*images, slice_worker(tag))]
+            names = [self._build(image) for image in (*images, *stand_ins(tag))]
             self.layout.forget_unused()
             return names
 

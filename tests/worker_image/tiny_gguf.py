@@ -149,7 +149,7 @@ def _encode(tensor: npt.NDArray[np.float32], encoding: str) -> bytes:
     if encoding in _K_BLOCKS:
         return _random_k_blocks(tensor.size // 256, encoding)
     blocks = tensor.reshape(-1, 32)
-    return _BLOCK_ENCODERS[encoding](blocks)
+    return bytes(_BLOCK_ENCODERS[encoding](blocks))
 
 
 def _q8_0(blocks: npt.NDArray[np.float32]) -> bytes:
@@ -160,7 +160,7 @@ def _q8_0(blocks: npt.NDArray[np.float32]) -> bytes:
 
 def _packed(codes: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     values = np.clip(np.rint(codes), 0, 15).astype(np.uint8)
-    return values[:, :16] | (values[:, 16:] << 4)
+    return (values[:, :16] | (values[:, 16:] << 4)).astype(np.uint8)
 
 
 def _q4_0(blocks: npt.NDArray[np.float32]) -> bytes:
