@@ -123,8 +123,8 @@ def _sample(name: str, more: dict[str, str], rate: int, end_s: int, minute: int,
 def present() -> bytes:
     """The pages of an operator that leads and of a gateway that has just answered."""
     gateway, operator = GatewayMetrics(), OperatorMetrics()
-    gateway.arrivals.labels(**SERVICE).inc()
-    gateway.ttft.labels(**SERVICE).observe(0.1)
+    gateway.arrivals.labels(*SERVICE.values()).inc()
+    gateway.ttft.labels(*SERVICE.values()).observe(0.1)
     return generate_latest(gateway.registry) + generate_latest(operator.registry).replace(
         b"foretide_leader 0.0", b"foretide_leader 1.0"
     )
