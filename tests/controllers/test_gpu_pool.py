@@ -143,7 +143,8 @@ async def test_a_service_on_shared_gpus_counts_in_the_pool_that_shares_so(world:
     world.pool()
     share = {"strategy": "timeSlicing", "replicas": 4, "gigabytes": 4, "shares": 4, "used": 1}
     await eventually(lambda: world.status().get("sharing") == [share], "the share in use is counted")
-    assert (world.status()["served"], world.conditions()["Ready"]) == ("3/3", "AsPlanned")
+    await eventually(lambda: world.status()["served"] == "3/3", "the service is counted")
+    await eventually(lambda: world.conditions().get("Ready") == "AsPlanned", "a shared node is as planned")
 
 
 async def test_nothing_is_written_when_nothing_changed(world: World) -> None:
