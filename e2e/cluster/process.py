@@ -61,6 +61,8 @@ class Process:
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
             (os.POSIX_SPAWN_OPEN, 1, str(self.log), flags, 0o644),
             (os.POSIX_SPAWN_DUP2, 1, 2),
+            # What outlives its starter must not keep the starter's files open: a lock would be held for ever.
+            *((os.POSIX_SPAWN_CLOSE, fd) for fd in _inheritable()),
         )
         # A session of its own: Ctrl-C at the terminal is for the command in the foreground, not for the cluster.
         return os.posix_spawnp(words[0], words, environment, file_actions=streams, setsid=True)
@@ -96,6 +98,16 @@ class Process:
         if not self.log.exists():
             return "(no log)"
         return self.log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+
+
+def _inheritable() -> list[int]:
+    """Open files beyond the first three that a child would have, too."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):  # The folder's own, which is closed again.
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found.append(int(name))
+    return found
 
 
 def _reap(pid: int) -> None:

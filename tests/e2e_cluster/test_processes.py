@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,23 @@ def test_caches_and_state_follow_the_environment(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "s"))
     assert paths.cache_dir() == tmp_path / "c" / "foretide"
     assert paths.state_dir() == tmp_path / "s" / "foretide" / "cluster"
+
+
+def test_a_process_holds_no_file_of_its_starter_open(tmp_path: Path) -> None:
+    process, kept = Process("sleeper", tmp_path), tmp_path / "lock"
+    with kept.open("w") as lock:
+        os.set_inheritable(lock.fileno(), True)
+        process.start(["sleep", "600"])
+        held = _open_files(process.pid())
+    process.stop()
+    assert str(process.log) in held
+    assert str(kept) not in held
+
+
+def _open_files(pid: int | None) -> list[str]:
+    """Of a process that may open and close some meanwhile."""
+    found = []
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            found.append(os.readlink(fd))
+    return found
