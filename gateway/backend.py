@@ -34,7 +34,7 @@ class Service(Protocol):
 
 class Backend:
     __slots__ = (
-        "_others", "_service", "cooled", "cost", "ejected_at_s", "endpoint", "errors", "health", "heard", "host",
+        "_others", "_service", "cooled", "cost", "ejected_at_s", "endpoint", "errors", "health", "heard_s", "host",
         "hot_sweeps", "in_flight", "latency_at_s", "latency_s", "line", "load", "loss", "lost_at_s", "pool", "proved_s",
         "requests", "revision", "share", "suspect", "watch", "why",
     )  # fmt: skip
@@ -45,8 +45,8 @@ class Backend:
         self.host = endpoint.where.encode()
         self.revision = endpoint.revision.encode()
         self.in_flight = 0
-        self.heard = 0
-        """Counts pieces of answers, whatever they are: signs of life."""
+        self.heard_s = 0.0
+        """When a piece of an answer last came, whatever it was: a sign of life, by the loop's clock."""
         self.health: Health = FRESH
         self.load: Load | None = None
         """Its newest report; None for a worker that makes none."""

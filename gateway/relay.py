@@ -248,14 +248,14 @@ class Relay:
             self._finish(Failure.ANSWER)
 
     def on_data(self, data: bytes) -> None:
-        self._backend.heard += 1
+        heard_s = self._backend.heard_s = self._now_s()
         if self._refusal is not None:
             return
         if not self.first_s:
             self.first_s = time.perf_counter()
         journal = self._journal
         if journal is not None:
-            self.heard_s = self._now_s()
+            self.heard_s = heard_s
             data = journal.take(data)
             if self._silent and (data or journal.complete):
                 self._speak()

@@ -27,6 +27,10 @@ MUTE_S = 30.0
 REPORT_BYTES = 64 * 1024
 CLOSES = 3
 """So many connections that end without an answer, one after the other, are no report either."""
+CLOCK_S = 0.001
+"""As fine as the loop's clock is."""
+READ_S = 0.05
+"""For the loop to read what has come meanwhile."""
 LATE_S = 0.1
 """A timer of ours that is later than this says that our own loop stood still, and nothing of the worker."""
 
@@ -35,8 +39,8 @@ class Watched(Protocol):
     """An endpoint, as far as asking is concerned."""
 
     host: bytes
-    heard: int
-    """Counts what has come from it on any connection."""
+    heard_s: float
+    """When anything last came from it on any connection, by the loop's clock."""
 
 
 class Ear(Protocol):
@@ -83,7 +87,7 @@ class Watch:
         self._parts: list[bytes] = []
         self._bytes = 0
         self._closes = 0
-        self._heard_before = 0
+        self._asked_s = 0.0
         self._due_s = 0.0
         self._asking = False
         self._suspected = False
@@ -108,7 +112,7 @@ class Watch:
             return
         share.open += 1
         self._asking = True
-        self._heard_before = self._watched.heard
+        self._asked_s = share.loop.time()
         self._suspected = False
         self._expect_within(share.policy.suspect_after_s)
         connection = self._pool.take()
@@ -142,19 +146,20 @@ class Watch:
         self._timer = self._share.loop.call_later(wait_s, self._late)
 
     def _late(self) -> None:
-        share = self._share
-        if share.loop.time() - self._due_s > LATE_S:
-            self._expect_within(share.policy.answer_within_s / 2)  # its answer may lie in our socket
-        elif self._watched.heard != self._heard_before:
-            self._heard_before = self._watched.heard
+        policy, now_s = self._share.policy, self._share.loop.time()
+        silent_s = now_s - max(self._asked_s, self._watched.heard_s)
+        if now_s - self._due_s > LATE_S:
+            # Its answer may lie in our socket; and to call it lost, it is given the time that we did not have.
+            self._expect_within(policy.answer_within_s / 2 if self._suspected else READ_S)
+        elif policy.suspect_after_s - silent_s > CLOCK_S:
             self._suspected = False
-            self._expect_within(share.policy.suspect_after_s)  # busy, and alive
+            self._expect_within(policy.suspect_after_s - silent_s)  # busy, and alive
         elif not self._suspected:
             self._suspected = True
-            self._expect_within(share.policy.answer_within_s - share.policy.suspect_after_s)
+            self._expect_within(policy.answer_within_s - policy.suspect_after_s)
             self._ear.on_suspicion()
         else:
-            self._lost(Loss(Evidence.SILENT, f"no answer and no byte for {share.policy.answer_within_s:g} s"))
+            self._lost(Loss(Evidence.SILENT, f"no answer and no byte for {policy.answer_within_s:g} s"))
 
     # --- Receiver -----------------------------------------------------------------------------------------------
 

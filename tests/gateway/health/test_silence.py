@@ -1,0 +1,116 @@
+"""When a worker that says nothing is suspected and given up, by a clock of the test's own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from gateway.health.load import Load, Loss, ProgressPolicy
+from gateway.health.watcher import READ_S, Share, Watch
+
+POLICY = ProgressPolicy(ask_every_s=0.25, suspect_after_s=0.35, answer_within_s=0.6)
+
+
+@dataclass
+class Timer:
+    at_s: float
+    call: Callable[[], None]
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+@dataclass
+class Clock:
+    """The loop, as far as a watch needs one."""
+
+    now_s: float = 100.0
+    timers: list[Timer] = field(default_factory=list)
+
+    def time(self) -> float:
+        return self.now_s
+
+    def call_later(self, wait_s: float, call: Callable[[], None]) -> Timer:
+        self.timers.append(Timer(self.now_s + wait_s, call))
+        return self.timers[-1]
+
+    def run(self, until_s: float, *, late_s: float = 0.0) -> None:
+        """Every timer up to then, each so late."""
+        while due := sorted((one for one in self.timers if not one.cancelled), key=lambda one: one.at_s):
+            if due[0].at_s > until_s:
+                break
+            self.timers.remove(due[0])
+            self.now_s = max(self.now_s, due[0].at_s + late_s)
+            due[0].call()
+        self.now_s = max(self.now_s, until_s)
+
+
+class Worker:
+    """That is asked, and says nothing. Its connection, its pool and who is told are all itself."""
+
+    host = b"127.0.0.1:8000"
+    heard_s = 0.0
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.asked_s = self.suspected_s = self.lost_s = 0.0
+
+    def take(self) -> Any:
+        return self
+
+    def send(self, head: bytes, body: bytes, receiver: object) -> None:
+        self.asked_s = self.clock.now_s
+
+    def abort(self) -> None:
+        """Nobody listens."""
+
+    def on_load(self, load: Load) -> None:
+        raise AssertionError("it said nothing")
+
+    def on_mute(self) -> None:
+        raise AssertionError("it said nothing")
+
+    def on_suspicion(self) -> None:
+        self.suspected_s = self.clock.now_s
+
+    def on_loss(self, loss: Loss) -> None:
+        self.lost_s = self.clock.now_s
+
+
+@pytest.fixture
+def worker() -> Worker:
+    """It has just been asked."""
+    clock = Clock()
+    share = Share(POLICY, cast(Any, clock))
+    share.rng = random.Random(1)
+    worker = Worker(clock)
+    Watch(worker, cast(Any, worker), worker, share)
+    clock.run(clock.timers[0].at_s)
+    assert worker.asked_s == clock.now_s
+    return worker
+
+
+def test_one_that_says_nothing_is_suspected_and_then_lost(worker: Worker) -> None:
+    worker.clock.run(worker.asked_s + POLICY.answer_within_s + 0.001)
+    assert worker.suspected_s - worker.asked_s == pytest.approx(POLICY.suspect_after_s)
+    assert worker.lost_s - worker.asked_s == pytest.approx(POLICY.answer_within_s)
+
+
+def test_silence_is_counted_from_the_last_byte(worker: Worker) -> None:
+    worker.heard_s = worker.asked_s + 0.2
+    worker.clock.run(worker.asked_s + 1.0)
+    assert worker.suspected_s - worker.heard_s == pytest.approx(POLICY.suspect_after_s)
+
+
+def test_a_loop_that_stood_still_reads_once_more_before_it_suspects(worker: Worker) -> None:
+    clock = worker.clock
+    clock.run(worker.asked_s + POLICY.suspect_after_s, late_s=0.5)
+    assert not worker.suspected_s, "its answer may lie in our socket"
+    late_at_s = clock.now_s
+    clock.run(late_at_s + READ_S + 0.001)
+    assert worker.suspected_s - late_at_s == pytest.approx(READ_S)
