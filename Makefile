@@ -11,7 +11,7 @@ export PYTHONPATH := $(CURDIR)
 
 PACKAGES := crds kube forecasting controllers gateway worker_image cli dashboard e2e benchmarks
 
-.PHONY: help demo test test-fast check format e2e cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary bench-chaos bench-routing bench-gateway clean
+.PHONY: help demo test test-fast check format e2e e2e-canaries cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary bench-chaos bench-routing bench-gateway clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ format: $(VENV)/.dev ## Format the code.
 
 e2e: $(VENV)/.dev ## The end-to-end scenarios on a real cluster (KUBECONFIG=… uses yours).
 	@$(BIN)/python -m pytest e2e/scenarios $(ARGS)
+
+e2e-canaries: $(VENV)/.dev ## Bad revisions under load, each rolled back for its own reason (four minutes; not in CI).
+	@$(BIN)/python -m pytest e2e/scenarios/campaign_canary.py $(ARGS)
 
 cluster-up: $(VENV)/.e2e ## Start the local cluster (NODES=2 for two nodes) and print its kubeconfig.
 	@$(BIN)/python -m e2e.cluster up --nodes $(or $(NODES),1)

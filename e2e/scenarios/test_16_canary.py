@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 from e2e.install import SYSTEM
 from e2e.load import Load
+from e2e.scenarios.canaries import NAME, refused, rollout, tried
 from e2e.scenarios.world import Object, World, until
 
 Measured = Callable[[str, str], None]
 
-NAME = "canary"
 ROLLOUT = {
     "strategy": "canary",
     "steps": [{"weight": 30, "duration": "2s"}, {"weight": 50, "duration": "2s"}],
@@ -20,33 +20,6 @@ ROLLOUT = {
     "guardrails": {"readyTimeout": "60s"},
     "outputs": {"prompts": ["The capital of France is", "One, two, three, four,"], "maxTokens": 8},
 }
-
-
-def rollout(world: World) -> Object:
-    found: Object = world.status(NAME).get("rollout") or {}
-    return found
-
-
-def _try(world: World, wanted: Object, **changes: object) -> str:
-    """Applies an edit; the revision that is tried, which is another than the one that serves."""
-    before = world.status(NAME).get("currentRevision")
-    wanted["spec"] |= changes
-    world.kubectl.apply(wanted)
-
-    def tried() -> str | None:
-        seen = rollout(world)
-        return seen.get("candidate") if seen.get("candidate") not in (None, before, seen.get("stable")) else None
-
-    return until(tried, "a new revision is tried", 60) or ""
-
-
-def _refused(world: World, candidate: str) -> Object:
-    """Waits until it was rolled back and is gone; the record of it."""
-    until(lambda: rollout(world).get("phase") == "RolledBack", f"{candidate} rolled back", 120)
-    until(lambda: "traffic" not in world.status(NAME), "no split is left", 60)
-    record: Object = rollout(world)["history"][0]
-    assert (record["revision"], record["outcome"]) == (candidate, "RolledBack")
-    return record
 
 
 def test_a_good_revision_is_promoted_and_one_that_never_starts_rolled_back_under_load(
@@ -63,7 +36,7 @@ def test_a_good_revision_is_promoted_and_one_that_never_starts_rolled_back_under
 
 def _a_good_one_is_promoted(world: World, wanted: Object, load: Load, measured: Measured) -> str:
     started = time.monotonic()
-    good = _try(world, wanted, engine={"maxModelLen": 896, "kvCache": "128Mi"})
+    good = tried(world, wanted, engine={"maxModelLen": 896, "kvCache": "128Mi"})
     until(lambda: rollout(world).get("verdicts"), "something was measured", 90)
     world.kill(world.leader(), SYSTEM)
     until(lambda: rollout(world).get("stable") == good, "the good revision is promoted", 180)
@@ -75,7 +48,7 @@ def _a_good_one_is_promoted(world: World, wanted: Object, load: Load, measured: 
 
 def _one_that_no_node_takes(world: World, wanted: Object, measured: Measured) -> None:
     started = time.monotonic()
-    record = _refused(world, _try(world, wanted, nodeSelector={"no-such": "node"}))
+    record = refused(world, tried(world, wanted, nodeSelector={"no-such": "node"}))
     measured("revision that is never ready: edit → rolled back", f"{time.monotonic() - started:.1f} s")
     assert record["reason"] == "NeverReady"
     wanted["spec"].pop("nodeSelector")
