@@ -209,9 +209,10 @@ class _Step:
             self.wanted[self.tried.name] -= min(excess, self.unready(self.tried) + self.spare_ready())
 
     def make_place(self) -> None:
-        """Only workers that the minimum can spare, ready or not: those that blink will be needed again."""
+        """Only workers that the minimum can spare, ready or not, and broken ones: those that blink will be needed."""
         excess = max(0, self.wanted[self.new.name] - self.goal)
-        self.wanted[self.new.name] -= min(excess, self.spare_ready())
+        broken = min(self.new.broken, self.unready(self.new))
+        self.wanted[self.new.name] -= min(excess, self.spare_ready() + broken)
 
     def grow_target(self) -> None:
         """While old workers serve, a revision that has not shown that it works gets no more than the allowance."""
