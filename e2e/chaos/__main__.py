@@ -83,12 +83,12 @@ def run(faults: Sequence[Fault], out: Path, quiet_s: float, minutes: float | Non
     done, quiet = read(out)
     left = [fault for fault in faults if fault.number not in done]
     with prepared(target, out.parent) as ground:
-        asyncio.run(_run(ground, left, out, 0.0 if quiet else quiet_s, minutes))
+        asyncio.run(_run(ground, left, out, quiet_s - sum(one.lasted_s for one in quiet), minutes))
 
 
 async def _run(ground: Ground, left: Sequence[Fault], out: Path, quiet_s: float, minutes: float | None) -> None:
     async with started(ground, [*LANES, GPU_SERVICE], out, say) as it:
-        if quiet_s:
+        if quiet_s > 0:
             await it.quiet(quiet_s)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if minutes is None else minutes * 60):
