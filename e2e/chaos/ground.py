@@ -150,6 +150,7 @@ def prepared(target: Target, folder: Path, *, gpu_nodes: bool = True) -> Iterato
         key = tenant_key(target.kubectl, HOME)
         tenant = resource("Tenant", HOME, namespaces=[HOME], apiKeys=[{"secret": f"{HOME}-key"}])
         target.kubectl.apply(namespace(HOME), tenant)
+        _cleared(target.kubectl)  # What a killed campaign left names the address of a server that is gone.
         stack.callback(_cleared, target.kubectl)
         target.kubectl.apply(files.model(MODEL), files.model(OTHER_MODEL))
         if gpu_nodes:
