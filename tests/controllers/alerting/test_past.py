@@ -46,10 +46,17 @@ class Source:
         ({}, {}),
         ({"desiredReplicas": 2, "readyReplicas": 1}, {Metric.WORKERS_MISSING: 1.0}),
         ({"desiredReplicas": 1, "readyReplicas": 3}, {Metric.WORKERS_MISSING: 0.0}),
-        ({"conditions": [{"type": "Servable", "status": "False"}]}, {Metric.UNSERVABLE: 1.0}),
+        (
+            {"conditions": [{"type": "Servable", "status": "False"}]},
+            {Metric.UNSERVABLE: 1.0, Metric.QUALITY_DRIFT: 0.0},
+        ),
+        (
+            {"conditions": [{"type": "QualityDrift", "status": "True"}]},
+            {Metric.QUALITY_DRIFT: 1.0},
+        ),
         (
             {"desiredReplicas": 0, "conditions": [{"type": "Servable", "status": "False"}]},
-            {Metric.WORKERS_MISSING: 0.0, Metric.UNSERVABLE: 0.0},
+            {Metric.WORKERS_MISSING: 0.0, Metric.UNSERVABLE: 0.0, Metric.QUALITY_DRIFT: 0.0},
         ),
     ],
 )
