@@ -35,6 +35,8 @@ FORECAST_TRUSTED = "ForecastTrusted"
 """InferenceService with a predictive or advisory policy: whether its forecast decides, or why it does not."""
 WEAK_ISOLATION = "WeakIsolation"
 """InferenceService only: present while its workers share GPUs without MIG; the message says what is not kept apart."""
+BORROWING = "Borrowing"
+"""Tenant only: present while its services have more than its quota; the message says how much, and of which cohort."""
 DEMAND_MET = "DemandMet"
 """GPUPool only: whether every worker that services ask for has a slice; the message says what is missing."""
 

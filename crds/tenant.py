@@ -39,6 +39,28 @@ class Quota(Part):
     replicas: Annotated[Count | None, Field(description="Workers, over all namespaces together.")] = None
 
 
+class Shares(Part):
+    """Amounts of what a quota counts over all namespaces together."""
+
+    gpus: Annotated[Count | None, Field(description="Whole GPUs.")] = None
+    mig_slices: Annotated[Count | None, Field(description="MIG slices of any profile.")] = None
+    mig_gigabytes: Annotated[Count | None, Field(description="GB of MIG slices, as their profiles name them.")] = None
+    shared_gigabytes: Annotated[Count | None, Field(description="GB of GPUs that are shared without MIG.")] = None
+    replicas: Annotated[Count | None, Field(description="Workers.")] = None
+
+
+class Borrowing(Part):
+    """Tenants of one cohort use what others of it leave of their quota, and give it back when it is wanted."""
+
+    cohort: Annotated[ObjectName, Field(description="Name of the cohort: all Tenants that say the same name.")]
+    limit: Annotated[
+        Shares | None, Field(description="Most that it borrows over its quota; what is left out is not limited.")
+    ] = None
+    lending_limit: Annotated[
+        Shares | None, Field(description="Most that it lends of its quota; what is left out is lent in full.")
+    ] = None
+
+
 class Limits(Part):
     """What the Tenant's clients may ask for, over all gateways together; what is left out is not limited."""
 
@@ -86,6 +108,13 @@ class Prices(Part):
 class TenantSpec(Part):
     """Namespaces, keys, quota and limits."""
 
+    rules: ClassVar = (
+        Rule(
+            "!has(self.borrowing) || has(self.quota)",
+            "borrowing needs quota: what is not limited cannot be borrowed or lent",
+        ),
+    )
+
     namespaces: Annotated[
         list[ObjectName],
         ListSet(),
@@ -101,11 +130,15 @@ class TenantSpec(Part):
         Field(description="Secrets with the keys of this Tenant's clients.", max_length=64),
     ] = None
     quota: Annotated[Quota | None, Field(description="Upper limits of what its workers take.")] = None
+    borrowing: Annotated[
+        Borrowing | None, Field(description="Whose quota it may use while they do not, and they its.")
+    ] = None
     limits: Annotated[Limits | None, Field(description="Upper limits of what its clients ask for.")] = None
     weight: Annotated[
         int,
         Field(
-            description="Its share of the tokens of a busy service against the weights of the others.",
+            description="Its share of the tokens of a busy service, and of what a cohort lends, against the weights of "
+            "the others.",
             ge=1,
             le=1000,
         ),
@@ -125,7 +158,7 @@ class TenantStatus(Part):
     conditions: Annotated[
         list[Condition] | None,
         ListMap(("type",)),
-        Field(description="Ready and, while it applies, Stalled.", max_length=16),
+        Field(description="Ready and, while they apply, Stalled and Borrowing.", max_length=16),
     ] = None
     valid_keys: Annotated[int | None, Field(description="API keys that the gateway accepts.", ge=0)] = None
     services: Annotated[int | None, Field(description="InferenceServices in the Tenant's namespaces.", ge=0)] = None

@@ -6,7 +6,7 @@ Reads only; asks nobody. Every fact is as old as its cache.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from controllers.inference_service.caches import BY_NAMESPACE, BY_SERVICE, Caches, gateway_addresses, service_place
@@ -21,7 +21,18 @@ from controllers.plans.mig.offers import offers_of
 from controllers.plans.mig.profile_choice import SliceFacts
 from controllers.plans.model_volume import model_volume
 from controllers.plans.quality import Drift
-from controllers.plans.snapshot import Claim, Demanded, Forecasted, Load, ModelView, Probe, Revision, Snapshot, Worker
+from controllers.plans.snapshot import (
+    Claim,
+    Demanded,
+    Forecasted,
+    Load,
+    ModelView,
+    Neighbour,
+    Probe,
+    Revision,
+    Snapshot,
+    Worker,
+)
 from controllers.plans.tenancy import Demand, Tenant, demand_of, owner_of
 from crds import contract
 from crds.conditions import READY, STALLED
@@ -29,6 +40,7 @@ from crds.gpu_pool import GPUPoolSpec
 from crds.healing import HealthStatus
 from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
 from crds.model import MeasuredProfile, ModelFormat
+from crds.sla import Priority
 from forecasting.policy import Judged
 from kube.resources import Object
 
@@ -93,6 +105,8 @@ class Observer:
             fallbacks=self._fallbacks(namespace) if spec.fallbacks else {},
             tenant=tenant,
             other_claims=self._other_claims(tenant, place),
+            cohort=self._cohort(tenant),
+            priority=_priority(sla),
             revisions=tuple(
                 revision_view(one, settled=not heard.is_unseen(one))
                 for one in self._caches.deployments.by(BY_SERVICE, place)
@@ -160,16 +174,39 @@ class Observer:
         return owner_of(namespace, [Tenant.of(obj) for obj in claiming])
 
     def _other_claims(self, tenant: Tenant | None, mine: str) -> tuple[Claim, ...]:
-        """Only worked out where a quota makes them matter."""
-        quota = tenant.spec.quota if tenant else None
-        if tenant is None or quota is None:
+        if tenant is None:
             return ()
+        return tuple(claim for place, claim in self._claims_of(tenant) if place != mine)
+
+    def _cohort(self, tenant: Tenant | None) -> tuple[Neighbour, ...]:
+        if tenant is None or tenant.spec.borrowing is None:
+            return ()
+        name = tenant.spec.borrowing.cohort
+        others = [
+            Tenant.of(one)
+            for one in self._caches.tenants.items()
+            if (one["spec"].get("borrowing") or {}).get("cohort") == name and one["metadata"]["name"] != tenant.name
+        ]
+        return tuple(Neighbour(one, tuple(claim for _, claim in self._claims_of(one))) for one in others)
+
+    def _claims_of(self, tenant: Tenant) -> list[tuple[str, Claim]]:
+        """By place. Only worked out where a quota makes them matter."""
+        quota = tenant.spec.quota
+        if quota is None:
+            return []
         shared = (quota.replicas, quota.gpus, quota.mig_slices, quota.mig_gigabytes, quota.shared_gigabytes)
         if all(limit is None for limit in shared):
-            return ()
+            return []
         owned = [one for one in tenant.spec.namespaces if (owner := self._tenant(one)) and owner.uid == tenant.uid]
         services = [obj for namespace in owned for obj in self._caches.services.by(BY_NAMESPACE, namespace)]
-        return tuple(self._claim(obj, place) for obj in services if (place := _place(obj)) != mine)
+        return [(_place(obj), self._ranked(obj, tenant)) for obj in services]
+
+    def _ranked(self, service: Object, tenant: Tenant) -> Claim:
+        """Its class is only asked for where it decides who gives back."""
+        claim, sla = self._claim(service, _place(service)), service["spec"].get("sla")
+        if tenant.spec.borrowing is None or not sla:
+            return claim
+        return replace(claim, priority=_priority(self._caches.slas.get(claim.namespace, sla)))
 
     def _claim(self, service: Object, place: str) -> Claim:
         version = str(service["metadata"].get("resourceVersion"))
@@ -188,11 +225,19 @@ def claim_of(service: Object) -> Claim:
     held = _demand_at(spec, min(desired or 0, wanted.replicas))
     if meta.get("deletionTimestamp"):
         wanted = held = _demand_at(spec, status.get("replicas") or 0)
-    return Claim(meta["namespace"], meta["name"], meta.get("creationTimestamp", ""), wanted, held)
+        return Claim(meta["namespace"], meta["name"], meta.get("creationTimestamp", ""), wanted, held)
+    # Where the load decides, what is desired is bounded by the quota: what is wished is the policy's own word.
+    advised = (status.get("scaling") or {}).get("advisedReplicas")
+    wished = None if advised is None else demand_of(spec, advised)
+    return Claim(meta["namespace"], meta["name"], meta.get("creationTimestamp", ""), wanted, held, wished)
 
 
 def _demand_at(spec: InferenceServiceSpec, replicas: int) -> Demand:
     return demand_of(spec.model_copy(update={"replicas": replicas, "scaling": None}), None)
+
+
+def _priority(sla: Object | None) -> Priority:
+    return Priority(sla["spec"]["priority"]) if sla else Priority.P2
 
 
 def model_view(model: Object) -> ModelView:

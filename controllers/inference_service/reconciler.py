@@ -86,7 +86,7 @@ class InferenceServiceReconciler:
 
     @property
     def over_quota(self) -> frozenset[Key]:
-        """Services that wait for their Tenant's quota: any change of a sibling may let them go on."""
+        """Services that wait for quota or borrow it: any change of another may let them go on, or ask it back."""
         return frozenset(self._over_quota)
 
     def limits(self, key: Key) -> tuple[Limit, ...]:

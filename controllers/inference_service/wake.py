@@ -76,6 +76,9 @@ class _Waker:
         sides = [side for side in (change.old, change.new) if side]
         for namespace in {name for side in sides for name in side["spec"].get("namespaces") or ()}:
             self._all(BY_NAMESPACE, namespace)
+        # What a cohort has to lend is another.
+        for key in self._over_quota():
+            self._queue.add(key)
 
     def autoscaler(self, change: Change[Autoscaler]) -> None:
         """It may have been pointed at another service."""

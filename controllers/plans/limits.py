@@ -1,7 +1,8 @@
 """What a Tenant's quota and the GPU pools leave of the workers that a service may scale to. Pure.
 
-What runs is never taken away by a limit. Only a pool of reserved nodes bounds: to one of on-demand or spot nodes the
-cluster may add nodes when pods wait for them, so there the pods wait and the limit is only told.
+What runs is never taken away by a limit, except what was borrowed and is wanted back. Only a pool of reserved nodes
+bounds: to one of on-demand or spot nodes the cluster may add nodes when pods wait for them, so there the pods wait and
+the limit is only told.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from controllers.plans.quota import plan_quota
-from controllers.plans.snapshot import Claim, PoolShare
+from controllers.plans.snapshot import Claim, Neighbour, PoolShare
 from controllers.plans.tenancy import Tenant
 from crds.gpu_pool import CapacityClass
 
@@ -29,10 +30,15 @@ class Limit:
 
 
 def limits(
-    tenant: Tenant | None, most: Claim, others: Sequence[Claim], share: PoolShare | None, placed: int
+    tenant: Tenant | None,
+    most: Claim,
+    others: Sequence[Claim],
+    share: PoolShare | None,
+    placed: int,
+    cohort: Sequence[Neighbour] = (),
 ) -> tuple[Limit, ...]:
     """`most` claims what the spec allows at most; `placed` workers have a node already."""
-    grant = plan_quota(tenant, most, others)
+    grant = plan_quota(tenant, most, others, cohort)
     found = [Limit(grant.replicas, grant.by, "QuotaExceeded")] if grant.by else []
     if share is not None:
         by = f"GPUPool '{share.pool}': room for {share.served} of {share.wanted} workers"

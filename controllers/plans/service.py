@@ -20,7 +20,7 @@ from controllers.plans.mig.chosen import with_profile
 from controllers.plans.mig.profile_choice import Choice, choose
 from controllers.plans.mig.sharing import weak_isolation
 from controllers.plans.quality_status import quality_conditions
-from controllers.plans.quota import plan_quota
+from controllers.plans.quota import Grant, plan_quota
 from controllers.plans.rollout import Move, RolloutPlan
 from controllers.plans.scaling import ScalingPlan, Signals, plan_scaling
 from controllers.plans.scaling_status import scaling_conditions, scaling_status
@@ -80,6 +80,7 @@ class ServicePlan:
     forget_probe: bool = False
     look_again_s: float | None = None
     over_quota: bool = False
+    """It waits for quota of others, or may have to give back what it borrows of them."""
     memory: Memory | None = None
     scaling: ScalingPlan | None = None
     limits: tuple[Limit, ...] = ()
@@ -123,7 +124,7 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
     seen = _signals(snapshot, lowest(one for one in limited if one.bounds))
     scaling = plan_scaling(snapshot.spec, snapshot.status.desired_replicas, seen, memory, now_s)
     # 4. ... and what the Tenant's quota leaves of the wish: the rest is what a person is told.
-    grant = plan_quota(snapshot.tenant, _my_claim(snapshot, scaling.wished), snapshot.other_claims)
+    grant = plan_quota(snapshot.tenant, _my_claim(snapshot, scaling.wished), snapshot.other_claims, snapshot.cohort)
     findings += [grant.finding] if grant.finding else []
     desired = min(grant.replicas, scaling.replicas)
     # 5. And successors for workers whose node will be cut anew.
@@ -163,7 +164,7 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
             *(canary.notes if canary else ()),
             *(healing.told if healing else ()),
         ),
-        moved=tuple(_moved(scaling, rollout)),
+        moved=tuple(_moved(scaling, rollout, grant)),
         probe_now=servable.probe_now,
         forget_probe=servable.look_again_s is None,
         look_again_s=_soonest(
@@ -171,7 +172,7 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
             canary.look_again_s if canary else None,
             healing.look_again_s if healing else None,
         ),
-        over_quota=grant.finding is not None,
+        over_quota=grant.finding is not None or grant.borrows,
         memory=scaling.memory,
         scaling=scaling,
         limits=limited,
@@ -237,7 +238,7 @@ def _limits(snapshot: Snapshot) -> tuple[Limit, ...]:
         return ()
     placed = sum(worker.node is not None and not worker.leaving for worker in snapshot.workers)
     most = _my_claim(snapshot, snapshot.spec.scaling.max)
-    return limits(snapshot.tenant, most, snapshot.other_claims, snapshot.pool_share, placed)
+    return limits(snapshot.tenant, most, snapshot.other_claims, snapshot.pool_share, placed, snapshot.cohort)
 
 
 def _signals(snapshot: Snapshot, limit: Limit | None) -> Signals:
@@ -255,9 +256,19 @@ def _signals(snapshot: Snapshot, limit: Limit | None) -> Signals:
 
 def _my_claim(snapshot: Snapshot, wanted: int) -> Claim:
     running = sum(revision.replicas for revision in snapshot.revisions)
+    if snapshot.tenant and snapshot.tenant.spec.borrowing and snapshot.status.desired_replicas is not None:
+        # As the others of the cohort see it: workers of a rollout's surge are not borrowed.
+        running = min(running, snapshot.status.desired_replicas)
     spec = snapshot.spec.model_copy(update={"replicas": wanted, "scaling": None})
     held = spec.model_copy(update={"replicas": min(running, wanted)})
-    return Claim(snapshot.namespace, snapshot.name, snapshot.created, demand_of(spec, None), demand_of(held, None))
+    return Claim(
+        snapshot.namespace,
+        snapshot.name,
+        snapshot.created,
+        demand_of(spec, None),
+        demand_of(held, None),
+        priority=snapshot.priority,
+    )
 
 
 def _children(
@@ -269,11 +280,13 @@ def _children(
     return tuple(children)
 
 
-def _moved(scaling: ScalingPlan, rollout: RolloutPlan) -> list[Transition]:
+def _moved(scaling: ScalingPlan, rollout: RolloutPlan, grant: Grant) -> list[Transition]:
     notes = []
     reason = {Direction.UP: "ScaledUp", Direction.DOWN: "ScaledDown"}.get(scaling.direction)
     if reason:
         notes.append(Transition(reason, scaling.message, warning=False))
+    if grant.finding and grant.reclaims:
+        notes.append(Transition(grant.finding.reason, grant.finding.message, warning=False))
     if rollout.moves:
         notes.append(Transition("WorkersMoved", rollout.message, warning=False))
     return notes

@@ -19,6 +19,7 @@ from controllers.plans.quality import Drift
 from controllers.plans.tenancy import Demand, Tenant
 from crds.healing import HealthStatus
 from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
+from crds.sla import Priority
 from forecasting.policy import Judged, LoadForecast
 
 
@@ -146,6 +147,18 @@ class Claim:
     created: str
     wanted: Demand
     held: Demand
+    wished: Demand | None = None
+    """What it would want if nothing bounded it; None where `wanted` says it."""
+    priority: Priority = Priority.P2
+    """Of its SLA: the lowest class gives borrowed workers back first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """Another Tenant of the cohort, and what its services want and have."""
+
+    tenant: Tenant
+    claims: tuple[Claim, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +196,9 @@ class Snapshot:
     tenant: Tenant | None = None
     other_claims: tuple[Claim, ...] = ()
     """Of the Tenant's other services."""
+    cohort: tuple[Neighbour, ...] = ()
+    """The other Tenants that lend to and borrow from this one's."""
+    priority: Priority = Priority.P2
     revisions: tuple[Revision, ...] = ()
     workers: tuple[Worker, ...] = ()
     loads: Mapping[str, Load] = field(default_factory=dict)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from controllers.plans.keyring import Problem
 from controllers.plans.tenancy import Demand, Tenant, owner_of
-from crds.conditions import READY, STALLED
+from crds.conditions import BORROWING, READY, STALLED
 from crds.contract import API_VERSION, LABEL_MANAGED_BY, LABEL_TENANT, MANAGED_BY
 
 QUOTA_NAME: Final = "foretide-tenant"
@@ -135,7 +135,10 @@ def assess(
             "sharedGigabytes": _of(demand.shared_gigabytes, quota.shared_gigabytes if quota else None),
             "migSlices": _of(demand.mig_slices, quota.mig_slices if quota else None),
         },
-        conditions=_conditions(tenant, holding, [*holding.problems, *key_problems], valid_keys),
+        conditions=[
+            *_conditions(tenant, holding, [*holding.problems, *key_problems], valid_keys),
+            *_borrowing(tenant, demand),
+        ],
     )
 
 
@@ -154,6 +157,29 @@ def _conditions(tenant: Tenant, holding: Holding, problems: Sequence[Problem], v
         {"type": READY, "status": "False", "reason": reason, "message": message},
         {"type": STALLED, "status": "True", "reason": reason, "message": message},
     ]
+
+
+def _borrowing(tenant: Tenant, demand: Demand) -> list[Manifest]:
+    """What its services have over its quota."""
+    quota, borrowing = tenant.spec.quota, tenant.spec.borrowing
+    if quota is None or borrowing is None:
+        return []
+    lines = (
+        (demand.replicas, quota.replicas, "replicas"),
+        (demand.gpus, quota.gpus, "GPUs"),
+        (demand.mig_slices, quota.mig_slices, "MIG slices"),
+        (demand.mig_gigabytes, quota.mig_gigabytes, "GB of MIG slices"),
+        (demand.shared_gigabytes, quota.shared_gigabytes, "GB of shared GPUs"),
+    )
+    over = [
+        f"{has - own} {unit} (has {has}, its quota is {own})"
+        for has, own, unit in lines
+        if own is not None and has > own
+    ]
+    if not over:
+        return []
+    message = f"Borrows {', '.join(over)} of cohort '{borrowing.cohort}', until its others want them back."
+    return [{"type": BORROWING, "status": "True", "reason": "QuotaBorrowed", "message": message}]
 
 
 def _sentence(text: str) -> str:

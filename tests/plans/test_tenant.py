@@ -138,3 +138,13 @@ def test_every_problem_is_in_the_message_and_the_first_gives_the_reason() -> Non
     assert ready["reason"] == stalled["reason"] == "NamespaceNotFound"
     assert "'gone'" in ready["message"]
     assert "'lost'" in ready["message"]
+
+
+def test_a_tenant_says_what_it_borrows_of_which_cohort() -> None:
+    made = tenant(quota={"gpus": 4, "replicas": 9}, borrowing={"cohort": "lab"})
+    holding = Holding(["demo"], ())
+    said = assess(made, holding, (), 1, Demand(services=1, replicas=6, gpus=6)).conditions
+    assert [(one["type"], one["message"]) for one in said[1:]] == [
+        ("Borrowing", "Borrows 2 GPUs (has 6, its quota is 4) of cohort 'lab', until its others want them back.")
+    ]
+    assert len(assess(made, holding, (), 1, Demand(services=1, replicas=4, gpus=4)).conditions) == 1

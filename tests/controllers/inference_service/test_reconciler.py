@@ -168,6 +168,30 @@ async def test_a_quota_holds_the_younger_service_back_until_the_older_one_gives_
     assert len(world.client.all(PODS)) == 3
 
 
+async def test_what_a_tenant_borrowed_goes_back_when_another_of_its_cohort_wants_it(world: World) -> None:
+    await ground(world.client, "other")
+    for namespace in (NS, "other"):
+        made = tenant(namespace, replicas=2)
+        made["spec"]["borrowing"] = {"cohort": "lab"}
+        await put(world.client, TENANTS, made)
+    await put(world.client, INFERENCE_SERVICES, inference_service(NS, "chat", replicas=4))
+    await world.condition("Ready", "True", "WorkersReady")
+    assert len(world.client.all(PODS)) == 4
+
+    await put(world.client, INFERENCE_SERVICES, inference_service("other", "chat", replicas=2))
+    desired = {(NS, 2), ("other", 2)}  # nobody plays the cluster in `other`: what is wanted there is enough
+    await world.until(
+        lambda: {(one, world.operator.status(one, "chat").get("desiredReplicas")) for one in (NS, "other")} == desired,
+        "the lender has its own",
+    )
+    await world.condition("Stalled", "True", "QuotaExceeded")
+    assert any(note[1] == "QuotaReclaimed" for note in world.operator.told.notes)
+
+    await put(world.client, INFERENCE_SERVICES, inference_service("other", "chat", replicas=0))
+    await world.condition("Ready", "True", "WorkersReady")
+    assert world.operator.status(NS, "chat")["desiredReplicas"] == 4
+
+
 async def test_a_new_revision_replaces_the_old_one_and_never_goes_below_the_wanted_number(world: World) -> None:
     await apply(world, replicas=3)
     await world.condition("Servable", "True", "ProbeAnswered")
