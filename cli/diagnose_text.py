@@ -11,19 +11,13 @@ from cli import lines
 from cli.fleet import Service
 from cli.status_text import replicas_text, trouble_of
 from controllers.plans.healing.values import Diagnosis
-from controllers.plans.healing.words import said_of
+from controllers.plans.healing.words import found_text, told_of
 from controllers.plans.snapshot import Snapshot
-from crds.healing import HealingMode, HealthAction, HealthFinding, Outcome
+from crds.healing import HealingMode, HealthAction, HealthFinding
 
 Json = dict[str, Any]
 
 ACTIONS_SHOWN: Final = 5
-_ENDS: Final = {
-    Outcome.PENDING: "not known yet whether it helps",
-    Outcome.HELPED: "it helped",
-    Outcome.NOT_HELPED: "it did not help",
-    Outcome.UNDONE: "undone",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +96,7 @@ def diagnosis_lines(picture: Picture, now: datetime) -> list[str]:
 def _head(picture: Picture) -> str:
     count = len(picture.findings) + len(picture.others)
     ready = replicas_text(picture.service)
-    if count:
-        return f"{count} {'cause' if count == 1 else 'causes'} found; {ready}"
-    if trouble_of(picture.service) is not None:
-        return f"no worker shows anything; {ready}"
-    return f"nothing is found wrong; {ready}"
+    return f"{found_text(count, troubled=trouble_of(picture.service) is not None)}; {ready}"
 
 
 def _finding(one: HealthFinding, picture: Picture, now: datetime) -> list[tuple[str, str]]:
@@ -134,5 +124,5 @@ def _seen(one: Diagnosis, picture: Picture) -> list[tuple[str, str]]:
 
 
 def _done(actions: Sequence[HealthAction], now: datetime) -> str:
-    told = [f"{lines.moment(one.time, now)} {said_of(one)}, {_ENDS[one.outcome]}" for one in actions[:ACTIONS_SHOWN]]
+    told = [f"{lines.moment(one.time, now)} {told_of(one)}" for one in actions[:ACTIONS_SHOWN]]
     return "; ".join(reversed(told))

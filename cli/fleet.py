@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import Any
 
 from cli.errors import CliError
 from cli.kubectl import Kubectl, NotAllowed
+from controllers.plans.alerting.shown import firing_about
 from controllers.plans.units import names_text
 
 Json = dict[str, Any]
-_FIRES: Final = ("firing", "flapping")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def joined(services: list[Json], forecasts: list[Json], slas: list[Json], polici
             one,
             expected.get(_key(one)),
             agreed.get((_key(one)[0], str((one.get("spec") or {}).get("sla")))),
-            _firing(policies, *_key(one)),
+            firing_about(policies, *_key(one)),
         )
         for one in services
     ]
@@ -117,20 +117,3 @@ def _by_name(objects: list[Json]) -> dict[tuple[str, str], Json]:
 
 def _key(one: Json) -> tuple[str, str]:
     return str(one["metadata"]["namespace"]), str(one["metadata"]["name"])
-
-
-def _firing(policies: list[Json], namespace: str, name: str) -> tuple[Json, ...]:
-    """An alert that two policies know of is told once."""
-    found = {
-        one["fingerprint"]: one
-        for policy in policies
-        for one in (policy.get("status") or {}).get("alerts") or []
-        if one.get("state") in _FIRES and _is_about(one, namespace, name)
-    }
-    return tuple(sorted(found.values(), key=lambda one: (one["severity"], one["since"], one["rule"])))
-
-
-def _is_about(alert: Json, namespace: str, name: str) -> bool:
-    labels = alert.get("labels") or {}
-    named = labels.get("namespace") == namespace and labels.get("service") == name
-    return named or bool(alert.get("subject") == f"service/{namespace}/{name}")

@@ -123,7 +123,7 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
     around_services.pods.on_change(insight.cold_starts.observe)
 
     # Who shows it to people.
-    shown = DashboardCaches(services, forecasts, slas, tenants, pools)
+    shown = DashboardCaches(services, forecasts, slas, tenants, pools, policies)
     dashboard = wire_dashboard(client, settings, shown, Remembered(insight.source, insight.decisions))
 
     # What watches the load itself, in standbys too.

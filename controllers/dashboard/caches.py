@@ -18,6 +18,7 @@ class Caches:
     slas: Informer[Object]
     tenants: Informer[Object]
     pools: Informer[Object]
+    policies: Informer[Object]
 
     def forecast_of(self, service: ServiceId) -> Object | None:
         return self.forecasts.get(service.namespace, service.name)

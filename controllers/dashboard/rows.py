@@ -10,10 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from controllers.dashboard import health
+from crds.conditions import DEGRADED, QUALITY_DRIFT, SCALING_LIMITED
 from kube.resources import Object
 
 Json = dict[str, Any]
 PAGE_SIZE: Final = 50
+MARKS: Final = (DEGRADED, QUALITY_DRIFT, SCALING_LIMITED)
+"""Conditions that a person should see in the fleet while they are true."""
 _UNKNOWN: Final = {"status": "Unknown", "reason": "", "message": "The operator has not looked at it yet."}
 
 
@@ -45,6 +49,7 @@ def service_row(service: Object, forecast: Object | None) -> Json:
         "ready": condition(service, "Ready")["status"],
         "servable": servable["status"],
         "message": servable["message"],
+        "marks": [_mark(service, type_) for type_ in MARKS if condition(service, type_)["status"] == "True"],
         "policy": _policy(service["spec"]),
         "replicas": status.get("replicas") or 0,
         "readyReplicas": status.get("readyReplicas") or 0,
@@ -70,12 +75,17 @@ def fleet_page(services: Iterable[Object], forecasts: Mapping[tuple[str, str], O
     return {"total": len(rows), "page": page, "size": PAGE_SIZE, "items": shown}
 
 
-def service_detail(service: Object, forecast: Object | None, sla: Object | None, budget: Json | None) -> Json:
+def service_detail(
+    service: Object, forecast: Object | None, sla: Object | None, budget: Json | None, alerts: Json
+) -> Json:
     """Everything of one service but its charts."""
     status = service.get("status") or {}
     return {
         **service_row(service, forecast),
         "conditions": status.get("conditions") or [],
+        "health": health.health(service),
+        "alerts": alerts,
+        "rollout": health.rollout(service),
         "revisions": status.get("revisions") or [],
         "sla": None if sla is None else _sla(sla),
         "errorBudget": budget,
@@ -90,6 +100,11 @@ def tenant_rows(tenants: Iterable[Object], services: Sequence[Object]) -> Json:
 
 def is_order(name: str) -> bool:
     return name in _ORDERS
+
+
+def _mark(service: Object, type_: str) -> Json:
+    found = condition(service, type_)
+    return {"type": type_, "reason": found["reason"], "message": found["message"]}
 
 
 def _searched(service: Object) -> str:

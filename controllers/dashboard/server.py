@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from controllers.dashboard import budget, charts, rows
+from controllers.dashboard import budget, charts, health, rows
 from controllers.dashboard.access import Access, Refused, Viewer
 from controllers.dashboard.caches import Caches
 from controllers.dashboard.past import Past
@@ -117,7 +117,8 @@ class DashboardServer:
         service, key = found
         sla = self._caches.sla_of(service)
         spent = await self._budget(sla, key)
-        return _json(rows.service_detail(service, self._caches.forecast_of(key), sla, spent))
+        alerts = health.alerts(self._caches.policies.items(), *key)
+        return _json(rows.service_detail(service, self._caches.forecast_of(key), sla, spent, alerts))
 
     async def _chart(self, request: web.Request) -> web.Response:
         found = self._found(request)

@@ -124,6 +124,11 @@ function Row({ row }: { row: ServiceRow }) {
       </th>
       <td>
         <State value={row.servable} title={row.message} />
+        {row.marks.map((one) => (
+          <span key={one.type} class="mark" title={`${one.reason}: ${one.message}`}>
+            <span aria-hidden="true">▲</span> {one.type}
+          </span>
+        ))}
       </td>
       <td>
         {row.readyReplicas}/{row.desiredReplicas ?? row.replicas}

@@ -6,9 +6,11 @@ import uPlot from "uplot";
 import { api, type Chart, type Decision, type Forecast, type Service as ServiceValue } from "./api";
 import { inWords, loadTable, workerTable } from "./curves";
 import { ago, moment, percent, rate, time } from "./format";
+import { Alerts, Health } from "./Health";
 import { Empty, Fact, Loading, State, Trouble } from "./parts";
 import { colour, Plot } from "./Plot";
 import { usePolling } from "./polling";
+import { Rollout } from "./Rollout";
 import { href, RANGES, type Route } from "./route";
 
 type ServiceRoute = Extract<Route, { page: "service" }>;
@@ -38,7 +40,14 @@ export function Service({ route, scheme }: { route: ServiceRoute; scheme: string
       </header>
       {service.error && <Trouble error={service.error} stale={service.value !== null} />}
       {!service.value && !service.error && <Loading what={key} />}
-      {service.value && <Facts service={service.value} />}
+      {service.value && (
+        <>
+          <Facts service={service.value} />
+          <Health health={service.value.health} />
+          <Alerts alerts={service.value.alerts} />
+          <Rollout rollout={service.value.rollout} />
+        </>
+      )}
       {chart.error && !service.error && <Trouble error={chart.error} stale={chart.value !== null} />}
       {!chart.value && !chart.error && <Loading what="the charts" />}
       {chart.value && <Charts chart={chart.value} scheme={scheme} />}

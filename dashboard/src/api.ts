@@ -2,6 +2,9 @@
 
 export type Condition = { type: string; status: string; reason: string; message: string; lastTransitionTime: string };
 
+/** A condition that is true and should not be. */
+export type Mark = { type: string; reason: string; message: string };
+
 export type ServiceRow = {
   namespace: string;
   name: string;
@@ -10,6 +13,7 @@ export type ServiceRow = {
   ready: string;
   servable: string;
   message: string;
+  marks: Mark[];
   policy: string;
   replicas: number;
   readyReplicas: number;
@@ -43,8 +47,50 @@ export type Forecast = {
   cost: Cost | null;
 };
 
+/** Times are RFC 3339. */
+export type Action = { time: string; cause: string; told: string; reason: string };
+
+export type Finding = {
+  cause: string;
+  errorClass: string;
+  since: string;
+  evidence: string;
+  next: string;
+  advice: string;
+  effect: string;
+  done: Action[];
+};
+
+export type Health = { summary: string; note: string | null; findings: Finding[]; before: Action[] };
+
+export type Alert = {
+  fingerprint: string;
+  severity: string;
+  rule: string;
+  state: string;
+  since: string;
+  message: string;
+  mutedBy: string | null;
+  causes: string[] | null;
+};
+
+export type Rollout = {
+  phase: string;
+  since: string | null;
+  message: string;
+  step: string | null;
+  stable: string | null;
+  candidate: string | null;
+  outputs: string | null;
+  verdicts: { metric: string; verdict: string; message: string }[];
+  history: { revision: string; before: string; outcome: string; reason: string; message: string; time: string }[];
+};
+
 export type Service = ServiceRow & {
   conditions: Condition[];
+  health: Health;
+  alerts: { total: number; items: Alert[] };
+  rollout: Rollout | null;
   revisions: { name: string; replicas: number; readyReplicas: number }[];
   sla: Sla | null;
   errorBudget: ErrorBudget | null;

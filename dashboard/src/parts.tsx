@@ -3,6 +3,7 @@
 import type { ComponentChildren } from "preact";
 
 import type { ApiError } from "./api";
+import { moment } from "./format";
 
 /** The three values of a condition, by word and shape: colour alone would not do. */
 export function State({ value, title }: { value: string; title?: string }) {
@@ -49,4 +50,9 @@ export function Fact({ name, children }: { name: string; children: ComponentChil
       <dd>{children}</dd>
     </div>
   );
+}
+
+/** A time of an object (RFC 3339), as the clock of who looks says it. */
+export function When({ at }: { at: string }) {
+  return <time dateTime={at}>{moment(Date.parse(at) / 1000)}</time>;
 }

@@ -21,7 +21,16 @@ from forecasting.policy.decide import plan
 from forecasting.policy.record import to_json
 from forecasting.policy.values import Bounds, Capacity, Load, LoadForecast, Memory, PolicySettings, ScalingInput
 from kube.informer import Informer, lean
-from kube.resources import CAPACITY_FORECASTS, GPU_POOLS, INFERENCE_SERVICES, SLAS, TENANTS, Object, Resource
+from kube.resources import (
+    ALERT_POLICIES,
+    CAPACITY_FORECASTS,
+    GPU_POOLS,
+    INFERENCE_SERVICES,
+    SLAS,
+    TENANTS,
+    Object,
+    Resource,
+)
 from tests.fakes import FakeClient
 from tests.waiting import eventually
 
@@ -98,6 +107,46 @@ def pool() -> Object:
     return {"metadata": {"name": "h100"}, "spec": spec, "status": status}
 
 
+def ill(name: str) -> Object:
+    """One whose newest revision answers wrongly while a worker is slow, as the operator writes it."""
+    at, shown = "2026-11-01T00:00:00Z", service("demo", name, 3)
+    for type_, reason in (("Degraded", "WorkerSlow"), ("QualityDrift", "Repetition")):
+        mark = {"type": type_, "status": "True", "reason": reason, "message": "One of 4 workers is slow."}
+        shown["status"]["conditions"].append(mark | {"lastTransitionTime": at})
+    finding = {
+        "cause": "WorkerSlow", "errorClass": "System", "since": at, "workers": ["chat-x2"], "affected": 1,
+        "evidence": "chat-x2: latency 0.410 s, 10.8 × the 0.038 s elsewhere.",
+        "next": "It was tried lately; each further attempt waits longer.",
+        "advice": "Compare its node with those of its siblings.",
+        "effect": "A fresh worker is as fast as its siblings.",
+    }  # fmt: skip
+    slow = {"time": at, "cause": "WorkerSlow", "remedy": "RestartWorker", "worker": "chat-x1", "node": "node-2"}
+    done = [slow | {"reason": "0.4 s > 3 × 0.04 s", "outcome": "NotHelped"}]
+    done.append(slow | {"cause": "WorkerHangs", "reason": "No step for 9 s.", "outcome": "Helped"})
+    ended = {"revision": "aa11", "before": "9f00", "outcome": "Promoted", "reason": "AllStepsPassed", "time": at}
+    verdict = {"metric": "ttft", "verdict": "Worse", "message": "The new one is 22 % slower."}
+    counts = {"stable": [1], "candidate": [1], "worse": [1], "noWorse": [1]}
+    shown["spec"]["rollout"] = {"strategy": "canary", "steps": [{"weight": 5}, {"weight": 50}]}
+    shown["status"]["health"] = {"findings": [finding], "actions": done}
+    shown["status"]["rollout"] = {
+        "phase": "Analysing", "summary": "bb22, step 2 of 2", "stable": "aa11", "candidate": "bb22", "step": 1,
+        "since": at, "message": "It waits for 120 requests more.", "verdicts": [verdict | counts],
+        "history": [ended | {"message": "Two steps passed."}],
+    }  # fmt: skip
+    return shown
+
+
+def on_call() -> Object:
+    at = "2026-11-01T00:00:00Z"
+    alert = {
+        "fingerprint": "ab12", "rule": "budget", "subject": "service/demo/ill", "severity": "P0", "state": "firing",
+        "since": at, "message": "2.1 % of requests fail.", "incident": "i1",
+    }  # fmt: skip
+    incident = {"id": "i1", "root": "node/node-2", "causes": ["node/node-2: 2 of 2 alerts are on it"]}
+    meta = {"namespace": "demo", "name": "on-call"}
+    return {"metadata": meta, "spec": {}, "status": {"alerts": [alert], "incidents": [incident]}}
+
+
 def sla() -> Object:
     spec = {"priority": "P1", "targets": {"ttft": "500ms", "tpot": "50ms"}, "availability": "99%", "window": "1d"}
     return {"metadata": {"namespace": "demo", "name": "fast"}, "spec": spec}
@@ -150,8 +199,10 @@ class Judge(FakeClient):
 async def stage(fleet: list[Object], *, anonymous: bool = True, past: Memories | None = None) -> AsyncIterator[str]:
     """The address of the page."""
     objects = [(INFERENCE_SERVICES, one) for one in fleet] + [(TENANTS, one) for one in tenants()]
-    client = Judge(*objects, (SLAS, sla()), (CAPACITY_FORECASTS, forecast()), (GPU_POOLS, pool()))
-    kinds = (INFERENCE_SERVICES, CAPACITY_FORECASTS, SLAS, TENANTS, GPU_POOLS)
+    client = Judge(
+        *objects, (SLAS, sla()), (CAPACITY_FORECASTS, forecast()), (GPU_POOLS, pool()), (ALERT_POLICIES, on_call())
+    )
+    kinds = (INFERENCE_SERVICES, CAPACITY_FORECASTS, SLAS, TENANTS, GPU_POOLS, ALERT_POLICIES)
     informers = [Informer(client, one, keep=lean) for one in kinds]
     caches = Caches(*informers)
     tasks = [asyncio.ensure_future(one.run()) for one in informers]

@@ -19,7 +19,7 @@ from dashboard.build import build
 from e2e.cluster import packages
 from e2e.cluster.errors import UnsuitableHost
 from e2e.cluster.progress import Progress
-from tests.dashboard.stage import Memories, service, stage
+from tests.dashboard.stage import Memories, ill, service, stage
 
 T = TypeVar("T")
 FLEET = [service("demo", "chat", 3), service("demo", "code", 1, servable="False")]
@@ -163,6 +163,41 @@ async def test_gpu_pools_show_layout_reasons_and_the_nodes_under_way(chrome: Chr
 
     async with stage(FLEET) as address:
         await looking(chrome, address, look)
+
+
+async def test_an_ill_service_is_marked_and_says_what_is_wrong_what_was_done_and_what_helps(chrome: Chrome) -> None:
+    def look(eyes: Eyes) -> None:
+        eyes.sees("▲ Degraded", "▲ QualityDrift")
+        eyes.picture("fleet-ill")
+        eyes.click("ill")
+        shown = eyes.sees(
+            "1 cause found.", "WorkerSlow (System)", "10.8 × the 0.038 s elsewhere",
+            "restarted worker chat-x1 on node-2, it did not help", "each further attempt waits longer",
+            "Compare its node with those of its siblings.", "A fresh worker is as fast as its siblings.",
+            "2.1 % of requests fail.", "Likeliest cause: node/node-2: 2 of 2 alerts are on it",
+            "2 of 2: weight 50 %", "The new one is 22 % slower.", "It waits for 120 requests more.",
+        )  # fmt: skip
+        assert "Two steps passed." not in shown, "what is over waits until it is asked for"
+        for summary in eyes.driver.find_elements(By.TAG_NAME, "summary"):
+            summary.send_keys(Keys.ENTER)
+        eyes.sees("Two steps passed.", "restarted worker chat-x1 on node-2, it helped")
+        eyes.picture("ill")
+        eyes.driver.find_element(By.XPATH, "//button[text()='Dark']").click()
+        eyes.sees("Light")
+        eyes.picture("ill-dark")
+        eyes.driver.find_element(By.XPATH, "//button[text()='Light']").click()
+        assert eyes.complaints() == []
+
+    async with stage([ill("ill")]) as address:
+        await looking(chrome, address, look)
+
+
+async def test_a_service_that_is_well_says_so_too(chrome: Chrome) -> None:
+    def look(eyes: Eyes) -> None:
+        eyes.sees("Nothing is found wrong.", "None fires.", "No rollout has been recorded.")
+
+    async with stage(FLEET) as address:
+        await looking(chrome, f"{address}#/services/demo/chat", look)
 
 
 async def test_a_history_that_is_away_is_said_beside_what_is_known(chrome: Chrome) -> None:

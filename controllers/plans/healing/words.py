@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 from controllers.plans.healing.values import Diagnosis
 from crds.healing import ACTIONS_MOST, FINDINGS_MOST, HealthAction, HealthFinding, Outcome, Remedy
+
+_ENDS: Final = {
+    Outcome.PENDING: "not known yet whether it helps",
+    Outcome.HELPED: "it helped",
+    Outcome.NOT_HELPED: "it did not help",
+    Outcome.UNDONE: "undone",
+}
 
 
 def rfc3339(at_s: float) -> str:
@@ -61,3 +69,15 @@ def said_of(action: HealthAction) -> str:
             return f"deleted worker {action.worker}{where}, so that another node takes its place"
         case _:
             return f"restarted worker {action.worker}{where}"
+
+
+def told_of(action: HealthAction) -> str:
+    """`restarted worker chat-1 on node-2, it did not help`"""
+    return f"{said_of(action)}, {_ENDS[action.outcome]}"
+
+
+def found_text(causes: int, *, troubled: bool) -> str:
+    """`2 causes found`. troubled: the service is not ready or not servable."""
+    if causes:
+        return f"{causes} {'cause' if causes == 1 else 'causes'} found"
+    return "no worker shows anything" if troubled else "nothing is found wrong"

@@ -70,7 +70,7 @@ def test_the_detail_carries_sla_targets_and_a_forecast_that_is_not_trusted_yet()
             "window": "7d",
         },
     }
-    found = service_detail(service("chat"), forecast(), sla, None)
+    found = service_detail(service("chat"), forecast(), sla, None, {"total": 0, "items": []})
     assert found["sla"]["targets"] == [{"name": "TTFT", "value": "500ms"}]
     assert (found["forecast"]["trusted"], found["forecast"]["leadTime"]) == (False, "5m")
 

@@ -22,6 +22,7 @@ from controllers.history.interface import Counts, HistoryUnavailable, ServiceId,
 from kube.errors import Unreachable
 from kube.informer import Informer, lean
 from kube.resources import (
+    ALERT_POLICIES,
     CAPACITY_FORECASTS,
     GPU_POOLS,
     INFERENCE_SERVICES,
@@ -95,7 +96,7 @@ async def dashboard(
     past: Memories | None = None,
     clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[TestClient[Any, Any]]:
-    kinds = (INFERENCE_SERVICES, CAPACITY_FORECASTS, SLAS, TENANTS, GPU_POOLS)
+    kinds = (INFERENCE_SERVICES, CAPACITY_FORECASTS, SLAS, TENANTS, GPU_POOLS, ALERT_POLICIES)
     informers = [Informer(client, one, keep=lean) for one in kinds]
     caches = Caches(*informers)
     tasks = [asyncio.ensure_future(one.run()) for one in informers]
