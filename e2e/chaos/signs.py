@@ -51,7 +51,7 @@ class PodLook:
     ready: bool
     leaving: bool
     failed: str
-    """Why it has failed for good; empty for one that has not."""
+    """Why it ended for good (an evicted worker that drained has "succeeded"); empty for one that has not."""
     restarts: int
     container: str
     """Its container's id, without the runtime's name."""
@@ -73,7 +73,7 @@ def pod_look(obj: Object) -> PodLook | None:
         node=obj["spec"].get("nodeName") or "",
         ready=ready,
         leaving="deletionTimestamp" in meta,
-        failed=str(status.get("reason") or "Failed") if status.get("phase") == "Failed" else "",
+        failed=str(status.get("reason") or status["phase"]) if status.get("phase") in ("Failed", "Succeeded") else "",
         restarts=int(containers[0].get("restartCount") or 0),
         container=str(containers[0].get("containerID") or "").rpartition("://")[2],
     )
