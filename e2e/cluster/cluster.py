@@ -8,13 +8,13 @@ import io
 import json
 import signal
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from string import Template
 
 from e2e.cluster import cgroups, layout, leftovers, network, packages, paths, sysctls, tools
 from e2e.cluster.controlplane import ControlPlane, Settings
-from e2e.cluster.errors import ClusterError, UnsuitableHost
+from e2e.cluster.errors import ClusterError, CommandFailed, UnsuitableHost
 from e2e.cluster.images import COREDNS_IMAGE, Builder
 from e2e.cluster.layout import NodeLayout
 from e2e.cluster.node import Node
@@ -22,6 +22,7 @@ from e2e.cluster.progress import Progress
 from e2e.cluster.shell import run, wait_until
 
 READY_S = 120.0
+SENDINGS = 3
 HIDDEN_ON_NODES = (Path("/run"), Path("/var/lib"), Path("/var/log"))
 SETTINGS = Settings(
     address=layout.HOST_ADDRESS,
@@ -154,6 +155,13 @@ class Cluster:
         network.route(running)
 
     def _send(self, node: Node, names: list[str]) -> None:
+        """What containerd's garbage collection takes away between two steps, as no image names it yet, is sent anew."""
+        for _ in range(SENDINGS - 1):
+            with suppress(CommandFailed):
+                return self._send_once(node, names)
+        return self._send_once(node, names)
+
+    def _send_once(self, node: Node, names: list[str]) -> None:
         images = self.builder.layout
         known = set(node.ctr("content", "ls", "--quiet").split())
         for digest in dict.fromkeys(digest for name in names for digest in images.layers(name)):
