@@ -15,7 +15,7 @@ from e2e.scenarios.world import World
     ("spec", "sentence"),
     [
         ({"scaling": {"max": 2}, "replicas": 1}, "set either replicas or scaling, not both"),
-        ({"accelerator": {"cpu": {}, "gpu": {}}}, "set exactly one of cpu, gpu and mig"),
+        ({"accelerator": {"cpu": {}, "gpu": {}}}, "set exactly one of cpu, gpu, mig and shared"),
         ({"replicas": -1}, "spec.replicas in body should be greater than or equal to 0"),
         ({"accelerator": {"cpu": {"cores": "many"}}}, "spec.accelerator.cpu.cores"),
     ],
