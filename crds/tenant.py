@@ -171,11 +171,3 @@ class TenantStatus(Part):
         str | None, Field(description="GB of shared GPUs wanted, of those allowed.", max_length=32)
     ] = None
     replicas: Annotated[str | None, Field(description="Workers wanted, of those allowed.", max_length=32)] = None
-
-
-def seniority(created: str, name: str) -> tuple[str, str]:
-    """Of Tenants that list the same namespace the lowest owns it: the oldest, in one second the first by name.
-
-    `created` is metadata.creationTimestamp: RFC 3339 in UTC, so it sorts as text.
-    """
-    return created, name

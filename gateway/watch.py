@@ -10,7 +10,7 @@ import asyncio
 import base64
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -45,15 +45,6 @@ log = logging.getLogger(__name__)
 
 SETTLE_S = 0.005
 """Changes that come together, as in a rolling change, become one view."""
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """A Tenant with all the namespaces that it lists, and what decides whether it has them."""
-
-    created: str
-    """metadata.creationTimestamp"""
-    tenant: Tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +123,7 @@ class WatchSource:
         log.info("The catalog is complete: %d services, %d tenants.", len(services), len(self._tenants))
         while True:
             self._changed.clear()
-            tenants = granted(self._tenants.items())
+            tenants = {one.name: one for one in self._tenants.items()}
             keyring = self._keyring.get(self._system_namespace, SECRET_KEYRING) or Keyring()
             gateways = sorted({address for one in self._gateways.items() for address in one})
             publish(Catalog(services, tenants, keyring, tuple(gateways)))
@@ -234,23 +225,9 @@ def keep_level(obj: Object) -> Level:
     return Level(Priority[obj["spec"]["priority"]], ttft_s, tpot_s, e2e_s)
 
 
-def keep_tenant(obj: Object) -> Claim:
-    meta, spec = obj["metadata"], obj["spec"]
-    tenant = Tenant(meta["name"], frozenset(spec.get("namespaces") or ()), _terms(spec))
-    return Claim(meta.get("creationTimestamp", ""), tenant)
-
-
-def granted(claims: Iterable[Claim]) -> dict[str, Tenant]:
-    """By name, each with the namespaces that it owns, whatever else it lists."""
-    taken: set[str] = set()
-    tenants = {}
-    for claim in sorted(claims, key=lambda one: api.seniority(one.created, one.tenant.name)):
-        tenant = claim.tenant
-        if not tenant.namespaces.isdisjoint(taken):
-            tenant = replace(tenant, namespaces=tenant.namespaces - taken)
-        taken |= tenant.namespaces
-        tenants[tenant.name] = tenant
-    return tenants
+def keep_tenant(obj: Object) -> Tenant:
+    """With every namespace that it lists: several Tenants may use a service, whoever owns its namespace."""
+    return Tenant(obj["metadata"]["name"], frozenset(obj["spec"].get("namespaces") or ()), _terms(obj["spec"]))
 
 
 def _terms(spec: dict[str, Any]) -> Terms:

@@ -12,7 +12,7 @@ from typing import Any
 
 from crds.inference_service import InferenceServiceSpec
 from crds.scaling import ScalingPolicy
-from crds.tenant import TenantSpec, seniority
+from crds.tenant import TenantSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Tenant:
 def owner_of(namespace: str, tenants: Iterable[Tenant]) -> Tenant | None:
     """The Tenant that owns `namespace`: of those that list it the oldest, then the first by name."""
     claims = [tenant for tenant in tenants if namespace in tenant.spec.namespaces]
-    return min(claims, key=lambda tenant: seniority(tenant.created, tenant.name), default=None)
+    return min(claims, key=lambda tenant: (tenant.created, tenant.name), default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,18 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from controllers.plans import tenancy
-from crds.tenant import TenantSpec
-from gateway.catalog import Catalog, Fallback, ServiceKey, Tenant
+from gateway.catalog import Catalog, Fallback, ServiceKey
 from gateway.errors import SettingsError
 from gateway.identity import Keyring
 from gateway.routing.terms import Policy, RoutingTerms, TrafficShare
 from gateway.settings import parse
 from gateway.static import load
-from gateway.watch import Claim, WatchSource, granted
+from gateway.watch import WatchSource
 from gateway.zone import zone_of
 from kube.errors import Unreachable
 from kube.resources import ENDPOINT_SLICES, INFERENCE_SERVICES, NODES, SECRETS, SLAS, TENANTS
@@ -244,40 +240,3 @@ def test_the_defaults_are_valid() -> None:
     settings = parse([])
     assert (settings.port, settings.admin_port, settings.system_namespace) == (8080, 8081, "foretide-system")
     assert settings.limits.body_bytes == 8 * 1024 * 1024
-
-
-def claim(name: str, created: str, *namespaces: str) -> Claim:
-    return Claim(created, Tenant(name, frozenset(namespaces)))
-
-
-def test_a_tenant_gets_the_namespaces_that_it_owns_and_no_other_that_it_lists() -> None:
-    old, new = (
-        claim("zeta", "2026-01-01T00:00:00Z", "demo", "lab"),
-        claim("acme", "2026-02-01T00:00:00Z", "demo", "own"),
-    )
-    for order in ((old, new), (new, old)):
-        tenants = granted(order)
-        assert tenants["zeta"] is old.tenant
-        assert tenants["acme"].namespaces == {"own"}
-    assert granted([new])["acme"] is new.tenant
-
-
-def test_of_tenants_of_one_second_the_first_by_name_owns() -> None:
-    one, other = claim("a", "2026-01-01T00:00:00Z", "demo"), claim("b", "2026-01-01T00:00:00Z", "demo")
-    tenants = granted([other, one])
-    assert tenants["a"].namespaces == {"demo"}
-    assert not tenants["b"].namespaces
-
-
-@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(1, 3), st.sets(st.sampled_from("xyz"), min_size=1))))
-def test_the_gateway_grants_a_namespace_to_whom_the_operator_says(listed: list[tuple[str, int, set[str]]]) -> None:
-    listed = list({name: (name, second, spaces) for name, second, spaces in listed}.values())
-    claims = [claim(name, f"2026-01-01T00:00:0{second}Z", *spaces) for name, second, spaces in listed]
-    tenants = granted(claims)
-    operators = [
-        tenancy.Tenant(one.tenant.name, "", one.created, 1, TenantSpec(namespaces=sorted(one.tenant.namespaces)))
-        for one in claims
-    ]
-    for namespace in "xyz":
-        owner = tenancy.owner_of(namespace, operators)
-        assert [one.name for one in tenants.values() if namespace in one.namespaces] == ([owner.name] if owner else [])
