@@ -14,6 +14,7 @@ from controllers.plans.tenancy import Demand, Tenant
 from controllers.plans.worker_pod import WorkerImages, worker_template
 from crds.contract import FINALIZER_SERVICE
 from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
+from crds.model import MeasuredProfile
 from crds.tenant import TenantSpec
 from forecasting.policy import Memory
 
@@ -104,3 +105,19 @@ def claim(name: str, *, wanted: int, held: int = 0, created: str = EARLY, gpus_e
 
 def plan(seen: Snapshot, *, now_s: float = 1000.0, settings: PlanSettings = SETTINGS) -> ServicePlan:
     return plan_service(seen, settings, Memory(since_s=now_s), now_s)
+
+
+def measured_profile(accelerator: str) -> MeasuredProfile:
+    """What a large GPU measured of itself with a model of some eight billion weights."""
+    return MeasuredProfile(
+        accelerator=accelerator,
+        measured="2026-11-26T10:00:00Z",
+        alpha_us="7000",
+        beta_us="15",
+        gamma_us="0.039",
+        delta_us="33",
+        request_us="8000",
+        kv_tokens=400_000,
+        max_sequences=256,
+        chunk_tokens=2048,
+    )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -17,6 +16,7 @@ from controllers.plans.alerting.alerts import ALERTNAME, Alert, State
 from controllers.plans.alerting.book import Book, Policy
 from controllers.plans.alerting.incidents import Delivery, Incident
 from controllers.plans.alerting.topology import Part
+from controllers.plans.times import unix_s
 from crds.alert_status import AlertPolicyStatus, AlertShown, IncidentShown
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def from_status(policy: Policy, status: AlertPolicyStatus) -> Book:
 
 def _alert(policy: Policy, shown: AlertShown) -> Alert:
     firing = shown.state != State.PENDING
-    since_s = _seconds(shown.since)
+    since_s = unix_s(shown.since)
     return Alert(
         fingerprint=shown.fingerprint,
         labels=shown.labels or {ALERTNAME: shown.rule},
@@ -99,7 +99,7 @@ def _incident(shown: IncidentShown, members: frozenset[str]) -> Incident:
             one.said,
             one.digest,
             one.severity,
-            _seconds(one.time) if one.time else 0.0,
+            unix_s(one.time) if one.time else 0.0,
             attempts=one.attempts,
             error=one.error,
         )
@@ -108,18 +108,14 @@ def _incident(shown: IncidentShown, members: frozenset[str]) -> Incident:
     return Incident(
         shown.id,
         Part(kind, name),
-        _seconds(shown.opened),
+        unix_s(shown.opened),
         members,
         shown.severity,
         tuple(shown.causes or ()),
         tuple((shown.group or {}).items()),
-        _seconds(shown.resolved) if shown.resolved else None,
+        unix_s(shown.resolved) if shown.resolved else None,
         deliveries,
     )
-
-
-def _seconds(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
 
 
 def newest(stored: Book | None, shown: Book) -> Book:

@@ -40,26 +40,26 @@ class Insight:
     background: tuple[Background, ...] = field(default_factory=tuple)
 
     def follow(self, key: Key, lead_time_s: float) -> None:
-        self.board.follow(_id(key), lead_time_s)
+        self.board.follow(ServiceId.of(key), lead_time_s)
 
     def forget(self, key: Key) -> None:
-        self.board.forget(_id(key))
-        self.decisions.forget(_id(key))
+        self.board.forget(ServiceId.of(key))
+        self.decisions.forget(ServiceId.of(key))
 
     def view(self, key: Key) -> Forecasted | None:
-        return self.board.view(_id(key))
+        return self.board.view(ServiceId.of(key))
 
     def lengths(self, key: Key) -> MeanLengths | None:
-        return self.board.lengths(_id(key))
+        return self.board.lengths(ServiceId.of(key))
 
     def judged(self, key: Key) -> Judged | None:
-        return self.goodput.judged(_id(key))
+        return self.goodput.judged(ServiceId.of(key))
 
     def lead_time_s(self, profile: str) -> float:
         return self.cold_starts.lead_time_s(profile)
 
     def record(self, key: Key, decision: ScalingDecision) -> None:
-        self.decisions.record(_id(key), decision)
+        self.decisions.record(ServiceId.of(key), decision)
 
 
 def wire_insight(settings: Settings, queue: Marker, services: Informer[Object]) -> Insight:
@@ -94,7 +94,3 @@ def _profiles(services: Informer[Object]) -> Callable[[str, str], str | None]:
         return None if service is None else profile_of(spec_of(service))
 
     return profile
-
-
-def _id(key: Key) -> ServiceId:
-    return ServiceId(key.namespace or "", key.name)

@@ -15,6 +15,7 @@ from prometheus_client.process_collector import ProcessCollector
 from controllers.gpu_agent.agent import Agent
 from controllers.gpu_agent.sources import Source, SourceError
 from controllers.gpu_agent.usage import UsageMetrics
+from controllers.runtime.port import AdminPort, metrics_page, verdict
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +24,7 @@ STUCK_AFTER_S: Final = 180.0
 """A step waits seconds for the driver and for two requests to the API server, which have half a minute each."""
 
 
-class Admin:
-    """Serves until `stop`. Port 0 takes a free one; `port` tells which."""
-
+class Admin(AdminPort):
     def __init__(
         self,
         agent: Agent,
@@ -36,25 +35,17 @@ class Admin:
         port: int = DEFAULT_PORT,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        super().__init__(host, port)
         self._agent, self._source, self._metrics, self._clock = agent, source, metrics, clock
-        self._host, self.port = host, port
         self.registry = CollectorRegistry()
         self.registry.register(metrics)
         ProcessCollector(registry=self.registry)
-        self._runner: web.AppRunner | None = None
 
-    async def start(self) -> None:
+    def app(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/metrics", self._page)
         app.router.add_get("/healthz", self._health)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, self._host or None, self.port).start()
-        self.port = self._runner.addresses[0][1]
-
-    async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        return app
 
     async def _page(self, _: web.Request) -> web.Response:
         try:
@@ -62,11 +53,9 @@ class Admin:
         except SourceError as error:
             log.warning("The GPUs do not tell what they do: %s", error)
             self._metrics.gpus = ()
-        body = generate_latest(self.registry)
-        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4"})
+        return metrics_page(generate_latest(self.registry))
 
     async def _health(self, _: web.Request) -> web.Response:
         idle_s = self._clock() - self._agent.last_step_s
-        stuck = idle_s > STUCK_AFTER_S
-        text = f"The loop has not moved for {idle_s:.0f} s (at most {STUCK_AFTER_S:.0f})." if stuck else "ok"
-        return web.Response(status=503 if stuck else 200, text=text + "\n")
+        stuck = f"The loop has not moved for {idle_s:.0f} s (at most {STUCK_AFTER_S:.0f})."
+        return verdict([stuck] if idle_s > STUCK_AFTER_S else [])

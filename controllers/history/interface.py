@@ -13,6 +13,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from controllers.runtime.interface import Key
+
 Array = npt.NDArray[np.float64]
 
 
@@ -33,6 +35,10 @@ class ServiceId(NamedTuple):
 
     namespace: str
     name: str
+
+    @classmethod
+    def of(cls, key: Key) -> ServiceId:
+        return cls(key.namespace or "", key.name)
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"

@@ -92,7 +92,7 @@ class BudgetBoard:
         end_s = self._wall_clock() // STEP_S * STEP_S + STEP_S
         begin_s = end_s - max(STEP_S, length_s // STEP_S * STEP_S)
         try:
-            counts = await self._source.read(ServiceId(key.namespace or "", key.name), begin_s, end_s, STEP_S)
+            counts = await self._source.read(ServiceId.of(key), begin_s, end_s, STEP_S)
         except HistoryUnavailable:
             return
         budget = error_budget(sla, counts)

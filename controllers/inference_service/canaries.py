@@ -101,7 +101,7 @@ class CanaryBoard:
         # A gateway that was silent keeps its old page: its next one tells what came meanwhile.
         self._pages = {one: page for one, page in self._pages.items() if one in asked} | pages
         for key, subject in self._subjects.items():
-            service = ServiceId(key.namespace or "", key.name)
+            service = ServiceId.of(key)
             stable, candidate = (
                 counted.get(RevisionId(service, name), Sample())
                 for name in (subject.pair.stable, subject.pair.candidate)

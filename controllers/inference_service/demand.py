@@ -34,7 +34,7 @@ class DemandBoard:
 
     def last(self, key: Key) -> Demanded | None:
         """Over all gateways; None while it is not known, and for services that are not followed."""
-        return self._known.get(_id(key)) if key in self._followed else None
+        return self._known.get(ServiceId.of(key)) if key in self._followed else None
 
     async def run(self) -> None:
         """Ask all gateways, again and again, while any service is followed; until cancelled."""
@@ -71,7 +71,3 @@ def over_all(said: Sequence[Demanded | None]) -> Demanded | None:
         min((one.idle_s for one in known), default=0.0),
     )
     return total if known and (len(known) == len(said) or total.waiting) else None
-
-
-def _id(key: Key) -> ServiceId:
-    return ServiceId(key.namespace or "", key.name)

@@ -35,7 +35,7 @@ class ObjectionBoard:
         """Of this service; None before the first answer."""
         if self._at_s is None:
             return None
-        service = ServiceId(key.namespace or "", key.name)
+        service = ServiceId.of(key)
         said = {gateway: told.get(service, {}) for gateway, told in self._told.items()}
         return Objections(said, self._clock() - self._at_s)
 

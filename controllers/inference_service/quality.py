@@ -132,7 +132,7 @@ class QualityBoard:
             return
         for key in [key for key in self._watched if key not in self._followed]:
             del self._watched[key]
-            await self._memory.write(_service(key), None)
+            await self._memory.write(ServiceId.of(key), None)
 
     async def _ask(self, key: Key) -> None:
         followed = self._followed[key]
@@ -171,7 +171,7 @@ class QualityBoard:
             means = window.answers.means(policy.least_answers)
             self._watched[key] = after(self._watched.get(key, Watched()), revision, means, policy)
             self._tell(key)
-            await self._memory.write(_service(key), self._watched[key])
+            await self._memory.write(ServiceId.of(key), self._watched[key])
 
     def _tell(self, key: Key) -> None:
         found = tuple(drifts(self._watched[key]))
@@ -221,7 +221,3 @@ class StoredMemory:
             await self._store.call(Store.set_quality, service, text)
         except sqlite3.Error as error:
             log.warning("What the answers of %s are like was not remembered: %s.", service, error)
-
-
-def _service(key: Key) -> ServiceId:
-    return ServiceId(key.namespace or "", key.name)

@@ -13,35 +13,26 @@ from prometheus_client.registry import Collector
 
 from controllers.model_cache.agent import LOOK_AT_LEAST_EVERY_S, Agent
 from controllers.model_cache.views import Views
+from controllers.runtime.port import AdminPort, metrics_page, verdict
 
 STUCK_AFTER_S: Final = 4 * LOOK_AT_LEAST_EVERY_S
 """Deleting a copy of hundreds of gigabytes is one step."""
 STALLED_AFTER_S: Final = 90.0
 
 
-class Admin:
-    """Serves until `stop`. Port 0 takes a free one; `port` tells which."""
-
+class Admin(AdminPort):
     def __init__(self, agent: Agent, views: Views, clock: Callable[[], float], host: str, port: int) -> None:
+        super().__init__(host, port)
         self._agent, self._views, self._clock = agent, views, clock
-        self._host, self.port = host, port
         self._registry = CollectorRegistry()
         self._registry.register(_Collector(agent))
         ProcessCollector(registry=self._registry)
-        self._runner: web.AppRunner | None = None
 
-    async def start(self) -> None:
+    def app(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/healthz", self._health)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, self._host or None, self.port).start()
-        self.port = self._runner.addresses[0][1]
-
-    async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        return app
 
     def problems(self) -> list[str]:
         """Why the process should be restarted; empty when it should not. An API server that is away is no reason."""
@@ -53,11 +44,10 @@ class Admin:
         return found
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": "text/plain; version=0.0.4"})
+        return metrics_page(generate_latest(self._registry))
 
     async def _health(self, _: web.Request) -> web.Response:
-        problems = self.problems()
-        return web.Response(status=503 if problems else 200, text="\n".join(problems or ["ok"]) + "\n")
+        return verdict(self.problems())
 
 
 class _Collector(Collector):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from controllers.plans.calibration import LEVELS, Calibration
@@ -13,6 +12,7 @@ from controllers.plans.limits import Limit, lowest
 from controllers.plans.scaling import QUANTILE
 from controllers.plans.service_status import NewCondition
 from controllers.plans.snapshot import Forecasted
+from controllers.plans.times import rfc3339
 from controllers.plans.units import duration_text
 from crds.capacity_forecast import CapacityForecastStatus, CostPlan, Coverage, Horizon
 from crds.conditions import READY, RECONCILING, STALLED, ConditionStatus
@@ -122,7 +122,7 @@ def _foretold(outlook: Outlook, forecast: Forecast, series: Series) -> Mapping[s
     now_s = outlook.made_s
     planned = _replicas(outlook, forecast.peak(now_s + outlook.lead_time_s, QUANTILE))
     return {
-        "updated": datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "updated": rfc3339(now_s),
         "history": f"{duration_text(len(series) * series.step_s)} in steps of {duration_text(series.step_s)}, "
         f"{series.gap_share:.0%} missing",
         "forecaster": forecast.reason[:128],

@@ -5,7 +5,6 @@ As everywhere in a status, no message holds a number that changes by itself: tho
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Final
 
 from controllers.plans.capacity import profile_of
@@ -14,6 +13,7 @@ from controllers.plans.limits import Limit
 from controllers.plans.scaling import ScalingPlan
 from controllers.plans.service_status import Manifest, NewCondition
 from controllers.plans.snapshot import Snapshot
+from controllers.plans.times import rfc3339
 from controllers.plans.units import duration_text
 from crds.conditions import FORECAST_TRUSTED, SCALING_HELD, SCALING_LIMITED, ConditionStatus
 from crds.scaling import LastDecision, Scaling, ScalingPolicy, ScalingStatus
@@ -53,8 +53,9 @@ def _last(snapshot: Snapshot, plan: ScalingPlan, desired: int, now_s: float) -> 
     known = snapshot.status.scaling.last_decision if snapshot.status.scaling else None
     if before is None or desired == before or plan.reason == "Fixed":
         return known
-    at = datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return LastDecision(time=at, before=before, after=desired, reason=plan.reason, message=plan.message[:1024])
+    return LastDecision(
+        time=rfc3339(now_s), before=before, after=desired, reason=plan.reason, message=plan.message[:1024]
+    )
 
 
 def scaling_conditions(snapshot: Snapshot, plan: ScalingPlan, limit: Limit | None) -> list[NewCondition]:

@@ -12,13 +12,12 @@ from aiohttp import web
 from controllers.runtime.health import Health
 from controllers.runtime.interface import Hook, Page
 from controllers.runtime.metrics import Metrics
+from controllers.runtime.port import AdminPort, metrics_page, verdict
 
 BODY_TIMEOUT_S: Final = 30.0
 
 
-class AdminServer:
-    """Serves until `stop`. Port 0 takes a free one; `port` tells which."""
-
+class AdminServer(AdminPort):
     def __init__(
         self,
         host: str,
@@ -28,12 +27,11 @@ class AdminServer:
         pages: Sequence[Page] = (),
         hooks: Sequence[Hook] = (),
     ) -> None:
-        self._host, self.port = host, port
+        super().__init__(host, port)
         self._pages, self._hooks = pages, hooks
         self._health, self._metrics = health, metrics
-        self._runner: web.AppRunner | None = None
 
-    async def start(self) -> None:
+    def app(self) -> web.Application:
         app = web.Application(client_max_size=max((one.most_bytes for one in self._hooks), default=0))
         app.router.add_get("/metrics", self._render)
         app.router.add_get("/healthz", self._live)
@@ -42,24 +40,16 @@ class AdminServer:
             app.router.add_get(page.path, _handler(page))
         for hook in self._hooks:
             app.router.add_post(hook.path, _taker(hook))
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, self._host, self.port)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
-
-    async def stop(self) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
+        return app
 
     async def _render(self, _: web.Request) -> web.Response:
-        return web.Response(body=self._metrics.render(), headers={"Content-Type": "text/plain; version=0.0.4"})
+        return metrics_page(self._metrics.render())
 
     async def _live(self, _: web.Request) -> web.Response:
-        return _verdict(self._health.problems())
+        return verdict(self._health.problems())
 
     async def _ready(self, _: web.Request) -> web.Response:
-        return _verdict(self._health.unready())
+        return verdict(self._health.unready())
 
 
 def _handler(page: Page) -> Callable[[web.Request], Awaitable[web.Response]]:
@@ -86,7 +76,3 @@ def _taker(hook: Hook) -> Callable[[web.Request], Awaitable[web.Response]]:
         return web.Response(status=answer.status, text=answer.text)
 
     return take
-
-
-def _verdict(problems: list[str]) -> web.Response:
-    return web.Response(status=503 if problems else 200, text="\n".join(problems or ["ok"]) + "\n")

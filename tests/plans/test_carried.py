@@ -10,22 +10,10 @@ from hypothesis import strategies as st
 
 from controllers.plans.capacity import UNBOUNDED_WORK_PER_S
 from controllers.plans.carried import Known, MeanLengths, carried, profile_in, simulated, slo_of, targets_in
-from crds.model import MeasuredProfile
 from crds.sla import Targets
-from tests.gen import service_spec
+from tests.gen import measured_profile, service_spec
 
-H100 = MeasuredProfile(
-    accelerator="cpu 1",
-    measured="2026-11-26T10:00:00Z",
-    alpha_us="7000",
-    beta_us="15",
-    gamma_us="0.039",
-    delta_us="33",
-    request_us="8000",
-    kv_tokens=400_000,
-    max_sequences=256,
-    chunk_tokens=2048,
-)
+H100 = measured_profile("cpu 1")
 CHAT = MeanLengths(1000.0, 200.0)
 SILENT = service_spec(scaling={"max": 3, "targetConcurrency": 500})
 

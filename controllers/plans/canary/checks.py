@@ -9,7 +9,7 @@ from controllers.plans.canary.evidence import share
 from controllers.plans.canary.samples import BOUNDS, median
 from controllers.plans.canary.values import CanaryInput
 from controllers.plans.canary.verdicts import Judgement, seconds_text
-from controllers.plans.canary.words import seconds_since
+from controllers.plans.times import seconds_since
 from crds.fields import seconds
 from crds.rollout import RolloutMetric, RolloutPhase
 

@@ -13,8 +13,9 @@ from controllers.plans.canary.evidence import remembered
 from controllers.plans.canary.traffic import lowered, raised, split, weight_of
 from controllers.plans.canary.values import CanaryInput, CanaryPlan, Pair
 from controllers.plans.canary.verdicts import Judgement, judge
-from controllers.plans.canary.words import record, rfc3339, seconds_since
+from controllers.plans.canary.words import record
 from controllers.plans.rollout import Beside
+from controllers.plans.times import rfc3339, seconds_since
 from controllers.plans.transitions import Transition
 from crds.fields import seconds
 from crds.rollout import RolloutOutcome, RolloutPhase, RolloutStatus, RolloutStep, Strategy

@@ -1,19 +1,9 @@
-"""Times as a status has them, and the history of rollouts that it keeps."""
+"""The history of rollouts that a status keeps."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
+from controllers.plans.times import rfc3339
 from crds.rollout import HISTORY_MOST, RolloutOutcome, RolloutRecord, RolloutStatus
-
-
-def rfc3339(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def seconds_since(text: str | None, now_s: float) -> float:
-    """0 when there is no such time."""
-    return now_s - datetime.fromisoformat(text).timestamp() if text else 0.0
 
 
 def record(

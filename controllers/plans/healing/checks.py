@@ -7,8 +7,8 @@ from typing import Final
 
 from controllers.plans.healing.tree import PROVEN_S
 from controllers.plans.healing.values import Diagnosis
-from controllers.plans.healing.words import rfc3339, unix_s
 from controllers.plans.snapshot import Snapshot
+from controllers.plans.times import rfc3339, unix_s
 from crds.healing import HealthAction, Outcome, Remedy
 
 CHECK_S: Final = 180.0

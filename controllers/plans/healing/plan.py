@@ -15,8 +15,9 @@ from controllers.plans.healing.checks import checked, ended
 from controllers.plans.healing.diagnose import diagnose
 from controllers.plans.healing.symptoms import shows_later_s
 from controllers.plans.healing.values import Counted, Diagnosis, HealPlan, Restart, Rollback, Symptom
-from controllers.plans.healing.words import finding, findings, rfc3339, said_of, unix_s, with_action
+from controllers.plans.healing.words import finding, findings, said_of, with_action
 from controllers.plans.snapshot import Snapshot
+from controllers.plans.times import rfc3339, unix_s
 from controllers.plans.transitions import Transition
 from crds.healing import (
     ACTIONS_MOST,

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Final
 
 from controllers.plans.healing.values import Kind, NodeFacts, Objection, Objections, Symptom
 from controllers.plans.health import CONFIG_REASONS, IMAGE_REASONS, last_sentence
 from controllers.plans.snapshot import Load, Snapshot, Worker
+from controllers.plans.times import seconds_since
 
 FRESH_S: Final = 5.0
 """What gateways said before that is no signal."""
@@ -49,9 +49,9 @@ def shows_later_s(snapshot: Snapshot, now_s: float) -> list[float]:
         if worker.ready or worker.leaving:
             continue
         if worker.started and worker.unready_since:
-            waits.append(UNREADY_S - _since(worker.unready_since, now_s))
+            waits.append(UNREADY_S - seconds_since(worker.unready_since, now_s))
         elif _waits(worker) and worker.created:
-            waits.append(WAITING_S - _since(worker.created, now_s))
+            waits.append(WAITING_S - seconds_since(worker.created, now_s))
     return [one for one in waits if one > 0]
 
 
@@ -62,11 +62,11 @@ def fresh(objections: Objections | None) -> Mapping[str, Mapping[str, Objection]
 
 def _of_node(worker: Worker, node: NodeFacts | None, now_s: float) -> Iterable[Symptom]:
     if node is not None and not node.ready:
-        yield _symptom(Kind.NODE_GONE, worker, f"node {node.name} is not ready", _since(node.since, now_s))
+        yield _symptom(Kind.NODE_GONE, worker, f"node {node.name} is not ready", seconds_since(node.since, now_s))
 
 
 def _unready_s(worker: Worker, now_s: float) -> float:
-    return _since(worker.unready_since or worker.created, now_s)
+    return seconds_since(worker.unready_since or worker.created, now_s)
 
 
 def _waits(worker: Worker) -> bool:
@@ -78,7 +78,7 @@ def _of_pod(worker: Worker, now_s: float) -> Iterable[Symptom]:
         return
     if _waits(worker):
         said = worker.unschedulable or worker.waiting_message or worker.waiting_reason or ""
-        for_s = _since(worker.created, now_s)
+        for_s = seconds_since(worker.created, now_s)
         if for_s >= WAITING_S:
             yield _symptom(Kind.WAITING, worker, said, for_s)
     elif worker.waiting_reason in CONFIG_REASONS:
@@ -86,8 +86,8 @@ def _of_pod(worker: Worker, now_s: float) -> Iterable[Symptom]:
         yield _symptom(Kind.NOT_STARTED, worker, said, _unready_s(worker, now_s))
     elif _crashes(worker):
         yield _symptom(Kind.CRASHING, worker, _ending(worker), _unready_s(worker, now_s))
-    elif worker.started and _since(worker.unready_since, now_s) >= UNREADY_S:
-        for_s = _since(worker.unready_since, now_s)
+    elif worker.started and seconds_since(worker.unready_since, now_s) >= UNREADY_S:
+        for_s = seconds_since(worker.unready_since, now_s)
         yield _symptom(Kind.UNREADY, worker, f"it runs and has not been ready for {UNREADY_S:g} s", for_s)
 
 
@@ -109,7 +109,7 @@ def _of_gateways(worker: Worker, heard: Mapping[str, Mapping[str, Objection]], n
     What is older than its readiness is about its life before a restart."""
     if not worker.ready or not heard:
         return
-    ready_s = _since(worker.ready_since, now_s) if worker.ready_since else math.inf
+    ready_s = seconds_since(worker.ready_since, now_s) if worker.ready_since else math.inf
     told = {gateway: pods[worker.name] for gateway, pods in heard.items() if worker.name in pods}
     said = {gateway: one for gateway, one in told.items() if one.since_s <= ready_s}
     lost = {gateway: one for gateway, one in said.items() if one.state == "lost"}
@@ -136,7 +136,3 @@ def _of_load(worker: Worker, load: Load | None) -> Iterable[Symptom]:
 def _symptom(kind: Kind, worker: Worker, said: str, for_s: float = 0.0, *, serving: bool = False) -> Symptom:
     text = " ".join(said.split())[:400]
     return Symptom(kind, worker.name, worker.node, worker.revision, text, max(for_s, 0.0), serving)
-
-
-def _since(text: str | None, now_s: float) -> float:
-    return now_s - datetime.fromisoformat(text).timestamp() if text else 0.0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from controllers.plans.healing.values import Diagnosis
+from controllers.plans.times import rfc3339
 from crds.healing import ACTIONS_MOST, FINDINGS_MOST, HealthAction, HealthFinding, Outcome, Remedy
 
 _ENDS: Final = {
@@ -15,14 +15,6 @@ _ENDS: Final = {
     Outcome.NOT_HELPED: "it did not help",
     Outcome.UNDONE: "undone",
 }
-
-
-def rfc3339(at_s: float) -> str:
-    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def unix_s(text: str) -> float:
-    return datetime.fromisoformat(text).timestamp()
 
 
 def finding(one: Diagnosis, next_: str, before: Sequence[HealthFinding], now_s: float) -> HealthFinding:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,15 +12,12 @@ from crds.contract import METRIC_REMEDIES
 from kube.errors import Unreachable
 from kube.resources import DEPLOYMENTS, INFERENCE_SERVICES, PODS, Object
 from tests.controllers.inference_service.harness import (
-    FakePorts,
-    Kubernetes,
     MemoryKubelet,
-    Operator,
     ground,
     revisions,
     until,
 )
-from tests.controllers.inference_service.test_reconciler import CHAT, NS, World, apply
+from tests.controllers.inference_service.test_reconciler import CHAT, NS, World, apply, running
 from tests.fakes import FakeClient
 
 LONG_AGO = "2026-01-01T00:00:00Z"
@@ -42,17 +38,11 @@ class OldKubelet(MemoryKubelet):
         return status
 
 
-@contextlib.asynccontextmanager
-async def running(client: FakeClient, ports: FakePorts | None = None) -> AsyncIterator[World]:
-    async with Operator(client, ports).running() as operator:
-        yield World(client, operator, Kubernetes(client, NS), OldKubelet(client, NS))
-
-
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     client = FakeClient()
     await ground(client, NS)
-    async with running(client) as made:
+    async with running(client, kubelet=OldKubelet) as made:
         yield made
 
 
@@ -124,7 +114,7 @@ async def test_a_new_leader_goes_on_from_the_status(world: World) -> None:
     }
     status = {"health": {"lastGood": health(world)["lastGood"], "actions": [pending]}}
     await world.client.merge_patch(INFERENCE_SERVICES, NS, "chat", {"status": status}, subresource="status")
-    async with running(world.client) as after:
+    async with running(world.client, kubelet=OldKubelet) as after:
         await after.until(
             lambda: [one["outcome"] for one in health(after).get("actions", ())] == ["NotHelped"], "it is judged"
         )

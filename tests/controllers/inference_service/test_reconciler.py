@@ -71,9 +71,11 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def running(client: FakeClient, ports: FakePorts | None = None) -> AsyncIterator[World]:
+async def running(
+    client: FakeClient, ports: FakePorts | None = None, kubelet: type[MemoryKubelet] = MemoryKubelet
+) -> AsyncIterator[World]:
     async with Operator(client, ports).running() as operator:
-        yield World(client, operator, Kubernetes(client, NS), MemoryKubelet(client, NS))
+        yield World(client, operator, Kubernetes(client, NS), kubelet(client, NS))
 
 
 @pytest.fixture

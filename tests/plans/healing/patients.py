@@ -9,8 +9,8 @@ from typing import Any
 from controllers.plans.healing.diagnose import diagnose
 from controllers.plans.healing.plan import plan_healing
 from controllers.plans.healing.values import Diagnosis, HealPlan, NodeFacts, Objection, Objections
-from controllers.plans.healing.words import rfc3339, unix_s
 from controllers.plans.snapshot import Revision, Snapshot, Worker
+from controllers.plans.times import rfc3339, unix_s
 from crds.healing import HealthStatus
 from tests.gen import service_spec, snapshot
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from controllers.plans.healing.plan import plan_healing
 from controllers.plans.healing.symptoms import FRESH_S
 from controllers.plans.healing.values import NodeFacts, Objections
-from controllers.plans.healing.words import rfc3339
 from controllers.plans.snapshot import Worker
+from controllers.plans.times import rfc3339
 from crds.healing import ACTIONS_MOST, HealthStatus, Outcome, Remedy
 from tests.plans.healing.patients import (
     LONG_AGO,

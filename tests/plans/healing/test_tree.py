@@ -12,8 +12,8 @@ from controllers.plans.healing.diagnose import diagnose
 from controllers.plans.healing.symptoms import FRESH_S
 from controllers.plans.healing.tree import TREE
 from controllers.plans.healing.values import Diagnosis, Kind, NodeFacts, Objections
-from controllers.plans.healing.words import rfc3339
 from controllers.plans.snapshot import Load, Worker
+from controllers.plans.times import rfc3339
 from crds.healing import ErrorClass, HealthStatus, Remedy
 from tests.plans.healing.patients import (
     LONG_AGO,

@@ -23,23 +23,23 @@ from crds.inference_service import InferenceServiceSpec, SliceChoice
 from crds.model import MeasuredProfile, ModelFormat
 from crds.sla import Targets
 from forecasting.cost import Prices
-from tests.gen import EARLY, SETTINGS, model_view, plan, service_spec, snapshot, tenant, with_workers, workers
+from tests.gen import (
+    EARLY,
+    SETTINGS,
+    measured_profile,
+    model_view,
+    plan,
+    service_spec,
+    snapshot,
+    tenant,
+    with_workers,
+    workers,
+)
 from tests.plans.mig.pool_world import node
 
 H100 = Offer(family("H100-80"), None)
 ON_GPUS = replace(SETTINGS, images=WorkerImages("cpu", "gpu", "IfNotPresent"))
-WHOLE = MeasuredProfile(
-    accelerator="gpu 1",
-    measured="2026-11-26T10:00:00Z",
-    alpha_us="7000",
-    beta_us="15",
-    gamma_us="0.039",
-    delta_us="33",
-    request_us="8000",
-    kv_tokens=400_000,
-    max_sequences=256,
-    chunk_tokens=2048,
-)
+WHOLE = measured_profile("gpu 1")
 
 
 def auto(**fields: Any) -> InferenceServiceSpec:
