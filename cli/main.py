@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from cli import chat, diagnose, explain, replay, silence, simulate, status, top
+from cli import chat, diagnose, explain, replay, restart, silence, simulate, status, top
 from cli.errors import CliError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app.command("explain")(explain.command)
 app.command("diagnose")(diagnose.command)
 app.command("top")(top.command)
 app.command("chat")(chat.command)
+app.command("restart")(restart.command)
 app.command("silence")(silence.command)
 app.command("simulate")(simulate.command)
 app.command("replay")(replay.command)

@@ -161,6 +161,9 @@ class Settings(Section):
     gpu_pools: GpuPools = Field(default_factory=GpuPools, description="GPUs cut into MIG slices.")
     quality: Quality = Field(default_factory=Quality, description="What answers are like.")
     alerting: Alerting = Field(default_factory=Alerting, description="Alerts and who is told.")
+    roll_releases: bool = Field(
+        False, description="A new release of the operator replaces workers that it would make otherwise."
+    )
     workers: int = Field(16, ge=1, le=256, description="Reconciles that may run at once.")
     resync_period_s: float = Field(300.0, ge=10.0, description="Every object is looked at once in this time.")
 

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field, StringConstraints
 
 from crds.alert_status import AlertPolicyStatus, AlertSeverity
-from crds.fields import ListMap, ListSet, ObjectName, Part, Quantity, Rule
+from crds.fields import ListMap, ListSet, Moment, ObjectName, Part, Quantity, Rule
 
 __all__ = ["AlertPolicySpec", "AlertPolicyStatus", "AlertSeverity"]
 
@@ -16,10 +16,6 @@ SPAN = r"^[1-9][0-9]{0,4}(s|m|h|d)$"
 Span = Annotated[str, StringConstraints(pattern=SPAN, max_length=6)]
 """A length of time: `30s`, `5m`, `6h`, `3d`."""
 LabelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,62}$", max_length=63)]
-
-MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-9]{2})$"
-Moment = Annotated[str, StringConstraints(pattern=MOMENT, max_length=40)]
-"""`2026-01-01T06:00:00Z`."""
 
 
 class Metric(StrEnum):

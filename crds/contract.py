@@ -27,6 +27,8 @@ LABEL_MODEL: Final = f"{GROUP}/model"
 LABEL_TENANT: Final = f"{GROUP}/tenant"
 ANNOTATION_APPLIED: Final = f"{GROUP}/applied"
 """Hash of the manifest last applied; only spares writes, losing it costs one write."""
+ANNOTATION_ASKED: Final = f"{GROUP}/asked"
+"""On a revision's Deployment: hash of what was asked for, which outlives releases of the operator."""
 ANNOTATION_DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
 
 FINALIZER_SERVICE: Final = f"{GROUP}/drain"

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from crds.fields import Duration, ListMap, ListSet, ObjectName, Part, Rule
+from crds.fields import Duration, ListMap, ListSet, Moment, ObjectName, Part, Rule
 
 Percent = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,2}(\.[0-9]{1,4})?%$", max_length=8)]
 """A share below 100%: `1%`, `0.05%`."""
@@ -187,6 +187,13 @@ class Rollout(Part):
     rollback_to: Annotated[
         ObjectName | None,
         Field(description="Earlier revision that serves instead of the spec's while this is set."),
+    ] = None
+    restarted_at: Annotated[
+        Moment | None,
+        Field(
+            description="Every new time is a new revision, though nothing else has changed (RFC 3339): workers are "
+            "replaced, and are then as this release of the operator makes them.",
+        ),
     ] = None
     max_surge: Annotated[int, Field(description="Workers above the desired number while rolling.", ge=0, le=100)] = 1
     max_unavailable: Annotated[

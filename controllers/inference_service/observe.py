@@ -274,6 +274,7 @@ def revision_view(deployment: Object, *, settled: bool = True) -> Revision:
         settled=settled and status.get("observedGeneration", 0) >= meta.get("generation", 0),
         failure=failures[0] if failures else None,
         leaving=bool(meta.get("deletionTimestamp")),
+        asked=(meta.get("annotations") or {}).get(contract.ANNOTATION_ASKED),
     )
 
 

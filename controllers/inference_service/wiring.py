@@ -113,6 +113,7 @@ def plan_settings(settings: Settings) -> PlanSettings:
         images=WorkerImages(images.worker_cpu, images.worker_gpu, images.pull_policy),
         around=Surroundings(settings.namespace, settings.monitoring_namespace, routes(settings)),
         url=settings.gateway_url,
+        roll_releases=settings.roll_releases,
     )
 
 

@@ -34,6 +34,7 @@ def deployment(snapshot: Snapshot, template: WorkerTemplate, replicas: int) -> M
     own = {contract.LABEL_SERVICE: snapshot.name, contract.LABEL_REVISION: template.revision}
     manifest = _child(snapshot, "apps/v1", "Deployment", deployment_name(snapshot.name, template.revision))
     manifest["metadata"]["labels"] |= own
+    manifest["metadata"]["annotations"] = {contract.ANNOTATION_ASKED: template.asked}
     manifest["spec"] = {
         "replicas": replicas,
         "revisionHistoryLimit": 0,

@@ -21,6 +21,7 @@ from controllers.plans.mig.profile_choice import Choice, choose
 from controllers.plans.mig.sharing import weak_isolation
 from controllers.plans.quality_status import quality_conditions
 from controllers.plans.quota import Grant, plan_quota
+from controllers.plans.release import called_for, outdated
 from controllers.plans.rollout import Move, RolloutPlan
 from controllers.plans.scaling import ScalingPlan, Signals, plan_scaling
 from controllers.plans.scaling_status import scaling_conditions, scaling_status
@@ -41,7 +42,7 @@ from controllers.plans.snapshot import Claim, Snapshot
 from controllers.plans.tenancy import demand_of
 from controllers.plans.transitions import Transition
 from controllers.plans.worker_pod import WorkerImages, WorkerTemplate, check_image, worker_template
-from crds.conditions import WEAK_ISOLATION, ConditionStatus
+from crds.conditions import WEAK_ISOLATION, WORKERS_OUTDATED, ConditionStatus
 from crds.inference_service import SliceChoice
 from forecasting.policy import Direction, Memory
 
@@ -53,6 +54,8 @@ class PlanSettings:
     images: WorkerImages
     around: Surroundings
     url: str
+    roll_releases: bool = False
+    """Workers are replaced when another release of the operator would make them otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +116,14 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
     findings = referred(snapshot)
     if choice.reason and not any(one.blocks_start for one in findings):
         findings.append(Finding(choice.reason, choice.message, blocks_start=True, needs_person=choice.needs_person))
-    # 2. The revision that all workers should have. It cannot be known while something blocks.
+    # 2. The revision that all workers should have. It cannot be known while something blocks. A new release of the
+    # operator alone is no reason for another one.
     template, image_findings = _template(snapshot, findings, settings.images)
     findings += image_findings
     pinned, pin_findings = pinned_revision(snapshot)
     findings += pin_findings
-    target = pinned or (template.revision if template else _last_target(snapshot))
+    called = _called_for(snapshot, template, settings)
+    target = pinned or called or _last_target(snapshot)
     # 3. How many: what the spec or the load calls for, within what Tenant and pools leave ...
     limited = _limits(snapshot)
     seen = _signals(snapshot, lowest(one for one in limited if one.bounds))
@@ -130,8 +135,7 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
     # 5. And successors for workers whose node will be cut anew.
     moving = successors(snapshot.workers, snapshot.evacuating, desired)
     # 6. Workers that are not well; a revision that can only crash gives way to the last that stood.
-    wanted = pinned or (template.revision if template else None)
-    healing = plan_healing(snapshot, wanted, desired, now_s)
+    healing = plan_healing(snapshot, pinned or called, desired, now_s)
     if healing and healing.serve:
         target = healing.serve
         findings.append(Finding("RolledBack", healing.refused or ""))
@@ -146,6 +150,7 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
         *degraded(healing),
         *scaling_conditions(snapshot, scaling, lowest(limited)),
         *_isolation(snapshot),
+        *_outdated(snapshot, target, template),
         *quality_conditions(snapshot.drifts, snapshot.status.conditions),
     ]
     return ServicePlan(
@@ -206,6 +211,17 @@ def _choice(snapshot: Snapshot) -> Choice:
 def _isolation(snapshot: Snapshot) -> list[NewCondition]:
     weak = weak_isolation(snapshot.spec.accelerator)
     return [NewCondition(WEAK_ISOLATION, ConditionStatus.TRUE, *weak)] if weak else []
+
+
+def _called_for(snapshot: Snapshot, template: WorkerTemplate | None, settings: PlanSettings) -> str | None:
+    if template is None:
+        return None
+    return called_for(template, snapshot.revisions, snapshot.status.current_revision, roll=settings.roll_releases)
+
+
+def _outdated(snapshot: Snapshot, target: str | None, template: WorkerTemplate | None) -> list[NewCondition]:
+    message = outdated(target, template, snapshot.revisions)
+    return [NewCondition(WORKERS_OUTDATED, ConditionStatus.TRUE, "EarlierRelease", message)] if message else []
 
 
 def _slice_status(chosen: SliceChoice | None) -> Manifest:

@@ -54,6 +54,8 @@ class Revision:
     failure: str | None = None
     """Why pods cannot be created, in the API server's words (a ResourceQuota, an admission webhook)."""
     leaving: bool = False
+    asked: str | None = None
+    """`WorkerTemplate.asked` of when it was made."""
 
 
 @dataclass(frozen=True, slots=True)

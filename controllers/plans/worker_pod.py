@@ -1,8 +1,9 @@
-"""The pod of one worker, and the hash that names its revision.
+"""The pod of one worker, and the two hashes of it.
 
-The hash covers the whole template. So whatever would change a worker, in the spec, the Model or a new release of the
-operator, is a new revision that is rolled out by our own plan; no Deployment ever changes its template. What does not
-make a worker (numbers, scaling, rollout steps, SLA, Tenant) must never get into the template.
+The hash of the whole template names the revision: no Deployment ever changes its template. The other hash is of what
+was asked for only, in the spec and the Model; it stays when a new release of the operator describes the same worker
+otherwise, and `controllers.plans.release` says what follows. What does not make a worker (numbers, scaling, rollout
+steps, SLA, Tenant) must never get into either.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from crds.inference_service import Accelerator, Engine, InferenceServiceSpec, Sc
 Manifest = dict[str, Any]
 
 ANNOTATION_DIGEST: Final = f"{contract.GROUP}/model-digest"
+ANNOTATION_RESTARTED: Final = f"{contract.GROUP}/restarted-at"
 LOADING_LIMIT_S: Final = 1800
 """A worker may take this long to load its model before the kubelet restarts it."""
 _AFTER_DRAIN_S: Final = 10
@@ -50,6 +52,8 @@ class WorkerTemplate:
 
     revision: str
     manifest: Manifest
+    asked: str
+    """Hash of what was asked for; the same for every release of the operator."""
 
 
 def check_image(spec: InferenceServiceSpec, images: WorkerImages) -> Finding | None:
@@ -69,12 +73,30 @@ def worker_template(snapshot: Snapshot, model: ModelView, images: WorkerImages) 
     """The template of the present spec. `check_image` has found nothing."""
     labels = worker_labels(snapshot.name) | {contract.LABEL_MODEL: model.name}
     annotations = {ANNOTATION_DIGEST: model.digest} if model.digest else {}
+    if snapshot.spec.rollout.restarted_at:
+        annotations[ANNOTATION_RESTARTED] = snapshot.spec.rollout.restarted_at
     spec = _pod_spec(snapshot, model, images)
     revision = _short_hash({"labels": labels, "annotations": annotations, "spec": spec})
     metadata: Manifest = {"labels": labels | {contract.LABEL_REVISION: revision}}
     if annotations:
         metadata["annotations"] = annotations
-    return WorkerTemplate(revision, {"metadata": metadata, "spec": spec})
+    return WorkerTemplate(revision, {"metadata": metadata, "spec": spec}, _short_hash(_asked(snapshot, model)))
+
+
+_ASKED: Final = {"accelerator", "engine", "placement"}
+
+
+def _asked(snapshot: Snapshot, model: ModelView) -> Manifest:
+    """Only what somebody said: a default that another release has is nothing that was asked for."""
+    spec, rollout = snapshot.spec, snapshot.spec.rollout
+    return {
+        "spec": spec.model_dump(mode="json", by_alias=True, include=_ASKED, exclude_defaults=True),
+        "nodes": [dict(spec.node_selector or {}), [one.dump() for one in spec.tolerations or ()]],
+        "drainTimeout": seconds(rollout.drain_timeout),
+        "restartedAt": rollout.restarted_at,
+        "model": [model.name, model.digest, model.volume.claim_name, model.volume.worker_path],
+        "modelNodes": dict(model.node_selector),
+    }
 
 
 def worker_labels(service: str) -> dict[str, str]:
