@@ -39,6 +39,6 @@ def outdated(revision: str | None, template: WorkerTemplate | None, revisions: S
         return None
     return (
         f"Workers are of revision {revision}, which an earlier release of Foretide made of this spec; this release "
-        f"would make {template.revision}. They stay as they are until the spec is edited. To roll the new ones out, set "
-        "spec.rollout.restartedAt to the present time, as `kubectl foretide restart` does."
+        f"would make {template.revision}. They stay as they are until the spec is edited. To roll the new ones out, "
+        "set spec.rollout.restartedAt to the present time, as `kubectl foretide restart` does."
     )
