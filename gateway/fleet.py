@@ -58,7 +58,7 @@ class Fleet:
         self.retry_policy = retry_policy
         self._pool_limits = pool_limits
         self._loop = asyncio.get_running_loop()
-        self.watching = Share(progress_policy, self._loop)
+        self.watching = Share(progress_policy, self.stall_policy, self._loop)
         self._on_lost: list[OnLost] = []
         self.prove: Prove = lambda state, backend: state.recovered(backend)
         """Told of a lost worker that reports again; by default it is believed."""

@@ -107,7 +107,9 @@ class Proxy:
         now_s = self._loop.time()
         for relay in list(self._relays):
             relay.expire_if_due(now_s)
-            if relay.backend.loss is not None and relay.state.has_other(relay.backend):
+            backend = relay.backend
+            doubted = backend.loss is not None or (backend.suspect and relay.may_leave(now_s))
+            if doubted and relay.state.has_other(backend):
                 relay.lose()
 
     def on_lost(self, state: ServiceState, backend: Backend, loss: Loss) -> None:
@@ -115,8 +117,7 @@ class Proxy:
         if state.has_other(backend):
             for relay in [one for one in self._relays if one.backend is backend]:
                 relay.lose()
-            for connecting in [one for one, to in self._connecting.items() if to is backend]:
-                connecting.cancel()
+            self._hang_up(backend)
 
     def on_stalled(self, state: ServiceState, backend: Backend) -> None:
         """Streams need not wait until a worker is given up; but one that has just come here stays for a while, so
@@ -124,6 +125,12 @@ class Proxy:
         now_s = self._loop.time()
         for relay in [one for one in self._relays if one.backend is backend and one.may_leave(now_s)]:
             relay.lose()
+        if state.has_other(backend):
+            self._hang_up(backend)
+
+    def _hang_up(self, backend: Backend) -> None:
+        for connecting in [one for one, to in self._connecting.items() if to is backend]:
+            connecting.cancel()
 
     def _pick(self, flight: Flight) -> Backend | None:
         state, now_s = flight.state, self._loop.time()

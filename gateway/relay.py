@@ -187,9 +187,9 @@ class Relay:
         return self._flight.begun and moving is not None and moving.possible
 
     def may_leave(self, now_s: float) -> bool:
-        """It can, and has not done so lately."""
+        """It can, and has not left one that hung lately."""
         moving = self._flight.moving
-        return self.movable and moving is not None and now_s - moving.moved_s >= moving.policy.rest_s
+        return self.movable and moving is not None and now_s - moving.left_s >= moving.policy.rest_s
 
     def _elsewhere(self) -> bool:
         moving = self._flight.moving

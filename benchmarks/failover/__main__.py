@@ -119,8 +119,8 @@ WORDS = Words(
         "A gap is what the client waits between the last word of one worker and the first of the next, by the gateway's"
         " access log. Clients, gateway, workers and whatever else the machine does share its CPUs.",
         "A run goes on where it stopped; the rounds of another commit are kept apart.",
-        "A stopped worker is found when neither an answer to its load, asked four times a second, nor a token comes for"
-        " 0.35 s; one whose engine stands still, by its own word after 0.4 s.",
+        "A stopped worker is found when no token comes for 0.35 s and no answer to its load, asked four times a second,"
+        " for 0.2 s; one whose engine stands still, by its own word after 0.4 s. Such an engine admits nothing either.",
         "nginx passes the same streams on, and retries what has not begun.",
         "The gateway of the last rows runs with keys, admission, routing and health; its access log is off.",
     ),

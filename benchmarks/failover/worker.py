@@ -91,7 +91,8 @@ class HashEngine:
                     n_left = message.sampling.max_tokens - message.n_generated
                     self._choices[message.request_id + index] = _Choice(message, state, n_left)
                     admitted = [Admitted(message.request_id + index, 0.0, 0)]
-                    writer.write(encode(StepDone(self._load(), admitted=admitted)))
+                    if not self.stuck:
+                        writer.write(encode(StepDone(self._load(), admitted=admitted)))
             case Cancel(choice_id):
                 self._choices.pop(choice_id, None)
                 if not self.stuck:

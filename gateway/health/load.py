@@ -35,7 +35,11 @@ class Load:
 class ProgressPolicy:
     ask_every_s: float = 0.25
     suspect_after_s: float = 0.35
-    """Of the time below: from then on its streams are moved."""
+    """Of silence: from then on its streams are moved."""
+    spoke_lately_s: float = 1.0
+    """A worker that spoke so shortly before a question is silent since then, and not since the question."""
+    owed_s: float = 0.2
+    """But a question is open for at least so long before its answer is missed."""
     answer_within_s: float = 0.6
     """A worker that answers nothing at all for so long is stopped, or its machine is gone."""
     hung_after_s: float = 1.8
@@ -99,6 +103,24 @@ def load_in(body: bytes) -> Load | None:
 
 def _share(value: Any) -> float:
     return min(max(float(value), 0.0), 1.0)
+
+
+def suspect_at_s(asked_s: float, heard_s: float, policy: ProgressPolicy) -> float:
+    """When a worker becomes suspect that has not answered since `asked_s`, nor said anything else since `heard_s`."""
+    if heard_s < asked_s - policy.spoke_lately_s:
+        return asked_s + policy.suspect_after_s
+    return max(heard_s + policy.suspect_after_s, asked_s + policy.owed_s)
+
+
+def lost_at_s(asked_s: float, heard_s: float, policy: ProgressPolicy) -> float:
+    """When it is given up."""
+    return max(asked_s, heard_s) + policy.answer_within_s
+
+
+def stalls_in_s(load: Load, policy: StallPolicy) -> float | None:
+    """After which its engine will have stalled unless it makes a step; None where it has, or owes nothing."""
+    left_s = policy.after_s + policy.patience * load.expected_s - load.stalled_s
+    return left_s if load.stalled_s and left_s > 0.0 else None
 
 
 def stalled(load: Load, policy: StallPolicy) -> bool:

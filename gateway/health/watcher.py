@@ -12,7 +12,17 @@ from collections.abc import Callable
 from typing import Protocol
 
 from crds.contract import WORKER_PATH_LOAD
-from gateway.health.load import Evidence, Load, Loss, ProgressPolicy, load_in
+from gateway.health.load import (
+    Evidence,
+    Load,
+    Loss,
+    ProgressPolicy,
+    StallPolicy,
+    load_in,
+    lost_at_s,
+    stalls_in_s,
+    suspect_at_s,
+)
 from gateway.http1.client import Lost, UpstreamConnection
 from gateway.http1.messages import Headers
 from gateway.http1.pool import ConnectError, Pool
@@ -59,8 +69,9 @@ class Ear(Protocol):
 class Share:
     """What all watches of a process have in common."""
 
-    def __init__(self, policy: ProgressPolicy, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, policy: ProgressPolicy, stall_policy: StallPolicy, loop: asyncio.AbstractEventLoop) -> None:
         self.policy = policy
+        self.stall_policy = stall_policy
         self.loop = loop
         self.rng = random.Random()
         self.watches = 0
@@ -69,6 +80,12 @@ class Share:
     def pause_s(self) -> float:
         every_s = max(self.policy.ask_every_s, self.watches / ASKED_PER_S)
         return every_s * (1.0 + JITTER * (2.0 * self.rng.random() - 1.0))
+
+    def pause_after_s(self, load: Load) -> float:
+        """Until the engine would have stalled, where that is sooner and not too many are asked for it."""
+        pause_s, stalls_s = self.pause_s(), stalls_in_s(load, self.stall_policy)
+        few = self.watches <= ASKED_PER_S * self.policy.ask_every_s
+        return min(pause_s, stalls_s + CLOCK_S) if few and stalls_s is not None else pause_s
 
 
 class Watch:
@@ -114,7 +131,7 @@ class Watch:
         self._asking = True
         self._asked_s = share.loop.time()
         self._suspected = False
-        self._expect_within(share.policy.suspect_after_s)
+        self._expect_within(self._suspect_at_s() - self._asked_s)
         connection = self._pool.take()
         if connection is None:
             self._task = start_task(self._connect_and_send(), share.loop)
@@ -145,19 +162,24 @@ class Watch:
         self._due_s = self._share.loop.time() + wait_s
         self._timer = self._share.loop.call_later(wait_s, self._late)
 
+    def _suspect_at_s(self) -> float:
+        return suspect_at_s(self._asked_s, self._watched.heard_s, self._share.policy)
+
     def _late(self) -> None:
         policy, now_s = self._share.policy, self._share.loop.time()
-        silent_s = now_s - max(self._asked_s, self._watched.heard_s)
+        suspect_s, lost_s = self._suspect_at_s(), lost_at_s(self._asked_s, self._watched.heard_s, policy)
         if now_s - self._due_s > LATE_S:
             # Its answer may lie in our socket; and to call it lost, it is given the time that we did not have.
             self._expect_within(policy.answer_within_s / 2 if self._suspected else READ_S)
-        elif policy.suspect_after_s - silent_s > CLOCK_S:
+        elif suspect_s - now_s > CLOCK_S:
             self._suspected = False
-            self._expect_within(policy.suspect_after_s - silent_s)  # busy, and alive
+            self._expect_within(suspect_s - now_s)  # busy, and alive
         elif not self._suspected:
             self._suspected = True
-            self._expect_within(policy.answer_within_s - policy.suspect_after_s)
+            self._expect_within(max(lost_s - now_s, policy.answer_within_s - policy.suspect_after_s))
             self._ear.on_suspicion()
+        elif lost_s - now_s > CLOCK_S:
+            self._expect_within(lost_s - now_s)
         else:
             self._lost(Loss(Evidence.SILENT, f"no answer and no byte for {policy.answer_within_s:g} s"))
 
@@ -180,7 +202,7 @@ class Watch:
         if load is None:
             self._again(MUTE_S, self._ear.on_mute)
         else:
-            self._again(self._share.pause_s(), lambda: self._ear.on_load(load))
+            self._again(self._share.pause_after_s(load), lambda: self._ear.on_load(load))
 
     def on_lost(self, lost: Lost) -> None:
         """The connection ended: asked again at once, which tells whether anybody is there."""

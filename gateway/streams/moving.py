@@ -23,9 +23,9 @@ _NOT_ITS_FAULT = frozenset({Failure.CONNECT, Failure.DRAINING, Failure.LOST})
 class MovePolicy:
     fruitless_most: int = 6
     """Workers in a row that took the stream up and ended without a token: the next one would too."""
-    rest_s: float = 0.6
-    """After a move, a stream leaves no worker that is only suspected of hanging; short enough that two workers that
-    hang one after the other make no gap of a second."""
+    rest_s: float = 0.5
+    """After it has left a worker that hung, a stream leaves none that is only suspected; short enough that two workers
+    that hang one after the other make no gap of a second."""
     base_s: float = 0.05
     most_s: float = 0.5
 
@@ -46,7 +46,7 @@ class GiveUp:
 class Moving:
     """One stream from its first worker to its last."""
 
-    __slots__ = ("_failures", "_fruitless", "_seen_tokens", "gap_s", "journal", "lost_s", "moved_s", "moves", "policy",
+    __slots__ = ("_failures", "_fruitless", "_seen_tokens", "gap_s", "journal", "left_s", "lost_s", "moves", "policy",
                  "revision", "ticket", "why")  # fmt: skip
 
     def __init__(self, policy: MovePolicy) -> None:
@@ -57,8 +57,8 @@ class Moving:
         self.revision = b""
         """Of the first worker; no other can go on."""
         self.moves = 0
-        self.moved_s = float("-inf")
-        """When it last was, by the loop's clock."""
+        self.left_s = float("-inf")
+        """When another worker last took over from one that hung, by the loop's clock."""
         self.lost_s: float | None = None
         """When the last worker fell silent, by the loop's clock, while no other has taken over."""
         self.why: Failure | None = None
@@ -81,9 +81,10 @@ class Moving:
         """The next worker has spoken; for how long nobody had."""
         assert self.lost_s is not None
         gap_s = now_s - self.lost_s
+        if self.why is Failure.LOST:
+            self.left_s = now_s
         self.lost_s = self.why = None
         self.moves += 1
-        self.moved_s = now_s
         self.gap_s = max(self.gap_s, gap_s)
         return gap_s
 

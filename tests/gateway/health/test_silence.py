@@ -8,9 +8,20 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.health.load import Load, Loss, ProgressPolicy
-from gateway.health.watcher import READ_S, Share, Watch
+from gateway.health.load import (
+    Load,
+    Loss,
+    ProgressPolicy,
+    StallPolicy,
+    lost_at_s,
+    stalled,
+    stalls_in_s,
+    suspect_at_s,
+)
+from gateway.health.watcher import ASKED_PER_S, CLOCK_S, READ_S, Share, Watch
 
 POLICY = ProgressPolicy(ask_every_s=0.25, suspect_after_s=0.35, answer_within_s=0.6)
 
@@ -86,7 +97,7 @@ class Worker:
 def worker() -> Worker:
     """It has just been asked."""
     clock = Clock()
-    share = Share(POLICY, cast(Any, clock))
+    share = Share(POLICY, StallPolicy(), cast(Any, clock))
     share.rng = random.Random(1)
     worker = Worker(clock)
     Watch(worker, cast(Any, worker), worker, share)
@@ -105,6 +116,44 @@ def test_silence_is_counted_from_the_last_byte(worker: Worker) -> None:
     worker.heard_s = worker.asked_s + 0.2
     worker.clock.run(worker.asked_s + 1.0)
     assert worker.suspected_s - worker.heard_s == pytest.approx(POLICY.suspect_after_s)
+
+
+def test_one_that_was_speaking_is_suspected_by_its_last_word_and_given_up_by_the_question(worker: Worker) -> None:
+    clock = worker.clock
+    clock.run(worker.asked_s + POLICY.answer_within_s + 0.001)
+    next_s = next(one.at_s for one in clock.timers if not one.cancelled)
+    worker.heard_s = next_s - 0.1
+    clock.run(next_s + POLICY.answer_within_s + 0.001)
+    assert worker.asked_s == next_s
+    assert worker.suspected_s - worker.heard_s == pytest.approx(POLICY.suspect_after_s)
+    assert worker.lost_s - worker.asked_s == pytest.approx(POLICY.answer_within_s)
+
+
+@given(st.floats(0.0, 100.0), st.floats(0.0, 100.0))
+def test_suspicion_comes_before_the_loss_and_not_before_both_times_have_passed(asked_s: float, heard_s: float) -> None:
+    at_s = suspect_at_s(asked_s, heard_s, POLICY)
+    assert asked_s + POLICY.owed_s <= at_s < lost_at_s(asked_s, heard_s, POLICY)
+    assert at_s >= heard_s + POLICY.suspect_after_s
+    assert at_s <= max(asked_s, heard_s) + POLICY.suspect_after_s
+
+
+@given(st.floats(0.0, 2.0), st.floats(0.0, 2.0))
+def test_an_engine_is_looked_at_again_when_it_would_have_stalled(stalled_s: float, expected_s: float) -> None:
+    policy = StallPolicy()
+    left_s = stalls_in_s(Load(stalled_s=stalled_s, expected_s=expected_s), policy)
+    if left_s is None:
+        assert not stalled_s or stalled(Load(stalled_s=stalled_s + 1e-6, expected_s=expected_s), policy)
+    else:
+        assert stalled(Load(stalled_s=stalled_s + left_s + CLOCK_S, expected_s=expected_s), policy)
+
+
+def test_no_pause_is_longer_than_to_the_stall_unless_very_many_are_asked() -> None:
+    share = Share(POLICY, StallPolicy(), cast(Any, Clock()))
+    still = Load(stalled_s=0.35)
+    assert share.pause_after_s(still) == pytest.approx(0.05 + CLOCK_S)
+    assert share.pause_after_s(Load()) >= 0.8 * POLICY.ask_every_s
+    share.watches = 2 * int(ASKED_PER_S * POLICY.ask_every_s)
+    assert share.pause_after_s(still) >= POLICY.ask_every_s
 
 
 def test_a_loop_that_stood_still_reads_once_more_before_it_suspects(worker: Worker) -> None:

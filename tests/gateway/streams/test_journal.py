@@ -151,3 +151,11 @@ def test_the_gap_runs_from_the_first_silence_to_the_next_word(moments_s: list[fl
         moving.lost(moment_s, Failure.CLOSED)
     assert moving.taken_over(10.0) == 10.0 - moments_s[0] == moving.gap_s
     assert (moving.moves, moving.lost_s) == (1, None)
+
+
+@pytest.mark.parametrize(("why", "rests"), [(Failure.LOST, True), (Failure.RESET, False)])
+def test_only_a_stream_that_left_a_hung_worker_rests_before_it_leaves_another(why: Failure, rests: bool) -> None:
+    moving = Moving(MovePolicy())
+    moving.lost(10.0, why)
+    assert moving.taken_over(10.4) == pytest.approx(0.4)
+    assert (moving.left_s == 10.4) is rests
