@@ -172,8 +172,8 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stall-limit-s",
         type=_seconds,
-        default=10.0,
-        help="liveness fails after this without progress, and thrice what was announced (default: 10)",
+        default=4.0,
+        help="liveness fails after this without progress, and thrice what was announced (default: 4)",
     )
     parser.add_argument(
         "--drain-timeout-s", type=_seconds, default=600.0, help="open requests are cut after this (default: 600)"

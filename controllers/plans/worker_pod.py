@@ -32,8 +32,9 @@ LOADING_LIMIT_S: Final = 1800
 """A worker may take this long to load its model before the kubelet restarts it."""
 _AFTER_DRAIN_S: Final = 10
 """What a worker gets beyond the drain timeout to say goodbye before it is killed."""
-_DEAD_S: Final = 10
-"""What a worker gets that the kubelet found dead: to answer its open requests with an error."""
+_DEAD_S: Final = 1
+"""What a worker gets that the kubelet found dead (which makes it two): gateways have moved its requests long before,
+and every second more is a second later back."""
 _HASH_LENGTH: Final = 10
 
 
@@ -182,8 +183,9 @@ def _container(snapshot: Snapshot, model: ModelView, images: WorkerImages) -> Ma
         # Loading ends when requests would be answered; asked each second, because it is on the way to the first token.
         "startupProbe": _probe(contract.WORKER_PATH_READY, period_s=1, timeout_s=2, failures=LOADING_LIMIT_S),
         "readinessProbe": _probe(contract.WORKER_PATH_READY, period_s=2, timeout_s=2, failures=2),
-        # No forward progress for 9 s is death, and the dead drain nothing; the worker itself knows about long prefills.
-        "livenessProbe": _probe(contract.WORKER_PATH_LIVE, period_s=3, timeout_s=3, failures=3)
+        # Death is 6 s without an answer, or an engine that owes answers and for 6 s makes no progress beyond what it
+        # announced: it fails after 4 s, thrice. The worker itself knows about long prefills. The dead drain nothing.
+        "livenessProbe": _probe(contract.WORKER_PATH_LIVE, period_s=1, timeout_s=2, failures=3)
         | {"terminationGracePeriodSeconds": _DEAD_S},
     }
 

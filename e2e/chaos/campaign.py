@@ -1,4 +1,4 @@
-"""Runs a campaign: lanes side by side, then the faults that hit everybody, each watched until the fleet is whole again.
+"""Runs a campaign: the faults that hit everybody, then lanes side by side, each watched until the fleet is whole again.
 
 Every finished fault is a line in a file at once, so an interrupted campaign goes on where it stopped. The fleet is
 never helped while a fault is judged. A service that does not come back within the limit counts as not healed; only then
@@ -54,11 +54,11 @@ class Campaign:
 
     async def run(self, faults: Sequence[Fault]) -> None:
         """All of them; those in one lane one after the other."""
+        await self._lane([fault for fault in faults if fault.kind.place is not Place.LANE])
         side_by_side = [fault for fault in faults if fault.kind.place is Place.LANE]
         async with asyncio.TaskGroup() as lanes:
             for service in dict.fromkeys(fault.service for fault in side_by_side):
                 lanes.create_task(self._lane([fault for fault in side_by_side if fault.service == service]))
-        await self._lane([fault for fault in faults if fault.kind.place is not Place.LANE])
 
     async def quiet(self, for_s: float) -> Quiet:
         """Looks on for a while, and does nothing."""

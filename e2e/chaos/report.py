@@ -125,7 +125,7 @@ def words(outcomes: Sequence[Outcome], quiet: Sequence[Quiet]) -> Words:
             " take 20 ms more than they must, so that streams last. Each service is asked five times a second, by the"
             " clock, and streams one answer of 100 tokens after the other, each compared with its undisturbed twin."
             " Nothing is retried by the clients. Four services are hit side by side; what hits everybody, such as a"
-            " fault of a node with a fifth one's made-up MIG slices, comes alone, after them.",
+            " fault of a node with a fifth one's made-up MIG slices, comes alone, before them.",
             "The faults:\n\n" + "\n".join(f"- **{kind.name}**: {kind.says}." for kind in KINDS),
         ),
         notes=(

@@ -1,7 +1,7 @@
 """Which faults there are, and a campaign of them drawn from a seed: the same seed is the same campaign. Pure.
 
 Faults of a lane hit that lane's service and leave the others alone, so lanes run side by side. What hits everybody runs
-alone, after the lanes. Never injects anything.
+alone, before the lanes. Never injects anything.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ KINDS: Final = (
     Kind("wrong outputs", "a revision with other weights: healthy, fast and wrong", Promise.REVISION, 12),
     Kind("bad revision", "a revision that no node takes, or whose worker refuses to start", Promise.REVISION, 12),
     Kind("corrupted model file", "an edit to a Model whose file has flipped bytes", Promise.REVISION, 14),
-    Kind("XID event", "the GPU agent reports an XID that calls for a reset or a reboot", Promise.WORKER, 10,
+    Kind("XID event", "the GPU agent reports an XID that calls for a reset or a reboot", Promise.WORKER, 8,
          Place.GPU),
     Kind("API server restart", "the API server is ended, by SIGTERM or SIGKILL, and started again",
-         Promise.SURROUNDINGS, 10, Place.ALONE),
-    Kind("operator kill", "every process of the leading operator gets SIGKILL", Promise.SURROUNDINGS, 10, Place.ALONE),
-    Kind("Prometheus outage", "the Prometheus that forecasts are made of is away for 15 s", Promise.SURROUNDINGS, 6,
+         Promise.SURROUNDINGS, 8, Place.ALONE),
+    Kind("operator kill", "every process of the leading operator gets SIGKILL", Promise.SURROUNDINGS, 8, Place.ALONE),
+    Kind("Prometheus outage", "the Prometheus that forecasts are made of is away for 15 s", Promise.SURROUNDINGS, 4,
          Place.ALONE),
 )  # fmt: skip
 BY_NAME: Final[Mapping[str, Kind]] = {kind.name: kind for kind in KINDS}
@@ -87,7 +87,7 @@ class Fault:
 
 
 def campaign(seed: int, lanes: Sequence[str], gpu_service: str, counts: Mapping[str, int] | None = None) -> list[Fault]:
-    """All faults in the order of their numbers: lanes take turns, and those that run alone come last.
+    """All faults in the order of their numbers: those that run alone come first, then the lanes take turns.
 
     `counts` replaces how many there are of each kind; kinds that it does not name are left out.
     """
@@ -100,7 +100,7 @@ def campaign(seed: int, lanes: Sequence[str], gpu_service: str, counts: Mapping[
              for place in Place}  # fmt: skip
     for kinds in drawn.values():
         chance.shuffle(kinds)
-    placed = [(kind, lanes[at % len(lanes)]) for at, kind in enumerate(drawn[Place.LANE])]
-    placed += [(kind, gpu_service) for kind in drawn[Place.GPU]]
+    placed = [(kind, gpu_service) for kind in drawn[Place.GPU]]
     placed += [(kind, chance.choice(list(lanes))) for kind in drawn[Place.ALONE]]
+    placed += [(kind, lanes[at % len(lanes)]) for at, kind in enumerate(drawn[Place.LANE])]
     return [Fault(number, seed, kind, service) for number, (kind, service) in enumerate(placed, 1)]

@@ -24,11 +24,11 @@ def test_the_same_seed_is_the_same_campaign_with_the_same_chances_and_another_is
     assert len({fault.chance().random() for fault in one}) == len(one)
 
 
-def test_numbers_are_names_and_what_hits_everybody_comes_last() -> None:
+def test_numbers_are_names_and_what_hits_everybody_comes_first() -> None:
     faults = campaign(7, LANES, "gina")
     assert [fault.number for fault in faults] == list(range(1, len(faults) + 1))
     places = [fault.kind.place for fault in faults]
-    assert places == sorted(places, key=[Place.LANE, Place.GPU, Place.ALONE].index)
+    assert places == sorted(places, key=[Place.GPU, Place.ALONE, Place.LANE].index)
 
 
 def test_lanes_take_turns_and_the_service_on_gpus_gets_its_own_faults_only() -> None:
@@ -40,7 +40,7 @@ def test_lanes_take_turns_and_the_service_on_gpus_gets_its_own_faults_only() -> 
 
 def test_a_sample_has_what_was_asked_for_and_a_misspelt_kind_is_named() -> None:
     sample = campaign(7, LANES, "gina", {"process kill": 2, "operator kill": 1})
-    assert [fault.kind.name for fault in sample] == ["process kill", "process kill", "operator kill"]
+    assert [fault.kind.name for fault in sample] == ["operator kill", "process kill", "process kill"]
     with pytest.raises(ValueError, match="No fault is called 'proces kill'"):
         campaign(7, LANES, "gina", {"proces kill": 1})
 

@@ -148,6 +148,16 @@ def test_a_leaving_worker_gets_the_drain_timeout_and_ten_seconds() -> None:
     assert pod["containers"][0]["lifecycle"]["preStop"]["httpGet"]["path"] == "/drain"
 
 
+def test_a_worker_without_progress_is_dead_in_six_seconds_and_ended_in_one() -> None:
+    probe = container()["livenessProbe"]
+    assert probe["failureThreshold"] * probe["timeoutSeconds"] == 6
+    parser = argparse.ArgumentParser()
+    settings.add_serve_arguments(parser)
+    stall_limit_s = settings.serve_settings(parser.parse_args(["/m"])).stall_limit_s
+    assert stall_limit_s + (probe["failureThreshold"] - 1) * probe["periodSeconds"] == 6
+    assert probe["terminationGracePeriodSeconds"] == 1
+
+
 def test_node_selectors_of_model_and_service_are_joined() -> None:
     seen = snapshot(spec=service_spec(nodeSelector={"a": "1"}), model=model_view(node_selector={"b": "2"}))
     assert seen.model

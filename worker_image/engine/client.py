@@ -190,7 +190,7 @@ class EngineClient:
 
     def submit_works(self, works: Sequence[Work], cache_salt: str = "", standing: Standing = ORDINARY) -> TokenStream:
         """One stream for all the choices of these. Raises EngineError where the engine is gone."""
-        if self.gone.done():
+        if self._ending:
             raise EngineEnded("the engine process has ended; this worker is being restarted.")
         if not self._streams and not self._unanswered:
             self.last_progress_at = time.monotonic()
@@ -207,19 +207,24 @@ class EngineClient:
         return stream
 
     def cancel(self, choice_id: int) -> None:
-        if self._streams.pop(choice_id, None) is not None and not self.gone.done():
+        if self._streams.pop(choice_id, None) is not None and not self._ending:
             self._send(Cancel(choice_id))
 
     def on_step(self, watch: Callable[[EngineLoad, StepDone], None]) -> None:
         """From now on, `watch` is given every step of the engine, and the load before it."""
         self._watch = watch
 
+    @property
+    def _ending(self) -> bool:
+        """Its socket closes with the process, before anybody has waited for that; uvloop takes no more writes then."""
+        return self.gone.done() or self._writer.is_closing()
+
     def _send(self, message: Message) -> None:
         self._unanswered = True
         self._writer.write(encode(message))
 
     async def _receive(self) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 (length,) = HEADER.unpack(await self._reader.readexactly(HEADER.size))
                 self._take(decode(await self._reader.readexactly(length)))

@@ -112,7 +112,7 @@ def _always(case: Case) -> str | None:
 _LOST = frozenset({Kind.HUNG, Kind.SILENT, Kind.REFUSED, Kind.UNREADY})
 _BAD = frozenset({Kind.SLOW, Kind.FAILING})
 _DEAD = frozenset({Kind.CRASHING, Kind.NOT_STARTED})
-_KUBELET = "the kubelet restarts it in its place (liveness: no progress for 9 s)"
+_KUBELET = "the kubelet restarts it in its place (liveness: no progress for 6 s)"
 _MOVED = "Gateways have moved its requests to others"
 
 TREE: Final[tuple[Branch, ...]] = (
