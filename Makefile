@@ -11,7 +11,10 @@ export PYTHONPATH := $(CURDIR)
 
 PACKAGES := crds kube forecasting controllers gateway worker_image cli dashboard e2e benchmarks
 
-.PHONY: help demo test test-fast check format e2e e2e-canaries cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary bench-chaos bench-routing bench-gateway clean
+# A link or an anchor that leads nowhere and a page without a place in the navigation are errors.
+HANDBOOK := $(BIN)/python -m sphinx -W --keep-going -E -q -d build/doctrees docs build/docs
+
+.PHONY: help demo test test-fast check docs format e2e e2e-canaries cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary bench-chaos bench-routing bench-gateway clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,14 +28,18 @@ test: $(VENV)/.dev ## All tests that need no cluster nodes (a real API server is
 test-fast: $(VENV)/.dev ## Only the tests that need no API server, no checkpoint and no Prometheus.
 	@$(BIN)/python -m pytest -m "not apiserver and not checkpoint and not prometheus" $(ARGS)
 
-check: $(VENV)/.dev ## Lint, types, import contracts, generated files.
+check: $(VENV)/.dev ## Lint, types, import contracts, generated files, the handbook.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy $(addprefix -p ,$(PACKAGES))
 	@$(BIN)/mypy operator/main.py
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.generated
+	@$(HANDBOOK)
 	@$(BIN)/python -m dashboard.build check
+
+docs: $(VENV)/.dev ## Build the handbook into build/docs (begin at index.html).
+	@$(HANDBOOK)
 
 format: $(VENV)/.dev ## Format the code.
 	@$(BIN)/ruff format .
@@ -56,10 +63,11 @@ images: $(VENV)/.e2e ## Build the images and load them into the local cluster wh
 dashboard: $(VENV)/.e2e ## Build the dashboard's page into dashboard/dist (not again from the same sources).
 	@$(BIN)/python -m dashboard.build
 
-generate: $(VENV)/.dev ## Write the CRDs beside their types and into the chart, the picker's messages, docs/metrics.md.
+generate: $(VENV)/.dev ## Write the CRDs beside their types and into the chart, the picker's messages, the made pages of docs/.
 	@$(BIN)/python -m crds.render crds/manifests charts/foretide-crds/templates
 	@$(BIN)/python -m tests.generated_messages gateway/endpoint_picker
 	@$(BIN)/python -m tests.generated_metrics docs/metrics.md
+	@$(BIN)/python -m tests.handbook.pages
 
 # Versions with hashes; an index is never named, so that any mirror serves.
 UV_LOCK := $(BIN)/uv pip compile -q pyproject.toml --universal --generate-hashes --no-emit-index-url --no-header --no-annotate

@@ -10,6 +10,7 @@ from crds.kinds import KINDS
 from crds.render import text
 from tests import generated_metrics
 from tests.generated_messages import FOLDER, messages
+from tests.handbook import pages
 
 ROOT = Path(__file__).parent.parent
 FOLDERS = (ROOT / "crds/manifests", ROOT / "charts/foretide-crds/templates")
@@ -33,6 +34,7 @@ def stale() -> list[str]:
     ]
     if (ROOT / generated_metrics.FILE).read_text() != generated_metrics.page():
         found.append(str(generated_metrics.FILE))
+    found += [f"docs/{name}" for name in pages.stale()]
     return sorted(found)
 
 
