@@ -61,7 +61,7 @@ class Metrics:
             "sla_requests", "Requests measured against their SLA.", (*_BY_SERVICE, "target", "met")
         )
         self.latency = self._histogram("request_seconds", "From request to the last byte.", _LATENCY_BUCKETS)
-        self.ttft = self._histogram("ttft_seconds", "From request to the first event of a stream.", _TTFT_BUCKETS)
+        self.ttft = self._histogram("ttft_seconds", "From request to the first token of a stream.", _TTFT_BUCKETS)
         self.mirrored = self._counter("mirrored", "Copies of requests for another revision.", (*_BY_SERVICE, "state"))
         self.fallbacks = self._counter("fallbacks", "Requests that went to a fallback.", (*_BY_SERVICE, "reason"))
         self.revisions = RevisionFamilies(self.registry)
@@ -136,7 +136,7 @@ class ServiceMetrics:
             self._good_output_tokens.inc(usage.completion)
 
     def first_token(self, ttft_s: float, target_s: float | None) -> None:
-        """The first event of a stream, and whether it came within the SLA's target, if there is one."""
+        """The first token of a stream, and whether it came within the SLA's target, if there is one."""
         self._ttft.observe(ttft_s)
         if target_s is None:
             return

@@ -122,10 +122,10 @@ class Proxy:
     def on_stalled(self, state: ServiceState, backend: Backend) -> None:
         """Streams need not wait until a worker is given up; but one that has just come here stays for a while, so
         that they do not wander about in a fleet that is slow as a whole."""
-        now_s = self._loop.time()
-        for relay in [one for one in self._relays if one.backend is backend and one.may_leave(now_s)]:
-            relay.lose()
         if state.has_other(backend):
+            now_s = self._loop.time()
+            for relay in [one for one in self._relays if one.backend is backend and one.may_leave(now_s)]:
+                relay.lose()
             self._hang_up(backend)
 
     def _hang_up(self, backend: Backend) -> None:

@@ -187,8 +187,11 @@ class Relay:
         return self._flight.begun and moving is not None and moving.possible
 
     def may_leave(self, now_s: float) -> bool:
-        """It can, and has not left one that hung lately."""
-        moving = self._flight.moving
+        """It is a stream, waits for its first token and has not waited elsewhere, or can go on and has not left a
+        worker that hung lately."""
+        flight, moving = self._flight, self._flight.moving
+        if not flight.begun:
+            return flight.stream and not flight.retries
         return self.movable and moving is not None and now_s - moving.left_s >= moving.policy.rest_s
 
     def _elsewhere(self) -> bool:

@@ -38,7 +38,7 @@ class RevisionFamilies:
 
         self.requests = counter(METRIC_REVISION_REQUESTS, "Requests that a revision ended.")
         self.errors = counter(METRIC_REVISION_ERRORS, "Those of them that were its fault.")
-        self.ttft = histogram(METRIC_REVISION_TTFT, "From asking a worker to its first event.", REVISION_TTFT_BOUNDS_S)
+        self.ttft = histogram(METRIC_REVISION_TTFT, "From asking a worker to its first token.", REVISION_TTFT_BOUNDS_S)
         self.tpot = histogram(METRIC_REVISION_TPOT, "Of an output token after the first.", REVISION_TPOT_BOUNDS_S)
         self.output_tokens = histogram(
             METRIC_REVISION_OUTPUT_TOKENS, "Generated tokens of a request.", REVISION_OUTPUT_TOKENS_BOUNDS

@@ -10,11 +10,16 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from e2e.cluster.controlplane import ControlPlane
 
 # Triton reads it when it is imported, which any test may be the first to do; there is no card here to compile for.
 os.environ["TRITON_INTERPRET"] = "1"
+
+# How long an example takes says more of the machine's other work than of the code.
+settings.register_profile("foretide", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("foretide")
 
 
 @pytest.fixture(scope="session")

@@ -54,9 +54,6 @@ class JournalWriter:
         return head + ids + _ENDINGS[tokens[-1].finish]
 
 
-OPENED: Final = b":\n\n"
-
-
 def complete(timing: str) -> bytes:
     """The last comment of a whole answer; `timing` is empty where nobody traces it."""
     return b":" + JOURNAL_COMPLETE + timing.encode() + b"\n\n"

@@ -15,7 +15,7 @@ from worker_image.server.api_types import StreamOptions
 from worker_image.server.choice import Piece
 from worker_image.server.errors import error_body
 from worker_image.server.generation import Generation
-from worker_image.server.journal import OPENED, JournalWriter, Past, complete, left
+from worker_image.server.journal import JournalWriter, Past, complete, left
 from worker_image.server.logprobs import LogprobsWriter
 from worker_image.text.tool_calls import Call
 
@@ -77,12 +77,13 @@ class EventStream:
     async def run(self) -> web.StreamResponse:
         """From the first event to [DONE]; an error event where the engine fails amid it."""
         envelope, write, journal = self._envelope, self._response.write, self._journal
-        if not self._begun and (opening := self._opening()) is not None:
-            await write(opening if journal is None else opening + OPENED)
+        # It comes with the first token: whoever waits for the first event must not take a queue for an answer.
+        opening = b"" if self._begun else self._opening()
         try:
             async with aclosing(self._generation.pieces()) as batches:
                 async for pieces in batches:
-                    event = b"".join([self._event(piece, self._options) for piece in pieces])
+                    event = opening + b"".join([self._event(piece, self._options) for piece in pieces])
+                    opening = b""
                     if journal is not None:
                         await write(event + journal.line(pieces))
                     elif event:
@@ -101,11 +102,11 @@ class EventStream:
         await self._response.write_eof()
         return self._response
 
-    def _opening(self) -> bytes | None:
+    def _opening(self) -> bytes:
         envelope, echo, indices = self._envelope, self._echo, range(len(self._generation.choices))
         if envelope.chat:
             return b"".join(envelope.opening(index) for index in indices)
-        return None if echo is None else b"".join(envelope.text(index, echo[index]) for index in indices)
+        return b"" if echo is None else b"".join(envelope.text(index, echo[index]) for index in indices)
 
     def _event(self, piece: Piece, options: StreamOptions) -> bytes:
         """Empty where the piece has nothing to show."""
