@@ -147,6 +147,13 @@ class TenantSpec(Part):
         Priority, Field(description="Highest class that its requests have, whatever the SLA of the service.")
     ] = Priority.P0
     prices: Annotated[Prices | None, Field(description="What its tokens cost.")] = None
+    cache_domain: Annotated[
+        ObjectName | None,
+        Field(
+            description="Tenants that name the same domain share what workers keep of prompts: they are answered "
+            "sooner, and can learn by timing how another's prompt begins. Left out: it shares with nobody."
+        ),
+    ] = None
 
 
 class TenantStatus(Part):

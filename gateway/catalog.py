@@ -85,6 +85,10 @@ class Tenant:
     name: str
     namespaces: frozenset[str]
     terms: Terms = field(default_factory=Terms)
+    cache_domain: str | None = None
+    """Tenants of the same one share cached prefixes; None shares with nobody."""
+    cache_salt: bytes = field(default=b"", repr=False)
+    """What stands for the domain, or for the Tenant alone (`gateway.sharing`). Workers refuse an empty one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,9 @@ from gateway.asked import Asked, RequestLimits
 from gateway.degradation import Road
 from gateway.flight import Flight
 from gateway.goodput import in_time
-from gateway.http1.messages import Request
 from gateway.proxy import elapsed_s
 from gateway.records import record_of, spoken_of
-from gateway.requests import Wanted, forwarded_headers, wants_explanation
+from gateway.requests import forwarded_headers, wants_explanation
 from gateway.routing.keys import keys_of
 from gateway.routing.terms import KEYED
 from gateway.service_state import ServiceState
@@ -57,7 +56,7 @@ class Journeys:
         )
         flight.trace = asked.trace
         flight.notes = road.told
-        self._place(flight, asked.request, asked.wanted)
+        self._place(flight, asked)
         return flight
 
     def enter(self, asked: Asked, road: Road, state: ServiceState) -> Grant:
@@ -90,13 +89,13 @@ class Journeys:
             if flight.trace is not None:
                 flight.trace.end(flight.status, spoken_of(flight, grant))
 
-    def _place(self, flight: Flight, request: Request, wanted: Wanted) -> None:
+    def _place(self, flight: Flight, asked: Asked) -> None:
         """What decides on its worker beside the workers themselves."""
         service = flight.state.service
-        flight.explain = wants_explanation(request)
+        flight.explain = wants_explanation(asked.request)
         flight.is_traced = self._access_log.explains()
         if service.traffic or service.routing.policy in KEYED:
-            flight.keys = keys_of(request, wanted.body, flight.tenant)
+            flight.keys = keys_of(asked.request, asked.wanted.body, asked.tenant.cache_salt)
         if service.traffic:
             flight.revision = flight.state.revision_for(flight.keys, self._rng.random())
 

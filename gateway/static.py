@@ -21,8 +21,8 @@ Read once. Never used in a cluster, where the file would hold keys in the clear.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated
 
@@ -37,6 +37,7 @@ from gateway.admission.terms import Priority, terms_of
 from gateway.catalog import Catalog, Endpoint, Service, ServiceKey, Tenant
 from gateway.errors import SettingsError
 from gateway.identity import Keyring
+from gateway.sharing import Salter
 from gateway.wishes import fallbacks_of, routing_terms
 
 
@@ -75,6 +76,7 @@ class _Tenant(_Part):
     weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     max_priority: Class = Class.P0
     prices: _Prices | None = None
+    cache_domain: str | None = None
 
 
 class _Service(_Part):
@@ -118,13 +120,13 @@ def load(path: Path) -> Catalog:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
         raise SettingsError(f"{path}: {error}") from error
     services = {service.key: service for service in map(_service, file.services)}
-    tenants = {one.name: _tenant(one) for one in file.tenants}
-    return Catalog(services, tenants, _keyring(file.tenants))
+    keyring = _keyring(file.tenants)
+    return Catalog(services, Salter().salted(map(_tenant, file.tenants), keyring.pepper), keyring)
 
 
 def _tenant(one: _Tenant) -> Tenant:
     terms = terms_of(one.limits, one.weight, one.max_priority, one.prices)
-    return Tenant(one.name, frozenset(one.namespaces), terms)
+    return Tenant(one.name, frozenset(one.namespaces), terms, one.cache_domain)
 
 
 def _service(one: _Service) -> Service:
@@ -147,6 +149,7 @@ def _service(one: _Service) -> Service:
 
 
 def _keyring(tenants: list[_Tenant]) -> Keyring:
-    pepper = secrets.token_bytes(32)
+    # Of the keys, not of chance: all processes that read the file shall make the same salts.
+    pepper = sha256("\0".join(sorted(key for one in tenants for key in one.keys)).encode()).digest()
     empty = Keyring(pepper)
     return Keyring(pepper, {empty.digest(key.encode()): one.name for one in tenants for key in one.keys})

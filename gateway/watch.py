@@ -36,6 +36,7 @@ from gateway.admission.terms import Priority, Terms, terms_of
 from gateway.catalog import Catalog, Endpoint, Fallback, Service, ServiceKey, Tenant, revision_of
 from gateway.identity import Keyring, keyring_of
 from gateway.routing.terms import RoutingTerms, TrafficShare
+from gateway.sharing import Salter
 from gateway.wishes import fallbacks_of, routing_terms
 from kube.api import Api
 from kube.informer import Change, Informer
@@ -103,6 +104,7 @@ class WatchSource:
         self._system_namespace = system_namespace
         self._changed = asyncio.Event()
         self._dirty: set[ServiceKey] = set()
+        self._salter = Salter()
         self._listen()
 
     @property
@@ -123,8 +125,8 @@ class WatchSource:
         log.info("The catalog is complete: %d services, %d tenants.", len(services), len(self._tenants))
         while True:
             self._changed.clear()
-            tenants = {one.name: one for one in self._tenants.items()}
             keyring = self._keyring.get(self._system_namespace, SECRET_KEYRING) or Keyring()
+            tenants = self._salter.salted(self._tenants.items(), keyring.pepper)
             gateways = sorted({address for one in self._gateways.items() for address in one})
             publish(Catalog(services, tenants, keyring, tuple(gateways)))
             await self._changed.wait()
@@ -227,7 +229,9 @@ def keep_level(obj: Object) -> Level:
 
 def keep_tenant(obj: Object) -> Tenant:
     """With every namespace that it lists: several Tenants may use a service, whoever owns its namespace."""
-    return Tenant(obj["metadata"]["name"], frozenset(obj["spec"].get("namespaces") or ()), _terms(obj["spec"]))
+    spec = obj["spec"]
+    namespaces = frozenset(spec.get("namespaces") or ())
+    return Tenant(obj["metadata"]["name"], namespaces, _terms(spec), spec.get("cacheDomain"))
 
 
 def _terms(spec: dict[str, Any]) -> Terms:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from crds.contract import HEADER_CLASS, HEADER_TENANT, HEADER_WEIGHT
+from crds.contract import HEADER_CACHE_SALT, HEADER_CLASS, HEADER_TENANT, HEADER_WEIGHT
 from gateway.admission.fair import Ask, FairQueue
 from gateway.admission.pace import Pace, Patience, expired, surplus, too_late
 from gateway.admission.slots import Slots
@@ -19,7 +19,9 @@ from gateway.admission.terms import Priority
 from gateway.catalog import Tenant
 from gateway.errors import Shed
 
-_STANDING: Final = f"{HEADER_CLASS}: %b\r\n{HEADER_TENANT}: %b\r\n{HEADER_WEIGHT}: %g\r\n".encode()
+_STANDING: Final = (
+    f"{HEADER_CLASS}: %b\r\n{HEADER_TENANT}: %b\r\n{HEADER_WEIGHT}: %g\r\n{HEADER_CACHE_SALT}: %b\r\n"
+).encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +61,12 @@ class Gate:
         self._on_shed = on_shed
 
     def standing(self, tenant: Tenant, priority: Priority) -> bytes:
-        """The headers by which a worker knows the class and the share; rendered once."""
+        """The headers by which a worker knows the class, the share and the cached prefixes; rendered once."""
         known = self._standings.get((tenant.name, priority))
         if known is not None and known[0] is tenant:
             return known[1]
-        rendered = _STANDING % (priority.name.encode(), tenant.name.encode(), tenant.terms.weight)
+        whose = (priority.name.encode(), tenant.name.encode(), tenant.terms.weight, tenant.cache_salt)
+        rendered = _STANDING % whose
         self._standings[tenant.name, priority] = (tenant, rendered)
         return rendered
 

@@ -1,7 +1,7 @@
 """What makes requests belong together: their session, their user, the beginning of their prompt. Pure.
 
-Keys are keyed hashes salted by tenant, so equal prompts of two tenants are different keys, and nothing of a prompt is
-kept. They decide where a request goes, never whose it is.
+Keys are hashes under the tenant's salt, so equal prompts of two tenants are different keys (unless they share a cache
+domain), and nothing of a prompt is kept. They decide where a request goes, never whose it is.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Keys:
 NO_KEYS = Keys()
 
 
-def keys_of(request: Request, body: Mapping[str, Any], tenant: str) -> Keys:
+def keys_of(request: Request, body: Mapping[str, Any], salt: bytes) -> Keys:
+    """salt: at most 64 bytes."""
     session = request.headers.get(HEADER_SESSION)
     if not session:
         user = body.get("user")
         session = b"user:" + user.encode("utf-8", "replace") if isinstance(user, str) and user else None
     prefix = _beginning(body)
-    salt = tenant.encode()[:64]
     return Keys(
         None if session is None else _hash(b"session", salt, session[:SESSION_BYTES]),
         None if not prefix else _hash(b"prefix", salt, prefix),

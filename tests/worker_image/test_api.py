@@ -85,7 +85,18 @@ async def test_sampling_fields_reach_the_engine(tmp_path: Path) -> None:
     assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (0.5, 0.9, 4, 0.1)
     assert (sampling.presence_penalty, sampling.frequency_penalty, sampling.repetition_penalty) == (0.1, 0.2, 1.1)
     assert (sampling.logit_bias, sampling.seed, sampling.max_tokens) == (((5, -100.0), (7, 1.5)), 11, 9)
-    assert (sampling.min_tokens, sampling.stop_ids, add.cache_salt) == (3, (9,), "acme")
+    assert (sampling.min_tokens, sampling.stop_ids, add.cache_salt) == (3, (9,), "\0acme")
+
+
+async def test_no_salt_of_a_client_reaches_into_what_the_gateways_header_keeps_apart(tmp_path: Path) -> None:
+    said: list[tuple[str | None, str | None]] = [(None, None), ("a", None), (None, "a"), ("a", "a"), ("b", "a")]
+    async with a_server(tmp_path, hello) as server:
+        for header, body in said:
+            headers = {} if header is None else {"x-foretide-cache-salt": header}
+            await server.client.chat.completions.create(
+                extra_headers=headers, extra_body={} if body is None else {"cache_salt": body}, **CHAT
+            )
+    assert len({add.cache_salt for add in server.engine.adds}) == len(said)
 
 
 async def test_the_gateways_headers_say_how_a_request_stands(tmp_path: Path) -> None:
@@ -108,6 +119,7 @@ async def test_the_gateways_headers_say_how_a_request_stands(tmp_path: Path) -> 
         ("x-foretide-class", "", "P0, P1, P2 or P3"),
         ("x-foretide-tenant", "", "1 to 256 printable characters"),
         ("x-foretide-tenant", "a" * 257, "1 to 256 printable characters"),
+        ("x-foretide-cache-salt", "", "1 to 256 printable characters"),
         ("x-foretide-weight", "0", "a number above 0, at most 1000000"),
         ("x-foretide-weight", "inf", "a number above 0, at most 1000000"),
         ("x-foretide-weight", "1e3", "a number above 0, at most 1000000"),

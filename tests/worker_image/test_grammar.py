@@ -114,6 +114,9 @@ async def test_a_grammar_that_takes_too_long_costs_its_child_and_nobody_elses_re
         with pytest.raises(RequestError, match="takes longer"):
             await check.check(json_object_grammar(), "response_format")
         assert check.n_killed == 2
+        with pytest.raises(RequestError, match="takes longer"):
+            await check.check(json_object_grammar(), "response_format", "another salt")
+        assert check.n_killed == 3, "nothing is remembered for another salt"
     finally:
         await check.stop()
 

@@ -29,7 +29,7 @@ class Compiling:
 
     def _compile(self, grammar: str, request: Add) -> Matcher:
         self._grammars = self._grammars or self._load()
-        matcher = self._grammars.matcher(grammar)
+        matcher = self._grammars.matcher(grammar, request.cache_salt)
         for token in request.prompt[len(request.prompt) - request.n_generated :]:
             matcher.advance(token)
         return matcher

@@ -61,15 +61,19 @@ class Grammars:
         self._eos_ids = frozenset(eos_ids)
         self._tokenizer = LLTokenizer(tokenizer, n_tokens, list(eos_ids))
         self._n_words = -(-n_tokens // MASK_BITS)
-        self._compiled: OrderedDict[str, Matcher] = OrderedDict()
+        self._compiled: OrderedDict[tuple[str, str], Matcher] = OrderedDict()
 
-    def matcher(self, grammar: str) -> Matcher:
-        """At its beginning. grammar: llguidance's text; compiling a large one takes seconds, without the GIL."""
-        compiled = self._compiled.get(grammar)
+    def matcher(self, grammar: str, salt: str = "") -> Matcher:
+        """At its beginning. grammar: llguidance's text; compiling a large one takes seconds, without the GIL.
+
+        Only requests of the same salt share what is compiled: the time it takes tells that somebody has asked before.
+        """
+        key = (salt, grammar)
+        compiled = self._compiled.get(key)
         if compiled is None:
             compiled = Matcher(LLMatcher(self._tokenizer, grammar, log_level=0), self._eos_ids, self._n_words)
-            self._compiled[grammar] = compiled
+            self._compiled[key] = compiled
             if len(self._compiled) > N_REMEMBERED:
                 self._compiled.popitem(last=False)
-        self._compiled.move_to_end(grammar)
+        self._compiled.move_to_end(key)
         return compiled.fork()

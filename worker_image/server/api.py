@@ -25,7 +25,7 @@ from worker_image.server.journal import JournalWriter, Past, read_journal
 from worker_image.server.load import LoadReport
 from worker_image.server.logprobs import LogprobsWriter
 from worker_image.server.plans import Job, plan_chat, plan_completion
-from worker_image.server.standing import standing_of
+from worker_image.server.standing import cache_salt_of, standing_of
 from worker_image.server.state import Served, ServerState
 from worker_image.server.streaming import Answering, EventStream, answer_whole, open_stream
 from worker_image.server.ticket import Ticket, continued_in, ticket_in
@@ -131,11 +131,12 @@ class Api:
         served = self._state.enter()
         try:
             standing, ticket = standing_of(request.headers), ticket_in(request.headers)
+            salt = cache_salt_of(request.headers)
             body, journal = continued_in(request.headers, await request.read(), served.fingerprint)
             asked, job = await _off_the_loop(len(body), _understand, kind, body, plan, served, ticket)
             if job.sampling.grammar is not None:
-                await served.grammars.check(job.sampling.grammar, job.grammar_from)
-            job = replace(job, standing=standing)
+                await served.grammars.check(job.sampling.grammar, job.grammar_from, salt)
+            job = replace(job, standing=standing, cache_salt=f"{salt}\0{job.cache_salt}")
             answer = self._prepare(asked, job, served, ticket, _pasts(journal, asked, job, served))
             answer = replace(answer, traced=is_traced(request.headers))
             if not asked.stream:

@@ -50,13 +50,14 @@ class GrammarCheck:
         """The child's; None while there is none."""
         return None if self._child is None else self._child.pid
 
-    async def check(self, grammar: str, param: str) -> None:
-        """Raises RequestError for a grammar that cannot be compiled, or not within the limits."""
+    async def check(self, grammar: str, param: str, salt: str = "") -> None:
+        """Raises RequestError for a grammar that cannot be compiled, or not within the limits. Only among requests of
+        the same salt is a verdict remembered: how long it takes tells whether somebody has asked before."""
         if not self._vocabulary.stop_ids:
             raise RequestError(f"no token ends this model's answers, which '{param}' needs.", param=param)
         if len(grammar) > MAX_GRAMMAR_CHARS:
             raise RequestError(f"'{param}' is larger than the {MAX_GRAMMAR_CHARS >> 20} MiB allowed.", param=param)
-        key = sha256(grammar.encode()).digest()
+        key = sha256(f"{salt}\0{grammar}".encode()).digest()
         if key not in self._verdicts:
             async with self._one_at_a_time:
                 if key not in self._verdicts:

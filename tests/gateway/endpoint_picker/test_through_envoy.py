@@ -85,6 +85,7 @@ async def test_no_header_of_a_client_reaches_a_worker_as_an_instruction(tmp_path
     said = {
         "x-foretide-stream": "1 00 1", "x-foretide-continue": "00 5", "X-Foretide-Tenant": "globex",
         "x-foretide-weight": "1000", "x-foretide-ttft-target-ms": "1", "x-foretide-anything": "1",
+        "x-foretide-cache-salt": "globex's",
     }  # fmt: skip
     worker = FakeWorker(answers)
     async with workers(worker), edge(tmp_path, modes, catalog(service(worker))) as front:
@@ -92,10 +93,11 @@ async def test_no_header_of_a_client_reaches_a_worker_as_an_instruction(tmp_path
         got = {name: value for name, value in worker.asked[0].headers.items() if name.startswith("x-foretide-")}
         assert got.keys() == {
             "x-foretide-class", "x-foretide-tenant", "x-foretide-weight", "x-foretide-deadline-ms",
-            "x-foretide-ttft-target-ms",
+            "x-foretide-ttft-target-ms", "x-foretide-cache-salt",
         }  # fmt: skip
         assert got["x-foretide-tenant"] == "acme"
         assert got["x-foretide-weight"] == "1"
+        assert got["x-foretide-cache-salt"] != "globex's"
         assert got["x-foretide-ttft-target-ms"] != "1"
 
 

@@ -15,7 +15,7 @@ LONG = "You are the assistant of a shop that sells bicycles. " * 10
 
 def keys(body: dict[str, Any], tenant: str = "acme", **headers: str) -> Keys:
     lines = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
-    return keys_of(Request(b"POST", b"/", lines, 1, True), body, tenant)
+    return keys_of(Request(b"POST", b"/", lines, 1, True), body, tenant.encode())
 
 
 def chat(*texts: str) -> dict[str, Any]:

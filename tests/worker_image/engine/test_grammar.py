@@ -8,6 +8,7 @@ import numpy as np
 import orjson
 import pytest
 import torch
+from llguidance import LLMatcher, LLTokenizer
 from tokenizers import Tokenizer, decoders, models
 
 from tests.worker_image.engine.fake_engine import Fake, expected
@@ -60,6 +61,19 @@ def test_a_fork_goes_its_own_way() -> None:
     matcher = grammars().matcher(BS_THEN_C)
     fork = advanced(matcher.fork(), [1, 2])
     assert (allowed(matcher), allowed(fork)) == ([1], [EOS])
+
+
+def test_only_requests_of_one_salt_share_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, compiled = grammars(), list[str]()
+
+    def compiling(tokenizer: LLTokenizer, grammar: str, log_level: int) -> LLMatcher:
+        compiled.append(grammar)
+        return LLMatcher(tokenizer, grammar, log_level=log_level)
+
+    monkeypatch.setattr("worker_image.engine.grammar.LLMatcher", compiling)
+    for salt in ("acme", "acme", "globex", "acme"):
+        made.matcher(BS_THEN_C, salt)
+    assert len(compiled) == 2
 
 
 def test_a_matcher_that_failed_says_so_in_a_line_and_forbids_nothing() -> None:

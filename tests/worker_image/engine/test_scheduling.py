@@ -126,6 +126,9 @@ def test_requests_of_different_salts_share_nothing() -> None:
         fake.engine.add(an_add(request_id, 16, 2, salt=salt))
         fake.run()
     assert fake.engine.load.prefix_hit_tokens == 0
+    fake.engine.add(an_add(3, 16, 2, salt="acme"))
+    fake.run()
+    assert fake.engine.load.prefix_hit_tokens > 0, "its own it finds"
 
 
 def test_choices_share_their_prompts_blocks_and_copy_the_last_one() -> None:
