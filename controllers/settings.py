@@ -166,6 +166,9 @@ class Settings(Section):
     )
     workers: int = Field(16, ge=1, le=256, description="Reconciles that may run at once.")
     resync_period_s: float = Field(300.0, ge=10.0, description="Every object is looked at once in this time.")
+    relist_period_s: float = Field(
+        900.0, ge=5.0, description="Every cache is compared with the API server about once in this time."
+    )
 
 
 def load_settings(path: Path | None) -> Settings:

@@ -2,7 +2,8 @@
 
 Holds only what `keep` returns. Serves what it holds while the server is away. Never ends because of an answer: a broken
 stream is resumed, a version too old is listed again, a refusal (403, 404) is tried again slowly and stays visible in
-`last_error`. Every re-list is compared with what is held, so objects that vanished unseen are reported as deleted.
+`last_error`. All is listed again once in a while, for an event that never came; every list is compared with what is
+held, so objects that vanished unseen are reported as deleted.
 """
 
 from __future__ import annotations
@@ -91,6 +92,8 @@ class Informer(Generic[T]):
         self._presence_listeners: list[Callable[[], None]] = []
         self._clock, self._rng = clock, rng or random.Random()
         self._resume_at: str | None = None
+        self._relist_s: float | None = None
+        self._relist_at_s = 0.0
         self._failures_in_a_row = 0
         self._heard_at_s = self._beat_at_s = clock()
 
@@ -147,8 +150,9 @@ class Informer(Generic[T]):
         self._presence_listeners.append(listener)
 
     # --- following -------------------------------------------------------------------------------------------
-    async def run(self) -> None:
-        """Follow until cancelled."""
+    async def run(self, relist_s: float | None = None) -> None:
+        """Follow until cancelled. With `relist_s` all is listed anew about so often, whatever the watch says."""
+        self._relist_s = relist_s
         while True:
             try:
                 await self._follow()
@@ -179,15 +183,22 @@ class Informer(Generic[T]):
             field_selector=self._field_selector,
             inactivity_timeout_s=INACTIVITY_TIMEOUT_S,
         )
-        async with contextlib.aclosing(stream) as events:
-            async for event in events:
-                self._heard()
-                self._take(event)
+        try:
+            async with asyncio.timeout(self._until_list_s()), contextlib.aclosing(stream) as events:
+                async for event in events:
+                    self._heard()
+                    self._take(event)
+        except TimeoutError:
+            self._resume_at = None
+            return
         self._beat_at_s = self._clock()  # Not heard: silence ends a stream too.
         if self._clock() - opened_at_s < SHORT_STREAM_S:
             await self._pause(RECONNECT)
         else:
             self._failures_in_a_row = 0
+
+    def _until_list_s(self) -> float | None:
+        return None if self._relist_s is None else max(0.0, self._relist_at_s - self._clock())
 
     async def _list(self) -> None:
         seen: set[Place] = set()
@@ -205,6 +216,8 @@ class Informer(Generic[T]):
                 self._put(obj)
         self._tell(self._store.drop_all_but(seen))
         self._resume_at = version
+        # Spread, or all caches of all operators would ask at once.
+        self._relist_at_s = self._clock() + (self._relist_s or 0.0) * self._rng.uniform(0.8, 1.2)
         self.lists += 1
         self._failures_in_a_row = 0
         self._set_present(True)

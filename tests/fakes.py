@@ -38,6 +38,7 @@ class _Shelf:
 
     objects: dict[_Place, Object] = field(default_factory=dict)
     history: list[WatchEvent] = field(default_factory=list)
+    silent: bool = False
     owned: dict[tuple[_Place, str], set[Path]] = field(default_factory=dict)
 
 
@@ -90,6 +91,10 @@ class FakeClient:
         """Every open watch ends now."""
         self._streams_generation += 1
         self._notify()
+
+    def lose_events(self, resource: Resource) -> None:
+        """From now on no watch of it hears of anything, though its stream stays open."""
+        self._shelf(resource).silent = True
 
     def compact(self) -> None:
         """Forget the history: a watch from any earlier version gets 410."""
@@ -313,7 +318,8 @@ class FakeClient:
         self._happened(shelf, EventKind.DELETED, gone)
 
     def _happened(self, shelf: _Shelf, kind: EventKind, obj: Object) -> None:
-        shelf.history.append(WatchEvent(kind, copy.deepcopy(obj), str(self._version)))
+        if not shelf.silent:
+            shelf.history.append(WatchEvent(kind, copy.deepcopy(obj), str(self._version)))
         self._notify()
 
     def _notify(self) -> None:

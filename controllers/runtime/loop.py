@@ -106,7 +106,7 @@ class _Life:
         await server.start()
         self._end_at_signals()
         for name, informer in informers.items():
-            self._spawn(f"the cache of {name}", informer.run())
+            self._spawn(f"the cache of {name}", informer.run(self._settings.relist_period_s))
         for background in assembly.always:
             self._spawn(background.name, _of(background.run()))
         self._spawn("the pulse", self._pulse())

@@ -24,12 +24,12 @@ def answer(code: int) -> KubeError:
 
 @contextlib.asynccontextmanager
 async def following(
-    client: FakeClient, *, optional: bool = False
+    client: FakeClient, *, optional: bool = False, relist_s: float | None = None
 ) -> AsyncIterator[tuple[Informer[Object], list[Change[Object]]]]:
     informer = Informer(client, PODS, keep=lean, optional=optional)
     seen: list[Change[Object]] = []
     informer.on_change(seen.append)
-    task = asyncio.create_task(informer.run())
+    task = asyncio.create_task(informer.run(relist_s))
     try:
         await asyncio.wait_for(informer.synced.wait(), 5)
         yield informer, seen
@@ -64,6 +64,25 @@ async def test_objects_that_vanished_while_the_watch_was_broken_are_reported_as_
         await eventually(lambda: ("deleted", "a") in story(seen), "the deletion of a")
         assert informer.lists == 2
         assert informer.get("demo", "a") is None
+
+
+async def test_an_event_that_never_came_is_found_by_the_next_list() -> None:
+    client = FakeClient((PODS, pod("a")), (PODS, pod("b")))
+    async with following(client, relist_s=0.2) as (informer, seen):
+        client.lose_events(PODS)
+        client.put(PODS, pod("c"))
+        client.remove(PODS, "demo", "a")
+        await eventually(lambda: {("added", "c"), ("deleted", "a")} <= set(story(seen)), "what the watch did not tell")
+        assert informer.lists >= 2
+        assert [change.name for change in seen].count("b") == 1, "what did not change is not reported again"
+
+
+async def test_without_a_period_nothing_is_listed_again() -> None:
+    client = FakeClient((PODS, pod("a")))
+    async with following(client) as (informer, seen):
+        client.put(PODS, pod("b"))
+        await eventually(lambda: ("added", "b") in story(seen), "b")
+        assert informer.lists == 1
 
 
 async def test_a_broken_stream_is_resumed_without_a_list() -> None:
