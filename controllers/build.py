@@ -5,8 +5,8 @@ Reading order: informers, then reconcilers (each gets the informers it reads), t
 
 from __future__ import annotations
 
-from controllers.alerting.holds import HoldBoard
 from controllers.alerting.wiring import wire_alerting
+from controllers.alerting.wishes import WishBoard
 from controllers.apply import Applier
 from controllers.capacity_forecast.capacities import remember_capacities
 from controllers.capacity_forecast.pages import decisions_page
@@ -73,10 +73,10 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
     # Who reconciles what: reconcilers go here, each with `applier`, `recorder` and the informers it reads.
     applier = Applier(client)
     insight = wire_insight(settings, queue, services)
-    holds = HoldBoard(queue.add)
+    wishes = WishBoard(queue.add)
     of_services = wire_inference_service(
         client, settings, queue, recorder, applier, around_services, HttpAdminPorts(), insight, insight.source,
-        memory=StoredMemory(insight.store), alert_hold=holds.of,
+        memory=StoredMemory(insight.store), alert_wishes=wishes.of,
     )  # fmt: skip
     capacities = of_services.loads.capacities
     of_forecasts = CapacityForecastReconciler(
@@ -114,7 +114,7 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
         around_services=around_services,
         store=insight.store,
         source=insight.source,
-        holds=holds,
+        wishes=wishes,
     )
 
     # Who wakes whom: `child.on_change(...)` lines that mark owners go here. A declared object wakes itself already.

@@ -163,17 +163,36 @@ class ReactionKind(StrEnum):
     """What follows from an alert beside being told."""
 
     HOLD_ROLLOUT = "holdRollout"
+    SCALE_UP = "scaleUp"
+    DIAGNOSE = "diagnose"
 
 
 class Reaction(Part):
-    """What follows from an alert about a service, while it fires and for a day at most."""
+    """What follows from an alert about a service, while it fires and for a bounded time."""
 
+    rules: ClassVar = (
+        Rule(
+            "(self.action == 'scaleUp') == has(self.workers)", "action scaleUp needs workers; no other action has them"
+        ),
+    )
     name: Annotated[ObjectName, Field(description="Name of the reaction.")]
     matchers: Annotated[Matchers, Field(description="Alerts that all of these match.", min_length=1)]
     action: Annotated[
         ReactionKind,
-        Field(description="holdRollout: a canary or blue-green rollout of the service neither begins nor goes on."),
+        Field(
+            description="holdRollout: a canary or blue-green rollout of the service neither begins nor goes on. "
+            "scaleUp: it has at least so many workers, within scaling.max, Tenant and pools. diagnose: its status and "
+            "an Event say what is wrong with it, what speaks for that and what to do."
+        ),
     ] = ReactionKind.HOLD_ROLLOUT
+    workers: Annotated[
+        int | None,
+        Field(description="Fewest workers of the service meanwhile; not below its own minimum.", ge=1, le=1000),
+    ] = None
+    duration: Annotated[
+        Span | None,
+        Field(description="It ends so long after the alert began to fire; a day at most, and when left out."),
+    ] = None
 
 
 DEFAULT_GROUPING: Final = ["incident"]

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Final
 from pydantic import Field
 
 from crds.conditions import Condition
+from crds.diagnosis import DiagnosisStatus
 from crds.fields import Duration, ListMap, ObjectName, Part, Quantity, Rule
 from crds.healing import Healing, HealthStatus
 from crds.rollout import Rollout, RolloutStatus
@@ -360,3 +361,6 @@ class InferenceServiceStatus(Part):
         RolloutStatus | None, Field(description="How far the rollout is; absent with strategy rolling.")
     ] = None
     health: Annotated[HealthStatus | None, Field(description="What self-healing found, did and remembers.")] = None
+    diagnosis: Annotated[
+        DiagnosisStatus | None, Field(description="What was wrong when an alert last asked for a diagnosis.")
+    ] = None

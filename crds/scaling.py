@@ -130,6 +130,16 @@ class LastDecision(Part):
     message: Annotated[str, Field(description="Why, as arithmetic for people.", max_length=1024)]
 
 
+class RaisedFloor(Part):
+    """More workers than the load asks for, because an alert does."""
+
+    workers: Annotated[int, Field(description="Fewest workers.", ge=1)]
+    until: Annotated[
+        str, Field(description="Until then at most (RFC 3339).", json_schema_extra={"format": "date-time"})
+    ]
+    message: Annotated[str, Field(description="Which alert asks for it, and by which reaction.", max_length=1024)]
+
+
 class ScalingStatus(Part):
     """What the operator makes of `spec.scaling`."""
 
@@ -150,4 +160,5 @@ class ScalingStatus(Part):
     lead_time: Annotated[
         str | None, Field(description="How far ahead it looks: the time that a new worker takes.", max_length=16)
     ] = None
+    floor: Annotated[RaisedFloor | None, Field(description="What an alert asks for, while it does.")] = None
     last_decision: Annotated[LastDecision | None, Field(description="Last change of the number of workers.")] = None

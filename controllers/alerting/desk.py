@@ -18,8 +18,8 @@ from typing import Final, Protocol
 from pydantic import ValidationError
 
 from controllers.alerting.courier import DeliveryFailed, Messenger
-from controllers.alerting.holds import HoldBoard
 from controllers.alerting.memory import changed_rows, from_rows, from_status, newest
+from controllers.alerting.wishes import WishBoard
 from controllers.history.store import Store
 from controllers.history.thread import StoreThread
 from controllers.plans.alerting.alerts import NAMESPACE, SERVICE
@@ -27,7 +27,7 @@ from controllers.plans.alerting.book import Book, Policy, delivered, failed, hea
 from controllers.plans.alerting.inbound import Heard, belongs
 from controllers.plans.alerting.incidents import Sight
 from controllers.plans.alerting.notices import Notice
-from controllers.plans.alerting.reactions import holds
+from controllers.plans.alerting.reactions import wishes
 from controllers.plans.alerting.readings import ServiceFacts
 from controllers.runtime.interface import Key, Marker
 from crds.alert_policy import AlertPolicySpec
@@ -82,12 +82,12 @@ class AlertDesk:
         courier: Messenger,
         queue: Marker,
         system_namespace: str,
-        holds: HoldBoard,
+        wishes: WishBoard,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._policies, self._facts, self._store, self._courier = policies, facts, store, courier
-        self._queue, self._system, self._holds, self._clock = queue, system_namespace, holds, clock
+        self._queue, self._system, self._wishes, self._clock = queue, system_namespace, wishes, clock
         self._desks: dict[Place, Desk] = {}
         self._leads = False
         self._news = asyncio.Event()
@@ -174,7 +174,7 @@ class AlertDesk:
             self._react(desk, policy)
 
     def _react(self, desk: Desk, policy: Policy) -> None:
-        self._holds.put((policy.namespace, policy.name), holds(policy, desk.book, self._clock()))
+        self._wishes.put((policy.namespace, policy.name), wishes(policy, desk.book, self._clock()))
 
     # --- memory -----------------------------------------------------------------------------------------------------
     async def _desk(self, place: Place, policy: Policy) -> Desk:
@@ -221,7 +221,7 @@ class AlertDesk:
         for place in self._desks.keys() - set(there):
             if self._policies.get(*place) is None:
                 del self._desks[place]
-                self._holds.put(place, {})
+                self._wishes.put(place, {})
                 try:
                     await self._store.call(Store.forget_alerts, _name(place))
                 except sqlite3.Error as error:
@@ -296,7 +296,7 @@ class AlertDesk:
     def _concern(self, heard: Heard) -> None:
         namespace, service = heard.labels.get(NAMESPACE), heard.labels.get(SERVICE)
         if namespace and service:
-            self._holds.concern(namespace, service)
+            self._wishes.concern(namespace, service)
 
 
 def _is_news(book: Book, heard: Heard) -> bool:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from controllers.alerting.courier import ADVICE, Courier
 from controllers.alerting.desk import AlertDesk
 from controllers.alerting.facts import Observer, gauges
-from controllers.alerting.holds import HoldBoard
 from controllers.alerting.inbound import alerts_hook
 from controllers.alerting.metrics import AlertMetrics
 from controllers.alerting.past import Past
 from controllers.alerting.reconciler import AlertPolicyReconciler
 from controllers.alerting.secrets import Secrets
+from controllers.alerting.wishes import WishBoard
 from controllers.apply import Applier
 from controllers.dashboard.leader_label import mark_leader
 from controllers.guard import AddressGuard
@@ -49,14 +49,14 @@ def wire_alerting(
     around_services: Caches,
     store: StoreThread,
     source: HistorySource,
-    holds: HoldBoard | None = None,
+    wishes: WishBoard | None = None,
 ) -> Wired:
     """Everything connected. `policies` has the index `by_namespace`."""
     chosen, system = settings.alerting, settings.namespace
     past, secrets = Past(source), Secrets(client)
     observer = Observer(around_services, past, system)
     courier = Courier(AddressGuard(chosen.allow_private_networks, ADVICE), secrets)
-    desk = AlertDesk(policies, observer, store, courier, queue, system, holds or HoldBoard())
+    desk = AlertDesk(policies, observer, store, courier, queue, system, wishes or WishBoard())
     reconciler = AlertPolicyReconciler(client, policies, desk, observer, past, applier, recorder)
 
     def look_soon(change: Change[Object]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from controllers.inference_service.caches import BY_NAMESPACE, BY_SERVICE, Caches, gateway_addresses, service_place
+from controllers.plans.alerting.wishes import NOTHING, Wishes
 from controllers.plans.canary.values import Compared
 from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.carried import MeanLengths, known_of
@@ -56,7 +57,7 @@ class Heard:
     """Whether we wrote this Deployment and the cache does not show it yet."""
     compared: Compared | None = None
     budget_spent: str | None = None
-    alert_hold: str | None = None
+    wishes: Wishes = NOTHING
     drifts: tuple[Drift, ...] | None = ()
     demand: Demanded | None = None
     forecast: Forecasted | None = None
@@ -128,7 +129,7 @@ class Observer:
             probe=heard.probe,
             compared=heard.compared,
             budget_spent=heard.budget_spent,
-            alert_hold=heard.alert_hold,
+            wishes=heard.wishes,
             drifts=heard.drifts,
             refused=heard.refused,
             objections=heard.objections,

@@ -20,6 +20,7 @@ from controllers.inference_service.probes import ProbeBoard
 from controllers.inference_service.profiles import ProfileBoard
 from controllers.inference_service.quality import QualityBoard
 from controllers.inference_service.write import Writer
+from controllers.plans.alerting.wishes import Wishes
 from controllers.plans.canary.evidence import remembered
 from controllers.plans.capacity import profile_of
 from controllers.plans.limits import Limit
@@ -63,7 +64,7 @@ class InferenceServiceReconciler:
         canaries: CanaryBoard,
         budgets: BudgetBoard,
         qualities: QualityBoard,
-        alert_hold: Callable[[Key], str | None],
+        alert_wishes: Callable[[Key], Wishes],
         objections: ObjectionBoard,
         healings: Healings,
         recorder: Recorder,
@@ -74,7 +75,7 @@ class InferenceServiceReconciler:
         self._caches, self._writer, self._probes, self._loads = caches, writer, probes, loads
         self._demands, self._foresight, self._profiles = demands, foresight, profiles
         self._canaries, self._budgets, self._qualities = canaries, budgets, qualities
-        self._alert_hold = alert_hold
+        self._alert_wishes = alert_wishes
         self._objections, self._healings = objections, healings
         self._recorder, self._settings = recorder, settings
         self._wall_clock = wall_clock
@@ -140,7 +141,7 @@ class InferenceServiceReconciler:
             self._writer.is_unseen,
             compared=self._canaries.last(key),
             budget_spent=self._budgets.spent(key),
-            alert_hold=self._alert_hold(key),
+            wishes=self._alert_wishes(key),
             drifts=self._qualities.drifts(key),
             demand=self._demands.last(key),
             forecast=self._foresight.view(key),

@@ -25,6 +25,7 @@ from controllers.inference_service.quality import Memory, NoMemory, QualityBoard
 from controllers.inference_service.reconciler import InferenceServiceReconciler
 from controllers.inference_service.wake import wake_services
 from controllers.inference_service.write import Writer
+from controllers.plans.alerting.wishes import NOTHING, Wishes
 from controllers.plans.children import Surroundings
 from controllers.plans.gateway_api import Parent, Routes
 from controllers.plans.quality import Policy
@@ -60,7 +61,7 @@ def wire_inference_service(
     past: HistorySource | None = None,
     *,
     memory: Memory | None = None,
-    alert_hold: Callable[[Key], str | None] = lambda key: None,
+    alert_wishes: Callable[[Key], Wishes] = lambda key: NOTHING,
     clock: Callable[[], float] = time.monotonic,
 ) -> Wired:
     """Everything connected."""
@@ -84,7 +85,7 @@ def wire_inference_service(
         canaries,
         budgets,
         qualities,
-        alert_hold,
+        alert_wishes,
         objections,
         healings,
         recorder,

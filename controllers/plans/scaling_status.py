@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from controllers.plans.alerting.wishes import Floor
 from controllers.plans.capacity import profile_of
 from controllers.plans.carried import carried
+from controllers.plans.floor import floor_status
 from controllers.plans.limits import Limit
 from controllers.plans.scaling import ScalingPlan
 from controllers.plans.service_status import Manifest, NewCondition
@@ -26,7 +28,9 @@ _NEXT: Final = {
 """What a person can do about a limit of a Tenant, and of a pool."""
 
 
-def scaling_status(snapshot: Snapshot, plan: ScalingPlan, desired: int, granted: int, now_s: float) -> Manifest:
+def scaling_status(
+    snapshot: Snapshot, plan: ScalingPlan, desired: int, granted: int, floor: Floor | None, now_s: float
+) -> Manifest:
     """`{"scaling": …}`, nothing where the spec does not scale. `granted`: what the quota alone leaves of the wish."""
     scaling = snapshot.spec.scaling
     if scaling is None:
@@ -36,6 +40,7 @@ def scaling_status(snapshot: Snapshot, plan: ScalingPlan, desired: int, granted:
         advised_replicas=plan.advised,
         wanted_replicas=granted if granted != desired else None,
         lead_time=None if scaling.policy is ScalingPolicy.REACTIVE else duration_text(snapshot.lead_time_s),
+        floor=floor_status(floor),
         last_decision=_last(snapshot, plan, desired, now_s),
     )
     return {"scaling": status.dump()}

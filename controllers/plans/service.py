@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from controllers.plans.canary.values import Pair
 from controllers.plans.children import Surroundings, deployment, surrounding_children
 from controllers.plans.deletion import plan_deletion
+from controllers.plans.diagnosis import plan_diagnosis
 from controllers.plans.evacuation import successors
 from controllers.plans.findings import Finding, referred
+from controllers.plans.floor import floor_news, raised_floor, with_floor
 from controllers.plans.healing.plan import plan_healing
 from controllers.plans.healing.values import HealPlan, Restart
 from controllers.plans.limits import Limit, limits, lowest
@@ -124,10 +126,11 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
     findings += pin_findings
     called = _called_for(snapshot, template, settings)
     target = pinned or called or _last_target(snapshot)
-    # 3. How many: what the spec or the load calls for, within what Tenant and pools leave ...
+    # 3. How many: what the spec, the load or an alert calls for, within what Tenant and pools leave ...
     limited = _limits(snapshot)
     seen = _signals(snapshot, lowest(one for one in limited if one.bounds))
-    scaling = plan_scaling(snapshot.spec, snapshot.status.desired_replicas, seen, memory, now_s)
+    floor = raised_floor(snapshot, now_s)
+    scaling = plan_scaling(with_floor(snapshot.spec, floor), snapshot.status.desired_replicas, seen, memory, now_s)
     # 4. ... and what the Tenant's quota leaves of the wish: the rest is what a person is told.
     grant = plan_quota(snapshot.tenant, _my_claim(snapshot, scaling.wished), snapshot.other_claims, snapshot.cohort)
     findings += [grant.finding] if grant.finding else []
@@ -153,21 +156,25 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
         *_outdated(snapshot, target, template),
         *quality_conditions(snapshot.drifts, snapshot.status.conditions),
     ]
+    diagnosed = plan_diagnosis(snapshot, findings, made, desired, now_s)
     return ServicePlan(
         children=_children(snapshot, settings.around, template, rollout),
         lowered=tuple(move.revision for move in rollout.moves if move.after < move.before),
         moves=tuple(move for move in rollout.moves if template is None or move.revision != template.revision),
         remove=rollout.remove,
         status=status_fields(snapshot, now, settings.url)
-        | scaling_status(snapshot, scaling, desired, grant.replicas, now_s)
+        | scaling_status(snapshot, scaling, desired, grant.replicas, floor, now_s)
         | revisions.status()
         | healing_status(healing)
+        | ({"diagnosis": diagnosed.status.dump()} if diagnosed.status else {})
         | _slice_status(choice.status),
         conditions=tuple(made),
         notes=(
             *transitions(snapshot.status.conditions, made),
             *(canary.notes if canary else ()),
             *(healing.told if healing else ()),
+            *floor_news(snapshot, floor),
+            *diagnosed.told,
         ),
         moved=tuple(_moved(scaling, rollout, grant)),
         probe_now=servable.probe_now,
@@ -176,6 +183,7 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
             servable.look_again_s,
             canary.look_again_s if canary else None,
             healing.look_again_s if healing else None,
+            floor.until_s - now_s if floor else None,
         ),
         over_quota=grant.finding is not None or grant.borrows,
         memory=scaling.memory,

@@ -108,8 +108,8 @@ def _seen(
 
 def _hold(snapshot: Snapshot) -> Hold | None:
     """An alert before the budget: a person wrote down that it should."""
-    if snapshot.alert_hold:
-        return Hold("HeldByAlert", snapshot.alert_hold)
+    if snapshot.wishes.hold:
+        return Hold("HeldByAlert", snapshot.wishes.hold)
     return Hold("ErrorBudgetSpent", snapshot.budget_spent) if snapshot.budget_spent else None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from controllers.plans.alerting.wishes import NOTHING, Wishes
 from controllers.plans.canary.values import Compared
 from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.carried import NOTHING_KNOWN, Known
@@ -228,8 +229,8 @@ class Snapshot:
     """What was measured of the two revisions that are compared."""
     budget_spent: str | None = None
     """Said when nothing of the error budget is left."""
-    alert_hold: str | None = None
-    """Said while an alert holds its rollout."""
+    wishes: Wishes = NOTHING
+    """What alerts ask of it."""
     drifts: tuple[Drift, ...] | None = ()
     """How its answers differ from what they were; None while that is not known."""
     objections: Objections | None = None

@@ -61,12 +61,12 @@ KINDS: Final = (
     Kind("wrong outputs", "a revision with other weights: healthy, fast and wrong", Promise.REVISION, 12),
     Kind("bad revision", "a revision that no node takes, or whose worker refuses to start", Promise.REVISION, 12),
     Kind("corrupted model file", "an edit to a Model whose file has flipped bytes", Promise.REVISION, 14),
-    Kind("XID event", "the GPU agent reports an XID that calls for a reset or a reboot", Promise.WORKER, 8,
+    Kind("XID event", "the GPU agent reports an XID that calls for a reset or a reboot", Promise.WORKER, 5,
          Place.GPU),
     Kind("API server restart", "the API server is ended, by SIGTERM or SIGKILL, and started again",
-         Promise.SURROUNDINGS, 8, Place.ALONE),
-    Kind("operator kill", "every process of the leading operator gets SIGKILL", Promise.SURROUNDINGS, 8, Place.ALONE),
-    Kind("Prometheus outage", "the Prometheus that forecasts are made of is away for 15 s", Promise.SURROUNDINGS, 4,
+         Promise.SURROUNDINGS, 5, Place.ALONE),
+    Kind("operator kill", "every process of the leading operator gets SIGKILL", Promise.SURROUNDINGS, 5, Place.ALONE),
+    Kind("Prometheus outage", "the Prometheus that forecasts are made of is away for 15 s", Promise.SURROUNDINGS, 2,
          Place.ALONE),
 )  # fmt: skip
 BY_NAME: Final[Mapping[str, Kind]] = {kind.name: kind for kind in KINDS}

@@ -147,6 +147,7 @@ WRITTEN = [
 ]
 
 DOWN = {"name": "down", "metric": "unservable", "threshold": {"above": "0"}}
+REACTION = {"name": "a", "matchers": [{"label": "alertname", "value": "Down"}]}
 HOOK = {"name": "a", "webhook": {"url": "https://a.example"}}
 SECRET = {"name": "s", "key": "k"}
 WRITTEN += [
@@ -162,6 +163,8 @@ WRITTEN += [
         rules=[{"name": "a", "metric": "requests", "anomaly": {}}],
     ),
     _written("AlertPolicy", "Duplicate value", rules=[DOWN, DOWN]),
+    _written("AlertPolicy", "action scaleUp needs workers", reactions=[REACTION | {"action": "scaleUp"}]),
+    _written("AlertPolicy", "action scaleUp needs workers", reactions=[REACTION | {"workers": 3}]),
     _written("AlertPolicy", "exactly one of webhook, pagerDuty and slack", receivers=[{"name": "a"}]),
     _written("AlertPolicy", "exactly one of url and urlSecret", receivers=[{"name": "a", "webhook": {}}]),
     _written("AlertPolicy", "should match", receivers=[HOOK | {"webhook": {"url": "ftp://a"}}]),

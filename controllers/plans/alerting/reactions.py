@@ -1,7 +1,7 @@
-"""What follows from an alert beside being told: a rollout waits while it fires. Pure.
+"""What follows from an alert beside being told, as the policy says: its service is asked for something. Pure.
 
-Only what a policy of the service's own namespace, or of the operator's, says; never more than holding still, and never
-for longer than a day, so that an alert that nobody resolves does not keep a fleet as it is for ever.
+Only what a policy of the service's own namespace, or of the operator's, says; for a bounded time, so that an alert that
+nobody resolves does not keep a fleet as it is for ever.
 """
 
 from __future__ import annotations
@@ -9,32 +9,44 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from controllers.plans.alerting.alerts import NAMESPACE, SERVICE, matches
+from controllers.plans.alerting.alerts import NAMESPACE, SERVICE, Alert, matches
 from controllers.plans.alerting.book import Book, Policy
+from controllers.plans.alerting.wishes import NOTHING, Floor, Place, Question, Wishes
 from controllers.plans.units import duration_text
+from crds.alert_policy import Reaction, ReactionKind
+from crds.fields import seconds
 
 LONGEST_S: Final = 86_400.0
-"""After it an alert that fires holds nothing more."""
-
-Place = tuple[str, str]
-"""Namespace and name of an InferenceService."""
+"""After it an alert that fires asks for nothing more."""
 
 
-def holds(policy: Policy, book: Book, now_s: float) -> Mapping[Place, str]:
-    """Services whose rollouts wait, and why: a sentence without a full stop."""
-    found: dict[Place, str] = {}
+def wishes(policy: Policy, book: Book, now_s: float) -> Mapping[Place, Wishes]:
+    """By service."""
+    found: dict[Place, Wishes] = {}
     for reaction in policy.spec.reactions or ():
-        for alert in book.alerts.values():
+        for alert in sorted(book.alerts.values(), key=lambda one: (one.since_s, one.fingerprint)):
             place = (alert.labels.get(NAMESPACE, ""), alert.labels.get(SERVICE, ""))
-            if not alert.firing or not all(place) or now_s - alert.since_s >= LONGEST_S:
+            if not alert.firing or not all(place) or now_s >= alert.since_s + _lasts_s(reaction):
                 continue
             if matches(reaction.matchers, alert.labels):
-                found.setdefault(place, _why(policy, reaction.name, alert.labels))
+                found[place] = found.get(place, NOTHING).and_those(_wish(policy, reaction, alert))
     return found
 
 
-def _why(policy: Policy, reaction: str, labels: Mapping[str, str]) -> str:
-    return (
-        f"alert '{labels.get('alertname', '?')}' fires, and reaction '{reaction}' of AlertPolicy "
-        f"{policy.namespace}/{policy.name} holds rollouts while it does, {duration_text(LONGEST_S)} at most"
-    )
+def _lasts_s(reaction: Reaction) -> float:
+    return LONGEST_S if reaction.duration is None else min(seconds(reaction.duration), LONGEST_S)
+
+
+def _wish(policy: Policy, reaction: Reaction, alert: Alert) -> Wishes:
+    name, of = alert.labels.get("alertname", "?"), f"{policy.namespace}/{policy.name}"
+    because = f"alert '{name}' fires, and reaction '{reaction.name}' of AlertPolicy {of}"
+    lasts_s = _lasts_s(reaction)
+    match reaction.action:
+        case ReactionKind.HOLD_ROLLOUT:
+            return Wishes(hold=f"{because} holds rollouts while it does, {duration_text(lasts_s)} at most")
+        case ReactionKind.SCALE_UP:
+            assert reaction.workers is not None, "the schema asks for it"
+            why = f"{because} asks for {reaction.workers} while it does, {duration_text(lasts_s)} at most"
+            return Wishes(floors=(Floor(reaction.workers, alert.since_s + lasts_s, why),))
+        case ReactionKind.DIAGNOSE:
+            return Wishes(question=Question(name, alert.since_s, of))

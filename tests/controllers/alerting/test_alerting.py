@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from controllers.alerting import desk
-from controllers.alerting.holds import HoldBoard
+from controllers.alerting.wishes import WishBoard
 from controllers.plans.alerting.book import Book, Policy
+from controllers.plans.alerting.wishes import NOTHING
 from controllers.runtime.interface import Key
 from controllers.settings import Settings
 from crds.contract import OPERATOR_PATH_ALERTS
@@ -265,7 +266,7 @@ async def test_an_alertmanagers_alert_about_a_service_wakes_it_and_holds_its_rol
     world: World, receiver: Receiver
 ) -> None:
     woken: list[Key] = []
-    world.holds = HoldBoard(woken.append)
+    world.wishes = WishBoard(woken.append)
     world.secret("token", namespace="foretide-system", token="right")
     stop = {"name": "stop", "matchers": [{"label": "team", "value": "shop"}]}
     world.policy(hook(receiver), receive={"matchers": []}, reactions=[stop])
@@ -280,17 +281,17 @@ async def test_an_alertmanagers_alert_about_a_service_wakes_it_and_holds_its_rol
         assert (await it.answer(right, said("firing"))).status == 200
         assert woken
         assert set(woken) == {chat}
-        await eventually(lambda: world.holds.of(chat), "it is held")
-        assert "reaction 'stop' of AlertPolicy demo/watch" in str(world.holds.of(chat))
-    world.holds = HoldBoard(woken.append)
+        await eventually(lambda: world.wishes.of(chat).hold, "it is held")
+        assert "reaction 'stop' of AlertPolicy demo/watch" in str(world.wishes.of(chat).hold)
+    world.wishes = WishBoard(woken.append)
     async with world.operator() as wired:
-        await eventually(lambda: world.holds.of(chat), "the next leader holds it too")
+        await eventually(lambda: world.wishes.of(chat).hold, "the next leader holds it too")
         before = len(woken)
         (it,) = wired.hooks
         assert (await it.answer(right, said("firing"))).status == 200
         assert len(woken) == before, "Alertmanager only repeats itself"
         assert (await it.answer(right, said("resolved"))).status == 200
-        await eventually(lambda: world.holds.of(chat) is None, "it goes on")
+        await eventually(lambda: world.wishes.of(chat) == NOTHING, "it goes on")
 
 
 # --- rules for Prometheus -------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controllers.alerting.holds import HoldBoard
 from controllers.alerting.wiring import Wired, wire_alerting
+from controllers.alerting.wishes import WishBoard
 from controllers.apply import Applier
 from controllers.history.store import Store
 from controllers.history.thread import StoreThread
@@ -38,7 +38,7 @@ class World:
     disk: Path
     api: FakeClient = field(default_factory=FakeClient)
     settings: Settings = SETTINGS
-    holds: HoldBoard = field(default_factory=HoldBoard)
+    wishes: WishBoard = field(default_factory=WishBoard)
 
     def service(self, name: str = "chat", *, servable: bool = True, **status: Any) -> None:
         condition = {"type": "Servable", "status": "True" if servable else "False", "reason": "x", "message": ""}
@@ -100,7 +100,7 @@ class World:
             around_services=around,
             store=store,
             source=store,
-            holds=self.holds,
+            wishes=self.wishes,
         )
         others: Iterable[Informer[Any]] = (services, models, slas, tenants, pools, *around.own)
         try:

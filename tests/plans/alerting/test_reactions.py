@@ -1,4 +1,4 @@
-"""What alerts hold: rollouts of the services that they are about, while they fire, for a day at most."""
+"""What alerts ask of the services that they are about: while they fire, for a bounded time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from controllers.alerting.holds import HoldBoard
+from controllers.alerting.wishes import WishBoard
 from controllers.plans.alerting.alerts import Alert, State
 from controllers.plans.alerting.book import Book, Policy
-from controllers.plans.alerting.reactions import LONGEST_S, holds
+from controllers.plans.alerting.reactions import LONGEST_S, wishes
+from controllers.plans.alerting.wishes import NOTHING, Floor, Question, Wishes, floor_now
 from controllers.runtime.interface import Key
 from crds.alert_policy import AlertPolicySpec
 from crds.alert_status import AlertSeverity
@@ -26,7 +27,17 @@ CHAT = Key("InferenceService", "demo", "chat")
 
 
 def held(alert: Alert, now_s: float = 1060.0, policy: Policy = POLICY) -> dict[tuple[str, str], str]:
-    return dict(holds(policy, replace(Book(), alerts={alert.fingerprint: alert}), now_s))
+    """Why, by service whose rollout waits."""
+    found = wishes(policy, replace(Book(), alerts={alert.fingerprint: alert}), now_s)
+    return {place: wish.hold for place, wish in found.items() if wish.hold}
+
+
+def asked(reaction: dict[str, Any], alert: Alert = ALERT, now_s: float = 1060.0) -> Wishes:
+    """What one reaction to one alert asks of the service."""
+    matchers = {"name": "more", "matchers": [{"label": "team", "value": "shop"}]}
+    spec = AlertPolicySpec.model_validate({"receive": {"matchers": []}, "reactions": [matchers | reaction]})
+    book = replace(Book(), alerts={alert.fingerprint: alert})
+    return wishes(Policy("demo", "watch", spec), book, now_s).get(("demo", "chat"), NOTHING)
 
 
 def test_a_firing_alert_holds_the_rollouts_of_its_service() -> None:
@@ -60,15 +71,49 @@ def test_after_a_day_an_alert_that_nobody_resolves_holds_nothing_more() -> None:
     assert held(ALERT, ALERT.since_s + LONGEST_S) == {}
 
 
-def test_a_service_is_woken_when_its_hold_begins_and_ends_and_not_in_between() -> None:
+def test_a_firing_alert_asks_for_workers_until_its_time_is_up() -> None:
+    more = {"action": "scaleUp", "workers": 4, "duration": "30m"}
+    (floor,) = asked(more).floors
+    assert (floor.workers, floor.until_s) == (4, ALERT.since_s + 1800)
+    assert floor.why == (
+        "alert 'CheckoutBroken' fires, and reaction 'more' of AlertPolicy demo/watch asks for 4 while it does, "
+        "30m at most"
+    )
+    assert asked(more, now_s=ALERT.since_s + 1799).floors
+    assert asked(more, now_s=ALERT.since_s + 1800) == NOTHING
+    assert asked(more, replace(ALERT, state=State.RESOLVED)) == NOTHING
+
+
+def test_no_reaction_lasts_longer_than_a_day() -> None:
+    long = {"action": "scaleUp", "workers": 4, "duration": "30d"}
+    assert asked(long).floors[0].until_s == ALERT.since_s + LONGEST_S
+    assert asked({"action": "diagnose"}, now_s=ALERT.since_s + LONGEST_S) == NOTHING
+
+
+def test_a_firing_alert_asks_what_is_wrong() -> None:
+    assert asked({"action": "diagnose"}).question == Question("CheckoutBroken", 1000.0, "demo/watch")
+
+
+def test_of_many_wishes_the_highest_floor_whose_time_is_not_up_counts_and_the_newest_question() -> None:
+    low, high = Floor(3, 900.0, "low"), Floor(5, 500.0, "high")
+    old, new = Question("a", 10.0, "demo/a"), Question("b", 20.0, "demo/b")
+    both = Wishes(floors=(low,), question=new).and_those(Wishes(hold="because", floors=(high,), question=old))
+    assert (both.hold, both.question) == ("because", new)
+    assert [floor_now(both, now_s) for now_s in (499.0, 500.0, 900.0)] == [high, low, None]
+
+
+def test_a_service_is_woken_when_its_wishes_change_and_not_in_between() -> None:
     woken: list[Key] = []
-    board = HoldBoard(woken.append)
+    board = WishBoard(woken.append)
     for _ in range(3):
-        board.put(("demo", "watch"), {("demo", "chat"): "because"})
-    assert (board.of(CHAT), woken) == ("because", [CHAT])
-    board.put(("demo", "other"), {("demo", "chat"): "also"})
+        board.put(("demo", "watch"), {("demo", "chat"): Wishes(hold="because")})
+    assert (board.of(CHAT).hold, woken) == ("because", [CHAT])
+    board.put(("demo", "other"), {("demo", "chat"): Wishes(hold="also")})
     board.put(("demo", "watch"), {})
-    assert board.of(CHAT) == "also"
+    assert board.of(CHAT).hold == "also"
     board.put(("demo", "other"), {})
-    assert board.of(CHAT) is None
+    assert board.of(CHAT) == NOTHING
     assert len(woken) == 4
+    board.put(("demo", "watch"), {("demo", "chat"): Wishes(floors=(Floor(3, 900.0, "low"),))})
+    board.put(("demo", "watch"), {("demo", "chat"): Wishes(floors=(Floor(4, 900.0, "more"),))})
+    assert len(woken) == 6
