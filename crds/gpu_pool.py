@@ -9,7 +9,7 @@ from pydantic import Field
 
 from crds.conditions import Condition
 from crds.fields import Duration, ListMap, ListSet, ObjectName, Part, Quantity, Rule
-from crds.inference_service import SharingStrategy
+from crds.inference_service import Allocation, SharingStrategy
 from crds.scaling import CLOCK, Weekday
 
 PROFILE = r"^[1-7]g\.[1-9][0-9]{0,2}gb(\.me)?$"
@@ -98,6 +98,13 @@ class GPUPoolSpec(Part):
         ),
     ] = None
     whole_gpus: Annotated[bool, Field(description="GPUs may also be left whole, for services on `gpu`.")] = True
+    allocation: Annotated[
+        Allocation,
+        Field(
+            description="How workers get devices of these nodes: devicePlugin (resources like nvidia.com/mig-1g.10gb) "
+            "or resourceClaims (of NVIDIA's DRA driver, Kubernetes 1.34 or newer)."
+        ),
+    ] = Allocation.DEVICE_PLUGIN
     capacity_class: Annotated[
         CapacityClass, Field(description="How the nodes are paid for: reserved, onDemand or spot.")
     ] = CapacityClass.ON_DEMAND

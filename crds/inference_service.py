@@ -117,6 +117,13 @@ class Accelerator(Part):
         return found
 
 
+class Allocation(StrEnum):
+    """How pods get the GPUs and slices of a pool's nodes."""
+
+    DEVICE_PLUGIN = "devicePlugin"
+    RESOURCE_CLAIMS = "resourceClaims"
+
+
 class Scheduling(Part):
     """In which order an engine serves its requests, and how it puts them into batches."""
 
@@ -356,6 +363,10 @@ class InferenceServiceStatus(Part):
     scaling: Annotated[ScalingStatus | None, Field(description="What the operator makes of spec.scaling.")] = None
     slice: Annotated[
         SliceChoice | None, Field(description="The MIG profile chosen for `profile: auto`; absent otherwise.")
+    ] = None
+    allocation: Annotated[
+        Allocation | None,
+        Field(description="resourceClaims where workers get their devices so; absent where by the device plugin."),
     ] = None
     rollout: Annotated[
         RolloutStatus | None, Field(description="How far the rollout is; absent with strategy rolling.")

@@ -79,6 +79,11 @@ HORIZONTAL_POD_AUTOSCALERS: Final = Resource("autoscaling", "v2", "horizontalpod
 PROMETHEUS_RULES: Final = Resource("monitoring.coreos.com", "v1", "prometheusrules", "PrometheusRule")
 HTTP_ROUTES: Final = Resource("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
 INFERENCE_POOLS: Final = Resource("inference.networking.k8s.io", "v1", "inferencepools", "InferencePool")
+_DYNAMIC: Final = ("resource.k8s.io", "v1")
+DEVICE_CLASSES: Final = Resource(*_DYNAMIC, "deviceclasses", "DeviceClass", namespaced=False)
+RESOURCE_SLICES: Final = Resource(*_DYNAMIC, "resourceslices", "ResourceSlice", namespaced=False)
+RESOURCE_CLAIMS: Final = Resource(*_DYNAMIC, "resourceclaims", "ResourceClaim")
+RESOURCE_CLAIM_TEMPLATES: Final = Resource(*_DYNAMIC, "resourceclaimtemplates", "ResourceClaimTemplate")
 LEASES: Final = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 TOKEN_REVIEWS: Final = Resource("authentication.k8s.io", "v1", "tokenreviews", "TokenReview", namespaced=False)
 SUBJECT_ACCESS_REVIEWS: Final = Resource(
@@ -112,6 +117,10 @@ ALL: Final[tuple[Resource, ...]] = (
     PROMETHEUS_RULES,
     HTTP_ROUTES,
     INFERENCE_POOLS,
+    DEVICE_CLASSES,
+    RESOURCE_SLICES,
+    RESOURCE_CLAIMS,
+    RESOURCE_CLAIM_TEMPLATES,
     LEASES,
     EVENTS,
 )

@@ -23,8 +23,12 @@ def build_pools(client: Api, settings: Settings, queue: Marker, recorder: Record
     caches = Caches.of(client, *place)
     reconciler = GpuPoolReconciler(client, caches, Applier(client), recorder, place)
 
-    def every_pool(_: Change[Any]) -> Iterable[Key]:
+    def every_pool(_: Change[Any] | None = None) -> Iterable[Key]:
         return [Key(GPU_POOLS.kind, None, name) for _, name in caches.pools.places()]
+
+    def all_pools() -> None:
+        for key in every_pool():
+            queue.add(key)
 
     def of_node(change: Change[Any]) -> Iterable[Key]:
         return [] if same_for_plans(change.old, change.new) else every_pool(change)
@@ -32,7 +36,7 @@ def build_pools(client: Api, settings: Settings, queue: Marker, recorder: Record
     def of_demand(change: Change[Any]) -> Iterable[Key]:
         old, new = ((one or {}).get("spec") for one in (change.old, change.new))
         before, after = (((one or {}).get("status") or {}) for one in (change.old, change.new))
-        fields = ("desiredReplicas", "plannedReplicas", "slice")
+        fields = ("desiredReplicas", "plannedReplicas", "slice", "allocation")
         same = old == new and all(before.get(one) == after.get(one) for one in fields)
         return [] if same else every_pool(change)
 
@@ -41,8 +45,21 @@ def build_pools(client: Api, settings: Settings, queue: Marker, recorder: Record
         wake(demand, queue, of_demand)
     wake(caches.pods, queue, every_pool)
     wake(caches.configs, queue, every_pool)
+    for device in (caches.slices, caches.claims, caches.classes):
+        wake(device, queue, every_pool)
+        device.on_presence(all_pools)
     return Assembly(
         owned={GPU_POOLS.kind: caches.pools},
-        children=(caches.services, caches.slas, caches.forecasts, caches.nodes, caches.pods, caches.configs),
+        children=(
+            caches.services,
+            caches.slas,
+            caches.forecasts,
+            caches.nodes,
+            caches.pods,
+            caches.configs,
+            caches.slices,
+            caches.claims,
+            caches.classes,
+        ),
         reconcilers=(reconciler,),
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 from controllers.plans.mig.chosen import is_auto, spec_of
 from controllers.plans.mig.demand import Want
+from controllers.plans.mig.devices import ClaimView, SliceView, holders, missing_api, published, with_devices
 from controllers.plans.mig.geometry import MEDIA, WHOLE_GPU
 from controllers.plans.mig.offers import allowed_by, matches
 from controllers.plans.mig.pool import PoolSnapshot
@@ -20,19 +21,26 @@ from controllers.plans.mig.sharing import ShareWant
 from controllers.plans.tenancy import demand_of
 from crds.contract import LABEL_SERVICE
 from crds.gpu_pool import GPUPoolSpec
-from crds.inference_service import InferenceServiceSpec
+from crds.inference_service import Allocation, InferenceServiceSpec
 from kube.api import Api
 from kube.informer import Informer, lean
 from kube.resources import (
     CAPACITY_FORECASTS,
     CONFIG_MAPS,
+    DEVICE_CLASSES,
     GPU_POOLS,
     INFERENCE_SERVICES,
     NODES,
     PODS,
+    RESOURCE_CLAIMS,
+    RESOURCE_SLICES,
     SLAS,
     Object,
 )
+
+
+def _name(obj: Object) -> str:
+    return str(obj["metadata"]["name"])
 
 
 def _gpu_pod(pod: Object) -> GpuPod | None:
@@ -50,6 +58,10 @@ class Caches:
     nodes: Informer[NodeView]
     pods: Informer[GpuPod]
     configs: Informer[Object]
+    slices: Informer[SliceView]
+    claims: Informer[ClaimView]
+    classes: Informer[str]
+    """Names of DeviceClasses. The last three are of an API that a cluster need not serve."""
 
     @classmethod
     def of(cls, client: Api, manager_namespace: str, config_map: str) -> Caches:
@@ -68,6 +80,9 @@ class Caches:
                 namespace=manager_namespace,
                 field_selector=f"metadata.name={config_map}",
             ),
+            slices=Informer(client, RESOURCE_SLICES, keep=SliceView.of, optional=True),
+            claims=Informer(client, RESOURCE_CLAIMS, keep=ClaimView.of, optional=True),
+            classes=Informer(client, DEVICE_CLASSES, keep=_name, optional=True),
         )
 
 
@@ -80,23 +95,40 @@ class Observer:
     def snapshot(self, pool: Object) -> PoolSnapshot:
         """Of the pool as the cache shows it."""
         nodes = self._nodes_by_pool()
+        spec = GPUPoolSpec.model_validate(pool["spec"])
         mine = tuple(sorted(nodes[pool["metadata"]["name"]], key=lambda one: one.name))
+        mine, pods = self._devices(mine) if spec.allocation is Allocation.RESOURCE_CLAIMS else (mine, self._plugged())
         names = {one.name for one in mine}
         return PoolSnapshot(
             name=pool["metadata"]["name"],
             generation=pool["metadata"].get("generation", 0),
-            spec=GPUPoolSpec.model_validate(pool["spec"]),
+            spec=spec,
             nodes=mine,
             pods=tuple(
                 sorted(
-                    (pod for pod in self._caches.pods.items() if pod.node in names),
+                    (pod for pod in pods if pod.node in names),
                     key=lambda pod: (pod.namespace, pod.name),
                 )
             ),
             wants=tuple(self._wants(pool["metadata"]["name"], nodes)),
             deleting=bool(pool["metadata"].get("deletionTimestamp")),
             share_wants=tuple(self._share_wants(pool["metadata"]["name"], nodes)),
+            missing_api=self._missing_api() if spec.allocation is Allocation.RESOURCE_CLAIMS else None,
         )
+
+    def _plugged(self) -> Iterable[GpuPod]:
+        """Pods whose devices the device plugin gave."""
+        return (pod for pod in self._caches.pods.items() if pod.slices or pod.shares)
+
+    def _devices(self, nodes: tuple[NodeView, ...]) -> tuple[tuple[NodeView, ...], Iterable[GpuPod]]:
+        """Nodes and pods as ResourceSlices and ResourceClaims say they are."""
+        by_pool = published(self._caches.slices.items())
+        pods = holders(self._caches.claims.items(), self._caches.pods.items(), by_pool)
+        return tuple(with_devices(one, by_pool) for one in nodes), pods
+
+    def _missing_api(self) -> tuple[str, str] | None:
+        serves = self._caches.slices.present and self._caches.claims.present
+        return missing_api(serves, self._caches.classes.items())
 
     def all_nodes(self) -> list[NodeView]:
         """Of every pool and none: the manager's configuration is one for all."""
@@ -178,12 +210,14 @@ def _left(node: NodeView) -> str:
 def _pool_of(
     service: Object, want: Want, nodes: Mapping[str, list[NodeView]], pools: Mapping[str, GPUPoolSpec]
 ) -> str | None:
-    """The first pool by name with a node that may run it; else the first with a node that its selector allows."""
+    """The first pool by name with a node that may run it, those first that give devices as its workers get them; else
+    the first with a node that its selector allows."""
     selector = service["spec"].get("nodeSelector") or {}
     allowed = {name: [one for one in found if matches(selector, one.labels)] for name, found in sorted(nodes.items())}
+    claimed = Allocation((service.get("status") or {}).get("allocation") or Allocation.DEVICE_PLUGIN)
     able = [
         name
-        for name, found in allowed.items()
+        for name, found in sorted(allowed.items(), key=lambda one: pools[one[0]].allocation is not claimed)
         if _may_cut(pools[name], want.profile) and any(_has(one, want.profile) for one in found)
     ]
     rest = [name for name, found in allowed.items() if found]

@@ -30,6 +30,7 @@ from kube.resources import (
     NODES,
     POD_DISRUPTION_BUDGETS,
     PODS,
+    RESOURCE_CLAIM_TEMPLATES,
     SERVICE_ACCOUNTS,
     SERVICES,
     Object,
@@ -184,8 +185,10 @@ def own_caches(
     ours = f"{contract.LABEL_MANAGED_BY}={contract.MANAGED_BY},{contract.LABEL_SERVICE}"
     kinds = (SERVICE_ACCOUNTS, NETWORK_POLICIES, SERVICES, POD_DISRUPTION_BUDGETS)
     optional = {
-        one.kind: Informer(client, one, keep=lean, label_selector=ours, optional=True)
-        for one in ((INFERENCE_POOLS, HTTP_ROUTES) if with_routes else ())
+        one.kind: Informer(
+            client, one, keep=lean, label_selector=ours, index={BY_SERVICE: _service_of_child}, optional=True
+        )
+        for one in (RESOURCE_CLAIM_TEMPLATES, *((INFERENCE_POOLS, HTTP_ROUTES) if with_routes else ()))
     }
     return Caches(
         services=services,

@@ -18,6 +18,7 @@ from controllers.plans.fallbacks import named_fallbacks
 from controllers.plans.healing.values import NodeFacts, Objections
 from controllers.plans.limits import share_of
 from controllers.plans.mig.chosen import is_auto, spec_of
+from controllers.plans.mig.claims import TEMPLATE_KIND, Giver, givers_of
 from controllers.plans.mig.offers import offers_of
 from controllers.plans.mig.profile_choice import SliceFacts
 from controllers.plans.model_volume import model_volume
@@ -39,7 +40,7 @@ from crds import contract
 from crds.conditions import READY, STALLED
 from crds.gpu_pool import GPUPoolSpec
 from crds.healing import HealthStatus
-from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
+from crds.inference_service import Allocation, InferenceServiceSpec, InferenceServiceStatus
 from crds.model import MeasuredProfile, ModelFormat
 from crds.sla import Priority
 from forecasting.policy import Judged
@@ -122,6 +123,13 @@ class Observer:
             known=known_of(spec, model, sla, heard.lengths, heard.learned_work_per_s),
             pool_share=share_of(place, self._caches.pools.items()) if spec.scaling else None,
             slices=self._slices(written, model, sla) if is_auto(written) else None,
+            allocation=status.allocation or Allocation.DEVICE_PLUGIN,
+            givers=self._givers(spec, status),
+            claim_templates=frozenset(
+                one["metadata"]["labels"].get(contract.LABEL_REVISION, "")
+                for one in self._caches.surroundings[TEMPLATE_KIND].by(BY_SERVICE, place)
+                if _is_ours(one, meta["uid"])
+            ),
             evacuating=frozenset(self._caches.evacuating.items()),
             autoscaler=self._autoscaler(place),
             gateways=gateway_addresses(self._caches),
@@ -143,8 +151,18 @@ class Observer:
         found = ((name, self._caches.nodes.get(None, name)) for name in {one.node for one in workers if one.node})
         return {name: facts for name, facts in found if facts is not None}
 
+    def _givers(self, spec: InferenceServiceSpec, status: InferenceServiceStatus) -> tuple[Giver, ...]:
+        """None where the device plugin gives everything, as it always did: then nobody has to look at nodes."""
+        asks = spec.accelerator.mig or spec.accelerator.gpu
+        pools = self._pool_specs() if asks else {}
+        if not any(one.allocation is Allocation.RESOURCE_CLAIMS for one in pools.values()) and not status.allocation:
+            return ()
+        return givers_of(pools, self._caches.gpu_nodes.items(), spec.node_selector or {})
+
+    def _pool_specs(self) -> dict[str, GPUPoolSpec]:
+        return {one["metadata"]["name"]: GPUPoolSpec.model_validate(one["spec"]) for one in self._caches.pools.items()}
+
     def _slices(self, spec: InferenceServiceSpec, model: Object | None, sla: Object | None) -> SliceFacts:
-        pools = {one["metadata"]["name"]: GPUPoolSpec.model_validate(one["spec"]) for one in self._caches.pools.items()}
         status: Mapping[str, Any] = (model or {}).get("status") or {}
         format_ = (model or {}).get("spec", {}).get("format") or status.get("format")
         return SliceFacts(
@@ -152,7 +170,7 @@ class Observer:
             size_bytes=status.get("sizeBytes"),
             format=ModelFormat(format_) if format_ else None,
             measured=tuple(MeasuredProfile.model_validate(one) for one in status.get("profiles") or ()),
-            offers=offers_of(pools, self._caches.gpu_nodes.items(), spec.node_selector or {}),
+            offers=offers_of(self._pool_specs(), self._caches.gpu_nodes.items(), spec.node_selector or {}),
             targets_known=spec.sla is None or sla is not None,
         )
 

@@ -23,7 +23,7 @@ from controllers.plans.limits import told_by
 from controllers.plans.mig.offers import GpuNode
 from controllers.runtime.interface import Key, Marker
 from crds.conditions import SERVABLE
-from crds.inference_service import AUTO
+from crds.inference_service import AUTO, Allocation
 from kube.informer import Change
 from kube.resources import Object
 
@@ -113,9 +113,13 @@ class _Waker:
             self._choosing()
 
     def _choosing(self) -> None:
-        """The services whose MIG profile is ours to choose."""
+        """The services whose MIG profile is ours to choose, or whose devices another pool may give in another way."""
+        claims = any(one["spec"].get("allocation") == Allocation.RESOURCE_CLAIMS for one in self._caches.pools.items())
         for service in self._caches.services.items():
-            if (service["spec"]["accelerator"].get("mig") or {}).get("profile") == AUTO:
+            on = service["spec"]["accelerator"]
+            claimed = (service.get("status") or {}).get("allocation")
+            asks = claims and ("mig" in on or "gpu" in on)
+            if (on.get("mig") or {}).get("profile") == AUTO or claimed or asks:
                 self._queue.add(Key.of(service))
 
     def sibling(self, change: Change[Object]) -> None:

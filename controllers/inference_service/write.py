@@ -17,6 +17,7 @@ from controllers.plans.children import deployment_name
 from controllers.plans.deletion import deletion_costs
 from controllers.plans.gateway_api import picker_name
 from controllers.plans.healing.values import Restart
+from controllers.plans.mig.claims import template_name
 from controllers.plans.rollout import Move
 from controllers.plans.service import ServicePlan
 from controllers.plans.snapshot import Snapshot
@@ -24,7 +25,7 @@ from controllers.plans.worker_pod import Manifest, worker_account
 from crds.contract import ANNOTATION_DELETION_COST, FINALIZER_SERVICE, LABEL_REVISION
 from kube.api import Api
 from kube.errors import Conflict, NotFound
-from kube.resources import DEPLOYMENTS, INFERENCE_SERVICES, PODS, Object
+from kube.resources import DEPLOYMENTS, INFERENCE_SERVICES, PODS, RESOURCE_CLAIM_TEMPLATES, Object
 
 UNSEEN_S: Final = 10.0
 """How long a write of ours may stay invisible before the cache is believed again."""
@@ -68,6 +69,7 @@ class Writer:
         written = [await self._ensure(child) for child in plan.children]
         written += [await self._set_replicas(seen, move) for move in plan.moves]
         written += [await self._remove(seen, revision) for revision in plan.remove]
+        written += [await self._remove_claim(seen, revision) for revision in plan.remove_claims]
         return any(written)
 
     async def status(self, service: Object, plan: ServicePlan, now: datetime) -> bool:
@@ -93,7 +95,8 @@ class Writer:
             for child in (worker_account(name), picker_name(name)):
                 self._applier.forget(kind, namespace, child)
         for deployment in self._caches.deployments.by(BY_SERVICE, service_place(namespace, name)):
-            self._applier.forget(DEPLOYMENTS.kind, namespace, deployment["metadata"]["name"])
+            for kind in (DEPLOYMENTS.kind, RESOURCE_CLAIM_TEMPLATES.kind):
+                self._applier.forget(kind, namespace, deployment["metadata"]["name"])
         self._applier.forget(INFERENCE_SERVICES.kind, namespace, name)
         mine = [place for place in self._unseen if place[0] == namespace and place[1].startswith(f"{name}-")]
         for place in mine:
@@ -126,6 +129,11 @@ class Writer:
         if observed is None or observed["metadata"]["labels"].get(LABEL_REVISION) != revision:
             return False
         return await self._applier.delete(DEPLOYMENTS, observed)
+
+    async def _remove_claim(self, seen: Snapshot, revision: str) -> bool:
+        cache = self._caches.surroundings[RESOURCE_CLAIM_TEMPLATES.kind]
+        observed = cache.get(seen.namespace, template_name(seen.name, revision))
+        return observed is not None and await self._applier.delete(RESOURCE_CLAIM_TEMPLATES, observed)
 
     async def _write_costs(self, seen: Snapshot, revisions: Sequence[str]) -> None:
         concerned = [worker for worker in seen.workers if worker.revision in revisions]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from controllers.plans import gateway_api
 from controllers.plans.gateway_api import Routes
+from controllers.plans.mig.claims import TEMPLATE_KIND, template_name
 from controllers.plans.snapshot import Snapshot
 from controllers.plans.worker_pod import LOADING_LIMIT_S, Manifest, WorkerTemplate, worker_account, worker_labels
 from crds import contract
@@ -43,6 +44,17 @@ def deployment(snapshot: Snapshot, template: WorkerTemplate, replicas: int) -> M
         "template": template.manifest,
     }
     return manifest
+
+
+def claim_template(snapshot: Snapshot, template: WorkerTemplate) -> list[Manifest]:
+    """What the pods of one revision claim; stands before its Deployment, and none where nothing is claimed."""
+    if template.claim is None:
+        return []
+    name = template_name(snapshot.name, template.revision)
+    manifest = _child(snapshot, "resource.k8s.io/v1", TEMPLATE_KIND, name)
+    manifest["metadata"]["labels"] |= {contract.LABEL_REVISION: template.revision}
+    manifest["spec"] = {"spec": template.claim}
+    return [manifest]
 
 
 def surrounding_children(snapshot: Snapshot, around: Surroundings) -> list[Manifest]:

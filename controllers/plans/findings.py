@@ -1,7 +1,7 @@
 """What stands between a service and its spec: one finding is one sentence with the next step.
 
 The checks of what the spec refers to are here, in the order in which a person would look: Tenant, Model, SLA,
-fallbacks. A finding never takes anything away from workers that already run.
+fallbacks, claims. A finding never takes anything away from workers that already run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from controllers.plans.fallbacks import circle, missing_fallback
+from controllers.plans.mig.claims import NO_API, TEMPLATE_KIND
 from controllers.plans.snapshot import Snapshot
+from crds.inference_service import Allocation
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +29,13 @@ class Finding:
 
 
 def referred(snapshot: Snapshot) -> list[Finding]:
-    """Tenant, Model, SLA and fallbacks, in this order; then what the API server would not take."""
+    """Tenant, Model, SLA, fallbacks and claims, in this order; then what the API server would not take."""
     checks = (
         check_tenant(snapshot),
         check_model(snapshot),
         check_sla(snapshot),
         check_fallbacks(snapshot),
+        check_claims(snapshot),
         check_refusal(snapshot),
     )
     return [finding for finding in checks if finding]
@@ -86,6 +89,14 @@ def check_fallbacks(snapshot: Snapshot) -> Finding | None:
     if way := circle(snapshot.name, snapshot.fallbacks):
         return Finding("FallbackCircle", f"The fallbacks lead back: {' → '.join(way)}. Take one of them out.")
     return None
+
+
+def check_claims(snapshot: Snapshot) -> Finding | None:
+    """A pod with a claim would be refused, or run without its devices."""
+    if snapshot.allocation is Allocation.DEVICE_PLUGIN or TEMPLATE_KIND in snapshot.optional_kinds:
+        return None
+    message = f"Its GPUPool gives devices by ResourceClaims, but {NO_API}"
+    return Finding("NoResourceClaims", message, blocks_start=True)
 
 
 def check_refusal(snapshot: Snapshot) -> Finding | None:

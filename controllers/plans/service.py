@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from controllers.plans.canary.values import Pair
-from controllers.plans.children import Surroundings, deployment, surrounding_children
+from controllers.plans.children import Surroundings, claim_template, deployment, surrounding_children
 from controllers.plans.deletion import plan_deletion
 from controllers.plans.diagnosis import plan_diagnosis
 from controllers.plans.evacuation import successors
@@ -19,6 +19,7 @@ from controllers.plans.healing.plan import plan_healing
 from controllers.plans.healing.values import HealPlan, Restart
 from controllers.plans.limits import Limit, limits, lowest
 from controllers.plans.mig.chosen import with_profile
+from controllers.plans.mig.claims import allocation_of
 from controllers.plans.mig.profile_choice import Choice, choose
 from controllers.plans.mig.sharing import weak_isolation
 from controllers.plans.quality_status import quality_conditions
@@ -45,7 +46,7 @@ from controllers.plans.tenancy import demand_of
 from controllers.plans.transitions import Transition
 from controllers.plans.worker_pod import WorkerImages, WorkerTemplate, check_image, worker_template
 from crds.conditions import WEAK_ISOLATION, WORKERS_OUTDATED, ConditionStatus
-from crds.inference_service import SliceChoice
+from crds.inference_service import Allocation, SliceChoice
 from forecasting.policy import Direction, Memory
 
 
@@ -72,6 +73,8 @@ class ServicePlan:
     """Revisions whose template is not ours to say any more: only their number changes."""
     remove: tuple[str, ...] = ()
     """Revisions whose Deployments are deleted."""
+    remove_claims: tuple[str, ...] = ()
+    """Revisions whose ResourceClaimTemplates are deleted: their Deployments are gone."""
     release: bool = False
     """The finalizer goes: nothing is left to wait for."""
     status: Manifest | None = None
@@ -114,6 +117,9 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
     choice = _choice(snapshot)
     if choice.status is not None and choice.status.profile:
         snapshot = replace(snapshot, spec=with_profile(snapshot.spec, choice.status.profile))
+    # ... and how workers get it: by the device plugin, or by claims.
+    allocation = allocation_of(snapshot.spec.accelerator, snapshot.givers, snapshot.allocation)
+    snapshot = replace(snapshot, allocation=allocation)
     # 1. What the spec refers to: without a Tenant, a ready Model and a slice no new worker may start.
     findings = referred(snapshot)
     if choice.reason and not any(one.blocks_start for one in findings):
@@ -162,12 +168,14 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
         lowered=tuple(move.revision for move in rollout.moves if move.after < move.before),
         moves=tuple(move for move in rollout.moves if template is None or move.revision != template.revision),
         remove=rollout.remove,
+        remove_claims=_unclaimed(snapshot, target, template),
         status=status_fields(snapshot, now, settings.url)
         | scaling_status(snapshot, scaling, desired, grant.replicas, floor, now_s)
         | revisions.status()
         | healing_status(healing)
         | ({"diagnosis": diagnosed.status.dump()} if diagnosed.status else {})
-        | _slice_status(choice.status),
+        | _slice_status(choice.status)
+        | _allocation_status(allocation),
         conditions=tuple(made),
         notes=(
             *transitions(snapshot.status.conditions, made),
@@ -203,7 +211,9 @@ def _plan_end(snapshot: Snapshot, settings: PlanSettings, servable: Verdict) -> 
         release=end.release,
         status=None
         if end.release
-        else status_fields(snapshot, now, settings.url) | _slice_status(snapshot.status.slice),
+        else status_fields(snapshot, now, settings.url)
+        | _slice_status(snapshot.status.slice)
+        | _allocation_status(snapshot.allocation),
         conditions=tuple(made),
         notes=tuple(transitions(snapshot.status.conditions, made)),
         forget_probe=True,
@@ -234,6 +244,16 @@ def _outdated(snapshot: Snapshot, target: str | None, template: WorkerTemplate |
 
 def _slice_status(chosen: SliceChoice | None) -> Manifest:
     return {} if chosen is None else {"slice": chosen.dump()}
+
+
+def _allocation_status(allocation: Allocation) -> Manifest:
+    return {} if allocation is Allocation.DEVICE_PLUGIN else {"allocation": str(allocation)}
+
+
+def _unclaimed(snapshot: Snapshot, target: str | None, template: WorkerTemplate | None) -> tuple[str, ...]:
+    """Pods of a Deployment need its template for as long as it stands."""
+    needed = {one.name for one in snapshot.revisions} | {target, template.revision if template else None}
+    return tuple(sorted(snapshot.claim_templates - needed))
 
 
 def _template(
@@ -300,6 +320,7 @@ def _children(
 ) -> tuple[Manifest, ...]:
     children = surrounding_children(snapshot, around)
     if template and template.revision in rollout.replicas:
+        children += claim_template(snapshot, template)
         children.append(deployment(snapshot, template, rollout.replicas[template.revision]))
     return tuple(children)
 

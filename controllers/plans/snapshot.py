@@ -14,12 +14,13 @@ from controllers.plans.canary.values import Compared
 from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.carried import NOTHING_KNOWN, Known
 from controllers.plans.healing.values import NodeFacts, Objections
+from controllers.plans.mig.claims import Giver
 from controllers.plans.mig.profile_choice import SliceFacts
 from controllers.plans.model_volume import ModelVolume
 from controllers.plans.quality import Drift
 from controllers.plans.tenancy import Demand, Tenant
 from crds.healing import HealthStatus
-from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
+from crds.inference_service import Allocation, InferenceServiceSpec, InferenceServiceStatus
 from crds.sla import Priority
 from forecasting.policy import Judged, LoadForecast
 
@@ -218,6 +219,12 @@ class Snapshot:
     """None while pools have a slice for every worker, or no pool is there."""
     slices: SliceFacts | None = None
     """What the MIG profile follows from where the spec leaves it to us; `spec` then holds what was chosen before."""
+    allocation: Allocation = Allocation.DEVICE_PLUGIN
+    """How its workers get their devices, as last decided."""
+    givers: tuple[Giver, ...] = ()
+    """Pools that may decide otherwise; only looked at where one gives devices by ResourceClaims."""
+    claim_templates: frozenset[str] = frozenset()
+    """Revisions that have a ResourceClaimTemplate."""
     evacuating: frozenset[str] = frozenset()
     """Nodes that will be cut anew or taken away: their workers should move to others first."""
     autoscaler: str | None = None

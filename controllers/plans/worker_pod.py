@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from controllers.plans.findings import Finding
+from controllers.plans.mig.claims import CLAIM, claim_of, template_name
 from controllers.plans.mig.sharing import SHARED_RESOURCE
 from controllers.plans.model_volume import ModelVolume
 from controllers.plans.placement import affinity, spread
 from controllers.plans.snapshot import ModelView, Snapshot
 from crds import contract
 from crds.fields import quantity, seconds
-from crds.inference_service import Accelerator, Engine, InferenceServiceSpec, Scheduling
+from crds.inference_service import Accelerator, Allocation, Engine, InferenceServiceSpec, Scheduling
 
 Manifest = dict[str, Any]
 
@@ -55,6 +56,8 @@ class WorkerTemplate:
     manifest: Manifest
     asked: str
     """Hash of what was asked for; the same for every release of the operator."""
+    claim: Manifest | None = None
+    """What of the devices a worker claims; None where the device plugin gives them."""
 
 
 def check_image(spec: InferenceServiceSpec, images: WorkerImages) -> Finding | None:
@@ -77,11 +80,16 @@ def worker_template(snapshot: Snapshot, model: ModelView, images: WorkerImages) 
     if snapshot.spec.rollout.restarted_at:
         annotations[ANNOTATION_RESTARTED] = snapshot.spec.rollout.restarted_at
     spec = _pod_spec(snapshot, model, images)
-    revision = _short_hash({"labels": labels, "annotations": annotations, "spec": spec})
+    claim = claim_of(snapshot.spec.accelerator) if snapshot.allocation is Allocation.RESOURCE_CLAIMS else None
+    claimed = {} if claim is None else {"claim": claim}
+    revision = _short_hash({"labels": labels, "annotations": annotations, "spec": spec} | claimed)
+    if claim is not None:
+        spec["resourceClaims"] = [{"name": CLAIM, "resourceClaimTemplateName": template_name(snapshot.name, revision)}]
     metadata: Manifest = {"labels": labels | {contract.LABEL_REVISION: revision}}
     if annotations:
         metadata["annotations"] = annotations
-    return WorkerTemplate(revision, {"metadata": metadata, "spec": spec}, _short_hash(_asked(snapshot, model)))
+    asked = _asked(snapshot, model) | claimed
+    return WorkerTemplate(revision, {"metadata": metadata, "spec": spec}, _short_hash(asked), claim)
 
 
 _ASKED: Final = {"accelerator", "engine", "placement"}
@@ -168,7 +176,7 @@ def _container(snapshot: Snapshot, model: ModelView, images: WorkerImages) -> Ma
             {"name": "http", "containerPort": contract.WORKER_HTTP_PORT, "protocol": "TCP"},
             {"name": "admin", "containerPort": contract.WORKER_ADMIN_PORT, "protocol": "TCP"},
         ],
-        "resources": _resources(accelerator),
+        "resources": _resources(accelerator, snapshot.allocation),
         "securityContext": {
             "allowPrivilegeEscalation": False,
             "readOnlyRootFilesystem": True,
@@ -253,9 +261,12 @@ def _step_tokens(max_num_seqs: int | None) -> int | None:
     return None if max_num_seqs is None or max_num_seqs < 128 else 2 * max_num_seqs
 
 
-def _resources(accelerator: Accelerator) -> Manifest:
+def _resources(accelerator: Accelerator, allocation: Allocation) -> Manifest:
     """CPU is requested and not limited: throttling stretches every token. Memory is limited to what is requested."""
     part = accelerator.part
+    if allocation is Allocation.RESOURCE_CLAIMS and claim_of(accelerator) is not None:
+        host = {"cpu": part.cores, "memory": part.memory}
+        return {"requests": host, "limits": {"memory": part.memory}, "claims": [{"name": CLAIM}]}
     devices: dict[str, str] = {}
     if accelerator.gpu:
         devices["nvidia.com/gpu"] = str(accelerator.gpu.count)

@@ -180,6 +180,11 @@ def resource_name(profile: str) -> str:
     return "nvidia.com/gpu" if profile == WHOLE_GPU else f"nvidia.com/mig-{profile.replace(MEDIA, '.me')}"
 
 
+def is_profile(name: str) -> bool:
+    """Whether it is written as NVIDIA writes profiles of slices."""
+    return _NAME.match(name) is not None
+
+
 def profile_of_resource(resource: str) -> str | None:
     """The other way round; None for what is no GPU."""
     if resource == "nvidia.com/gpu":

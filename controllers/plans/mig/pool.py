@@ -47,6 +47,8 @@ class PoolSnapshot:
     deleting: bool = False
     share_wants: tuple[ShareWant, ...] = ()
     """Of services on GPUs that are shared without MIG."""
+    missing_api: tuple[str, str] | None = None
+    """Reason and message where the cluster cannot give devices in the way that the spec says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ def plan_pool(seen: PoolSnapshot, now_s: float, solve: Solve = plan_layouts) -> 
     moves = [move for move in acts if move is not None]
     plan = best_layout(seen, held, now_s, solve)
     shared = serve_shares(seen.share_wants, free_shares(seen))
-    if seen.deleting:
+    if seen.deleting or seen.missing_api:
+        # Nothing is cut for devices that nobody could get.
         return PoolPlan(tuple(moves), plan, (), {}, _soonest(moves), shared)
     wanted = _in_order(seen, plan)
     allowed, waiting = _starts(seen, wanted)
@@ -173,7 +176,7 @@ def frozen_because(node: NodeView, pods: Sequence[GpuPod], quiet: bool) -> str |
         return "Somebody else has cordoned it."
     foreign = next((pod for pod in pods if pod.service is None), None)
     if foreign is not None:
-        return f"Pod '{foreign.namespace}/{foreign.name}', which is no worker of ours, holds a GPU."
+        return f"{foreign.what} '{foreign.namespace}/{foreign.name}', which is no worker of ours, holds a GPU."
     if pods and not quiet:
         return "It has workers, and no window of spec.repartition.windows is open."
     return None

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from controllers.plans.mig.demand import Served
+from controllers.plans.mig.devices import unpublished
 from controllers.plans.mig.faults import is_out
 from controllers.plans.mig.geometry import resource_name
 from controllers.plans.mig.layouts import layout, layout_text, slices_of
@@ -16,6 +17,7 @@ from controllers.plans.mig.share_status import missing_share, offered, sharing_r
 from controllers.plans.mig.sharing import offers_text
 from controllers.plans.units import names_text
 from crds.conditions import DEMAND_MET, READY, RECONCILING, STALLED
+from crds.inference_service import Allocation
 
 MOST_NODES = 1000
 MOST_UNMET = 100
@@ -146,7 +148,7 @@ def _conditions(seen: PoolSnapshot, plan: PoolPlan) -> list[Fields]:
         text = f"{len(busy)} of {len(seen.nodes)} nodes are being cut anew: {names_text(sorted(busy))}."
         made.append({"type": RECONCILING, "status": "True", "reason": "Repartitioning", "message": text})
     out = [node for node in seen.nodes if is_out(node)]
-    if stuck or unusable or out or not seen.nodes:
+    if stuck or unusable or out or seen.missing_api or not seen.nodes:
         made.append({**made[0], "type": STALLED, "status": "True"})
     return made
 
@@ -162,6 +164,9 @@ def _ready(
         labels = ",".join(f"{key}={value}" for key, value in sorted(seen.spec.node_selector.items()))
         text = f"No node with GPUs has the labels {labels}. Label a node, or change spec.nodeSelector."
         return {"type": READY, "status": "False", "reason": "NoNodes", "message": text}
+    if seen.missing_api:
+        why, text = seen.missing_api
+        return {"type": READY, "status": "False", "reason": why, "message": text}
     if stuck:
         messages = {move.node: move.message for move in plan.moves}
         text = messages.get(stuck[0].name) or f"Node '{stuck[0].name}' is stuck."
@@ -213,6 +218,8 @@ def _missing(seen: PoolSnapshot, missing: Sequence[Served]) -> str:
     )
     if len(missing) > 1:
         text += f" {len(missing) - 1} other services wait, too."
+    if seen.spec.allocation is Allocation.RESOURCE_CLAIMS:
+        text += unpublished(want.profile, seen.nodes)
     return text + " Add nodes to the pool, lower replicas, or choose a smaller profile."
 
 

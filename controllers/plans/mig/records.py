@@ -233,10 +233,14 @@ class GpuPod:
     leaving: bool = False
     shares: int = 0
     """Of GPUs that are shared without MIG."""
+    claims: bool = False
+    """It has ResourceClaims; of which devices, these say."""
+    what: str = "Pod"
+    """Or the ResourceClaim that holds devices for nobody."""
 
     @classmethod
     def of(cls, pod: Mapping[str, Any], label_service: str) -> GpuPod | None:
-        """None for a pod without GPUs, and for one that has ended."""
+        """None for a pod without GPUs and claims, and for one that has ended."""
         meta, spec = pod["metadata"], pod.get("spec") or {}
         if (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed"):
             return None
@@ -246,7 +250,8 @@ class GpuPod:
             limits = (container.get("resources") or {}).get("limits") or {}
             held.update(dict(_allocatable({name: str(amount) for name, amount in limits.items()})))
             shares += _count(str(limits.get(SHARED_RESOURCE, "")))
-        if not held and not shares:
+        claims = bool(spec.get("resourceClaims"))
+        if not held and not shares and not claims:
             return None
         return cls(
             meta["namespace"],
@@ -257,4 +262,5 @@ class GpuPod:
             (meta.get("labels") or {}).get(label_service),
             bool(meta.get("deletionTimestamp")),
             shares,
+            claims,
         )

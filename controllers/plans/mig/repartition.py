@@ -97,8 +97,8 @@ def _move(
         return Move(node.name, _patch(asked, config=_config(node, record.gpus)), message="Empty; the manager is asked.")
     foreign = [pod for pod in pods if pod.service is None]
     if foreign and elapsed_s >= limits.move_timeout_s:
-        name = f"{foreign[0].namespace}/{foreign[0].name}"
-        return _give_up(node, record, now_s, f"Pod '{name}' is not a worker of ours and holds a GPU; it is left alone.")
+        who = f"{foreign[0].what} '{foreign[0].namespace}/{foreign[0].name}'"
+        return _give_up(node, record, now_s, f"{who} is not a worker of ours and holds a GPU; it is left alone.")
     if elapsed_s < limits.move_timeout_s:
         left_s = limits.move_timeout_s - elapsed_s
         text = f"{len(pods)} pods hold its GPUs; workers move for up to {duration_text(left_s)} more."

@@ -27,11 +27,15 @@ from kube.connection import Connection
 from kube.errors import AlreadyExists
 from kube.resources import (
     DEPLOYMENTS,
+    GPU_POOLS,
     HTTP_ROUTES,
     INFERENCE_POOLS,
     INFERENCE_SERVICES,
     NAMESPACES,
+    NODES,
     PODS,
+    RESOURCE_CLAIM_TEMPLATES,
+    RESOURCE_CLAIMS,
     Object,
     Resource,
 )
@@ -45,6 +49,7 @@ from tests.controllers.inference_service.harness import (
     revisions,
     until,
 )
+from tests.plans.mig.pool_world import node
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.apiserver
@@ -210,6 +215,44 @@ async def test_pool_and_route_come_with_their_kinds_stand_still_and_go_with_the_
             while await world.left() or await _routed(world):
                 await world.kubelet.act()
                 await asyncio.sleep(0.05)
+
+
+async def test_workers_claim_devices_and_the_templates_go_with_the_service(server: ControlPlane) -> None:
+    settings = OperatorSettings.model_validate({"images": {"worker_gpu": "foretide/worker-gpu:dev"}})
+    one = node("claims-gpu")
+    meta = {"name": "claims-gpu", "labels": one["metadata"]["labels"] | {"pool": "claims"}}
+    pool: Object = {"apiVersion": "foretide.dev/v1alpha1", "kind": "GPUPool", "metadata": {"name": "claims"}}
+    spec = {"nodeSelector": {"pool": "claims"}, "allocation": "resourceClaims"}
+    on = {"mig": {"profile": "1g.10gb"}}
+    async with running(server, "isvc-claims", settings) as world:
+        await put(world.client, NODES, {"apiVersion": "v1", "kind": "Node", "metadata": meta})
+        await put(world.client, GPU_POOLS, pool | {"spec": spec})
+        await put(world.client, INFERENCE_SERVICES, inference_service(world.namespace, accelerator=on, replicas=2))
+        await world.condition("Ready", "True", "WorkersReady")
+        (template,) = await world.client.list(RESOURCE_CLAIM_TEMPLATES, world.namespace)
+        # Kubernetes' own controller makes a claim of it for each pod.
+        claims = await _claims(world, 2)
+        assert [one["spec"] for one in claims] == [template["spec"]["spec"]] * 2
+        await world.until(world.operator.is_idle, "the operator has nothing to do")
+    async with running(server, "isvc-claims", settings) as world:
+        await world.until(lambda: world.operator.ports.probes, "the first probe after the restart")
+        await world.until(world.operator.is_idle, "the operator has nothing to do")
+        assert world.client.writes == world.writes_before
+        await world.client.delete(INFERENCE_SERVICES, world.namespace, "chat")
+        async with asyncio.timeout(60):
+            while await world.left() or await world.client.list(RESOURCE_CLAIM_TEMPLATES, world.namespace):
+                await world.kubelet.act()
+                await asyncio.sleep(0.05)
+        await world.client.delete(GPU_POOLS, None, "claims")
+        await world.client.delete(NODES, None, "claims-gpu")
+
+
+async def _claims(world: World, count: int) -> list[Object]:
+    async with asyncio.timeout(60):
+        while len(found := await world.client.list(RESOURCE_CLAIMS, world.namespace)) < count:
+            await world.kubelet.act()
+            await asyncio.sleep(0.05)
+    return found
 
 
 async def _routed(world: World) -> list[Object]:
