@@ -13,6 +13,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 
 from gateway.backend import Backend
 from gateway.catalog import Catalog, Endpoint, ServiceKey
+from gateway.endpoints import Endpoints
 from gateway.health.load import Loss, ProgressPolicy, StallPolicy
 from gateway.health.passive import HealthPolicy
 from gateway.health.watcher import Share
@@ -27,13 +28,13 @@ SWEEP_S = 2.0
 """Between searches for idle upstream connections to close."""
 
 
-OnLost = Callable[[ServiceState, Backend, Loss], None]
+OnLost = Callable[[Endpoints, Backend, Loss], None]
 """Called in the moment in which a worker is found to do nothing; what is open there will not come."""
 
-Prove = Callable[[ServiceState, Backend], None]
+Prove = Callable[[Endpoints, Backend], None]
 
 
-OnStalled = Callable[[ServiceState, Backend], None]
+OnStalled = Callable[[Endpoints, Backend], None]
 """Called while a worker's engine makes no step, which may end, or end in its loss."""
 
 
@@ -86,11 +87,11 @@ class Fleet:
         """From now on, `tell` is called with each report of a worker whose engine stands still."""
         self._on_stalled.append(tell)
 
-    def tell_stalled(self, state: ServiceState, backend: Backend) -> None:
+    def tell_stalled(self, state: Endpoints, backend: Backend) -> None:
         for tell in self._on_stalled:
             tell(state, backend)
 
-    def tell_lost(self, state: ServiceState, backend: Backend, loss: Loss) -> None:
+    def tell_lost(self, state: Endpoints, backend: Backend, loss: Loss) -> None:
         for tell in self._on_lost:
             tell(state, backend, loss)
 

@@ -118,3 +118,15 @@ class Flight:
         self.failure: Failure | None = None
         self.usage: Usage | None = None
         """Tokens of an answer that came to its end."""
+
+    @property
+    def movable(self) -> bool:
+        """It is a stream that has begun and can go on elsewhere."""
+        return self.begun and self.moving is not None and self.moving.possible
+
+    def may_leave(self, now_s: float) -> bool:
+        """A worker that is only suspected: a stream that waits for its first token and has not waited elsewhere, or
+        that can go on and has not left a worker that hung lately."""
+        if not self.begun:
+            return self.stream and not self.retries
+        return self.movable and self.moving is not None and now_s - self.moving.left_s >= self.moving.policy.rest_s

@@ -14,6 +14,7 @@ import time
 
 from gateway import settlement
 from gateway.backend import Backend
+from gateway.endpoints import Endpoints
 from gateway.errors import DeadlineExceeded, GatewayError, UnknownModel, UpstreamFailed, stream_event
 from gateway.flight import Flight
 from gateway.health.load import Loss
@@ -23,7 +24,6 @@ from gateway.http1.messages import Reply
 from gateway.http1.pool import ConnectError
 from gateway.relay import Relay
 from gateway.retries import Failure, RetryPolicy, delay_s
-from gateway.service_state import ServiceState
 from gateway.settlement import Outcome
 from gateway.streams.moving import GiveUp
 from gateway.streams.streams import Streams
@@ -108,23 +108,23 @@ class Proxy:
         for relay in list(self._relays):
             relay.expire_if_due(now_s)
             backend = relay.backend
-            doubted = backend.loss is not None or (backend.suspect and relay.may_leave(now_s))
-            if doubted and relay.state.has_other(backend):
+            doubted = backend.loss is not None or (backend.suspect and relay.flight.may_leave(now_s))
+            if doubted and relay.flight.state.has_other(backend):
                 relay.lose()
 
-    def on_lost(self, state: ServiceState, backend: Backend, loss: Loss) -> None:
+    def on_lost(self, state: Endpoints, backend: Backend, loss: Loss) -> None:
         """What is open on a worker that does nothing goes elsewhere at once, where there is an elsewhere."""
         if state.has_other(backend):
             for relay in [one for one in self._relays if one.backend is backend]:
                 relay.lose()
             self._hang_up(backend)
 
-    def on_stalled(self, state: ServiceState, backend: Backend) -> None:
+    def on_stalled(self, state: Endpoints, backend: Backend) -> None:
         """Streams need not wait until a worker is given up; but one that has just come here stays for a while, so
         that they do not wander about in a fleet that is slow as a whole."""
         if state.has_other(backend):
             now_s = self._loop.time()
-            for relay in [one for one in self._relays if one.backend is backend and one.may_leave(now_s)]:
+            for relay in [one for one in self._relays if one.backend is backend and one.flight.may_leave(now_s)]:
                 relay.lose()
             self._hang_up(backend)
 

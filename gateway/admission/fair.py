@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from typing import Final
 
@@ -91,11 +91,13 @@ class Meter:
 class _Class:
     """The requests of one class that wait."""
 
-    __slots__ = ("arrivals", "count", "meter", "tenants")
+    __slots__ = ("arrivals", "count", "counts", "meter", "tenants")
 
     def __init__(self) -> None:
         self.meter = Meter()
         self.count = 0
+        self.counts: Counter[str] = Counter()
+        """By tenant."""
         self.tenants: dict[str, list[tuple[float, int, Ask]]] = {}
         self.arrivals: deque[Ask] = deque()
 
@@ -105,9 +107,15 @@ class _Class:
         return self.arrivals[0]
 
     def newest(self) -> Ask:
+        """Of the tenant that has most here for its weight: a flood displaces its own."""
+        most = max(self.tenants, key=self.load)
         while not self.arrivals[-1].waits:
             self.arrivals.pop()
-        return self.arrivals[-1]
+        return next(one for one in reversed(self.arrivals) if one.waits and one.tenant == most)
+
+    def load(self, tenant: str) -> float:
+        """How many of a tenant wait, for its weight."""
+        return self.counts[tenant] / self.tenants[tenant][0][2].weight
 
     def sweep(self) -> None:
         """Lets go of those that left from the middle."""
@@ -143,6 +151,7 @@ class FairQueue:
         heapq.heappush(row.tenants[ask.tenant], (ask.due_s, ask.seq, ask))
         row.arrivals.append(ask)
         row.count += 1
+        row.counts[ask.tenant] += 1
         self._count += 1
         self.bytes += ask.bytes
 
@@ -168,13 +177,14 @@ class FairQueue:
         ask.waits = False
         row = self._classes[ask.priority]
         row.count -= 1
+        row.counts[ask.tenant] -= 1
         self._count -= 1
         self.bytes -= ask.bytes
         heap = row.tenants[ask.tenant]
         while heap and not heap[0][2].waits:
             heapq.heappop(heap)
         if not heap:
-            del row.tenants[ask.tenant]
+            del row.tenants[ask.tenant], row.counts[ask.tenant]
         if len(row.arrivals) > 2 * row.count + 16:
             row.sweep()
 
@@ -188,10 +198,17 @@ class FairQueue:
         others = sum(heap[0][2].weight for name, heap in row.tenants.items() if name != tenant)
         return higher + min(row.count, own * (weight + others) / weight + len(row.tenants))
 
-    def lowest(self) -> Ask | None:
-        """The newest of the lowest class: the first to go when something must."""
-        occupied = list(self._occupied())
-        return self._classes[occupied[-1]].newest() if occupied else None
+    def gives_way(self, tenant: str, weight: float, priority: Priority) -> Ask | None:
+        """Who goes when there is no room for one more: the newest of the lowest class, or of a tenant that has more
+        of the same class for its weight. None: the newcomer itself."""
+        lowest = max(self._occupied(), default=None)
+        if lowest is None or lowest < priority:
+            return None
+        row = self._classes[lowest]
+        newest = row.newest()
+        if lowest > priority:
+            return newest
+        return newest if row.load(newest.tenant) > (row.counts[tenant] + 1) / weight else None
 
     def newest(self, priority: Priority) -> Ask | None:
         row = self._classes[priority]

@@ -1,7 +1,8 @@
 """The gate of one service: as many requests pass as its workers run at the same time, the others queue fairly.
 
 Knows the workers by the number of their slots only. A service without a usable worker has an open gate: its requests
-wait for a worker, not for a slot. Never grows beyond its bounds: the newest of the lowest class goes first.
+wait for a worker, not for a slot. Never grows beyond its bounds: the newest of the lowest class goes first, of the
+tenant that has most there.
 """
 
 from __future__ import annotations
@@ -84,12 +85,12 @@ class Gate:
         Raises:
             Shed: it would wait for too long, or the queue is full of what is no lower.
         """
-        self._make_room(waiting.priority, waiting.bytes)
         refusal = too_late(self.queue, self.pace, self.patience, self._slots(), waiting)
         if refusal is not None:
             self._on_shed(waiting.priority, refusal.reason)
             message = f"The model '{self._name}' is busy: this request {refusal.message}."
             raise Shed(message, retry_after_s=refusal.retry_after_s)
+        self._make_room(waiting)
         waiting.due_s = waiting.came_s + self.patience.allowed_s(waiting.priority)
         self.queue.push(waiting)
         return waiting
@@ -139,19 +140,22 @@ class Gate:
     def _slots(self) -> int:
         return max(1, self.slots.held) if self.slots is not None else 1
 
-    def _make_room(self, priority: Priority, size: int) -> None:
-        bounds, queue = self._bounds, self.queue
-        while len(queue) >= bounds.requests or queue.bytes + size > bounds.bytes:
-            lowest = queue.lowest()
-            if lowest is None or lowest.priority <= priority:
-                self._on_shed(priority, "QueueFull")
+    def _make_room(self, ask: Ask) -> None:
+        bounds, queue, name = self._bounds, self.queue, ask.priority.name
+        while len(queue) >= bounds.requests or queue.bytes + ask.bytes > bounds.bytes:
+            other = queue.gives_way(ask.tenant, ask.weight, ask.priority)
+            if other is None:
+                self._on_shed(ask.priority, "QueueFull")
                 raise Shed(
-                    f"The model '{self._name}' is busy: {len(queue)} requests wait for it already, of {priority.name} "
-                    f"or higher. Try again later.",
+                    f"The model '{self._name}' is busy: {len(queue)} requests wait for it already, of {name} or higher."
+                    " Try again later.",
                     retry_after_s=5,
                 )
-            queue.discard(lowest)
-            self._shed(lowest, "LowestClass", "gave way to a higher class in a full queue")
+            queue.discard(other)
+            if other.priority is ask.priority:
+                self._shed(other, "QueueFull", "gave way to a tenant that has fewer in a full queue")
+            else:
+                self._shed(other, "LowestClass", "gave way to a higher class in a full queue")
 
     def _shed(self, ask: Ask, reason: str, why: str) -> None:
         assert isinstance(ask, Waiting)

@@ -67,7 +67,7 @@ def too_late(queue: FairQueue, pace: Pace, patience: Patience, slots: int, ask: 
 
 
 def surplus(queue: FairQueue, pace: Pace, patience: Patience, slots: int) -> list[Ask]:
-    """Who must go so that the others meet what they are due: the newest of the lowest classes.
+    """Who must go so that the others meet what they are due: the newest of the lowest class, of the tenant with most.
 
     Discards them from the queue.
     """

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from gateway.catalog import UNKNOWN_REVISION, Endpoint, revision_of
 from gateway.health.passive import Health, HealthPolicy, failed, is_ejected, next_change_s, share, succeeded
 from gateway.identity import CACHE_ENTRIES, Authenticator, keyring_of
+from gateway.kept import keep_slice, merge
 from gateway.retries import RetryBudget, RetryPolicy, delay_s
 from gateway.routing.selection import Candidate, select
-from gateway.watch import keep_slice, merge
 from tests.gateway.harness import EMPTY, keyring
 
 POLICY = HealthPolicy()

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.catalog import Service, ServiceKey
 from gateway.goodput import in_time
-from gateway.watch import keep_level
+from gateway.kept import keep_level
 
 FREE = Service(ServiceKey("demo", "chat"))
 BOUND = replace(FREE, ttft_target_s=0.5, tpot_target_s=0.05, e2e_target_s=3.0)

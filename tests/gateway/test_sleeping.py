@@ -9,8 +9,8 @@ import pytest
 
 from crds.contract import GATEWAY_PATH_DEMAND
 from gateway.asked import RequestLimits
+from gateway.kept import keep_service
 from gateway.usage import Usage, estimated, events_in, usage_in
-from gateway.watch import keep_service
 from tests.gateway.harness import SETTINGS, Exchange, FakeWorker, Running, answers, catalog, running, service, workers
 
 ASLEEP = replace(service(), may_sleep=True)

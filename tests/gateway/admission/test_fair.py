@@ -192,3 +192,26 @@ def test_a_request_that_has_waited_twice_what_it_may_is_shed() -> None:
 @pytest.mark.parametrize(("priority", "allowed_s"), [(P0, 0.1), (P1, 0.8), (P2, 10.0), (P3, 60.0)])
 def test_a_class_may_wait_as_long_as_it_is_due_within(priority: Priority, allowed_s: float) -> None:
     assert PROMISED.allowed_s(priority) == allowed_s
+
+
+def test_in_a_full_queue_a_flood_gives_way_to_a_tenant_with_less_for_its_weight() -> None:
+    queue = filled(3)
+    newest = ask("flood")
+    queue.push(newest)
+    assert queue.gives_way("other", 1.0, P1) is newest
+    assert queue.gives_way("flood", 1.0, P1) is None
+    assert queue.gives_way("light", 0.25, P1) is None, "one of its requests is as much as four of theirs"
+    assert queue.gives_way("other", 1.0, P2) is None, "nobody gives way to a lower class"
+    queue.discard(newest)
+    for _ in range(2):
+        queue.push(ask("other"))
+    assert queue.gives_way("other", 1.0, P1) is None, "it would have as much"
+
+
+def test_what_must_go_is_of_the_tenant_with_the_most_however_new_the_others_are() -> None:
+    queue = filled(200)
+    late = ask("other", came_s=1.0)
+    queue.push(late)
+    gone = surplus(queue, Pace(0.5), PROMISED, 4)
+    assert gone
+    assert late not in gone
