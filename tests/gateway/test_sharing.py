@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.catalog import Catalog, Tenant
+from gateway.kept import keep_tenant
 from gateway.sharing import Salter, salt_of
 from gateway.static import load
-from gateway.watch import keep_tenant
 from tests.gateway.harness import (
     EMPTY,
     KEY,
