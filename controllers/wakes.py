@@ -94,12 +94,17 @@ def of_namespace(tenants: Informer[Object]) -> Keys:
 
 
 def of_tenant(tenants: Informer[Object]) -> Keys:
-    """A Tenant: the others that list a namespace it lists or listed."""
+    """A Tenant: the others that list a namespace it lists or listed; its cohort, whose half-life it may change."""
 
     def keys(change: Change[Object]) -> Iterator[Key]:
-        namespaces = {name for one in (change.old, change.new) if one for name in one["spec"]["namespaces"]}
-        for namespace in namespaces:
+        sides = [one["spec"] for one in (change.old, change.new) if one]
+        for namespace in {name for one in sides for name in one["namespaces"]}:
             yield from (key for key in _tenant_keys(tenants.by("by_namespace", namespace)) if key.name != change.name)
+        lends = [one.get("borrowing") or {} for one in sides]
+        if len(lends) < 2 or lends[0] != lends[1]:
+            cohorts = {one["cohort"] for one in lends if one}
+            others = [one for one in tenants.items() if (one["spec"].get("borrowing") or {}).get("cohort") in cohorts]
+            yield from (key for key in _tenant_keys(others) if key.name != change.name)
 
     return keys
 

@@ -164,6 +164,12 @@ TENANT = Kind(
         Column("Concurrency", ".spec.limits.concurrency", "integer", wide=True),
         Column("Weight", ".spec.weight", "integer", wide=True),
         Column("Class", ".spec.maxPriority", description="Highest class of its requests", wide=True),
+        Column(
+            "Borrowed/due",
+            ".status.fairShare.standing",
+            description="Its part of what its cohort borrowed lately, and the part that is its due",
+            wide=True,
+        ),
         _MESSAGE,
     ),
 )

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from crds.conditions import Condition
-from crds.fields import Count, Duration, ListMap, ListSet, ObjectName, Part, Quantity, Rule
+from crds.fields import Count, Duration, ListMap, ListSet, LongDuration, ObjectName, Part, Quantity, Rule
 from crds.sla import Priority
 
 
@@ -58,6 +58,13 @@ class Borrowing(Part):
     ] = None
     lending_limit: Annotated[
         Shares | None, Field(description="Most that it lends of its quota; what is left out is lent in full.")
+    ] = None
+    half_life: Annotated[
+        LongDuration | None,
+        Field(
+            description="After this long what a Tenant borrowed counts half against it, for example 24h. The longest "
+            "that any Tenant of the cohort says holds for all; where none does, only what is borrowed now counts."
+        ),
     ] = None
 
 
@@ -156,6 +163,33 @@ class TenantSpec(Part):
     ] = None
 
 
+class Averages(Part):
+    """What was borrowed on average, to thousandths; what is left out was not."""
+
+    gpus: Annotated[Quantity | None, Field(description="Whole GPUs.")] = None
+    mig_slices: Annotated[Quantity | None, Field(description="MIG slices of any profile.")] = None
+    mig_gigabytes: Annotated[Quantity | None, Field(description="GB of MIG slices.")] = None
+    shared_gigabytes: Annotated[Quantity | None, Field(description="GB of GPUs that are shared without MIG.")] = None
+    replicas: Annotated[Quantity | None, Field(description="Workers.")] = None
+
+
+class FairShare(Part):
+    """What the Tenant borrowed of its cohort lately: an average that forgets with the half-life."""
+
+    cohort: Annotated[ObjectName, Field(description="The cohort that this speaks of.")]
+    half_life: Annotated[LongDuration, Field(description="The cohort's half-life.")]
+    sampled_at: Annotated[str, Field(description="When the average was last published.", max_length=32)]
+    average: Annotated[Averages, Field(description="Borrowed over the quota, on average.")]
+    standing: Annotated[
+        str,
+        Field(
+            description="Of what the cohort borrowed on average, its part ÷ the part that its weight gives it among "
+            "those who borrowed.",
+            max_length=256,
+        ),
+    ] = ""
+
+
 class TenantStatus(Part):
     """What stands, and how much is used."""
 
@@ -178,3 +212,6 @@ class TenantStatus(Part):
         str | None, Field(description="GB of shared GPUs wanted, of those allowed.", max_length=32)
     ] = None
     replicas: Annotated[str | None, Field(description="Workers wanted, of those allowed.", max_length=32)] = None
+    fair_share: Annotated[
+        FairShare | None, Field(description="What it borrowed lately, where its cohort has a half-life.")
+    ] = None

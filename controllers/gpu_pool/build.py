@@ -40,7 +40,13 @@ def build_pools(client: Api, settings: Settings, queue: Marker, recorder: Record
         same = old == new and all(before.get(one) == after.get(one) for one in fields)
         return [] if same else every_pool(change)
 
+    def of_tenant(change: Change[Any]) -> Iterable[Key]:
+        """Who is served first changes with what was borrowed; most changes of a Tenant are other ones."""
+        sides = [(one["spec"], (one.get("status") or {}).get("fairShare")) for one in (change.old, change.new) if one]
+        return [] if len(sides) == 2 and sides[0] == sides[1] else every_pool(change)
+
     wake(caches.nodes, queue, of_node)
+    wake(caches.tenants, queue, of_tenant)
     for demand in (caches.services, caches.slas, caches.forecasts):
         wake(demand, queue, of_demand)
     wake(caches.pods, queue, every_pool)
@@ -54,6 +60,7 @@ def build_pools(client: Api, settings: Settings, queue: Marker, recorder: Record
             caches.services,
             caches.slas,
             caches.forecasts,
+            caches.tenants,
             caches.nodes,
             caches.pods,
             caches.configs,

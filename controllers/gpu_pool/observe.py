@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from controllers.plans.fair_share import turn_of
 from controllers.plans.mig.chosen import is_auto, spec_of
 from controllers.plans.mig.demand import Want
 from controllers.plans.mig.devices import ClaimView, SliceView, holders, missing_api, published, with_devices
@@ -18,7 +19,7 @@ from controllers.plans.mig.offers import allowed_by, matches
 from controllers.plans.mig.pool import PoolSnapshot
 from controllers.plans.mig.records import GpuPod, NodeView
 from controllers.plans.mig.sharing import ShareWant
-from controllers.plans.tenancy import demand_of
+from controllers.plans.tenancy import Tenant, demand_of, owner_of
 from crds.contract import LABEL_SERVICE
 from crds.gpu_pool import GPUPoolSpec
 from crds.inference_service import Allocation, InferenceServiceSpec
@@ -35,6 +36,7 @@ from kube.resources import (
     RESOURCE_CLAIMS,
     RESOURCE_SLICES,
     SLAS,
+    TENANTS,
     Object,
 )
 
@@ -45,6 +47,10 @@ def _name(obj: Object) -> str:
 
 def _gpu_pod(pod: Object) -> GpuPod | None:
     return GpuPod.of(pod, LABEL_SERVICE)
+
+
+def _namespaces(tenant: Object) -> Iterable[str]:
+    return tenant["spec"].get("namespaces") or ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,7 @@ class Caches:
     nodes: Informer[NodeView]
     pods: Informer[GpuPod]
     configs: Informer[Object]
+    tenants: Informer[Object]
     slices: Informer[SliceView]
     claims: Informer[ClaimView]
     classes: Informer[str]
@@ -80,6 +87,7 @@ class Caches:
                 namespace=manager_namespace,
                 field_selector=f"metadata.name={config_map}",
             ),
+            tenants=Informer(client, TENANTS, keep=lean, index={"by_namespace": _namespaces}),
             slices=Informer(client, RESOURCE_SLICES, keep=SliceView.of, optional=True),
             claims=Informer(client, RESOURCE_CLAIMS, keep=ClaimView.of, optional=True),
             classes=Informer(client, DEVICE_CLASSES, keep=_name, optional=True),
@@ -171,6 +179,7 @@ class Observer:
             gigabytes=on.gigabytes,
             replicas=max(self._now(service, spec), self._planned(meta["namespace"], meta["name"])),
             priority=self._priority(meta["namespace"], spec.sla),
+            turn=self._turn(meta["namespace"], "sharedGigabytes"),
         )
 
     def _want(self, service: Object) -> Want | None:
@@ -185,6 +194,7 @@ class Observer:
             replicas=max(self._now(service, spec), self._planned(meta["namespace"], meta["name"])),
             priority=self._priority(meta["namespace"], spec.sla),
             gpus=on.gpu.count if on.gpu else 1,
+            turn=self._turn(meta["namespace"], *(("migGigabytes", "migSlices") if on.mig else ("gpus",))),
         )
 
     def _now(self, service: Object, spec: InferenceServiceSpec) -> int:
@@ -197,6 +207,10 @@ class Observer:
         """Workers that the forecast calls for when a new one would be ready, within the Tenant's quota."""
         status: Mapping[str, Any] = (self._caches.forecasts.get(namespace, name) or {}).get("status") or {}
         return int(status.get("wantedReplicas") or status.get("plannedReplicas") or 0)
+
+    def _turn(self, namespace: str, *lines: str) -> float:
+        claiming = [Tenant.of(one) for one in self._caches.tenants.by("by_namespace", namespace)]
+        return turn_of(owner_of(namespace, claiming), (*lines, "replicas"))
 
     def _priority(self, namespace: str, sla: str | None) -> int:
         found = self._caches.slas.get(namespace, sla) if sla else None

@@ -14,6 +14,7 @@ from controllers.plans.alerting.wishes import NOTHING, Wishes
 from controllers.plans.canary.values import Compared
 from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.carried import MeanLengths, known_of
+from controllers.plans.claims import claim_of
 from controllers.plans.fallbacks import named_fallbacks
 from controllers.plans.healing.values import NodeFacts, Objections
 from controllers.plans.limits import share_of
@@ -35,7 +36,7 @@ from controllers.plans.snapshot import (
     Snapshot,
     Worker,
 )
-from controllers.plans.tenancy import Demand, Tenant, demand_of, owner_of
+from controllers.plans.tenancy import Tenant, owner_of
 from crds import contract
 from crds.conditions import READY, STALLED
 from crds.gpu_pool import GPUPoolSpec
@@ -233,26 +234,6 @@ class Observer:
         if known is None or known[0] != version:
             known = self._claims[place] = (version, claim_of(service))
         return known[1]
-
-
-def claim_of(service: Object) -> Claim:
-    """What another service wants and has. One that is being deleted wants nothing more."""
-    meta, status = service["metadata"], service.get("status") or {}
-    spec = spec_of(service)
-    desired = status.get("desiredReplicas")
-    wanted = demand_of(spec, desired)
-    held = _demand_at(spec, min(desired or 0, wanted.replicas))
-    if meta.get("deletionTimestamp"):
-        wanted = held = _demand_at(spec, status.get("replicas") or 0)
-        return Claim(meta["namespace"], meta["name"], meta.get("creationTimestamp", ""), wanted, held)
-    # Where the load decides, what is desired is bounded by the quota: what is wished is the policy's own word.
-    advised = (status.get("scaling") or {}).get("advisedReplicas")
-    wished = None if advised is None else demand_of(spec, advised)
-    return Claim(meta["namespace"], meta["name"], meta.get("creationTimestamp", ""), wanted, held, wished)
-
-
-def _demand_at(spec: InferenceServiceSpec, replicas: int) -> Demand:
-    return demand_of(spec.model_copy(update={"replicas": replicas, "scaling": None}), None)
 
 
 def _priority(sla: Object | None) -> Priority:

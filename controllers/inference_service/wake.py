@@ -70,13 +70,13 @@ class _Waker:
         self._all(BY_SLA, service_place(change.namespace, change.name))
 
     def tenant(self, change: Change[Object]) -> None:
-        """Namespaces that it had or has."""
-        if change.old and change.new and change.old["spec"] == change.new["spec"]:
-            return
+        """Namespaces that it had or has; what its cohort has to lend, and who has borrowed most of it."""
         sides = [side for side in (change.old, change.new) if side]
-        for namespace in {name for side in sides for name in side["spec"].get("namespaces") or ()}:
+        same = len(sides) == 2 and sides[0]["spec"] == sides[1]["spec"]
+        if same and _fair_share(sides[0]) == _fair_share(sides[1]):
+            return
+        for namespace in set() if same else {name for side in sides for name in side["spec"].get("namespaces") or ()}:
             self._all(BY_NAMESPACE, namespace)
-        # What a cohort has to lend is another.
         for key in self._over_quota():
             self._queue.add(key)
 
@@ -148,6 +148,10 @@ class _Waker:
     def _all(self, index: str, place: str) -> None:
         for service in self._caches.services.by(index, place):
             self._queue.add(Key.of(service))
+
+
+def _fair_share(tenant: Object) -> Any:
+    return (tenant.get("status") or {}).get("fairShare")
 
 
 def _is_servable(service: Object) -> bool:

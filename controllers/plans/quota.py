@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from controllers.plans.borrowing import Member, allowed
+from controllers.plans.borrowing import Member, allowed, standing
+from controllers.plans.fair_share import Standing
 from controllers.plans.findings import Finding
 from controllers.plans.snapshot import Claim, Neighbour
 from controllers.plans.tenancy import Demand, Tenant
@@ -49,6 +50,8 @@ class _Limit:
     """Where it may borrow."""
     nominal: int = 0
     """Of its own; `allowed` is what the cohort makes of it."""
+    lately: str = ""
+    """What it borrowed over time, where that counts for or against it now."""
 
     @property
     def text(self) -> str:
@@ -105,7 +108,17 @@ def _shared(
         for one in cohort:
             theirs = next((line for line in _limits(one.tenant) if line.field == limit.field), None)
             members += [_member(one.tenant, theirs, one.claims)] if theirs else []
-        yield replace(limit, allowed=allowed(members)[tenant.name], cohort=tenant.spec.borrowing.cohort)
+        lately = _lately(limit, tenant, standing(members).get(tenant.name))
+        yield replace(limit, allowed=allowed(members)[tenant.name], cohort=tenant.spec.borrowing.cohort, lately=lately)
+
+
+def _lately(limit: _Limit, tenant: Tenant, stands: Standing | None) -> str:
+    if stands is None or stands.factor == 1:
+        return ""
+    return (
+        f" Its weight {tenant.spec.weight} counts {tenant.spec.weight * stands.factor:.2g} now: lately it borrowed "
+        f"{stands.used:.1f} {limit.unit} on average, and {stands.due:.1f} are its due."
+    )
 
 
 def _member(tenant: Tenant, limit: _Limit, claims: Sequence[Claim]) -> Member:
@@ -117,12 +130,23 @@ def _member(tenant: Tenant, limit: _Limit, claims: Sequence[Claim]) -> Member:
         name=tenant.name,
         nominal=limit.nominal,
         # What is kept for a while after the load fell is only taken where another wants it.
-        wish=max(held, sum(limit.amount(one.wished or one.wanted) for one in claims)),
+        wish=max(held, sum(limit.amount(one) for one in _wishes(claims))),
         held=held,
         weight=tenant.spec.weight,
         limit=most.get(limit.field),
         lending=lending.get(limit.field),
+        each=min((limit.amount(one) // one.replicas for one in _wishes(claims) if limit.amount(one)), default=1),
+        used=tenant.borrowed.get(limit.field, 0.0),
     )
+
+
+def _wishes(claims: Iterable[Claim]) -> list[Demand]:
+    return [one.wished or one.wanted for one in claims]
+
+
+def borrowed_of(tenant: Tenant, claims: Sequence[Claim]) -> dict[str, int]:
+    """What its services have over its quota, by each line that it has."""
+    return {line.field: max(0, sum(line.amount(one.held) for one in claims) - line.nominal) for line in _limits(tenant)}
 
 
 def _sum(limit: _Limit, claims: Iterable[Claim]) -> int:
@@ -166,7 +190,7 @@ def _finding(tenant: Tenant, limit: _Limit, mine: Claim, others: Sequence[Claim]
         "QuotaExceeded",
         f"Tenant '{tenant.name}' asks {asked} {limit.unit}; its quota is {limit.nominal}{lent}, which leaves "
         f"'{mine.name}' {granted} of {mine.wanted.replicas} workers. "
-        f"Raise spec.quota.{limit.field} of the Tenant or lower the replicas of its services.",
+        f"Raise spec.quota.{limit.field} of the Tenant or lower the replicas of its services.{limit.lately}",
     )
 
 
@@ -177,6 +201,6 @@ def _reclaimed(tenant: Tenant, limit: _Limit, mine: Claim, others: Sequence[Clai
         RECLAIMED,
         f"Tenant '{tenant.name}' has {held} {limit.unit}; its quota is {limit.nominal}, and cohort '{limit.cohort}' "
         f"lends it {lent} now, so '{mine.name}' goes from {mine.held.replicas} to {granted} "
-        "workers.",
+        f"workers.{limit.lately}",
         needs_person=False,
     )

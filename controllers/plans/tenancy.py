@@ -7,7 +7,7 @@ Tenant can never take a namespace away, and every process comes to the same answ
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from crds.inference_service import InferenceServiceSpec
@@ -25,6 +25,8 @@ class Tenant:
     """metadata.creationTimestamp: RFC 3339 in UTC, so it sorts as text."""
     generation: int
     spec: TenantSpec
+    borrowed: Mapping[str, float] = field(default_factory=dict)
+    """On average lately, by line of the quota, as its status says it of the cohort that it is in."""
 
     @classmethod
     def of(cls, obj: Mapping[str, Any]) -> Tenant:
@@ -36,7 +38,15 @@ class Tenant:
             created=meta.get("creationTimestamp", ""),
             generation=meta.get("generation", 0),
             spec=TenantSpec.model_validate(obj["spec"]),
+            borrowed=_borrowed(obj),
         )
+
+
+def _borrowed(obj: Mapping[str, Any]) -> dict[str, float]:
+    """Nothing where it changed its cohort since."""
+    told = (obj.get("status") or {}).get("fairShare") or {}
+    cohort = (obj["spec"].get("borrowing") or {}).get("cohort")
+    return {line: float(amount) for line, amount in (told.get("average") or {}).items() if told["cohort"] == cohort}
 
 
 def owner_of(namespace: str, tenants: Iterable[Tenant]) -> Tenant | None:

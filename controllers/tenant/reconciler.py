@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from controllers.announce import announce
 from controllers.apply import Applier, merge_conditions
+from controllers.plans.claims import claim_of
+from controllers.plans.fair_share import half_life_s, is_due, published, until_due
 from controllers.plans.mig.chosen import spec_of
+from controllers.plans.quota import borrowed_of
 from controllers.plans.tenancy import Demand, Tenant, demand_of
 from controllers.plans.tenant import Holding, assess, children, holding_of, stray
+from controllers.plans.times import unix_s
 from controllers.runtime.interface import Key, Outcome
 from controllers.tenant.reading import Keys, Tenants
+from controllers.tenant.usage import Meters
 from kube.events import Recorder
 from kube.informer import Informer
 from kube.resources import TENANTS, Object, resource_of
+
+
+def _wall_clock() -> datetime:
+    return datetime.now(UTC)
 
 
 class TenantReconciler:
@@ -33,24 +42,28 @@ class TenantReconciler:
         policies: Informer[Object],
         applier: Applier,
         recorder: Recorder,
+        *,
+        wall_clock: Callable[[], datetime] = _wall_clock,
     ) -> None:
         self._tenants, self._keys = tenants, keys
         self._namespaces, self._services = namespaces, services
         self._children: Mapping[str, Informer[Object]] = {"ResourceQuota": quotas, "NetworkPolicy": policies}
         self._applier, self._recorder = applier, recorder
+        self._wall_clock = wall_clock
+        self._meters = Meters()
 
     async def reconcile(self, key: Key) -> Outcome:
         obj = self._tenants.get(key.name)
         if obj is None:
             # Owner references take the children away; the keyring is computed from the Tenants that are left.
             self._applier.forget(key.kind, None, key.name)
+            self._meters.keep({one.uid for one in self._tenants.all()})
             return Outcome()
         tenant = Tenant.of(obj)
         holding = holding_of(tenant, self._tenants.all(), set(self._namespaces.items()))
         if not obj["metadata"].get("deletionTimestamp"):
             await self._children_of(tenant, holding)
-        await self._status(obj, tenant, holding)
-        return Outcome()
+        return await self._status(obj, tenant, holding, self._wall_clock())
 
     async def _children_of(self, tenant: Tenant, holding: Holding) -> None:
         wanted = children(tenant, holding.owned)
@@ -61,21 +74,37 @@ class TenantReconciler:
         for left in stray(wanted, observed, tenant.name):
             await self._applier.delete(resource_of(left), left)
 
-    async def _status(self, obj: Object, tenant: Tenant, holding: Holding) -> None:
+    async def _status(self, obj: Object, tenant: Tenant, holding: Holding, now: datetime) -> Outcome:
         # The pepper changes neither how many keys there are nor what is wrong with them.
         ring = self._keys.ring(b"")
         hashes = ring.hashes.get(tenant.name, ())
-        result = assess(tenant, holding, ring.problems.get(tenant.name, ()), len(hashes), self._demand(holding))
-        observed: dict[str, Any] = obj.get("status") or {}
-        conditions = merge_conditions(
-            observed.get("conditions"), result.conditions, now=datetime.now(UTC), generation=tenant.generation
-        )
-        await self._applier.status(TENANTS, obj, {**result.fields, "conditions": conditions}, observed)
-        announce(self._recorder, obj, observed.get("conditions"), result.conditions)
-
-    def _demand(self, holding: Holding) -> Demand:
         services = [one for namespace in holding.owned for one in self._services.by("by_namespace", namespace)]
-        return sum((_demand(one) for one in services), Demand())
+        demand = sum((_demand(one) for one in services), Demand())
+        result = assess(tenant, holding, ring.problems.get(tenant.name, ()), len(hashes), demand)
+        observed: dict[str, Any] = obj.get("status") or {}
+        share, look_again_s = self._fair_share(tenant, services, observed.get("fairShare") or {}, now.timestamp())
+        conditions = merge_conditions(
+            observed.get("conditions"), result.conditions, now=now, generation=tenant.generation
+        )
+        await self._applier.status(TENANTS, obj, {**result.fields, **share, "conditions": conditions}, observed)
+        announce(self._recorder, obj, observed.get("conditions"), result.conditions)
+        return Outcome(look_again_s)
+
+    def _fair_share(
+        self, tenant: Tenant, services: Sequence[Object], told: Mapping[str, Any], now_s: float
+    ) -> tuple[dict[str, Any], float | None]:
+        """What it borrowed lately, as it is to be published now or was before; and when to look again."""
+        everyone = self._tenants.all()
+        half_life = half_life_s(tenant, everyone)
+        borrowed = borrowed_of(tenant, [claim_of(one) for one in services])
+        if half_life is None or tenant.spec.borrowing is None or not borrowed:
+            self._meters.forget(tenant.uid)
+            return {}, None
+        usage = self._meters.read(tenant, told, borrowed, now_s, half_life)
+        is_told = told.get("cohort") == tenant.spec.borrowing.cohort
+        if not is_told or is_due(unix_s(told["sampledAt"]), now_s, half_life):
+            told = published(tenant, usage, borrowed, half_life, everyone)
+        return {"fairShare": told}, until_due(now_s, half_life)
 
 
 def _demand(service: Object) -> Demand:

@@ -16,7 +16,7 @@ from controllers.plans.mig.geometry import family, resource_name
 from controllers.runtime.interface import Key
 from controllers.settings import Settings
 from kube.events import Recorder
-from kube.resources import CONFIG_MAPS, GPU_POOLS, INFERENCE_SERVICES, NODES, PODS, SLAS, Object
+from kube.resources import CONFIG_MAPS, GPU_POOLS, INFERENCE_SERVICES, NODES, PODS, SLAS, TENANTS, Object
 from tests.controllers.running import Keys, running
 from tests.fakes import FakeClient
 from tests.plans.mig.pool_world import node
@@ -218,3 +218,25 @@ def test_the_solver_is_asked_again_only_when_the_question_has_changed() -> None:
     assert solver.solved == 1
     assert asked(4).served[0].replicas == 4
     assert solver.solved == 2
+
+
+async def test_of_too_few_slices_who_has_borrowed_least_for_its_weight_is_served_first(world: World) -> None:
+    def tenants(demo: str, late: str) -> None:
+        for namespace, average in (("demo", demo), ("late", late)):
+            told = {"cohort": "lab", "average": {"migGigabytes": average}}
+            spec = {"namespaces": [namespace], "quota": {"migGigabytes": 0}, "borrowing": {"cohort": "lab"}}
+            tenant = {"metadata": {"name": namespace}, "spec": spec, "status": {"fairShare": told}}
+            world.api.put(TENANTS, tenant)
+
+    def unmet() -> list[tuple[str, int]]:
+        return [(one["service"], one["served"]) for one in world.status().get("unmet") or ()]
+
+    world.node("n0")
+    tenants("30.000", "10.000")
+    for namespace in ("demo", "late"):
+        spec = {"model": "m", "accelerator": {"mig": {"profile": "1g.10gb"}}, "replicas": 6}
+        world.api.put(INFERENCE_SERVICES, {"metadata": {"namespace": namespace, "name": "chat"}, "spec": spec})
+    world.pool()
+    await eventually(lambda: unmet() == [("demo/chat", 1)], "who borrowed less has its slices")
+    tenants("10.000", "20.000")
+    await eventually(lambda: unmet() == [("late/chat", 1)], "after a while it is the other's turn")

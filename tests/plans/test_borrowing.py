@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controllers.plans.borrowing import Member, allowed, fair, fill
+from controllers.plans.borrowing import Asked, Member, allowed, fair, fill
 from controllers.plans.quota import Grant, plan_quota
 from controllers.plans.snapshot import Claim, Neighbour
 from controllers.plans.tenancy import Tenant
@@ -25,15 +25,25 @@ def cohorts(draw: st.DrawFn) -> list[Member]:
     """What is held fits into the nominal sum, as it does after every step."""
     rows = draw(
         st.lists(
-            st.tuples(st.integers(0, 12), st.integers(0, 30), st.integers(1, 9), _SOME, _SOME), min_size=1, max_size=5
+            st.tuples(
+                st.integers(0, 12),
+                st.integers(0, 30),
+                st.integers(1, 9),
+                _SOME,
+                _SOME,
+                st.integers(1, 5),
+                st.floats(0, 20),
+            ),
+            min_size=1,
+            max_size=5,
         )
     )
     left = sum(row[0] for row in rows)
     members = []
-    for number, (nominal, wish, weight, limit, lending) in enumerate(rows):
+    for number, (nominal, wish, weight, limit, lending, each, used) in enumerate(rows):
         held = draw(st.integers(0, min(left, 30)))
         left -= held
-        members.append(Member(f"t{number}", nominal, max(wish, held), held, weight, limit, lending))
+        members.append(Member(f"t{number}", nominal, max(wish, held), held, weight, limit, lending, each, used))
     return members
 
 
@@ -84,9 +94,7 @@ def test_what_is_lent_is_used_up_and_no_lender_lends_more_than_it_said(members: 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 500), st.lists(st.integers(1, 1000), min_size=1, max_size=8))
 def test_borrowers_who_want_all_they_can_get_share_by_weight(amount: int, weights: list[int]) -> None:
-    given_ = fill(
-        amount, {str(at): 1000 for at in range(len(weights))}, {str(at): one for at, one in enumerate(weights)}
-    )
+    given_ = fill(amount, {str(at): Asked(1000, one) for at, one in enumerate(weights)})
     assert sum(given_.values()) == amount
     for at, weight in enumerate(weights):
         assert abs(given_[str(at)] - amount * weight / sum(weights)) < 1
@@ -153,6 +161,19 @@ def test_the_reclaim_says_its_arithmetic_and_needs_nobody() -> None:
         "Tenant 'acme' has 8 GPUs; its quota is 4, and cohort 'lab' lends it 1 now, so 'chat' goes from 8 to 7 workers."
     )
     assert not finding.needs_person
+
+
+def test_where_history_counts_against_a_tenant_the_sentence_has_its_arithmetic() -> None:
+    mine = dataclasses.replace(borrower(), borrowed={"gpus": 4.0})
+    other = dataclasses.replace(borrower("other"), borrowed={"gpus": 0.5})
+    idle = Neighbour(borrower("idle", gpus=8), ())
+    claims = (claim("theirs", wanted=12, held=4, gpus_each=1),)
+    finding = plan_quota(mine, asks(12, 12), [], [idle, Neighbour(other, claims)]).finding
+    assert finding
+    assert finding.message == (
+        "Tenant 'acme' has 12 GPUs; its quota is 4, and cohort 'lab' lends it 1 now, so 'chat' goes from 12 to 11 "
+        "workers. Its weight 1 counts 0.56 now: lately it borrowed 4.0 GPUs on average, and 2.2 are its due."
+    )
 
 
 def test_the_lowest_class_gives_back_first_then_the_youngest() -> None:

@@ -31,6 +31,8 @@ class Want:
     """0 for P0 to 3 for P3 and for services without an SLA."""
     gpus: int = 1
     """Of the profile for one worker; more than one only of whole GPUs."""
+    turn: float = 0.0
+    """Of its Tenant (`fair_share.turn_of`): within a class the lowest is served first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -253,10 +253,10 @@ def serve(demand: Mapping[tuple[str, int], int], supply: Mapping[str, int]) -> l
 
 
 def share_out(wants: Sequence[Want], served: Mapping[tuple[str, int], int]) -> tuple[Served, ...]:
-    """To the services, in the order of priority, then as they were given; a worker is served whole or not."""
+    """To the services, in the order of priority, of turn, then as they were given; a worker is served whole or not."""
     left = dict(served)
     out = []
-    for want in sorted(wants, key=lambda one: one.priority):
+    for want in sorted(wants, key=lambda one: (one.priority, one.turn)):
         key = (want.profile, want.priority)
         given = min(want.replicas, left.get(key, 0) // want.gpus)
         left[key] = left.get(key, 0) - given * want.gpus

@@ -119,6 +119,8 @@ class ShareWant:
     gigabytes: int
     replicas: int
     priority: int = 3
+    turn: float = 0.0
+    """Of its Tenant: of those that want as much, the lowest is served first."""
 
     @property
     def text(self) -> str:
@@ -145,7 +147,7 @@ def serve_shares(wants: Sequence[ShareWant], offered: Mapping[Share, int]) -> tu
     """
     left = Counter(dict(offered))
     served = []
-    for want in sorted(wants, key=lambda one: (one.priority, -one.gigabytes)):
+    for want in sorted(wants, key=lambda one: (one.priority, -one.gigabytes, one.turn)):
         missing = want.replicas
         for share in sorted(left, key=lambda one: one.bytes):
             if share.holds(want.strategy, want.gigabytes):

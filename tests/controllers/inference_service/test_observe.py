@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from controllers.inference_service.caches import pod_entry, ready_addresses
-from controllers.inference_service.observe import claim_of, model_view, revision_view
+from controllers.inference_service.observe import model_view, revision_view
+from controllers.plans.claims import claim_of
 from tests.controllers.inference_service.harness import READY_MODEL, gateway_slice, inference_service, model
 
 

@@ -194,6 +194,33 @@ async def test_what_a_tenant_borrowed_goes_back_when_another_of_its_cohort_wants
     assert world.operator.status(NS, "chat")["desiredReplicas"] == 4
 
 
+async def test_what_two_tenants_borrowed_lately_decides_which_of_them_has_the_lent_worker(world: World) -> None:
+    for namespace, replicas in (("idle", 1), (NS, 0), ("other", 0)):
+        await ground(world.client, namespace)
+        made = tenant(namespace, replicas=replicas)
+        made["spec"]["quota"], made["spec"]["borrowing"] = {"replicas": replicas}, {"cohort": "lab", "halfLife": "1h"}
+        await put(world.client, TENANTS, made, _borrowed("4.000" if namespace == NS else "0.000"))
+    for namespace in (NS, "other"):
+        await put(world.client, INFERENCE_SERVICES, inference_service(namespace, "chat", replicas=1))
+
+    def desired() -> list[object]:
+        return [world.operator.status(one, "chat").get("desiredReplicas") for one in (NS, "other")]
+
+    await world.until(lambda: desired() == [0, 1], "who has borrowed less has it")
+    for namespace in ("other", NS):
+        average = _borrowed("4.000" if namespace == "other" else "1.000")
+        await world.client.merge_patch(
+            TENANTS, None, f"tenant-of-{namespace}", {"status": average}, subresource="status"
+        )
+    await world.until(lambda: desired() == [1, 0], "after a while it is the other's turn")
+
+
+def _borrowed(replicas: str) -> Object:
+    average = {"replicas": replicas}
+    told = {"cohort": "lab", "halfLife": "1h", "sampledAt": "2026-01-01T00:00:00Z", "average": average, "standing": ""}
+    return {"fairShare": told}
+
+
 async def test_a_new_revision_replaces_the_old_one_and_never_goes_below_the_wanted_number(world: World) -> None:
     await apply(world, replicas=3)
     await world.condition("Servable", "True", "ProbeAnswered")

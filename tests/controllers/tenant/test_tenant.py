@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from controllers.apply import Applier
 from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX
 from controllers.plans.keyring import key_hash
+from controllers.plans.times import rfc3339
 from controllers.settings import Settings
 from controllers.tenant.wiring import wire_tenant
 from controllers.wakes import of_service, wake
@@ -232,3 +234,36 @@ async def test_a_child_that_someone_changed_is_put_right_and_nothing_is_written_
     world.secret("unrelated", one="unrelated-0123456789")
     await eventually(lambda: world.queue.done > done, "the tenant was looked at again")
     assert world.api.writes == writes
+
+
+def _gpu_service(replicas: int) -> Object:
+    spec = {"model": "m", "accelerator": {"gpu": {"count": 1}}, "replicas": replicas}
+    return {
+        "metadata": {"namespace": "demo", "name": "chat"},
+        "spec": spec,
+        "status": {"desiredReplicas": replicas},
+    }
+
+
+async def test_what_was_borrowed_is_published_and_goes_on_where_it_was_after_a_restart(world: World) -> None:
+    an_hour_ago = rfc3339(time.time() - 3600)
+    told = {"cohort": "lab", "halfLife": "1h", "sampledAt": an_hour_ago, "average": {"gpus": "8.000"}}
+    world.api.put(INFERENCE_SERVICES, _gpu_service(6))
+    spec = {"namespaces": ["demo"], "quota": {"gpus": 4}, "borrowing": {"cohort": "lab", "halfLife": "1h"}}
+    world.api.put(TENANTS, {"metadata": {"name": "acme"}, "spec": spec, "status": {"fairShare": told}})
+    await eventually(lambda: world.status().get("fairShare", told) != told, "an average is published")
+    share = world.status()["fairShare"]
+    assert float(share["average"]["gpus"]) == pytest.approx(5.0, abs=0.2), "half of 8 and half of the 2 of now"
+    assert (share["halfLife"], share["standing"]) == ("1h", "gpus 100%/100%")
+
+
+async def test_a_half_life_that_another_of_the_cohort_names_is_heard_and_forgotten_with_it(world: World) -> None:
+    world.namespace("other")
+    quota, without = {"gpus": 4}, {"cohort": "lab"}
+    world.tenant("acme", quota=quota, borrowing=without)
+    await eventually(lambda: world.ready() == "Ready", "the first stands")
+    assert "fairShare" not in world.status()
+    world.tenant("beta", ("other",), quota=quota, borrowing=without | {"halfLife": "2d"})
+    await eventually(lambda: world.status().get("fairShare", {}).get("halfLife") == "48h", "it holds for the first")
+    world.tenant("beta", ("other",), quota=quota, borrowing=without)
+    await eventually(lambda: not world.status()["fairShare"].get("cohort"), "nothing is counted any more")
