@@ -1,23 +1,26 @@
 """What is wrong with a service, where its rollout stands and what fires about it, as the page shows them.
 
-In the words of `kubectl foretide diagnose`. Pure, from objects.
+In the words of `kubectl foretide diagnose`; words of a later operator, which this one does not know, as they are given.
+Pure, from objects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
+
+from pydantic import ValidationError
 
 from controllers.plans.alerting.shown import firing_about
 from controllers.plans.healing.words import found_text, told_of
-from crds.healing import HealingMode, HealthAction, HealthFinding, HealthStatus
-from crds.rollout import Rollout, RolloutPhase, RolloutStatus
+from crds.healing import HealingMode, HealthAction
+from crds.rollout import Rollout, RolloutPhase
 from kube.resources import Object
 
 Json = dict[str, Any]
+_VERDICT: Final = ("metric", "verdict", "message")
 MOST_ALERTS: Final = 20
-_MODES: Final = {
-    HealingMode.ACT: None,
+_MODES: Final[Mapping[str, str]] = {
     HealingMode.ADVISE: "spec.healing.mode is advise: the operator says what it would do, and does nothing.",
     HealingMode.OFF: "spec.healing.mode is off: the operator does not look for causes.",
 }
@@ -26,15 +29,15 @@ _MODES: Final = {
 def health(service: Object) -> Json:
     """Causes with what was done about each; `before`: remedies for causes that are gone, newest first."""
     status = service.get("status") or {}
-    memory = HealthStatus.model_validate(status.get("health") or {})
-    findings, actions = memory.findings or [], memory.actions or []
-    causes = {one.cause for one in findings}
-    mode = HealingMode((service["spec"].get("healing") or {}).get("mode", HealingMode.ACT))
+    memory = status.get("health") or {}
+    findings, actions = memory.get("findings") or [], memory.get("actions") or []
+    causes = {one["cause"] for one in findings}
+    mode = (service["spec"].get("healing") or {}).get("mode")
     return {
         "summary": found_text(len(findings), troubled=_is_troubled(status)),
-        "note": _MODES[mode],
+        "note": _MODES.get(mode),
         "findings": [_finding(one, actions) for one in findings],
-        "before": [_action(one) for one in actions if one.cause not in causes],
+        "before": [_action(one) for one in actions if one["cause"] not in causes],
     }
 
 
@@ -43,20 +46,16 @@ def rollout(service: Object) -> Json | None:
     status = (service.get("status") or {}).get("rollout")
     if not status:
         return None
-    known = RolloutStatus.model_validate(status)
     return {
-        "phase": known.phase.value,
-        "since": known.since,
-        "message": known.message or known.summary,
-        "step": _step(service, known),
-        "stable": known.stable,
-        "candidate": known.candidate,
-        "outputs": known.outputs,
-        "verdicts": [
-            {"metric": one.metric.value, "verdict": one.verdict.value, "message": one.message}
-            for one in known.verdicts or []
-        ],
-        "history": [one.dump() for one in known.history or []],
+        "phase": status["phase"],
+        "since": status.get("since"),
+        "message": status.get("message") or status["summary"],
+        "step": _step(service, status),
+        "stable": status.get("stable"),
+        "candidate": status.get("candidate"),
+        "outputs": status.get("outputs"),
+        "verdicts": [{name: one.get(name) for name in _VERDICT} for one in status.get("verdicts") or ()],
+        "history": list(status.get("history") or ()),
     }
 
 
@@ -74,19 +73,26 @@ def _is_troubled(status: Json) -> bool:
     return any(one["type"] in ("Servable", "Ready") and one["status"] != "True" for one in known)
 
 
-def _finding(one: HealthFinding, actions: Iterable[HealthAction]) -> Json:
-    return {**one.dump(), "done": [_action(each) for each in actions if each.cause == one.cause]}
+def _finding(one: Json, actions: Iterable[Json]) -> Json:
+    return {"affected": 0, **one, "done": [_action(each) for each in actions if each["cause"] == one["cause"]]}
 
 
-def _action(one: HealthAction) -> Json:
-    return {"time": one.time, "cause": one.cause, "told": told_of(one), "reason": one.reason}
+def _action(one: Json) -> Json:
+    return {"time": one["time"], "cause": one["cause"], "told": _told(one), "reason": one["reason"]}
 
 
-def _step(service: Object, known: RolloutStatus) -> str | None:
+def _told(action: Json) -> str:
+    try:
+        return told_of(HealthAction.model_validate(action))
+    except ValidationError:
+        return f"{action.get('remedy')}: {action.get('outcome')}"
+
+
+def _step(service: Object, status: Json) -> str | None:
     """`2 of 4: weight 20 %`, while traffic is compared."""
     stages = Rollout.model_validate(service["spec"].get("rollout") or {}).stages
-    at = known.step
-    if known.phase is not RolloutPhase.ANALYSING or at is None or at >= len(stages):
+    at = status.get("step")
+    if status["phase"] != RolloutPhase.ANALYSING or at is None or at >= len(stages):
         return None
     mirror = f", mirror {stages[at].mirror} %" if stages[at].mirror else ""
     return f"{at + 1} of {len(stages)}: weight {stages[at].weight} %{mirror}"

@@ -300,8 +300,8 @@ def _signals(snapshot: Snapshot, limit: Limit | None) -> Signals:
 
 def _my_claim(snapshot: Snapshot, wanted: int) -> Claim:
     running = sum(revision.replicas for revision in snapshot.revisions)
-    if snapshot.tenant and snapshot.tenant.spec.borrowing and snapshot.status.desired_replicas is not None:
-        # As the others of the cohort see it: workers of a rollout's surge are not borrowed.
+    if snapshot.status.desired_replicas is not None:
+        # As all others see it: workers of a rollout's surge are not held, or they would stay beyond the quota.
         running = min(running, snapshot.status.desired_replicas)
     spec = snapshot.spec.model_copy(update={"replicas": wanted, "scaling": None})
     held = spec.model_copy(update={"replicas": min(running, wanted)})

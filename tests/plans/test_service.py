@@ -222,6 +222,21 @@ def test_an_accelerator_without_an_image_keeps_the_last_revision() -> None:
     assert not made.moves
 
 
+def test_a_rollouts_surge_does_not_stay_beyond_the_quota() -> None:
+    seen = snapshot(spec=service_spec(replicas=6), tenant=tenant(quota={"replicas": 3}), status={"desiredReplicas": 3})
+    target = target_of(seen)
+    seen = with_workers(
+        seen,
+        Revision("old", 3, EARLY),
+        Revision(target, 1, "2026-01-02T00:00:00Z"),
+        workers=[*workers("old", 3), *workers(target, 1)],
+    )
+    made = plan(seen)
+    assert made.status
+    assert made.status["desiredReplicas"] == 3
+    assert [str(move) for move in made.moves] == ["old 3→2"]
+
+
 def test_the_quota_of_the_tenant_limits_the_deployment() -> None:
     seen = snapshot(
         spec=service_spec(replicas=4),

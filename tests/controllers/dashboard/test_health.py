@@ -87,3 +87,15 @@ def test_the_fleet_marks_only_conditions_that_hold() -> None:
         "Degraded", "ScalingLimited",
     ]  # fmt: skip
     assert service_row(BARE, None)["marks"] == []
+
+
+def test_words_of_a_later_operator_are_shown_as_they_are_given() -> None:
+    later = RESTARTED | {"remedy": "Teleported", "outcome": "Vanished", "cause": SLOW["cause"]}
+    shown = health(with_status(health={"findings": [SLOW | {"errorClass": "Quantum"}], "actions": [later]}))
+    assert shown["findings"][0]["errorClass"] == "Quantum"
+    assert [one["told"] for one in shown["findings"][0]["done"]] == ["Teleported: Vanished"]
+    assert health({**BARE, "spec": {"model": "m", "healing": {"mode": "dream"}}})["note"] is None
+    verdict = {"metric": "joy", "verdict": "Splendid", "message": "m"}
+    told = rollout(with_status(rollout={"phase": "Musing", "summary": "s", "verdicts": [verdict], "step": 1}))
+    assert told is not None
+    assert (told["phase"], told["verdicts"], told["step"]) == ("Musing", [verdict], None)
