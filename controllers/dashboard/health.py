@@ -32,7 +32,7 @@ def health(service: Object) -> Json:
     memory = status.get("health") or {}
     findings, actions = memory.get("findings") or [], memory.get("actions") or []
     causes = {one["cause"] for one in findings}
-    mode = (service["spec"].get("healing") or {}).get("mode")
+    mode = (service["spec"].get("healing") or {}).get("mode") or ""
     return {
         "summary": found_text(len(findings), troubled=_is_troubled(status)),
         "note": _MODES.get(mode),
