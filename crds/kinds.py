@@ -162,6 +162,7 @@ TENANT = Kind(
         Column("Requests/min", ".spec.limits.requestsPerMinute", "integer", wide=True),
         Column("Tokens/min", ".spec.limits.tokensPerMinute", "integer", wide=True),
         Column("Concurrency", ".spec.limits.concurrency", "integer", wide=True),
+        Column("Bytes/s", ".spec.limits.bytesPerSecond", "integer", wide=True),
         Column("Weight", ".spec.weight", "integer", wide=True),
         Column("Class", ".spec.maxPriority", description="Highest class of its requests", wide=True),
         Column(

@@ -73,8 +73,9 @@ class Limits(Part):
 
     rules: ClassVar = (
         Rule(
-            "has(self.requestsPerMinute) || has(self.tokensPerMinute) || has(self.concurrency)",
-            "set at least one of requestsPerMinute, tokensPerMinute and concurrency",
+            "has(self.requestsPerMinute) || has(self.tokensPerMinute) || has(self.concurrency)"
+            " || has(self.bytesPerSecond)",
+            "set at least one of requestsPerMinute, tokensPerMinute, concurrency and bytesPerSecond",
         ),
         Rule(
             "duration(self.burst) >= duration('1s') && duration(self.burst) <= duration('1h')",
@@ -96,10 +97,18 @@ class Limits(Part):
     concurrency: Annotated[
         int | None, Field(description="Requests that are open at the same time.", ge=1, le=1_000_000)
     ] = None
+    bytes_per_second: Annotated[
+        int | None,
+        Field(
+            description="Bytes of request bodies and answers each second. What is beyond waits, nothing is refused.",
+            ge=1024,
+            le=1_000_000_000_000,
+        ),
+    ] = None
     burst: Annotated[
         Duration,
         Field(
-            description="How much of both minute limits can be saved up: after a pause, this long a time's worth is "
+            description="How much of the limits over time can be saved up: after a pause, this long a time's worth is "
             "admitted at once (the depth of the token bucket is limit × burst ÷ 60 s)."
         ),
     ] = "10s"

@@ -43,6 +43,8 @@ class Counts:
 
         self.limited = counter("limited", "Requests refused by a limit of the Tenant.", ("tenant", "limit"))
         self.shed = counter("shed", "Requests refused because waiting is too long.", (*_BY_SERVICE, "class", "reason"))
+        self.limited_bytes = counter("limited_bytes", "Bytes of Tenants with a limit of bytes a second.", ("tenant",))
+        self.paces = counter("bandwidth_waits", "Times that a request or an answer waited for bandwidth.", ("tenant",))
         self.waits = Histogram(
             "foretide_gateway_queue_seconds",
             "Wait of the requests that queued.",
@@ -63,7 +65,7 @@ class Counts:
         gone = [one for one in self._bills if one[0] not in tenants or one[1] not in services]
         for tenant, key, priority in gone:
             del self._bills[tenant, key, priority]
-        for counter in (self.limited, self.shed, self.waits):
+        for counter in (self.limited, self.limited_bytes, self.paces, self.shed, self.waits):
             _drop(counter, tenants, services)
 
     def totals(self) -> Iterable[Metric]:

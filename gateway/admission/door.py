@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client.core import Metric
 
+from gateway.admission.account import Account
+from gateway.admission.bandwidth import Meter, PacedReply
 from gateway.admission.classes import HEADER_PRIORITY, class_of
 from gateway.admission.counts import Counts
 from gateway.admission.gate import Gate, QueueBounds, Waiting
@@ -22,7 +24,7 @@ from gateway.admission.terms import FIRST_TOKEN_S, Priority
 from gateway.catalog import Catalog, Service, ServiceKey, Tenant
 from gateway.errors import Shed
 from gateway.fleet import Fleet
-from gateway.http1.messages import Request
+from gateway.http1.messages import Reply, Request
 from gateway.metrics import Metrics, gauge
 from gateway.requests import Wanted
 from gateway.service_state import ServiceState
@@ -154,6 +156,26 @@ class Admission:
             self._to_gate(grant)
         if grant.waiting is not None:
             await self._queue(grant, grant.waiting)
+
+    async def paced(self, tenant: Tenant, body_bytes: int, deadline_s: float, reply: Reply) -> Reply:
+        """The reply through which such a request is answered, once it may go on; of a Tenant that has a limit of bytes.
+
+        Raises:
+            DeadlineExceeded: it may not, in time.
+        """
+        name = tenant.name
+        meter = Meter(
+            lambda: self._bytes_of(name), self._loop, self._counts.limited_bytes.labels(name), self._counts.paces.labels(name)
+        )
+        await meter.enter(body_bytes, deadline_s)
+        return PacedReply(reply, meter, self._loop)
+
+    def _bytes_of(self, name: str) -> Account | None:
+        """As the limit is now: it may have changed since an answer began."""
+        tenant = self._catalog.tenants.get(name)
+        if tenant is None or tenant.terms.limits is None:
+            return None
+        return self._ledger.holdings(name, tenant.terms.limits, self._loop.time()).bandwidth
 
     def leave(self, grant: Grant, usage: Usage | None) -> None:
         """It has ended, having taken so much; None: it goes elsewhere, and has not counted here."""

@@ -36,6 +36,7 @@ class Book(IntEnum):
     TOKENS = 2
     OPEN = 3
     SERVICE = 4
+    BYTES = 5
 
 
 class Name(NamedTuple):
@@ -96,6 +97,11 @@ class Holdings:
     requests: Account | None = None
     tokens: Account | None = None
     open: Slots | None = None
+    bandwidth: Account | None = None
+
+
+def per_minute(per_second: int | None) -> int | None:
+    return None if per_second is None else 60 * per_second
 
 
 @dataclass(slots=True)
@@ -157,6 +163,7 @@ class Ledger:
             self._account_of(Name(Book.REQUESTS, tenant), limits.requests_per_minute, limits.burst_s, now_s),
             self._account_of(Name(Book.TOKENS, tenant), limits.tokens_per_minute, limits.burst_s, now_s),
             self._slots_of(Name(Book.OPEN, tenant), limits.concurrency),
+            self._account_of(Name(Book.BYTES, tenant), per_minute(limits.bytes_per_second), limits.burst_s, now_s),
         )
         self._holdings[tenant] = held
         return held

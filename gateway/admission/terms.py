@@ -30,8 +30,9 @@ class Limits:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrency: int | None = None
+    bytes_per_second: int | None = None
     burst_s: float = 10.0
-    """How many seconds' worth of the minute limits may be saved up."""
+    """How many seconds' worth of the limits over time may be saved up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,13 @@ def terms_of(limits: api.Limits | None, weight: float, max_priority: str, prices
 
 
 def _limits(limits: api.Limits) -> Limits:
-    return Limits(limits.requests_per_minute, limits.tokens_per_minute, limits.concurrency, seconds(limits.burst))
+    return Limits(
+        limits.requests_per_minute,
+        limits.tokens_per_minute,
+        limits.concurrency,
+        limits.bytes_per_second,
+        seconds(limits.burst),
+    )
 
 
 def _prices(prices: api.Prices) -> Prices:
