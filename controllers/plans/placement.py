@@ -10,13 +10,17 @@ from typing import Any, Final
 
 from controllers.plans.mig.geometry import LABEL_COUNT
 from controllers.plans.mig.sharing import sharing_terms
-from crds.contract import LABEL_REVISION, LABEL_SERVICE
+from crds.contract import LABEL_REVISION, LABEL_SERVICE, LABEL_TOPOLOGY_MANAGER
 from crds.inference_service import Accelerator, Placement, ZoneSpread
 
 HOST: Final = "kubernetes.io/hostname"
 ZONE: Final = "topology.kubernetes.io/zone"
 LABEL_CLIQUE: Final = "nvidia.com/gpu.clique"
 """On nodes whose GPUs are joined by an NVLink fabric, from GPU feature discovery."""
+LABEL_NUMA: Final = "feature.node.kubernetes.io/memory-numa"
+"""On nodes of several NUMA nodes, from node feature discovery; it says neither how many nor which GPU is at which."""
+LABEL_DISCOVERED: Final = "feature.node.kubernetes.io/kernel-version.major"
+"""On every node that node feature discovery has looked at."""
 Manifest = dict[str, Any]
 
 
@@ -63,19 +67,31 @@ def affinity(service: str, placement: Placement, accelerator: Accelerator) -> Ma
 
 
 def node_affinity(accelerator: Accelerator) -> Manifest:
-    """Nodes that shares need; for several GPUs those whose GPUs are wired to each other, or that they fill."""
+    """Nodes that shares need; for several GPUs those whose GPUs are wired to each other, that they fill, or where they
+    come from one NUMA node."""
     if accelerator.shared:
         return _required(sharing_terms(accelerator.shared))
     if accelerator.gpu is None or accelerator.gpu.count == 1:
         return {}
     wired = {"key": LABEL_CLIQUE, "operator": "Exists"}
     filled = {"key": LABEL_COUNT, "operator": "In", "values": [str(accelerator.gpu.count)]}
-    return {"preferredDuringSchedulingIgnoredDuringExecution": [_preferred(wired, 100), _preferred(filled, 50)]}
+    weighed = [_preferred([wired], 100), _preferred([filled], 50), *_within_one_numa_node(accelerator.gpu.count)]
+    return {"preferredDuringSchedulingIgnoredDuringExecution": weighed}
+
+
+def _within_one_numa_node(gpus: int) -> list[Manifest]:
+    """Nodes with one NUMA node only, and nodes whose kubelet takes the GPUs of one worker from one where it can."""
+    whole = [{"key": LABEL_DISCOVERED, "operator": "Exists"}, {"key": LABEL_NUMA, "operator": "DoesNotExist"}]
+    aligned = {"key": LABEL_TOPOLOGY_MANAGER, "operator": "In", "values": ["best-effort", "restricted"]}
+    # This policy turns a pod away that one NUMA node cannot hold, again and again: only where two halves would.
+    single = {"key": LABEL_TOPOLOGY_MANAGER, "operator": "In", "values": ["single-numa-node"]}
+    roomy = {"key": LABEL_COUNT, "operator": "Gt", "values": [str(2 * gpus - 1)]}
+    return [_preferred(whole, 30), _preferred([aligned], 30), _preferred([single, roomy], 30)]
 
 
 def _required(terms: list[Manifest]) -> Manifest:
     return {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}
 
 
-def _preferred(expression: Manifest, weight: int) -> Manifest:
-    return {"weight": weight, "preference": {"matchExpressions": [expression]}}
+def _preferred(expressions: list[Manifest], weight: int) -> Manifest:
+    return {"weight": weight, "preference": {"matchExpressions": expressions}}
