@@ -165,7 +165,10 @@ class Admission:
         """
         name = tenant.name
         meter = Meter(
-            lambda: self._bytes_of(name), self._loop, self._counts.limited_bytes.labels(name), self._counts.paces.labels(name)
+            lambda: self._bytes_of(name),
+            self._loop,
+            self._counts.limited_bytes.labels(name),
+            self._counts.paces.labels(name),
         )
         await meter.enter(body_bytes, deadline_s)
         return PacedReply(reply, meter, self._loop)

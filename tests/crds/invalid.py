@@ -131,7 +131,9 @@ WRITTEN = [
     _written("Model", "source must be file:///path", source="https://host-without-path"),
     _written("Model", "nodeSelector has no meaning for a pvc:// source", source="pvc://c/p", nodeSelector={"a": "b"}),
     _written("Tenant", "spec.namespaces[1]: Duplicate value", namespaces=["a", "a"]),
-    _written("Tenant", "set at least one of requestsPerMinute, tokensPerMinute, concurrency and bytesPerSecond", limits={}),
+    _written(
+        "Tenant", "set at least one of requestsPerMinute, tokensPerMinute, concurrency and bytesPerSecond", limits={}
+    ),
     _written("Tenant", "burst must be from 1s to 60m", limits={"concurrency": 1, "burst": "500ms"}),
     _written("Tenant", "burst must be from 1s to 60m", limits={"concurrency": 1, "burst": "61m"}),
     _written("Tenant", "spec.apiKeys[1]: Duplicate value", apiKeys=[{"secret": "a"}, {"secret": "a"}]),
