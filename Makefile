@@ -14,7 +14,7 @@ PACKAGES := crds kube forecasting controllers gateway worker_image cli dashboard
 # A link or an anchor that leads nowhere and a page without a place in the navigation are errors.
 HANDBOOK := $(BIN)/python -m sphinx -W --keep-going -E -q -d build/doctrees docs build/docs
 
-.PHONY: help demo test test-fast check docs format e2e e2e-canaries cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary bench-chaos bench-routing bench-gateway bench-prefix-leak clean
+.PHONY: help demo test test-fast check docs format e2e e2e-canaries cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary bench-chaos bench-routing bench-gateway bench-prefix-leak fuzz clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ e2e: $(VENV)/.dev ## The end-to-end scenarios on a real cluster (KUBECONFIG=… 
 
 e2e-canaries: $(VENV)/.dev ## Bad revisions under load, each rolled back for its own reason (four minutes; not in CI).
 	@$(BIN)/python -m pytest e2e/scenarios/campaign_canary.py $(ARGS)
+
+FUZZ_CACHE := $(HOME)/.cache/foretide/fuzz
+fuzz: $(VENV)/.dev $(FUZZ_CACHE)/.atheris ## What strangers send, led by coverage (MINUTES=20; ARGS=targets; its corpus stays outside of the tree; not in CI).
+	@PYTHONPATH=$(CURDIR):$(FUZZ_CACHE)/atheris $(BIN)/python -m tests.fuzz.campaign --minutes $(or $(MINUTES),20) --cache $(FUZZ_CACHE) $(ARGS)
 
 cluster-up: $(VENV)/.e2e ## Start the local cluster (NODES=2 for two nodes) and print its kubeconfig.
 	@$(BIN)/python -m e2e.cluster up --nodes $(or $(NODES),1)
@@ -132,6 +136,12 @@ $(BIN)/uv: constraints.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "'$(PYTHON) -m venv' failed. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
 	@awk '/^[a-z]/ {keep = /^uv==/} keep' constraints.txt > $(VENV)/uv.txt
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r $(VENV)/uv.txt
+	@touch $@
+
+# Beside the environment, not in it: only the campaign needs it.
+$(FUZZ_CACHE)/.atheris: $(BIN)/uv tests/fuzz/requirements.txt
+	@mkdir -p $(FUZZ_CACHE)
+	@$(BIN)/uv pip install -q --python $(BIN)/python --target $(FUZZ_CACHE)/atheris --require-hashes -r tests/fuzz/requirements.txt
 	@touch $@
 
 $(VENV)/.e2e: $(BIN)/uv e2e/requirements.txt e2e/checkpoint.txt

@@ -50,7 +50,7 @@ def read_services(path: Path, default: Slo) -> list[Subject]:
         documents = [each for each in yaml.safe_load_all(text) if isinstance(each, dict)]
     except OSError as error:
         raise CliError(f"{path}: {error.strerror or error}. Name a file with an InferenceService.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise CliError(f"{path}: no YAML: {' '.join(str(error).split())}") from error
     ours = [each for each in documents if str(each.get("apiVersion", "")).startswith(API_GROUP)]
     slas = {_name(each): _spec(path, each, SLASpec) for each in ours if each.get("kind") == "SLA"}

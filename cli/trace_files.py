@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,11 @@ from forecasting.simulator.servegen import Clients, read_clients
 from forecasting.simulator.traces import read_requests
 
 CLIENT_SUFFIX = "-trace.csv"
+MOST_BYTES = 4 * 2**30
+"""Unpacked: what a small file unpacks to is not known before."""
+MOST_LINE_CHARS = 64 * 2**20
+"""AIBrix has the requests of a moment in one line."""
+_DAMAGED = (OSError, UnicodeDecodeError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError)
 
 
 def read_trace(path: Path) -> Requests | Clients:
@@ -33,9 +40,19 @@ def read_trace(path: Path) -> Requests | Clients:
         if path.is_dir() or _is_archive(path):
             return read_clients(_clients(path))
         with _text(path) as lines:
-            return read_requests(str(path), lines)
-    except (ForecastingError, OSError, UnicodeDecodeError, EOFError, tarfile.TarError) as error:
+            return read_requests(str(path), _bounded(lines, path))
+    except (ForecastingError, *_DAMAGED) as error:
         raise CliError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+
+
+def _bounded(lines: io.TextIOBase, path: Path) -> Iterator[str]:
+    """Its lines. Raises CliError where they are too long, or too many."""
+    left = MOST_BYTES
+    while line := lines.readline(MOST_LINE_CHARS + 1):
+        left -= len(line)
+        if len(line) > MOST_LINE_CHARS or left < 0:
+            raise CliError(f"{path}: has a line of over {MOST_LINE_CHARS} characters, or over {MOST_BYTES} in all.")
+        yield line
 
 
 def _is_archive(path: Path) -> bool:
@@ -51,8 +68,12 @@ def _clients(path: Path) -> dict[str, list[str]]:
 
 
 def _members(archive: tarfile.TarFile, path: Path) -> Iterator[tuple[str, list[str]]]:
+    left = MOST_BYTES
     for member in archive.getmembers():
         if member.isfile() and member.name.endswith(CLIENT_SUFFIX):
+            left -= member.size
+            if left < 0:
+                raise CliError(f"{path}: its traces unpack to more than the {MOST_BYTES} bytes allowed.")
             content = archive.extractfile(member)
             if content is not None:
                 yield f"{path}:{member.name}", content.read().decode("utf-8").splitlines()

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from crds import routing as api
 from crds import tenant
@@ -117,7 +117,7 @@ def load(path: Path) -> Catalog:
     """
     try:
         file = _File.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise SettingsError(f"{path}: {error}") from error
     services = {service.key: service for service in map(_service, file.services)}
     keyring = _keyring(file.tenants)

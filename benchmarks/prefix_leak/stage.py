@@ -36,7 +36,7 @@ async def stage(folder: Path, *, shared: bool) -> AsyncIterator[str]:
         await _ready(f"http://127.0.0.1:{worker_port}/health")
         flags = ("--static", str(config), "--peer-port", "0", "--drain-grace", "0", "--drain-timeout", "1")
         await stack.enter_async_context(_process(folder, "gateway", "--port", str(port), *flags))
-        await answers(f"http://127.0.0.1:{port}/v1/models")
+        await _ready(f"http://127.0.0.1:{port}/v1/models")
         yield f"http://127.0.0.1:{port}"
 
 
@@ -51,13 +51,13 @@ def _catalog(worker_port: int, *, shared: bool) -> dict[str, object]:
 
 
 async def _ready(url: str) -> None:
-    """Returns when 200 is answered there."""
+    """Returns when what is answered there is no failure any more: a gateway asks for a key then."""
     await answers(url)
     deadline_s = time.monotonic() + _START_LIMIT_S
     async with aiohttp.ClientSession() as session:
         while True:
             async with session.get(url) as answer:
-                if answer.status == 200:
+                if answer.status < 500:
                     return
             if time.monotonic() > deadline_s:
                 raise TimeoutError(f"{url} answers {answer.status} after {_START_LIMIT_S:.0f} s")

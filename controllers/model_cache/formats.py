@@ -104,7 +104,7 @@ def check_safetensors_set(folder: Path, tensors: list[str], names: list[str]) ->
     try:
         weight_map = json.loads((folder / index_name).read_bytes())["weight_map"]
         entries = [(str(tensor), str(file)) for tensor, file in weight_map.items()]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise WrongContent(f"'{index_name}' has no object 'weight_map'. Check spec.source.") from error
     base = index_name.removesuffix(INDEX)
     for tensor, file in entries:
@@ -125,7 +125,7 @@ def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
         raw = file.read(length)
     try:
         header = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WrongContent(f"The safetensors header of '{path.name}' is not JSON. It is damaged.") from error
     if not isinstance(header, dict):
         raise WrongContent(f"The safetensors header of '{path.name}' is not an object. It is damaged.")

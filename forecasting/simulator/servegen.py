@@ -19,6 +19,10 @@ from forecasting.simulator.requests import Floats, Ints, Requests
 from forecasting.simulator.traces import TraceInvalid
 
 WINDOW_S = 600
+MOST_WINDOWS = 366 * 86_400 // WINDOW_S
+"""A year."""
+MOST_PER_S = 1e5
+"""Of one client."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,18 +67,20 @@ def _read_client(name: str, lines: Iterable[str]) -> dict[int, tuple[float, floa
         try:
             start, rate, _, pattern, shape, _ = line.strip().split(",")
             window, per_s = float(start) / WINDOW_S, float(rate)
-            if pattern not in ("Gamma", "Weibull", "") or not (per_s >= 0 and math.isfinite(per_s)):
+            if pattern not in ("Gamma", "Weibull", "") or not 0 <= per_s <= MOST_PER_S:
                 raise ValueError
-            if window != int(window) or window < 0 or int(window) in found:
+            if not 0 <= window < MOST_WINDOWS or window != int(window) or int(window) in found:
                 raise ValueError
             if pattern and per_s > 0:
+                if not math.isfinite(float(shape)):
+                    raise ValueError
                 found[int(window)] = per_s, max(float(shape), 1e-3), pattern == "Weibull"
             else:
                 found[int(window)] = per_s, 1.0, False
         except ValueError as error:
             raise TraceInvalid(
-                f"{name}, line {number}: {line.strip()!r}; start_s (a multiple of {WINDOW_S}), rate, cv, Gamma or"
-                " Weibull, shape and scale are needed."
+                f"{name}, line {number}: {line.strip()[:80]!r}; start_s (a multiple of {WINDOW_S}, within a year), rate"
+                f" (at most {MOST_PER_S:g} a second), cv, Gamma or Weibull, shape and scale are needed."
             ) from error
     return found
 

@@ -20,6 +20,11 @@ from forecasting.simulator.requests import Requests, of_lists
 
 Row = tuple[float, int, int]
 
+MOST_TOKENS = 10**9
+"""Of one request."""
+MOST_SPAN_S = 3660 * 86_400.0
+"""Ten years: what is longer is no trace, and would take as long to replay."""
+
 
 class TraceInvalid(ForecastingError):
     """A trace that cannot be read; says file and line."""
@@ -42,7 +47,9 @@ def read_requests(name: str, lines: Iterable[str]) -> Requests:
         raise TraceInvalid(f"{name}: no request after the header; a trace needs at least one.")
     start_s = min(row[0] for row in rows)
     times = [row[0] - start_s for row in rows]
-    return of_lists(times, [row[1] for row in rows], [row[2] for row in rows], max(times) + 1.0)
+    if (span_s := max(times)) > MOST_SPAN_S:
+        raise TraceInvalid(f"{name}: spans {span_s / 86_400:.4g} days; a trace has {MOST_SPAN_S / 86_400:.0f} at most.")
+    return of_lists(times, [row[1] for row in rows], [row[2] for row in rows], span_s + 1.0)
 
 
 def _again(first: tuple[int, str], rest: Iterator[tuple[int, str]]) -> Iterator[tuple[int, str]]:
@@ -68,14 +75,14 @@ def _rows(name: str, parse: Callable[[str], list[Row]], lines: Iterable[tuple[in
     for number, line in lines:
         try:
             rows = parse(line)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise TraceInvalid(f"{name}, line {number}: cannot be read ({error}): {line[:80]!r}") from error
         for arrival_s, inputs, outputs in rows:
             # A request that asks for nothing still computes its prompt's last token and gives one.
-            if not arrival_s >= 0 or arrival_s == float("inf") or inputs < 0 or outputs < 0:
+            if not 0 <= arrival_s < float("inf") or not (0 <= inputs <= MOST_TOKENS and 0 <= outputs <= MOST_TOKENS):
                 raise TraceInvalid(
                     f"{name}, line {number}: arrival {arrival_s}, {inputs} input and {outputs} output tokens;"
-                    " none may be negative."
+                    f" none may be negative, and tokens at most {MOST_TOKENS}."
                 )
             yield arrival_s, max(inputs, 1), max(outputs, 1)
 

@@ -95,6 +95,8 @@ def test_the_template_sees_messages_and_begins_the_assistants_turn() -> None:
         "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
         "{{ raise_exception('roles must alternate') }}",
         "{{ 1 + 'a' }}",
+        "{{ 'a' * 2000000 }}",
+        "{{ 3 ** 2000000 }}",
         "{{ messages[0]['content'].nothing.more }}",
     ],
 )

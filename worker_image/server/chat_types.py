@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, model_validator
+from pydantic_core import from_json
 
 from worker_image.server.api_types import MAX_TOP_LOGPROBS, GenerationRequest
 from worker_image.server.validation import Strict
@@ -36,7 +36,7 @@ class ToolCall(Strict):
     @model_validator(mode="after")
     def _arguments_are_an_object(self) -> Self:
         try:
-            arguments = json.loads(self.function.arguments or "{}")
+            arguments = from_json(self.function.arguments or "{}")
         except ValueError as error:
             raise ValueError(f"'function.arguments' of '{self.function.name}' is no valid JSON: {error}") from None
         if not isinstance(arguments, dict):
@@ -45,7 +45,7 @@ class ToolCall(Strict):
 
     def for_template(self) -> dict[str, object]:
         """Templates write the arguments themselves, so they get them as values."""
-        arguments = json.loads(self.function.arguments or "{}")
+        arguments = from_json(self.function.arguments or "{}")
         return {"id": self.id, "type": "function", "function": {"name": self.function.name, "arguments": arguments}}
 
 

@@ -18,6 +18,8 @@ from worker_image.text.tool_format import ToolFormat
 
 DEFAULT_COMPLETION_TOKENS = 16
 """What OpenAI's plain completions generate where the client does not say; chat goes on to the end of the context."""
+MAX_ID_DIGITS = 19
+"""Of a token id as text; Python refuses to read thousands of digits."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +193,7 @@ def _sampling(request: GenerationRequest, served: Served, max_tokens: int, gramm
 def _logit_bias(request: GenerationRequest, served: Served) -> tuple[tuple[int, float], ...]:
     bias = request.logit_bias or {}
     for key in bias:
-        if not key.isascii() or not key.isdigit():
+        if not key.isascii() or not key.isdigit() or len(key) > MAX_ID_DIGITS:
             raise RequestError(f"field 'logit_bias' has the key '{key[:40]}'; a key is a token id.", param="logit_bias")
     ids = [int(key) for key in bias]
     served.check_ids(ids, param="logit_bias")

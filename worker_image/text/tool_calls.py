@@ -11,6 +11,8 @@ from worker_image.text.tool_format import HERMES, ToolFormat
 
 _OPEN: Final = "<tool_call>"
 _CLOSE: Final = "</tool_call>"
+_NO_JSON: Final = (ValueError, RecursionError)
+"""The second: of what nests deeper than Python goes, which a model can write, too."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class LlamaCalls:
         while at < len(text):
             try:
                 value, at = decoder.raw_decode(text, at)
-            except ValueError:
+            except _NO_JSON:
                 return None
             call = _call_of(value)
             if call is None or call.name not in self._names:
@@ -133,7 +135,7 @@ class LlamaCalls:
 def _read_call(text: str) -> Call | None:
     try:
         return _call_of(json.loads(text))
-    except ValueError:
+    except _NO_JSON:
         return None
 
 

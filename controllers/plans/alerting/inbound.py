@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, Final
+
+import orjson
 
 from controllers.plans.alerting.alerts import NAMESPACE, SEVERITY, Labels, fingerprint, matches
 from crds.alert_policy import AlertPolicySpec
@@ -44,8 +45,8 @@ class Heard:
 def read(body: bytes) -> list[Heard]:
     """Raises MessageRefused."""
     try:
-        message = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        message = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
         raise MessageRefused("The body is not JSON. Send Alertmanager's webhook message.") from error
     if not isinstance(message, dict) or str(message.get("version")) != "4":
         raise MessageRefused('The message has no `"version": "4"`. Send Alertmanager\'s webhook message.')
