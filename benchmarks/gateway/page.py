@@ -80,6 +80,8 @@ def words(found: Medians, load: float) -> Words:
         notes=[
             "`requests a second of one core's CPU time` is the inverse of CPU per request: on a shared machine the "
             "requests of a second of wall-clock time would measure the neighbours.",
+            "Foretide runs on the interpreter of its image, Debian's python3, where the machine has it in our version: "
+            "it is optimised, which those that were built from source often are not.",
             "No peer of this page journals tokens, shares by token, or moves a stream to another worker.",
             f"The load average at the end was {load:.1f}. Beside other work CPU times grow for everybody (on a quiet "
             "machine Envoy with key and limit takes 57 µs a request): read the ratios, not the microseconds.",

@@ -6,13 +6,12 @@ All get one core, one upstream and no access log; each does the least that it mu
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gateway.tools import ENVOY, VLLM_ROUTER, debian, from_pypi
+from benchmarks.gateway.tools import ENVOY, VLLM_ROUTER, debian, from_pypi, image_python
 from e2e.cluster.paths import REPOSITORY
 from e2e.cluster.progress import Progress
 
@@ -62,13 +61,14 @@ def foretide(place: Place, progress: Progress, *, processes: int = 1) -> Started
     }
     path = place.folder / "catalog.json"
     path.write_text(json.dumps(catalog))
-    argv = [sys.executable, "-m", "gateway", "--static", str(path), "--host", "127.0.0.1", "--access-log", "0"]
+    python, libraries = image_python()
+    argv = [python, "-m", "gateway", "--static", str(path), "--host", "127.0.0.1", "--access-log", "0"]
     argv += ["--port", str(place.port), "--admin-port", str(place.admin_port), "--max-connections", "20000"]
     argv += ["--max-in-flight", "20000"]
     if processes > 1:
         argv += ["--processes", str(processes)]
     ready = f"http://127.0.0.1:{place.admin_port}/health/ready"
-    return Started(argv, {"PYTHONPATH": str(REPOSITORY)}, ready)
+    return Started(argv, {"PYTHONPATH": f"{REPOSITORY}:{libraries}".rstrip(":")}, ready)
 
 
 def nginx(place: Place, progress: Progress) -> Started | None:

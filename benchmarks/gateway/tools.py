@@ -6,6 +6,7 @@ Nothing of a peer's is kept in the repository; a peer that cannot be had is left
 from __future__ import annotations
 
 import shutil
+import site
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,17 @@ _SOURCE: Final = Path(__file__).parent / "load"
 def load_generator(progress: Progress) -> Path:
     flags = ("build", "-ldflags", "-s -w", "-o", "{out}/load", ".")
     return built(Build("gateway-load", flags, _SOURCE, STATIC), progress) / "load"
+
+
+def image_python() -> tuple[str, str]:
+    """The interpreter of the gateway's image, and where it finds our libraries: Debian's, which is built for speed,
+    where this machine has it in the version of ours; else ours."""
+    found, asked = "/usr/bin/python3", "import sys; print(*sys.version_info[:2])"
+    if Path(found).exists():
+        told = subprocess.run([found, "-c", asked], capture_output=True, text=True).stdout.split()
+        if told == [str(part) for part in sys.version_info[:2]]:
+            return found, site.getsitepackages()[0]
+    return sys.executable, ""
 
 
 def debian(program: str, package: str, progress: Progress) -> Path | None:
