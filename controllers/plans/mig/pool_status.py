@@ -188,6 +188,11 @@ def _ready(
     if plan.waiting:
         text = f"{names_text(sorted(plan.waiting))} should be cut anew. {next(iter(plan.waiting.values()))}"
         return {"type": READY, "status": "False", "reason": "Waiting", "message": text}
+    held = {node.name: node.record.reason for node in seen.nodes if node.record and node.record.step is Step.HELD}
+    if held:
+        first, why = min(held.items())
+        text = f"Not cut anew for half an hour: {names_text(sorted(held))}. '{first}': {why}"
+        return {"type": READY, "status": "False", "reason": "RepartitionHeld", "message": text}
     text = f"{len(seen.nodes)} nodes are cut as planned."
     return {"type": READY, "status": "True", "reason": "AsPlanned", "message": text}
 

@@ -117,6 +117,9 @@ def test_two_failures_bring_the_former_layout_back_and_a_rest(trouble: Manager) 
             break
     assert it.gives("n0") == {"gpu": 1}
     assert it.usable("n0")
+    ready = next(one for one in pool_status(it.snapshot(), it.plan(), it.now_s)[1] if one["type"] == "Ready")
+    assert (ready["status"], ready["reason"]) == ("False", "RepartitionHeld")
+    assert ready["message"].startswith("Not cut anew for half an hour: 'n0'. 'n0': ")
     it.now_s += 1800
     it.run(8)
     assert it.gives("n0") == {"1g.10gb": 7}
