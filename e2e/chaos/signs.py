@@ -92,7 +92,7 @@ def pod_signs(at_s: float, old: PodLook | None, new: PodLook | None) -> list[Sig
     if new is None:
         return [] if old.leaving or old.failed else [sign("gone", action=True)]
     found = []
-    if new.leaving and not old.leaving:
+    if new.leaving and not (old.leaving or old.failed):
         found.append(sign("leaves", action=True))
     if new.failed and not old.failed:
         found.append(sign(f"failed: {new.failed}", action=True))

@@ -1,4 +1,4 @@
-"""Bad revisions under load, each rolled back for its own reason: one that is slow, one that talks nonsense.
+"""Bad revisions under load, each rolled back for its own reason: slow, nonsense, errors instead of answers.
 
 No part of CI (`make e2e-canaries` runs it): what is slow is told from what is not by latencies, and these belong to
 whatever else the machine does.
@@ -16,10 +16,12 @@ from pathlib import Path
 
 from e2e.cluster import layout
 from e2e.cluster.cluster import Cluster
-from e2e.install import resource
+from e2e.cluster.images import PACED_WORKER
+from e2e.install import install, resource
 from e2e.load import Load
 from e2e.scenarios.canaries import NAME, refused, rollout, tried
-from e2e.scenarios.world import MODEL, Object, World
+from e2e.scenarios.world import MODEL, Object, World, until
+from e2e.target import Target
 
 Measured = Callable[[str, str], None]
 
@@ -32,6 +34,10 @@ ROLLOUT = {
 }
 LATE = {"batching": "dynamic", "minWait": "6s", "maxWait": "8s"}
 """Every request waits for six seconds at least, whatever else the machine does."""
+FAILING = {"maxBatch": 63}
+"""What the stand-in for a worker takes for an order to fail."""
+MOST_FAILED = 60
+"""Requests that a revision which answers none of its may have spoiled: 30 % of what comes until 20 were counted."""
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -101,3 +107,44 @@ def _one_that_talks_nonsense(world: World, wanted: Object, load: Load, measured:
     assert record["reason"] == "OutputsDiffer"
     assert bad not in load.account().revisions
     wanted["spec"]["model"] = MODEL
+
+
+@contextmanager
+def _workers_that_can_fail(target: Target) -> Iterator[None]:
+    stand_in = f"foretide/{PACED_WORKER}:{target.chart_values['image']['tag']}"
+    install(target.kubectl, target.chart_values | {"workers": {"cpu": {"image": stand_in}}})
+    try:
+        yield
+    finally:
+        install(target.kubectl, target.chart_values)
+
+
+def test_a_revision_whose_answers_are_errors_is_rolled_back_under_load(
+    world: World, target: Target, own_cluster: Cluster | None, measured: Measured
+) -> None:
+    assert own_cluster is not None, "this campaign needs a cluster of its own: unset KUBECONFIG"
+    blind = {key: value for key, value in ROLLOUT.items() if key != "outputs"}
+    with (
+        _workers_that_can_fail(target),
+        world.serving(NAME, replicas=1, rollout=blind) as wanted,
+        world.load(NAME, clients=6, stream=True) as load,
+    ):
+        good, started = world.status(NAME)["currentRevision"], time.monotonic()
+        engine = wanted["spec"].get("engine") or {}
+        bad = tried(world, wanted, engine=engine | {"scheduling": FAILING})
+        record = refused(world, bad)
+        took = f"{time.monotonic() - started:.1f} s"
+        assert record["reason"] in ("ErrorGuardrail", "CandidateWorse")
+        assert rollout(world)["stable"] == good
+        since_s = time.monotonic()
+        until(lambda: _answered(load, since_s) > 20, "requests are answered after it", 60)
+    account = load.account()
+    failed = [one for one in account.sent if one.trouble]
+    measured("revision of errors: edit → rolled back", f"{took}, {record['message']}, {account}")
+    assert {one.revision for one in failed} <= {bad}
+    assert len(failed) <= MOST_FAILED
+    assert not [one for one in account.sent if one.trouble and one.at_s > since_s]
+
+
+def _answered(load: Load, since_s: float) -> int:
+    return sum(one.trouble is None and one.at_s > since_s for one in load.account().sent)

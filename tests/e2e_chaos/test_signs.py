@@ -67,6 +67,8 @@ def test_what_happens_to_a_pod_is_an_action_and_what_becomes_of_it_is_not() -> N
     assert said(pod_signs(1.0, POD, replace(POD, failed="Evicted"))) == [("failed: Evicted", True)]
     assert said(pod_signs(1.0, POD, None)) == [("gone", True)]
     assert said(pod_signs(1.0, replace(POD, leaving=True), None)) == []
+    evicted = replace(POD, ready=False, failed="Evicted")
+    assert said(pod_signs(1.0, evicted, replace(evicted, leaving=True))) == [], "a drain clears it away"
     assert said(pod_signs(1.0, POD, replace(POD, container="c2"))) == []
 
 
