@@ -14,7 +14,7 @@ PACKAGES := crds kube forecasting controllers gateway worker_image cli dashboard
 # A link or an anchor that leads nowhere and a page without a place in the navigation are errors.
 HANDBOOK := $(BIN)/python -m sphinx -W --keep-going -E -q -d build/doctrees docs build/docs
 
-.PHONY: help demo test test-fast check docs format e2e e2e-canaries cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-alerting bench-scheduling bench-canary bench-chaos bench-routing bench-gateway bench-prefix-leak fuzz clean
+.PHONY: help demo test test-fast check docs format e2e e2e-canaries cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-alerting bench-quality bench-scheduling bench-canary bench-chaos bench-routing bench-gateway bench-prefix-leak fuzz clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -123,6 +123,9 @@ bench-mig: $(VENV)/.dev ## The partition planner beside placement heuristics (wr
 
 bench-prefix-leak: $(VENV)/.dev ## What a tenant learns of another's prompts by timing, with and without salts (writes docs/benchmarks/).
 	@$(BIN)/python -m benchmarks.prefix_leak $(ARGS)
+
+bench-quality: $(VENV)/.dev ## False and found drifts of answers by how alike their windows are (two minutes; writes docs/benchmarks/).
+	@$(BIN)/python -m benchmarks.quality $(ARGS)
 
 bench-alerting: $(VENV)/.dev ## A storm of alerts, root causes among distractors, calibrated anomalies (writes docs/benchmarks/).
 	@$(BIN)/python -m benchmarks.alerting $(ARGS)

@@ -1,9 +1,10 @@
 """Whether a model's answers have become unlike those of its baseline: a sequential test on means of windows. Pure.
 
 A window is some minutes of one revision with enough answers. The first ones of a service are its baseline; every later
-window is placed in the predictive Student distribution of the baseline, and a two-sided CUSUM (Page 1954) adds up what
-is more than two standard deviations away. A new revision is held against the baseline of the one before it until it has
-its own. What is found is advice: nothing here moves traffic.
+window is placed in the predictive Student distribution of the baseline, less what the window before it foretells where
+windows that follow each other are alike, and a two-sided CUSUM (Page 1954) adds up what is more than the slack away. A
+new revision is held against the baseline of the one before it until it has its own. What is found is advice: nothing
+here moves traffic.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from typing import Any, Final
 from scipy.special import stdtr
 
 SLACK: Final = 2.0
-"""Standard deviations of a window that count for nothing: windows that follow each other are alike, and a baseline
-knows its own mean and spread only so well."""
+"""Standard deviations of a window that count for nothing: a baseline knows its own mean and spread only so well. It is
+half of the change that is looked for, so it shrinks with what such a change is still worth where windows are alike."""
+LEAST_SLACK: Final = 1.0
+MOST_ALIKE: Final = 0.9
+"""Of the correlation with the window before that is believed: beyond it nothing would be left to look at."""
 BOUND: Final = 8.0
 """A score above it is drift. Simulated: docs/quality.md."""
 MOST_A_WINDOW: Final = 5.0
@@ -48,19 +52,42 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Of the windows of a baseline: how many, their mean, and the sum of squares around it (Welford)."""
+    """Of the windows of a baseline: how many, their mean, the sum of squares around it (Welford), and, from the first
+    value, the sum of products of neighbours."""
 
     n: int = 0
     mean: float = 0.0
     squares: float = 0.0
+    products: float = 0.0
+    first: float = 0.0
+    last: float = 0.0
 
     def with_(self, value: float) -> Moments:
         mean = self.mean + (value - self.mean) / (self.n + 1)
-        return Moments(self.n + 1, mean, self.squares + (value - self.mean) * (value - mean))
+        squares = self.squares + (value - self.mean) * (value - mean)
+        if self.n == 0:
+            return Moments(1, mean, squares, 0.0, value, value)
+        products = self.products + (value - self.first) * (self.last - self.first)
+        return Moments(self.n + 1, mean, squares, products, self.first, value)
+
+    @property
+    def alike(self) -> float:
+        """Correlation of a window with the one before it, from 0, without the bias of a short series (Kendall 1954)."""
+        if self.n < 4 or self.squares <= 0.0:
+            return 0.0
+        middle, end = self.mean - self.first, self.last - self.first
+        together = self.products - middle * (2 * self.n * middle - end) + (self.n - 1) * middle**2
+        return min(max((self.n * together / self.squares + 1) / (self.n - 3), 0.0), MOST_ALIKE)
+
+    @property
+    def effective(self) -> float:
+        """Independent windows that would know the mean as well; two at least."""
+        return max(2.0, self.n * (1 - self.alike) / (1 + self.alike))
 
     def deviation(self, measure: Measure) -> float:
         """Of one window from the next, and never less than what is worth a word."""
-        return max(math.sqrt(self.squares / (self.n - 1)), _worth(measure, self.mean))
+        variance = self.squares / self.n / (1 - 1 / self.effective)
+        return max(math.sqrt(variance), _worth(measure, self.mean))
 
 
 def _worth(measure: Measure, mean: float) -> float:
@@ -76,10 +103,10 @@ class Score:
     down: float = 0.0
     value: float = 0.0
 
-    def after(self, deviations: float, value: float) -> Score:
+    def after(self, deviations: float, value: float, slack: float = SLACK) -> Score:
         """Scores stop at twice the bound, so that they fall again when the windows are as they were."""
-        up = max(0.0, self.up + deviations - SLACK)
-        down = max(0.0, self.down - deviations - SLACK)
+        up = max(0.0, self.up + deviations - slack)
+        down = max(0.0, self.down - deviations - slack)
         return Score(min(up, 2 * BOUND), min(down, 2 * BOUND), value)
 
 
@@ -122,7 +149,7 @@ def after(watched: Watched, revision: str, window: Mapping[Measure, float], poli
     for measure, value in window.items():
         reference = baseline.get(measure)
         if reference is not None:
-            scores[measure] = scores.get(measure, Score()).after(deviations(reference, measure, value), value)
+            scores[measure] = _next(scores.get(measure), reference, measure, value)
         if origin != revision:
             moments[measure] = moments.get(measure, Moments()).with_(value)
     others = {name: one for name, one in watched.revisions.items() if name != revision}
@@ -134,6 +161,18 @@ def after(watched: Watched, revision: str, window: Mapping[Measure, float], poli
     own = Own(moments, scores, _drifting(own.drifting, scores))
     kept = dict([*others.items(), (revision, own)][-REVISIONS_KEPT:])
     return replace(watched, origin=origin, baseline=baseline, revisions=kept)
+
+
+def _next(before: Score | None, reference: Moments, measure: Measure, value: float) -> Score:
+    """Only what the window before does not foretell counts (residuals of an AR(1)). A lasting change of k deviations
+    leaves k·√((1 − r)/(1 + r)) in each of them, so the slack is half of what a change of four leaves."""
+    found = deviations(reference, measure, value)
+    if before is None:
+        return Score().after(found, value)
+    alike = reference.alike
+    news = (found - alike * deviations(reference, measure, before.value)) / math.sqrt(1 - alike**2)
+    slack = max(LEAST_SLACK, SLACK * math.sqrt((1 - alike) / (1 + alike)))
+    return before.after(min(max(news, -MOST_A_WINDOW), MOST_A_WINDOW), value, slack)
 
 
 def _complete(moments: Mapping[Measure, Moments], policy: Policy) -> Mapping[Measure, Moments]:
@@ -150,10 +189,10 @@ def _drifting(before: frozenset[Measure], scores: Mapping[Measure, Score]) -> fr
 
 def deviations(reference: Moments, measure: Measure, value: float) -> float:
     """Where a window lies, in standard deviations of a normal distribution, as the baseline alone foresees it."""
-    spread = reference.deviation(measure) * math.sqrt(1.0 + 1.0 / reference.n)
+    spread = reference.deviation(measure) * math.sqrt(1.0 + 1.0 / reference.effective)
     if spread == 0.0:
         return 0.0 if value == reference.mean else math.copysign(MOST_A_WINDOW, value - reference.mean)
-    tail = float(stdtr(reference.n - 1, -abs(value - reference.mean) / spread))
+    tail = float(stdtr(reference.effective - 1, -abs(value - reference.mean) / spread))
     if tail <= _NORMAL.cdf(-MOST_A_WINDOW):
         return math.copysign(MOST_A_WINDOW, value - reference.mean)
     return math.copysign(-_NORMAL.inv_cdf(tail), value - reference.mean)
@@ -229,8 +268,20 @@ def watched_in(said: Mapping[str, Any]) -> Watched:
 
 
 def _plain_moments(moments: Mapping[Measure, Moments]) -> dict[str, list[float]]:
-    return {measure.value: [one.n, one.mean, one.squares] for measure, one in moments.items()}
+    return {
+        measure.value: [one.n, one.mean, one.squares, one.products, one.first, one.last]
+        for measure, one in moments.items()
+    }
 
 
 def _moments_in(said: Mapping[str, Any]) -> dict[Measure, Moments]:
-    return {Measure(name): Moments(int(n), float(mean), float(squares)) for name, (n, mean, squares) in said.items()}
+    """A baseline of a release that kept no products is one of independent windows."""
+    return {Measure(name): _moments(*one) for name, one in said.items()}
+
+
+def _moments(n: Any, mean: Any, squares: Any, *of_neighbours: Any) -> Moments:
+    if not of_neighbours:
+        # Without products `alike` must be 0: those of a mean at the first value.
+        return Moments(int(n), float(mean), float(squares), first=float(mean), last=float(mean))
+    products, first, last = map(float, of_neighbours)
+    return Moments(int(n), float(mean), float(squares), products, first, last)

@@ -196,3 +196,55 @@ def test_what_is_known_survives_as_json() -> None:
     assert seen(again, "b", rest) == seen(watched, "b", rest)
     assert max(one.score for one in drifts(again)) > BOUND
     assert watched_in(plain(replace(watched, origin=None))).origin is None
+
+
+# --- windows that resemble the one before -----------------------------------------------------------------------------
+def alike(rng: random.Random, n: int, r: float, moved: float = 0.0) -> Iterable[dict[Measure, float]]:
+    """Lengths that vary by a tenth and of which so much follows from the window before."""
+    value = rng.gauss(0, 1)
+    for _ in range(n):
+        yield {Measure.LENGTH: 200.0 * (1 + 0.1 * (value + moved))}
+        value = r * value + (1 - r * r) ** 0.5 * rng.gauss(0, 1)
+
+
+@pytest.mark.parametrize("r", [0.0, 0.5, 0.8])
+def test_a_baseline_knows_how_alike_its_windows_are_and_what_it_is_worth(r: float) -> None:
+    rng, found = random.Random(11), Moments()
+    for window in alike(rng, 4000, r):
+        found = found.with_(window[Measure.LENGTH])
+    assert found.alike == pytest.approx(r, abs=0.05)
+    assert found.effective == pytest.approx(4000 * (1 - r) / (1 + r), rel=0.25)
+    assert found.deviation(Measure.LENGTH) == pytest.approx(20.0, rel=0.1)
+
+
+def test_windows_that_are_alike_tell_no_drift_where_a_blind_test_does() -> None:
+    policy, told, blindly = Policy(), 0, 0
+    for seed in range(12):
+        rng = random.Random(seed)
+        watched = seen(Watched(), "a", alike(rng, policy.baseline_windows, 0.8), policy)
+        one = watched.baseline[Measure.LENGTH]
+        blind = replace(watched, baseline={Measure.LENGTH: Moments(one.n, one.mean, one.squares)})
+        later = list(alike(rng, 1000, 0.8))
+        told += until_found(watched, "a", later) is not None
+        blindly += until_found(blind, "a", later) is not None
+    assert told == 0
+    assert blindly >= 3
+
+
+@pytest.mark.parametrize("r", [0.3, 0.5])
+@pytest.mark.parametrize("moved", [6.0, -6.0])
+def test_a_large_change_is_found_all_the_same(r: float, moved: float) -> None:
+    rng, policy = random.Random(2), Policy()
+    watched = seen(Watched(), "a", alike(rng, policy.baseline_windows, r), policy)
+    found = until_found(watched, "a", alike(rng, 50, r, moved))
+    assert found is not None
+    assert found <= 12
+
+
+def test_a_baseline_of_an_earlier_release_is_one_of_independent_windows() -> None:
+    said = {"origin": "a", "baseline": {"length": [96, 200.0, 95 * 400.0]}, "revisions": []}
+    one = watched_in(said).baseline[Measure.LENGTH]
+    assert one.alike == pytest.approx(0.0, abs=0.02)
+    assert one.deviation(Measure.LENGTH) == pytest.approx(20.0, rel=0.01)
+    with pytest.raises((TypeError, ValueError)):
+        watched_in(said | {"baseline": {"length": [96]}})
