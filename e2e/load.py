@@ -28,6 +28,8 @@ class Sent:
     took_s: float
     trouble: str | None
     revision: str | None = None
+    first_s: float | None = None
+    """From its beginning to the first event of a stream, which brings the first token."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class Account:
     @property
     def answered(self) -> int:
         return sum(one.trouble is None for one in self.sent)
+
+    def within(self, first_s: float) -> float:
+        """Share of the requests whose first token came in that time; one that failed is none of them."""
+        good = sum(one.trouble is None and one.first_s is not None and one.first_s <= first_s for one in self.sent)
+        return good / len(self.sent) if self.sent else 0.0
 
     @property
     def revisions(self) -> list[str]:
@@ -94,12 +101,14 @@ class Load:
     async def _client(self, session: aiohttp.ClientSession) -> None:
         while not self._ending.is_set():
             started = time.monotonic()
-            trouble, revision = await self._one(session)
-            self._sent.append(Sent(started, time.monotonic() - started, trouble, revision))
+            trouble, revision, first_at_s = await self._one(session)
+            first_s = None if first_at_s is None else first_at_s - started
+            self._sent.append(Sent(started, time.monotonic() - started, trouble, revision, first_s))
             # A refused request must not turn the load into a flood.
             await asyncio.sleep(0.05 if trouble is None else 0.5)
 
-    async def _one(self, session: aiohttp.ClientSession) -> tuple[str | None, str | None]:
+    async def _one(self, session: aiohttp.ClientSession) -> tuple[str | None, str | None, float | None]:
+        """What was wrong with the answer, which revision gave it, and when a stream's first event came."""
         body = {
             "model": self._model,
             "messages": [{"role": "user", "content": PROMPT}],
@@ -111,11 +120,13 @@ class Load:
         own = {"x-foretide-session": f"load-{len(self._sent)}-{time.monotonic_ns()}"}
         try:
             async with session.post(f"{self._url}/chat/completions", json=body, headers=own) as answer:
-                text = await answer.text()
+                first = await answer.content.readany()
+                first_at_s = time.monotonic() if self._stream and answer.status == 200 else None
+                text = (first + await answer.content.read()).decode()
         except (aiohttp.ClientError, TimeoutError) as error:
-            return f"{type(error).__name__}: {error}", None
+            return f"{type(error).__name__}: {error}", None, None
         revision = answer.headers.get("x-foretide-revision")
         if answer.status != 200:
-            return f"{answer.status}: {text[:300]}", revision
+            return f"{answer.status}: {text[:300]}", revision, None
         whole = text.rstrip().endswith("data: [DONE]") and '"error"' not in text if self._stream else "choices" in text
-        return (None if whole else f"incomplete: {text[-300:]}"), revision
+        return (None if whole else f"incomplete: {text[-300:]}"), revision, first_at_s

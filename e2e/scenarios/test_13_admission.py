@@ -10,13 +10,15 @@ from statistics import median
 import openai
 import pytest
 
-from e2e.install import SYSTEM
+from e2e.install import SYSTEM, resource
 from e2e.load import Account, Load
 from e2e.scenarios.world import World, until
 
 Measured = Callable[[str, str], None]
 GATEWAYS = "app.kubernetes.io/name=foretide-gateway"
 BURST_S = 5
+LONGEST_TTFT_S = 10.0
+"""That class P2 may promise."""
 
 
 @contextmanager
@@ -93,26 +95,38 @@ def test_two_gateways_admit_what_one_limit_says_and_a_killed_one_changes_nothing
     assert len(broken) <= 12, account.troubles
 
 
-def test_one_tenant_floods_a_service_and_another_is_served_as_before(world: World, measured: Measured) -> None:
+def sla(world: World, ttft_s: float) -> float:
+    """The SLA `patient`, with this target."""
+    world.kubectl.apply(resource("SLA", "patient", "demo", priority="P2", targets={"ttft": f"{ttft_s * 1000:.0f}ms"}))
+    return ttft_s
+
+
+def test_one_tenant_floods_a_service_and_another_keeps_its_sla(world: World, measured: Measured) -> None:
     small = {"maxModelLen": 1024, "kvCache": "128Mi", "maxNumSeqs": 2}
-    with world.serving("shared", engine=small), terms(world, "rival", namespaces=["elsewhere", "demo"]):
+    sla(world, LONGEST_TTFT_S)
+    shared = world.serving("shared", engine=small, sla="patient")
+    with shared, terms(world, "rival", namespaces=["elsewhere", "demo"]):
         rival = world.keys["rival"]
 
         def seen() -> bool:
             return any(one.id.endswith("shared") for one in world.client("rival").models.list())
 
         until(seen, "the second tenant may use the service", 30)
-        with Load(world.url, rival, "demo/shared", clients=1) as alone:
+        with Load(world.url, rival, "demo/shared", clients=1, stream=True) as alone:
             until(lambda: alone.answered >= 5, "answers without a flood", 60)
-        with Load(world.url, world.keys["acme"], "shared", clients=48) as flood:
+        # The machine decides how long an answer takes; ten of them is what a queue may cost its tenants.
+        took_s = median(one.took_s for one in alone.account().sent)
+        target_s = sla(world, min(LONGEST_TTFT_S, 10 * took_s))
+        with Load(world.url, world.keys["acme"], "shared", clients=96, stream=True) as flood:
             until(lambda: flood.answered >= 12, "the flood", 120)
-            with Load(world.url, rival, "demo/shared", clients=1) as beside:
-                until(lambda: beside.answered >= 5, "answers beside a flood", 120)
-    took = {name: median(one.took_s for one in load.account().sent) for name, load in _named(alone, flood, beside)}
-    measured("median beside a flood", ", ".join(f"{name} {value:.2f} s" for name, value in took.items()))
+            with Load(world.url, rival, "demo/shared", clients=1, stream=True) as beside:
+                until(lambda: beside.answered >= 10, "answers beside a flood", 120)
+    kept = {name: load.account().within(target_s) for name, load in (("beside", beside), ("flood", flood))}
+    first_s = median(one.first_s for one in beside.account().sent if one.first_s is not None)
+    measured(
+        "first token beside a flood",
+        f"{first_s:.2f} s; within the SLA's {target_s:.2f} s: beside {kept['beside']:.0%}, flood {kept['flood']:.0%}",
+    )
     assert not beside.account().troubles
-    assert took["beside"] < took["flood"] / 2
-
-
-def _named(alone: Load, flood: Load, beside: Load) -> list[tuple[str, Load]]:
-    return [("alone", alone), ("flood", flood), ("beside", beside)]
+    assert kept["beside"] >= 0.9
+    assert kept["flood"] < kept["beside"] / 2
