@@ -64,6 +64,8 @@ class AlertPolicyReconciler:
         self._applier, self._recorder, self._wall_clock = applier, recorder, wall_clock
         self._said: dict[Place, Book] = {}
         self._exported: dict[Place, _Exported] = {}
+        self._without_rules: set[Place] = set()
+        """Policies of which this process has made sure that no rules lie there."""
 
     async def reconcile(self, key: Key) -> Outcome:
         obj = self._policies.get(key.namespace, key.name)
@@ -72,6 +74,7 @@ class AlertPolicyReconciler:
             self._applier.forget(KIND, key.namespace, key.name)
             self._said.pop(place, None)
             self._exported.pop(place, None)
+            self._without_rules.discard(place)
             self._desk.wake(place)
             return Outcome()
         try:
@@ -125,9 +128,13 @@ class AlertPolicyReconciler:
         place, said = (policy.namespace, policy.name), (obj.get("status") or {}).get("exported")
         if not policy.spec.export or not policy.spec.alert_rules:
             written = self._exported.pop(place, None)
-            for resource in (PROMETHEUS_RULES, CONFIG_MAPS) if said or written else ():
-                await self._remove(resource, policy)
+            # The status may not say what was written: its writer can die between the two.
+            if said or written or place not in self._without_rules:
+                for resource in (PROMETHEUS_RULES, CONFIG_MAPS):
+                    await self._remove(resource, obj)
+            self._without_rules.add(place)
             return None
+        self._without_rules.discard(place)
         groups = rule_files.groups(*place, policy.spec, self._budgets(policy))
         known, now = self._exported.get(place), self._wall_clock()
         if known is None or known.groups != groups or now - known.at >= LOOK_AGAIN:
@@ -147,7 +154,7 @@ class AlertPolicyReconciler:
             text = yaml.safe_dump(groups, sort_keys=False, width=1000)
             await self._ensure(child(obj, CONFIG_MAPS, {"data": {RULE_FILE: text}}), CONFIG_MAPS)
             return f"ConfigMap/{name}"
-        await self._remove(CONFIG_MAPS, policy)
+        await self._remove(CONFIG_MAPS, obj)
         return f"PrometheusRule/{name}"
 
     async def _ensure(self, wanted: Object, resource: Resource) -> None:
@@ -160,10 +167,12 @@ class AlertPolicyReconciler:
         except NotFound:
             return None
 
-    async def _remove(self, resource: Resource, policy: Policy) -> None:
-        """Only what the operator wrote."""
-        held = await self._get(resource, policy.namespace, rules_name(policy.name))
-        if held is not None and (held["metadata"].get("labels") or {}).get(LABEL_MANAGED_BY) == MANAGED_BY:
+    async def _remove(self, resource: Resource, obj: Object) -> None:
+        """Only what was written for this very policy: it may be gone already, and another of its name have rules."""
+        meta = obj["metadata"]
+        held = await self._get(resource, meta["namespace"], rules_name(meta["name"]))
+        owners = [] if held is None else held["metadata"].get("ownerReferences") or []
+        if held is not None and any(one.get("uid") == meta["uid"] for one in owners):
             await self._applier.delete(resource, held)
 
 

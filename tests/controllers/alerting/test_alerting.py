@@ -310,6 +310,38 @@ async def test_rules_are_written_where_asked_for_and_taken_away_again(world: Wor
         assert world.api.now(CONFIG_MAPS, "demo", name) is None
 
 
+async def test_rules_whose_writer_died_before_it_said_so_are_taken_away_when_nobody_asks_for_them(world: World) -> None:
+    name = "foretide-alerts-watch"
+    world.service()
+    world.policy(export=True)
+    async with world.operator():
+        await eventually(lambda: world.status().get("exported"), "they are written")
+    written = world.api.now(PROMETHEUS_RULES, "demo", name)
+    assert written is not None
+    policy = world.api.now(ALERT_POLICIES, "demo", "watch")
+    assert policy is not None
+    policy["status"].pop("exported")
+    world.api.put(ALERT_POLICIES, policy)
+    world.policy(export=False)
+    async with world.operator():
+        await eventually(lambda: world.api.now(PROMETHEUS_RULES, "demo", name) is None, "they are gone")
+
+
+async def test_rules_of_another_policy_of_the_same_name_are_left_alone(world: World) -> None:
+    """As an operator meets them whose caches lag behind: the policy that it sees was deleted and made anew."""
+    name = "foretide-alerts-watch"
+    world.service()
+    world.policy(export=False)
+    owner = {"apiVersion": "foretide.dev/v1alpha1", "kind": "AlertPolicy", "name": "watch", "uid": "of-the-new-one"}
+    labels = {"app.kubernetes.io/managed-by": "foretide"}
+    meta = {"namespace": "demo", "name": name, "labels": labels, "ownerReferences": [owner]}
+    world.api.put(CONFIG_MAPS, {"metadata": meta, "data": {}})
+    async with world.operator():
+        await eventually(lambda: world.api.calls["get", "ConfigMap"], "the look for rules of its own")
+        await eventually(lambda: world.status().get("observedGeneration"), "the status is written")
+    assert world.api.now(CONFIG_MAPS, "demo", name) is not None
+
+
 async def test_a_service_that_does_not_exist_is_named(world: World) -> None:
     world.policy(services=["chatt"])
     async with world.operator():
