@@ -13,6 +13,7 @@ from cli.status_text import replicas_text, trouble_of
 from controllers.plans.healing.values import Diagnosis
 from controllers.plans.healing.words import found_text, told_of
 from controllers.plans.snapshot import Snapshot
+from crds.diagnosis import DiagnosisStatus
 from crds.healing import HealingMode, HealthAction, HealthFinding
 
 Json = dict[str, Any]
@@ -45,13 +46,19 @@ class Picture:
         return [one for one in self.seen if one.cause not in causes and not workers.issuperset(one.workers)]
 
     @property
+    def answer(self) -> DiagnosisStatus | None:
+        """What was wrong when an alert last asked."""
+        return self.view.status.diagnosis
+
+    @property
     def mode(self) -> HealingMode:
         healing = self.view.spec.healing
         return healing.mode if healing else HealingMode.ACT
 
 
 def plain(picture: Picture) -> Json:
-    """For programs: `findings` as the status has them, `seen` beside them, `actions` newest first."""
+    """For programs: `findings` as the status has them, `seen` beside them, `actions` newest first, the last `answer`
+    to an alert."""
     return {
         "namespace": picture.service.namespace,
         "name": picture.service.name,
@@ -60,6 +67,7 @@ def plain(picture: Picture) -> Json:
         "findings": [one.dump() for one in picture.findings],
         "seen": [_plain(one) for one in picture.others],
         "actions": [one.dump() for one in picture.actions],
+        "answer": picture.answer.dump() if picture.answer else None,
     }
 
 
@@ -90,6 +98,8 @@ def diagnosis_lines(picture: Picture, now: datetime) -> list[str]:
     old = [each for each in picture.actions if each.cause not in {finding.cause for finding in picture.findings}]
     if old:
         made += ["", *lines.facts([("before", _done(old, now))])]
+    if picture.answer is not None:
+        made += ["", *lines.facts(_answer(picture.answer, now))]
     return made
 
 
@@ -120,6 +130,17 @@ def _seen(one: Diagnosis, picture: Picture) -> list[tuple[str, str]]:
         ("next", "nothing: spec.healing.mode is off" if off else "the operator has not told of it yet"),
         ("advice", one.advice),
         ("effect", one.effect),
+    ]
+
+
+def _answer(one: DiagnosisStatus, now: datetime) -> list[tuple[str, str]]:
+    """The likeliest of its causes."""
+    first = one.causes[0]
+    return [
+        ("alert", f"'{one.alert}' of {one.policy} asked what is wrong; answered {lines.moment(one.time, now)}"),
+        ("cause", first.cause),
+        ("evidence", first.evidence),
+        ("advice", first.advice),
     ]
 
 

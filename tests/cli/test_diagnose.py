@@ -119,6 +119,21 @@ def test_a_service_that_is_well_says_so_and_what_was_done_before() -> None:
     )
 
 
+def test_what_an_alert_was_answered_is_told_last() -> None:
+    service = slow()
+    del service["status"]["health"]
+    causes = [{"cause": "WorkerHung", "evidence": "no step for 2.4 s", "advice": "Read its log."}]
+    answer = {"alert": "Broken", "policy": "demo/watch", "since": AT, "time": AT, "causes": causes}
+    service["status"]["diagnosis"] = answer
+    assert told(service).splitlines()[2:] == [
+        "  alert     'Broken' of demo/watch asked what is wrong; answered 11:58",
+        "  cause     WorkerHung",
+        "  evidence  no step for 2.4 s",
+        "  advice    Read its log.",
+    ]
+    assert json.loads(run(cluster(service), "diagnose", "chat", "-o", "json").stdout)["answer"] == answer
+
+
 def test_no_line_is_longer_than_80_columns() -> None:
     service = slow()
     service["status"]["health"]["findings"][0] = SLOW | {"evidence": "x" * 40 + " " + "chat-worker " * 60}
