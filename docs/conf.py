@@ -46,7 +46,7 @@ NAVIGATION = {
         "worker",
     ],
     "Tasks": ["alerting", "checkpoints", "gateway-api", "simulate"],
-    "Operations": ["dashboard", "logs", "tracing", "security"],
+    "Operations": ["runbooks", "troubleshooting", "dashboard", "logs", "tracing", "security"],
     "Reference": [
         "cli",
         "reference/commands",
