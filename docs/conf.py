@@ -30,7 +30,7 @@ html_copy_source = False
 html_show_sphinx = False
 
 NAVIGATION = {
-    "Start": ["start/cluster", "start/machine"],
+    "Start": ["start/cluster", "start/machine", "comparison"],
     "Concepts": [
         "architecture",
         "scaling",
@@ -44,8 +44,23 @@ NAVIGATION = {
         "quality",
         "scheduling",
         "worker",
+        "checkpoints",
     ],
-    "Tasks": ["alerting", "checkpoints", "gateway-api", "simulate"],
+    "Tasks": [
+        "tasks/models",
+        "tasks/slas",
+        "tasks/predictive-scaling",
+        "tasks/canary",
+        "tasks/mig",
+        "alerting",
+        "tasks/pagerduty-slack",
+        "tasks/gitops",
+        "tasks/prometheus",
+        "tasks/air-gapped",
+        "tasks/upgrade",
+        "gateway-api",
+        "simulate",
+    ],
     "Operations": ["runbooks", "troubleshooting", "dashboard", "logs", "tracing", "security"],
     "Reference": [
         "cli",
