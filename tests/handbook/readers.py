@@ -344,5 +344,6 @@ def _read_part(data: Mapping[str, Any]) -> None:
         schemas += [{"type": "object", "properties": {"spec": fields["spec"]}}, fields["spec"]]
     reasons = [_errors(schema, data, whole=False) for schema in schemas]
     if all(reasons):
-        nearest = min((one for one in reasons), key=len)
+        # What does not even know the first field is no candidate.
+        nearest = min(reasons, key=lambda found: ("unexpected" in found[0], len(found)))
         raise Wrong(f"neither values of the chart nor a part of a manifest: {nearest[0]}")
