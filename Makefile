@@ -14,7 +14,7 @@ PACKAGES := crds kube forecasting controllers gateway worker_image cli dashboard
 # A link or an anchor that leads nowhere and a page without a place in the navigation are errors.
 HANDBOOK := $(BIN)/python -m sphinx -W --keep-going -E -q -d build/doctrees docs build/docs
 
-.PHONY: help demo test test-fast check docs format e2e e2e-canaries cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-alerting bench-quality bench-scheduling bench-canary bench-chaos bench-routing bench-gateway bench-prefix-leak fuzz clean
+.PHONY: help demo test test-fast check docs format e2e e2e-canaries cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-alerting bench-quality bench-scheduling bench-canary bench-chaos bench-routing bench-gateway bench-prefix-leak fuzz sbom audit clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,20 @@ e2e-canaries: $(VENV)/.dev ## Bad revisions under load, each rolled back for its
 FUZZ_CACHE := $(HOME)/.cache/foretide/fuzz
 fuzz: $(VENV)/.dev $(FUZZ_CACHE)/.atheris ## What strangers send, led by coverage (MINUTES=20; ARGS=targets; its corpus stays outside of the tree; not in CI).
 	@PYTHONPATH=$(CURDIR):$(FUZZ_CACHE)/atheris $(BIN)/python -m tests.fuzz.campaign --minutes $(or $(MINUTES),20) --cache $(FUZZ_CACHE) $(ARGS)
+
+IMAGE_LOCKS := operator/requirements.txt gateway/requirements.txt worker_image/requirements.txt worker_image/requirements-cuda.txt
+sbom: $(BIN)/uv ## What the images are made of in Python, as CycloneDX (build/sbom/).
+	@mkdir -p build/sbom
+	@for lock in $(IMAGE_LOCKS); do \
+	  out=build/sbom/$$(echo $$lock | sed 's|/requirements|-|; s|-\.txt|.txt|; s|\.txt$$|.cdx.json|; s|--|-|'); \
+	  $(BIN)/uv tool run -q --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --of JSON --output-reproducible -o $$out $$lock && echo $$out || exit 1; \
+	done
+
+# --strict: a package that could not be looked up is a failure, not a clean bill.
+audit: $(BIN)/uv ## Known holes of what the images are made of (asks PyPI; says so where it cannot).
+	@for lock in $(IMAGE_LOCKS); do echo "$$lock"; \
+	  $(BIN)/uv tool run -q --from pip-audit==2.10.1 pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r $$lock || exit 1; \
+	done
 
 cluster-up: $(VENV)/.e2e ## Start the local cluster (NODES=2 for two nodes) and print its kubeconfig.
 	@$(BIN)/python -m e2e.cluster up --nodes $(or $(NODES),1)
