@@ -32,6 +32,7 @@ SETTINGS = Settings(
     controller_manager=True,
     scheduler=True,
     leash=False,
+    audited="foretide-system",
 )
 
 
