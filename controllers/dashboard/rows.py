@@ -176,6 +176,7 @@ def _tenant(tenant: Object, services: Sequence[Object]) -> Json:
         "replicas": sum(one.get("replicas") or 0 for one in own),
         "desiredReplicas": sum(one.get("desiredReplicas") or 0 for one in own),
         "replicaQuota": (tenant["spec"].get("quota") or {}).get("replicas"),
+        "borrowed": ((tenant.get("status") or {}).get("fairShare") or {}).get("standing") or None,
         "ready": ready["status"],
         "message": ready["message"],
     }

@@ -29,6 +29,7 @@ export function Tenants() {
                 <th scope="col">Services</th>
                 <th scope="col">Workers</th>
                 <th scope="col">Quota</th>
+                <th scope="col">Borrowed/due</th>
               </tr>
             </thead>
             <tbody>
@@ -46,6 +47,7 @@ export function Tenants() {
                     {one.replicas} of {one.desiredReplicas} wanted
                   </td>
                   <td>{one.replicaQuota === null ? "no limit" : <Share used={one.desiredReplicas} of={one.replicaQuota} />}</td>
+                  <td>{one.borrowed ?? "–"}</td>
                 </tr>
               ))}
             </tbody>

@@ -126,6 +126,7 @@ export type Tenant = {
   replicas: number;
   desiredReplicas: number;
   replicaQuota: number | null;
+  borrowed: string | null;
   ready: string;
   message: string;
 };

@@ -80,3 +80,6 @@ def test_a_tenant_shows_what_the_services_of_its_namespaces_use() -> None:
     fleet = [service("a", ready=2, desiredReplicas=3), service("b", "elsewhere", ready=5)]
     (row,) = tenant_rows([tenant], fleet)["items"]
     assert (row["services"], row["replicas"], row["desiredReplicas"], row["replicaQuota"]) == (1, 2, 3, 8)
+    assert row["borrowed"] is None
+    (row,) = tenant_rows([tenant | {"status": {"fairShare": {"standing": "gpus 71%/50%"}}}], fleet)["items"]
+    assert row["borrowed"] == "gpus 71%/50%"
