@@ -187,7 +187,10 @@ class FairShare(Part):
 
     cohort: Annotated[ObjectName, Field(description="The cohort that this speaks of.")]
     half_life: Annotated[LongDuration, Field(description="The cohort's half-life.")]
-    sampled_at: Annotated[str, Field(description="When the average was last published.", max_length=32)]
+    sampled_at: Annotated[
+        str,
+        Field(description="When the average was last published (RFC 3339).", json_schema_extra={"format": "date-time"}),
+    ]
     average: Annotated[Averages, Field(description="Borrowed over the quota, on average.")]
     standing: Annotated[
         str,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from crds.fields import quantity
 from crds.inference_service import InferenceServiceSpec
 from crds.scaling import ScalingPolicy
 from crds.tenant import TenantSpec
@@ -46,7 +47,9 @@ def _borrowed(obj: Mapping[str, Any]) -> dict[str, float]:
     """Nothing where it changed its cohort since."""
     told = (obj.get("status") or {}).get("fairShare") or {}
     cohort = (obj["spec"].get("borrowing") or {}).get("cohort")
-    return {line: float(amount) for line, amount in (told.get("average") or {}).items() if told["cohort"] == cohort}
+    if told.get("cohort") != cohort:
+        return {}
+    return {line: float(quantity(amount)) for line, amount in (told.get("average") or {}).items()}
 
 
 def owner_of(namespace: str, tenants: Iterable[Tenant]) -> Tenant | None:
