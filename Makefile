@@ -14,7 +14,7 @@ PACKAGES := crds kube forecasting controllers gateway worker_image cli dashboard
 # A link or an anchor that leads nowhere and a page without a place in the navigation are errors.
 HANDBOOK := $(BIN)/python -m sphinx -W --keep-going -E -q -d build/doctrees docs build/docs
 
-.PHONY: help demo test test-fast check docs format e2e e2e-canaries cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-alerting bench-quality bench-scheduling bench-canary bench-chaos bench-routing bench-gateway bench-prefix-leak fuzz sbom audit clean
+.PHONY: help demo test test-fast check docs format e2e e2e-canaries cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-mig-scale bench-alerting bench-quality bench-scheduling bench-canary bench-chaos bench-routing bench-gateway bench-prefix-leak fuzz sbom audit clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -134,6 +134,9 @@ bench-chaos: $(VENV)/.dev ## Some 200 injected faults on the local cluster (an h
 
 bench-mig: $(VENV)/.dev ## The partition planner beside placement heuristics (writes docs/benchmarks/; ARGS=--quick takes a minute).
 	@$(BIN)/python -m benchmarks.mig $(ARGS)
+
+bench-mig-scale: $(VENV)/.dev ## Pools, services and kube-scheduler on 200 fake nodes (writes docs/benchmarks/; ARGS=--quick takes ten nodes).
+	@$(BIN)/python -m benchmarks.mig.scale $(ARGS)
 
 bench-prefix-leak: $(VENV)/.dev ## What a tenant learns of another's prompts by timing, with and without salts (writes docs/benchmarks/).
 	@$(BIN)/python -m benchmarks.prefix_leak $(ARGS)

@@ -44,6 +44,8 @@ class Settings:
     # Without it nothing collects garbage, makes pods of Deployments, or ends a Namespace.
     controller_manager: bool = False
     scheduler: bool = False
+    # Without it Nodes that no kubelet stands for stay as they were made: nobody misses their heartbeats.
+    node_lifecycle: bool = True
     # End with the process that started it, as a test must, or go on, as a cluster must.
     leash: bool = True
     # Write down who of `audited` asked for what, in audit.log: a namespace whose service accounts these are.
@@ -275,6 +277,8 @@ class ControlPlane:
             # A node that is cut off should be noticed within a test's patience.
             "--node-monitor-grace-period=20s",
         ]
+        if not self.settings.node_lifecycle:
+            flags.append("--controllers=*,-node-lifecycle-controller")
         if self.settings.pod_cidr is not None:
             flags += [f"--cluster-cidr={self.settings.pod_cidr}", "--allocate-node-cidrs=false"]
         return flags
