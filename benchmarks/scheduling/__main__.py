@@ -124,7 +124,7 @@ def main(arguments: list[str]) -> int:
         for row in rows:
             print(f"{row.workload}: {row.metric}: {row.ours} {row.unit} (peer {row.peer}, goal {row.goal})")
         return 0
-    about = words(found.source, size.duration_s, size.seeds, winners(rows))
+    about = words(found.source, size.duration_s, size.seeds, winners(rows), os.getloadavg()[0])
     for path in publish(Report.of_now(rows), about, "scheduling", options.out):
         print(path)
     return 0 if all(row.met is not False for row in rows) else 1

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from benchmarks.report import Words
 
 
-def words(source: str, duration_s: float, seeds: int, winners: Sequence[str]) -> Words:
+def words(source: str, duration_s: float, seeds: int, winners: Sequence[str], load: float) -> Words:
     return Words(
         title="Scheduling inside a worker",
         command="FORETIDE_DATA=<folder of the data sets> make bench-scheduling",
@@ -31,5 +31,6 @@ def words(source: str, duration_s: float, seeds: int, winners: Sequence[str]) ->
             *winners,
             "Feedback knows no classes: it serves short work first, whosoever it is. Fair knows them inside a tenant.",
             "The Jain index divides what each tenant was served by its max-min fair share of all that was served.",
+            f"The load average at the end was {load:.1f}: beside other work, CPU times grow (nothing else does).",
         ),
     )

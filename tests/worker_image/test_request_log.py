@@ -12,6 +12,7 @@ import pytest
 
 from crds.log_lines import JsonFormatter
 from tests.worker_image.scripted import a_server
+from worker_image.server.errors import CLIENT_LEFT, answer_for
 
 TRACED = {"x-request-id": "abc-1", "traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}
 
@@ -50,3 +51,9 @@ async def test_a_request_that_fails_unexpectedly_is_logged_with_its_id_and_trace
     assert "a mistake of ours" in first["exception"]
     assert second["request_id"] == "abc-2"
     assert "trace_id" not in second
+
+
+def test_a_client_that_has_left_is_no_failure_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    answer = answer_for(aiohttp.ClientConnectionResetError("Cannot write to closing transport"))
+    assert answer.status == CLIENT_LEFT
+    assert not caplog.records

@@ -6,12 +6,14 @@ import logging
 from typing import Final
 
 import orjson
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 
 from crds.contract import HEADER_DRAINING, HEADER_ENGINE_ENDED
 from worker_image.errors import EngineEnded, EngineError, RequestError
 
 log = logging.getLogger(__name__)
+
+CLIENT_LEFT: Final = 499
 
 
 class DrainingError(Exception):
@@ -56,6 +58,8 @@ def answer_for(error: Exception) -> web.Response:
             return error_answer(_sentence(str(error)), 500, code="engine_failed")
         case web.HTTPRequestEntityTooLarge():
             return error_answer("The request body is larger than this worker accepts.", 413)
+        case ClientConnectionResetError():
+            return error_answer("The client has left.", CLIENT_LEFT)  # which nobody reads
         case web.HTTPException():
             return error_answer(f"{error.reason or 'Not found'}.", error.status)
     log.error("a request failed unexpectedly", exc_info=error)
