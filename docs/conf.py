@@ -17,6 +17,8 @@ extensions = ["myst_parser", "sphinxcontrib.mermaid"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["images"]
 nitpicky = True
+# Words of the code stay as they are: "true" and --flag.
+smartquotes = False
 
 # Anchors are those that the repository's own view makes of headings, down to the fourth level.
 myst_heading_anchors = 4
@@ -26,6 +28,8 @@ mermaid_d3_zoom = False
 
 html_theme = "furo"
 html_title = "Foretide"
+html_static_path = ["_static"]
+html_css_files = ["handbook.css"]
 html_copy_source = False
 html_show_sphinx = False
 
