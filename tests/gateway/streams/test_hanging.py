@@ -42,6 +42,22 @@ async def test_the_streams_of_a_worker_that_hangs_go_on_elsewhere_within_a_secon
         await eventually(lambda: bad.left == len(bad.asked), "the hung worker's connections were left")
 
 
+async def test_a_stream_that_waits_for_its_first_token_leaves_a_worker_under_suspicion() -> None:
+    async def hangs(exchange: Exchange) -> None:
+        await tale_of(exchange).begin()
+        exchange.worker.load = load(running=1, stalled_s=0.7)
+        await exchange.hang()
+
+    bad, good = two(hangs)
+    reporting(bad, good)
+    async with serving(bad, good) as gateway:
+        await eventually(lambda: bad.load_asked and good.load_asked, "both have told their load")
+        for got in await asyncio.gather(*(gateway.post(ASK) for _ in range(6))):
+            assert_whole(got)
+        assert bad.asked
+        assert await gateway.metric("moved_streams_total") == 0, "it had not begun, so it began anew"
+
+
 async def test_nobody_waits_for_a_connection_to_a_worker_that_was_lost() -> None:
     bad, good = two(tells)
     reporting(bad, good)
