@@ -25,7 +25,7 @@ from benchmarks.alerting.faults import Fleet, fleet
 from benchmarks.report import Better, Row
 from controllers.alerting.courier import ADVICE, Courier
 from controllers.alerting.desk import AlertDesk
-from controllers.alerting.holds import HoldBoard
+from controllers.alerting.wishes import WishBoard
 from controllers.alerting.secrets import Secrets
 from controllers.guard import AddressGuard
 from controllers.history.store import Store
@@ -247,7 +247,7 @@ async def _life(
     store = StoreThread(Store(disk))
     guard = AddressGuard([ip_network("127.0.0.1/32")], ADVICE)
     courier = Courier(guard, Secrets(client))
-    desk = AlertDesk(policies, View(made.on), store, courier, Marks(), SYSTEM, HoldBoard())
+    desk = AlertDesk(policies, View(made.on), store, courier, Marks(), SYSTEM, WishBoard())
     task = asyncio.create_task(desk.run())
     began_s = time.monotonic()
     try:
