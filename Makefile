@@ -14,7 +14,7 @@ PACKAGES := crds kube forecasting controllers gateway worker_image cli dashboard
 # A link or an anchor that leads nowhere and a page without a place in the navigation are errors. To see them, nothing need be written.
 HANDBOOK := $(BIN)/python -m sphinx -W --keep-going -E -q -d build/doctrees
 
-.PHONY: help demo test test-fast check docs format e2e e2e-canaries cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-mig-scale bench-alerting bench-quality bench-scheduling bench-canary bench-chaos bench-routing bench-gateway bench-prefix-leak fuzz sbom audit clean
+.PHONY: help demo test test-fast check docs format e2e e2e-canaries cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-mig-scale bench-alerting bench-quality bench-scheduling bench-canary bench-chaos bench-routing bench-gateway bench-prefix-leak fuzz sbom audit mutation clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ fuzz: $(VENV)/.dev $(FUZZ_CACHE)/.atheris ## What strangers send, led by coverag
 	@PYTHONPATH=$(CURDIR):$(FUZZ_CACHE)/atheris $(BIN)/python -m tests.fuzz.campaign --minutes $(or $(MINUTES),20) --cache $(FUZZ_CACHE) $(ARGS)
 
 IMAGE_LOCKS := operator/requirements.txt gateway/requirements.txt worker_image/requirements.txt worker_image/requirements-cuda.txt
+MUTATION_CACHE := $(HOME)/.cache/foretide/mutation
+mutation: $(VENV)/.dev $(MUTATION_CACHE)/.cosmic-ray ## Small changes of pure modules that some test should notice (ARGS='--each 12'; works in a copy of the tree; not in CI).
+	@PYTHONPATH=$(CURDIR)/build/mutation:$(CURDIR):$(MUTATION_CACHE)/tools nice -n 19 $(BIN)/python -m tests.mutation $(ARGS)
+
 sbom: $(BIN)/uv ## What the images are made of in Python, as CycloneDX (build/sbom/).
 	@mkdir -p build/sbom
 	@for lock in $(IMAGE_LOCKS); do \
@@ -162,6 +166,11 @@ $(BIN)/uv: constraints.txt
 $(FUZZ_CACHE)/.atheris: $(BIN)/uv tests/fuzz/requirements.txt
 	@mkdir -p $(FUZZ_CACHE)
 	@$(BIN)/uv pip install -q --python $(BIN)/python --target $(FUZZ_CACHE)/atheris --require-hashes -r tests/fuzz/requirements.txt
+	@touch $@
+
+$(MUTATION_CACHE)/.cosmic-ray: $(BIN)/uv tests/mutation.txt
+	@mkdir -p $(MUTATION_CACHE)
+	@$(BIN)/uv pip install -q --python $(BIN)/python --target $(MUTATION_CACHE)/tools --require-hashes -r tests/mutation.txt
 	@touch $@
 
 $(VENV)/.e2e: $(BIN)/uv e2e/requirements.txt e2e/checkpoint.txt

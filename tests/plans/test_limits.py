@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from controllers.plans.limits import Limit, limits, lowest, share_of
+from controllers.plans.limits import Limit, limits, lowest, share_of, told_by
 from controllers.plans.scaling import ScalingPlan, Signals, plan_scaling
 from controllers.plans.service import ServicePlan
 from controllers.plans.snapshot import Load, PoolShare, Revision, Snapshot
@@ -113,6 +113,13 @@ def test_what_a_pool_is_short_of_is_read_from_its_status() -> None:
     assert share_of("demo/chat", [bare, pool("h100", capacityClass=CapacityClass.RESERVED.value)]) == RESERVED
     assert share_of("demo/chat", [pool("h100")]) == dataclasses.replace(RESERVED, fixed=False)
     assert share_of("demo/other", [bare, pool("h100")]) is None
+    assert share_of("/".join(("demo", "chat")), [pool("h100")]) is not None, "names are compared, not objects"
+
+
+def test_who_waits_for_slices_of_a_pool_is_read_from_its_status() -> None:
+    unmet = [{"service": "demo/chat", "served": 1, "wanted": 3}, {"service": "demo/big", "served": 0, "wanted": 2}]
+    assert told_by({"status": {"unmet": unmet}}) == {"demo/chat": (1, 3), "demo/big": (0, 2)}
+    assert told_by({"status": None}) == told_by({}) == told_by(None) == {}
 
 
 # --- the service ------------------------------------------------------------------------------------------------------
