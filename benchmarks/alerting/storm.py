@@ -25,8 +25,8 @@ from benchmarks.alerting.faults import Fleet, fleet
 from benchmarks.report import Better, Row
 from controllers.alerting.courier import ADVICE, Courier
 from controllers.alerting.desk import AlertDesk
-from controllers.alerting.wishes import WishBoard
 from controllers.alerting.secrets import Secrets
+from controllers.alerting.wishes import WishBoard
 from controllers.guard import AddressGuard
 from controllers.history.store import Store
 from controllers.history.thread import StoreThread
