@@ -14,7 +14,8 @@ PACKAGES := crds kube forecasting controllers gateway worker_image cli dashboard
 # A link or an anchor that leads nowhere and a page without a place in the navigation are errors. To see them, nothing need be written.
 HANDBOOK := $(BIN)/python -m sphinx -W --keep-going -E -q -d build/doctrees
 
-.PHONY: help demo test test-fast check docs format e2e e2e-canaries cluster-up cluster-down images dashboard generate lock bench-control-plane bench-cpu-engine bench-engine bench-failover bench-forecasting bench-autoscaling bench-mig bench-mig-scale bench-alerting bench-quality bench-scheduling bench-canary bench-chaos bench-routing bench-gateway bench-prefix-leak fuzz sbom audit mutation clean
+# Every target here is a deed, not a file.
+.PHONY: $(shell sed -n 's/^\([a-z0-9-]*\):.*/\1/p' Makefile)
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +51,9 @@ e2e: $(VENV)/.dev ## The end-to-end scenarios on a real cluster (KUBECONFIG=… 
 
 e2e-canaries: $(VENV)/.dev ## Bad revisions under load, each rolled back for its own reason (four minutes; not in CI).
 	@$(BIN)/python -m pytest e2e/scenarios/campaign_canary.py $(ARGS)
+
+e2e-upgrade: $(VENV)/.dev ## From the charts and images of PREVIOUS (HEAD~1) to these and back, under load (six minutes; not in CI).
+	@$(BIN)/python -m pytest e2e/scenarios/campaign_upgrade.py $(ARGS)
 
 FUZZ_CACHE := $(HOME)/.cache/foretide/fuzz
 fuzz: $(VENV)/.dev $(FUZZ_CACHE)/.atheris ## What strangers send, led by coverage (MINUTES=20; ARGS=targets; its corpus stays outside of the tree; not in CI).

@@ -46,14 +46,14 @@ class Kubectl:
         return list(found["items"])
 
 
-def install(kubectl: Kubectl, values: dict[str, Any]) -> None:
+def install(kubectl: Kubectl, values: dict[str, Any], charts: Path = CHARTS) -> None:
     """CRDs first, then the chart with `values`; returns when operator, gateways and node agents are available."""
-    _helm(kubectl, "foretide-crds", {})
-    _helm(kubectl, "foretide", values)
+    _helm(kubectl, charts / "foretide-crds", {})
+    _helm(kubectl, charts / "foretide", values)
 
 
-def _helm(kubectl: Kubectl, chart: str, values: dict[str, Any]) -> None:
-    command: list[str | Path] = ["upgrade", "--install", chart, CHARTS / chart, "--values", "-"]
+def _helm(kubectl: Kubectl, chart: Path, values: dict[str, Any]) -> None:
+    command: list[str | Path] = ["upgrade", "--install", chart.name, chart, "--values", "-"]
     flags = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "3m"]
     try:
         run([tools.helm(), "--kubeconfig", kubectl.kubeconfig, *command, *flags], stdin=json.dumps(values))
