@@ -202,9 +202,10 @@ def plan_layouts(
         return _as_it_is(model, units, families)
     value = float(served @ np.round(best.x))
     bound = min(-float(best.mip_dual_bound), counting_bound(wants, units, families))
-    # As much served for the same drains; a hair less, or rounding makes it infeasible.
+    # As much served for the same drains; a hair less, or rounding makes it infeasible. A thicker hair, of the order of
+    # the solver's own tolerance, lets it take a worse answer for the best.
     terms = {int(i): float(served[i]) for i in np.nonzero(served)[0]}
-    model.program.row(terms, value - 1e-7 * max(1.0, abs(value)), np.inf)
+    model.program.row(terms, value - 1e-9 * max(1.0, abs(value)), np.inf)
     tidy = model.program.solve(model.spare_gain(), settings, max(settings.relative_gap, 1e-4))
     numbers = best.x if tidy.x is None else tidy.x
     return model.plan(numbers, float(served @ np.round(numbers)), bound)

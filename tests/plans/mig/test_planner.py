@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from controllers.plans.mig.demand import CLASSES, Plan, PlanSettings, Unit, Want, worth
@@ -117,8 +117,20 @@ def test_every_plan_keeps_its_promises(fleet: tuple[list[Want], list[Unit]]) -> 
         assert not missing or not served or max(served) <= min(missing)
 
 
+_CUT = (("1g.10gb", 1), ("2g.20gb", 1), ("4g.40gb", 1))
+_TOLERANCE = (
+    [Want("a", "1g.10gb", 2, 1), Want("a", "1g.20gb", 1, 1), Want("a", "2g.20gb", 4, 1)],
+    [
+        *(Unit(f"node-{number}", {"H100-80": 1}, (_CUT,)) for number in range(3)),
+        Unit("node-3", {"H100-80": 2}, (tuple((name, 2) for name, _ in _CUT),), frozen=True),
+    ],
+)
+"""The solver once told a plan that cut a node into what it was already as the best, within its tolerance."""
+
+
 @settings(deadline=None, max_examples=30)
 @given(fleet=fleets())
+@example(fleet=_TOLERANCE)
 def test_planning_again_after_the_plan_was_carried_out_changes_nothing(fleet: tuple[list[Want], list[Unit]]) -> None:
     wants, units = fleet
     plan = plan_layouts(wants, units, {"H100-80": H100}, PlanSettings())
