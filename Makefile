@@ -137,6 +137,9 @@ bench-routing: $(VENV)/.dev ## What a pick costs, and the policies on a simulate
 bench-canary: $(VENV)/.dev ## Simulated canaries beside other ways to judge them (writes docs/benchmarks/).
 	@$(BIN)/python -m benchmarks.canary $(ARGS)
 
+bench-soak: $(VENV)/.dev ## Memory and file handles under half an hour of mixed load (a cluster of its own; writes docs/benchmarks/).
+	@$(BIN)/python -m e2e.soak $(ARGS)
+
 bench-chaos: $(VENV)/.dev ## Some 200 injected faults on the local cluster (an hour; goes on where it stopped; writes docs/benchmarks/).
 	@$(BIN)/python -m e2e.chaos $(ARGS)
 
