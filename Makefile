@@ -143,6 +143,9 @@ bench-soak: $(VENV)/.dev ## Memory and file handles under half an hour of mixed 
 bench-chaos: $(VENV)/.dev ## Some 200 injected faults on the local cluster (an hour; goes on where it stopped; writes docs/benchmarks/).
 	@$(BIN)/python -m e2e.chaos $(ARGS)
 
+bench-operator-faults: $(VENV)/.dev ## Faults between operator and API server: crashes, stale reads, refusals, mutations (hours; goes on where it stopped; writes docs/benchmarks/).
+	@$(BIN)/python -m e2e.faults $(ARGS)
+
 bench-mig: $(VENV)/.dev ## The partition planner beside placement heuristics (writes docs/benchmarks/; ARGS=--quick takes a minute).
 	@$(BIN)/python -m benchmarks.mig $(ARGS)
 
