@@ -18,7 +18,8 @@ Measured = Callable[[str, str], None]
 
 PRODUCT = "NVIDIA-H100-80GB-HBM3"
 LABELS = {"foretide.test/pool": "gpus", "nvidia.com/gpu.product": PRODUCT, "nvidia.com/gpu.count": "1"}
-OURS = ("foretide.dev/mig-layout", "foretide.dev/repartition")
+OURS = ("foretide.dev/mig-layout", "foretide.dev/repartition", "foretide.dev/interruption")
+SPOT_NOTICE = "aws-node-termination-handler/spot-itn"
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,38 @@ def test_what_no_gpu_can_give_is_a_condition_with_the_arithmetic(
         assert "21 compute slices, and the usable GPUs have 14" in message
     finally:
         world.kubectl("-n", "demo", "delete", "inferenceservice", "toomany", "--timeout=120s")
+
+
+@contextmanager
+def taken_away(world: World, node: str) -> Iterator[None]:
+    """The notice that a spot machine gets, as the termination handler writes it; it is withdrawn at the end."""
+    world.kubectl("taint", "node", node, f"{SPOT_NOTICE}=soon:NoSchedule")
+    try:
+        yield
+    finally:
+        world.kubectl("taint", "node", node, f"{SPOT_NOTICE}-")
+
+
+def test_a_spot_node_with_a_notice_gets_successors_first_and_loses_no_request(
+    world: World, nodes: list[str], manager: MigManager, measured: Measured
+) -> None:
+    pool(world, "3g.40gb", "4g.40gb")
+    both_are_halved(world, nodes, manager)
+    with world.serving("spot", accelerator=slice_of("3g.40gb")):
+        (first,) = world.pods("spot")
+        node = first["spec"]["nodeName"]
+        with world.load("spot", stream=True, max_tokens=120, clients=2) as load:
+            until(lambda: load.answered >= 2, "the load")
+            with taken_away(world, node):
+                until(lambda: state_of(world, node) == "Leaving", "the pool knows of it")
+                assert world.condition("gpupool/gpus", "Ready")["reason"] == "NodesLeaving"
+                until(lambda: world.kubectl.get("-n", "demo", "pod", first["metadata"]["name"]) is None, "it left", 150)
+                assert node_of(world, "spot") != node
+                goal = load.answered + 2
+                until(lambda: load.answered >= goal, "answers of the successor")
+            until(lambda: state_of(world, node) != "Leaving", "the node is as others again")
+        measured("spot notice under streams", str(load.account()))
+        assert not load.account().troubles
 
 
 def test_a_node_is_cut_anew_under_open_streams_while_the_operator_is_killed_at_each_step(
