@@ -67,7 +67,10 @@ class UpstreamConnection(asyncio.Protocol):
         self._headers = []
         self._head_bytes = 0
         self._head_done = self._head_told = self._framed = self._complete = self._keep_alive = False
-        if len(body) < 8192:
+        if self._transport.is_closing():
+            # It went between being opened, or taken, and now; uvloop takes no more writes then.
+            self._lose(Lost.CLOSED)
+        elif len(body) < 8192:
             self._transport.write(head + body)
         else:
             self._transport.writelines((head, body))
