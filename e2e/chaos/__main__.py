@@ -9,28 +9,19 @@ import argparse
 import asyncio
 import contextlib
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from pathlib import Path
-
-import aiohttp
 
 from benchmarks.report import commit
 from e2e.chaos import report
-from e2e.chaos.campaign import Campaign
-from e2e.chaos.ground import GPU_SERVICE, HOME, LANES, Ground, prepared
+from e2e.chaos.ground import GPU_SERVICE, LANES, Ground, prepared
 from e2e.chaos.outcomes import read
-from e2e.chaos.probes import Probe
 from e2e.chaos.schedule import BY_NAME, Fault, campaign
-from e2e.chaos.watch import Onlooker
+from e2e.chaos.stage import say, started
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.progress import Progress
 from e2e.target import choose
-from kube.client import Client
-from kube.connection import Connection
 
-START_LIMIT_S = 240.0
 QUIET_S = 300.0
 
 
@@ -93,44 +84,6 @@ async def _run(ground: Ground, left: Sequence[Fault], out: Path, quiet_s: float,
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(None if minutes is None else minutes * 60):
                 await it.run(left)
-
-
-@asynccontextmanager
-async def started(
-    ground: Ground, services: Sequence[str], out: Path, say: Callable[[str], None]
-) -> AsyncIterator[Campaign]:
-    """Services that are whole, clients that ask them, and somebody who looks on."""
-    connector = aiohttp.TCPConnector(limit=0)
-    async with (
-        Client(Connection.from_environment(ground.kubectl.kubeconfig)) as client,
-        aiohttp.ClientSession(connector=connector) as session,
-    ):
-        onlooker = Onlooker(client, session, HOME)
-        async with asyncio.TaskGroup() as tasks:  # Whoever fails ends the campaign: a blind onlooker would see nothing.
-            running = [tasks.create_task(onlooker.run())]
-            await onlooker.synced()
-            await asyncio.to_thread(ground.kubectl.apply, *(ground.service(name) for name in services))
-            await _until_whole(onlooker, services)
-            probes = {name: Probe(session, ground.url, ground.key, name) for name in services}
-            for probe in probes.values():
-                await probe.begin()
-                running.append(tasks.create_task(probe.run()))
-            yield Campaign(ground, onlooker, client, probes, out, say)
-            for task in running:
-                task.cancel()
-
-
-async def _until_whole(onlooker: Onlooker, services: Sequence[str]) -> None:
-    deadline_s = time.monotonic() + START_LIMIT_S
-    while not all(onlooker.whole(name, 2) for name in services):
-        if time.monotonic() > deadline_s:
-            missing = [name for name in services if not onlooker.whole(name, 2)]
-            raise ClusterError(f"Not whole within {START_LIMIT_S:.0f} s: {', '.join(missing)}.")
-        await asyncio.sleep(0.2)
-
-
-def say(text: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Sites are told apart by what is written, not by when, so that two runs mean the 
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def sites(stage: str, writes: Iterable[Met]) -> list[Site]:
     return found
 
 
-class AtSite(Fault):
+class AtSite(Fault, ABC):
     """Does something at one write of the story, once."""
 
     def __init__(self, site: Site) -> None:
@@ -65,9 +66,9 @@ class AtSite(Fault):
         self.met = True
         return await self.strike(call, forward)
 
+    @abstractmethod
     async def strike(self, call: Call, forward: Forward) -> Answer:
         """The write that it is about."""
-        raise NotImplementedError
 
     def _is_it(self, call: Call) -> bool:
         if self.met or not call.is_write or self.stage != self.site.stage:

@@ -9,10 +9,10 @@ from typing import Final
 
 import pytest
 
-from e2e.chaos.__main__ import started
 from e2e.chaos.ground import GPU_SERVICE, prepared
 from e2e.chaos.outcomes import line, read
 from e2e.chaos.schedule import campaign
+from e2e.chaos.stage import started
 from e2e.cluster.cluster import Cluster
 from e2e.scenarios.world import World
 from e2e.target import Target

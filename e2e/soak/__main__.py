@@ -15,8 +15,8 @@ import aiohttp
 
 from benchmarks.report import Report, Row, Words, publish
 from crds.contract import GATEWAY_ADMIN_PORT, WORKER_ADMIN_PORT
-from e2e.chaos.__main__ import say, started
 from e2e.chaos.ground import HOME, LANES, Ground, prepared
+from e2e.chaos.stage import say, started
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.progress import Progress
 from e2e.install import SYSTEM

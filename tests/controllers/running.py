@@ -9,9 +9,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from controllers.gpu_pool.build import build_pools
 from controllers.runtime.interface import Background, Key, Reconciler
+from controllers.settings import Settings
 from kube.errors import Conflict, NotFound
+from kube.events import Recorder
 from kube.informer import Change, Informer
+from tests.fakes import FakeClient
 
 
 @dataclass
@@ -62,6 +66,14 @@ async def running(
 
 def _mark(queue: Keys, kind: str, change: Change[Any]) -> None:
     queue.add(Key(kind, change.namespace, change.name))
+
+
+@asynccontextmanager
+async def running_pools(api: FakeClient, queue: Keys) -> AsyncIterator[None]:
+    """All controllers of GPUPools."""
+    assembly = build_pools(api, Settings(), queue, Recorder(api, controller="test", instance="test"))
+    async with running(queue, assembly.reconcilers, assembly.owned.values(), assembly.children):
+        yield
 
 
 async def _work(queue: Keys, by_kind: dict[str, Reconciler]) -> None:

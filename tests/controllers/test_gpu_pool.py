@@ -9,15 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
-from controllers.gpu_pool.build import build_pools
 from controllers.gpu_pool.remembered import Remembered
 from controllers.plans.mig.demand import Plan, PlanSettings, Unit, Want
 from controllers.plans.mig.geometry import family, resource_name
 from controllers.runtime.interface import Key
-from controllers.settings import Settings
-from kube.events import Recorder
 from kube.resources import CONFIG_MAPS, GPU_POOLS, INFERENCE_SERVICES, NODES, PODS, SLAS, TENANTS, Object
-from tests.controllers.running import Keys, running
+from tests.controllers.running import Keys, running_pools
 from tests.fakes import FakeClient
 from tests.plans.mig.pool_world import node
 from tests.waiting import eventually
@@ -67,9 +64,7 @@ class World:
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     world = World()
-    recorder = Recorder(world.api, controller="test", instance="test")
-    assembly = build_pools(world.api, Settings(), world.queue, recorder)
-    async with running(world.queue, assembly.reconcilers, assembly.owned.values(), assembly.children):
+    async with running_pools(world.api, world.queue):
         yield world
 
 

@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 
-from controllers.gpu_pool.build import build_pools
-from controllers.settings import Settings
-from kube.events import Recorder
 from kube.resources import (
     DEVICE_CLASSES,
     GPU_POOLS,
@@ -21,7 +18,7 @@ from kube.resources import (
     RESOURCE_SLICES,
     Object,
 )
-from tests.controllers.running import Keys, running
+from tests.controllers.running import Keys, running_pools
 from tests.fakes import FakeClient
 from tests.plans.mig.device_world import claim, device_class, resource_slice
 from tests.plans.mig.pool_world import node
@@ -77,9 +74,7 @@ class World:
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     world = World()
-    recorder = Recorder(world.api, controller="test", instance="test")
-    assembly = build_pools(world.api, Settings(), world.queue, recorder)
-    async with running(world.queue, assembly.reconcilers, assembly.owned.values(), assembly.children):
+    async with running_pools(world.api, world.queue):
         yield world
 
 

@@ -2,51 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from controllers.settings import Settings
-from kube.resources import DEPLOYMENTS, GPU_POOLS, INFERENCE_SERVICES, NODES, RESOURCE_CLAIM_TEMPLATES, Object
+from kube.resources import DEPLOYMENTS, GPU_POOLS, INFERENCE_SERVICES, NODES, RESOURCE_CLAIM_TEMPLATES
 from tests.controllers.inference_service.harness import (
-    Kubernetes,
-    MemoryKubelet,
     Operator,
-    ground,
     inference_service,
     put,
     until,
 )
+from tests.controllers.inference_service.pooled import NS, SETTINGS, Pooled, pooled
 from tests.fakes import FakeClient
 from tests.plans.mig.pool_world import node
 
-NS = "demo"
-SETTINGS = Settings.model_validate({"images": {"worker_gpu": "foretide/worker-gpu:dev"}})
 
-
-@dataclass
-class World:
-    client: FakeClient
-    operator: Operator
-    kubernetes: Kubernetes
-    kubelet: MemoryKubelet
-
+class World(Pooled):
     async def pool(self, allocation: str) -> None:
-        spec = {"nodeSelector": {"pool": "gpus"}, "allocation": allocation}
-        obj: Object = {"apiVersion": "foretide.dev/v1alpha1", "kind": "GPUPool", "metadata": {"name": "gpus"}}
-        await put(self.client, GPU_POOLS, obj | {"spec": spec})
+        await self.put_pool(allocation=allocation)
 
     async def service(self, **spec: Any) -> None:
         on = {"mig": {"profile": "1g.10gb"}}
         await put(self.client, INFERENCE_SERVICES, inference_service(NS, accelerator=on, **spec))
 
-    async def until(self, condition: Callable[[], object], what: str) -> None:
-        await until(condition, what, self.kubernetes.act, self.kubelet.act)
-
     async def settled(self, allocation: str | None) -> None:
-        await self.until(
+        await self.wait(
             lambda: (
                 self.status.get("allocation") == allocation
                 and self.status.get("replicaStatus") == "1/1"
@@ -71,10 +53,9 @@ class World:
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     client = FakeClient()
-    await ground(client, NS)
     client.put(NODES, node("n0"))
-    async with Operator(client, settings=SETTINGS).running() as operator:
-        yield World(client, operator, Kubernetes(client, NS), MemoryKubelet(client, NS))
+    async with pooled(World, client) as world:
+        yield world
 
 
 async def test_each_revision_has_a_template_of_its_own_and_takes_it_along(world: World) -> None:
@@ -84,7 +65,7 @@ async def test_each_revision_has_a_template_of_its_own_and_takes_it_along(world:
     first = world.names()
     assert first == world.revisions()
     await world.service(rollout={"revisionHistoryLimit": 0}, engine={"maxNumSeqs": 4})
-    await world.until(lambda: len(world.names()) == 1 and world.names() != first, "the former one went")
+    await world.wait(lambda: len(world.names()) == 1 and world.names() != first, "the former one went")
     await world.settled("resourceClaims")
     assert world.names() == world.revisions()
 
@@ -96,7 +77,7 @@ async def test_a_pool_that_gives_devices_in_another_way_rolls_its_services(world
     await world.pool("resourceClaims")
     await world.settled("resourceClaims")
     await world.pool("devicePlugin")
-    await world.until(lambda: world.names() == set(), "no template is left")
+    await world.wait(lambda: world.names() == set(), "no template is left")
     await world.settled(None)
 
 

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from controllers.inference_service.profiles import idle_worker
 from controllers.plans.snapshot import Load, Worker
-from controllers.settings import Settings
 from kube.resources import DEPLOYMENTS, GPU_POOLS, INFERENCE_SERVICES, MODELS, NODES, SLAS, Object
 from tests.controllers.inference_service.harness import (
     READY_MODEL,
-    Kubernetes,
-    MemoryKubelet,
     Operator,
-    ground,
     inference_service,
     model,
     put,
     until,
 )
+from tests.controllers.inference_service.pooled import NS, SETTINGS, Pooled, pooled
 from tests.fakes import FakeClient
 from tests.gen import snapshot, with_workers
 from tests.plans.mig.pool_world import node
 
-NS = "demo"
-SETTINGS = Settings.model_validate({"images": {"worker_gpu": "foretide/worker-gpu:dev"}})
 WHOLE = {
     "accelerator": "gpu 1",
     "measured": "2026-11-26T10:00:00Z",
@@ -43,24 +37,16 @@ WHOLE = {
 }
 
 
-@dataclass
-class World:
-    client: FakeClient
-    operator: Operator
-    kubernetes: Kubernetes
-    kubelet: MemoryKubelet
-
+class World(Pooled):
     async def pool(self, *unmet: Object, **spec: Any) -> None:
-        obj: Object = {"apiVersion": "foretide.dev/v1alpha1", "kind": "GPUPool", "metadata": {"name": "gpus"}}
-        wanted = obj | {"spec": {"nodeSelector": {"pool": "gpus"}, **spec}}
-        await put(self.client, GPU_POOLS, wanted, {"unmet": list(unmet)} if unmet else None)
+        await self.put_pool({"unmet": list(unmet)} if unmet else None, **spec)
 
     async def model(self, size_bytes: int, *profiles: dict[str, Any]) -> None:
         status = {**READY_MODEL, "sizeBytes": size_bytes, "format": "safetensors", "profiles": list(profiles)}
         await put(self.client, MODELS, model(NS), status)
 
     async def until(self, profile: str | None) -> None:
-        await until(lambda: self.chosen() == profile, f"{profile}", self.kubernetes.act, self.kubelet.act)
+        await self.wait(lambda: self.chosen() == profile, f"{profile}")
 
     def chosen(self) -> str | None:
         found: str | None = (self.operator.status(NS, "chat").get("slice") or {}).get("profile")
@@ -77,10 +63,8 @@ class World:
 
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
-    client = FakeClient()
-    await ground(client, NS)
-    async with Operator(client, settings=SETTINGS).running() as operator:
-        yield World(client, operator, Kubernetes(client, NS), MemoryKubelet(client, NS))
+    async with pooled(World, FakeClient()) as world:
+        yield world
 
 
 def service(**spec: Any) -> Object:

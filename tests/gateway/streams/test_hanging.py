@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.health.load import Load, ProgressPolicy, StallPolicy, hung, stalled
-from tests.gateway.harness import CHAT, Exchange, FakeWorker, load, raw, request_bytes, service, serving
+from tests.gateway.harness import CHAT, Exchange, FakeWorker, Running, load, raw, request_bytes, service, serving
 from tests.gateway.streams.scripted import ASK, N_TOKENS, assert_whole, tale_of, tells, two
 from tests.waiting import eventually
 
@@ -18,6 +20,18 @@ from tests.waiting import eventually
 def reporting(*workers: FakeWorker) -> None:
     for worker in workers:
         worker.load = load()
+
+
+@asynccontextmanager
+async def six_asked(hangs: Callable[[Exchange], Awaitable[None]]) -> AsyncIterator[tuple[Running, FakeWorker]]:
+    """A gateway after six answers that are whole, and the worker that `hangs` before another that tells all."""
+    bad, good = two(hangs)
+    reporting(bad, good)
+    async with serving(bad, good) as gateway:
+        await eventually(lambda: bad.load_asked and good.load_asked, "both have told their load")
+        for got in await asyncio.gather(*(gateway.post(ASK) for _ in range(6))):
+            assert_whole(got)
+        yield gateway, bad
 
 
 @pytest.mark.parametrize("stops", [True, False], ids=["stopped", "stuck engine"])
@@ -30,12 +44,7 @@ async def test_the_streams_of_a_worker_that_hangs_go_on_elsewhere_within_a_secon
         exchange.worker.load = load(running=1, stalled_s=0.7)
         await exchange.hang()
 
-    bad, good = two(hangs)
-    reporting(bad, good)
-    async with serving(bad, good) as gateway:
-        await eventually(lambda: bad.load_asked and good.load_asked, "both have told their load")
-        for got in await asyncio.gather(*(gateway.post(ASK) for _ in range(6))):
-            assert_whole(got)
+    async with six_asked(hangs) as (gateway, bad):
         assert len(bad.asked)
         assert await gateway.metric("moved_streams_total", reason="lost") == len(bad.asked)
         assert await gateway.metric("stream_gap_seconds_bucket", le="1.0") == len(bad.asked)
@@ -48,12 +57,7 @@ async def test_a_stream_that_waits_for_its_first_token_leaves_a_worker_under_sus
         exchange.worker.load = load(running=1, stalled_s=0.7)
         await exchange.hang()
 
-    bad, good = two(hangs)
-    reporting(bad, good)
-    async with serving(bad, good) as gateway:
-        await eventually(lambda: bad.load_asked and good.load_asked, "both have told their load")
-        for got in await asyncio.gather(*(gateway.post(ASK) for _ in range(6))):
-            assert_whole(got)
+    async with six_asked(hangs) as (gateway, bad):
         assert bad.asked
         assert await gateway.metric("moved_streams_total") == 0, "it had not begun, so it began anew"
 
