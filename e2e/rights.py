@@ -18,8 +18,9 @@ import yaml
 from e2e.cluster import tools
 from e2e.cluster.paths import state_dir
 from e2e.cluster.shell import run
+from e2e.install import SYSTEM
 
-NAMESPACE: Final = "foretide-system"
+NAMESPACE: Final = SYSTEM
 CHART: Final = Path(__file__).parent.parent / "charts/foretide"
 _USER: Final = f"system:serviceaccount:{NAMESPACE}:"
 

@@ -6,7 +6,6 @@ that is still there keeps its load and its health. Never sends anything.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -28,8 +27,6 @@ from gateway.routing.split import revision_for
 
 if TYPE_CHECKING:
     from gateway.fleet import Fleet
-
-log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 5
 RETRY_AFTER_COLD_S = 15

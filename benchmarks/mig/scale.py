@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import socket
 import sys
 import tempfile
 import time
@@ -20,10 +19,10 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.control_plane.api import Writes, create_all, each, install_crds, since, writes_so_far
+from benchmarks.control_plane.subject import ours
 from benchmarks.mig.workers import NAMESPACE, POOLS, SYSTEM, Scale, declarations, misplaced
 from benchmarks.report import REPOSITORY, Better, Report, Row, Words, publish
 from controllers.plans.mig.demand import Want
-from controllers.plans.mig.geometry import WHOLE_GPU
 from controllers.plans.mig.pool import PoolSnapshot, plan_pool
 from controllers.plans.mig.records import NodeView
 from crds.gpu_pool import GPUPoolSpec
@@ -31,6 +30,7 @@ from e2e.cluster.controlplane import ControlPlane, Settings
 from e2e.cluster.process import Process
 from e2e.cluster.progress import Progress
 from e2e.fake_nodes import BY_CLAIMS, MANAGER_NAMESPACE, FakeNodes, claim_with_volume, device_classes, gpu_node
+from e2e.monitoring import free_port
 from kube.client import Client
 from kube.connection import Connection
 from kube.resources import GPU_POOLS, INFERENCE_SERVICES, NODES, PODS, RESOURCE_CLAIMS, RESOURCE_SLICES, Object
@@ -79,7 +79,6 @@ class Findings:
     quiet_writes: Writes
     """In a stretch of time in which nothing changed."""
     wrong: tuple[str, ...]
-    replicas: int
 
 
 async def run(scale: Scale, say: Progress) -> Findings:
@@ -139,7 +138,6 @@ async def _measure(
         cut_nodes=len(fake.cuts),
         quiet_writes=quiet,
         wrong=(*wrong, *fake.failures),
-        replicas=scale.replicas,
     )
 
 
@@ -173,12 +171,8 @@ class _Life:
 def _process(name: str, flags: Sequence[str], plane: ControlPlane, folder: Path) -> _Life:
     config = folder / "operator.yaml"
     config.write_text("images: {worker_gpu: foretide/worker-gpu:none}\n", encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, str(REPOSITORY / "operator" / "main.py"), *flags, f"--config={config}"]
-    command += [f"--kubeconfig={plane.kubeconfig}", "--host=127.0.0.1", f"--port={port}", "--log-level=warning"]
-    return _Life(name, command, folder)
+    command = ours().command(plane.kubeconfig, free_port())
+    return _Life(name, [*command, *flags, f"--config={config}"], folder)
 
 
 class _Waiting:
@@ -258,9 +252,7 @@ def plan_cpu_s(scale: Scale) -> float:
     status = {"allocatable": {"nvidia.com/gpu": str(scale.gpus)}, "conditions": [{"type": "Ready", "status": "True"}]}
     views = tuple(view for one in objects if (view := NodeView.of(one | {"status": status})) is not None)
     wants = tuple(
-        Want(f"{NAMESPACE}/{name}", WHOLE_GPU if profile == "gpu" else profile, count)
-        for where, name, profile, count in scale.services()
-        if where == pool
+        Want(f"{NAMESPACE}/{name}", profile, count) for where, name, profile, count in scale.services() if where == pool
     )
     seen = PoolSnapshot(pool, 1, GPUPoolSpec(node_selector={"pool": pool}), views, (), wants)
     started_s = time.process_time()
@@ -269,7 +261,7 @@ def plan_cpu_s(scale: Scale) -> float:
 
 
 def rows(scale: Scale, found: Findings) -> list[Row]:
-    name = f"{scale.nodes} nodes × {scale.gpus} GPUs, {found.replicas} workers"
+    name = f"{scale.nodes} nodes × {scale.gpus} GPUs, {scale.replicas} workers"
     return [
         Row(name, "workers misplaced", "workers", len(found.wrong), goal=0),
         Row(name, "API writes when quiet, leases and Events apart", "writes", found.quiet_writes.objects, goal=0),

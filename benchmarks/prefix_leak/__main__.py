@@ -7,6 +7,7 @@ import asyncio
 import random
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -61,23 +62,17 @@ async def measure(shared: bool, n_probes: int, seed: int) -> dict[str, Times]:
     return found
 
 
+def _row(name: str, metric: str, unit: str, ours: float, control: float, goal: float | None = None) -> Row:
+    """Beside the control, in which all tenants share one cache."""
+    return Row(name, metric, unit, ours, control, "one domain", goal)
+
+
 def rows(separate: dict[str, Times], shared: dict[str, Times]) -> list[Row]:
     made: list[Row] = []
     for name in separate:
         ours, control = (auc(one[name].warmed_s, one[name].others_s) for one in (separate, shared))
         n_probes = len(separate[name].warmed_s) + len(separate[name].others_s)
-
-        def row(
-            metric: str,
-            unit: str,
-            ours: float,
-            control: float | None = None,
-            goal: float | None = None,
-            better: Better = Better.LOWER,
-            name: str = name,
-        ) -> Row:
-            return Row(name, metric, unit, ours, control, "one domain", goal, better)
-
+        row = partial(_row, name)
         made += [
             row("AUC", "", ours.value, control.value),
             row("lower end of its interval", "", ours.low, control.low),

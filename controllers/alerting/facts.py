@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 from typing import Any, Final
 
 from controllers.alerting.past import Past
@@ -16,6 +15,7 @@ from controllers.plans.alerting.incidents import Sight
 from controllers.plans.alerting.readings import COARSE_S, FINE_S, FINE_SPAN_S, GAUGES, Budget, ServiceFacts
 from controllers.plans.alerting.topology import REVISION, Part, Pod, Reach, Topology, build, gpus_of
 from controllers.plans.sla import contradiction
+from controllers.plans.times import unix_s
 from crds import contract
 from crds.alert_policy import AlertRule, Metric
 from crds.conditions import QUALITY_DRIFT
@@ -149,4 +149,4 @@ def gauges(service: Mapping[str, Any]) -> dict[Metric, float]:
 
 
 def _moment(text: str | None) -> float | None:
-    return datetime.fromisoformat(text).timestamp() if text else None
+    return unix_s(text) if text else None

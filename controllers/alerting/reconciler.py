@@ -127,9 +127,9 @@ class AlertPolicyReconciler:
         """Where the rules lie; None where none are asked for."""
         place, said = (policy.namespace, policy.name), (obj.get("status") or {}).get("exported")
         if not policy.spec.export or not policy.spec.alert_rules:
-            written = self._exported.pop(place, None)
+            self._exported.pop(place, None)
             # The status may not say what was written: its writer can die between the two.
-            if said or written or place not in self._without_rules:
+            if said or place not in self._without_rules:
                 for resource in (PROMETHEUS_RULES, CONFIG_MAPS):
                     await self._remove(resource, obj)
             self._without_rules.add(place)

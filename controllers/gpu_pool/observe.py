@@ -12,9 +12,10 @@ from typing import Any
 
 from controllers.plans.fair_share import turn_of
 from controllers.plans.mig.chosen import is_auto, spec_of
+from controllers.plans.mig.claims import profile_of
 from controllers.plans.mig.demand import Want
 from controllers.plans.mig.devices import ClaimView, SliceView, holders, missing_api, published, with_devices
-from controllers.plans.mig.geometry import MEDIA, WHOLE_GPU
+from controllers.plans.mig.geometry import WHOLE_GPU
 from controllers.plans.mig.offers import allowed_by, matches
 from controllers.plans.mig.pool import PoolSnapshot
 from controllers.plans.mig.records import GpuPod, NodeView
@@ -186,11 +187,12 @@ class Observer:
         meta = service["metadata"]
         spec = spec_of(service)
         on = spec.accelerator
-        if meta.get("deletionTimestamp") or not (on.mig or on.gpu) or is_auto(spec):
+        profile = profile_of(on)
+        if meta.get("deletionTimestamp") or profile is None or is_auto(spec):
             return None
         return Want(
             service=f"{meta['namespace']}/{meta['name']}",
-            profile=on.mig.profile.replace(".me", MEDIA) if on.mig else WHOLE_GPU,
+            profile=profile,
             replicas=max(self._now(service, spec), self._planned(meta["namespace"], meta["name"])),
             priority=self._priority(meta["namespace"], spec.sla),
             gpus=on.gpu.count if on.gpu else 1,

@@ -17,6 +17,7 @@ from controllers.plans.mig.geometry import LABEL_COUNT
 from controllers.plans.mig.offers import GpuNode
 from controllers.plans.snapshot import Worker
 from crds import contract
+from crds.inference_service import Allocation
 from kube.api import Api
 from kube.informer import Informer, lean
 from kube.resources import (
@@ -97,6 +98,10 @@ class Caches:
     def optional_kinds(self) -> frozenset[str]:
         """Those of them that it knows."""
         return frozenset(kind for kind, informer in self.optional.items() if informer.present)
+
+    def gives_claims(self) -> bool:
+        """Whether the devices of any pool are given by ResourceClaims."""
+        return any(one["spec"].get("allocation") == Allocation.RESOURCE_CLAIMS for one in self.pools.items())
 
     @property
     def own(self) -> tuple[Informer[Any], ...]:

@@ -155,10 +155,9 @@ class Observer:
     def _givers(self, spec: InferenceServiceSpec, status: InferenceServiceStatus) -> tuple[Giver, ...]:
         """None where the device plugin gives everything, as it always did: then nobody has to look at nodes."""
         asks = spec.accelerator.mig or spec.accelerator.gpu
-        pools = self._pool_specs() if asks else {}
-        if not any(one.allocation is Allocation.RESOURCE_CLAIMS for one in pools.values()) and not status.allocation:
+        if not asks or not (self._caches.gives_claims() or status.allocation):
             return ()
-        return givers_of(pools, self._caches.gpu_nodes.items(), spec.node_selector or {})
+        return givers_of(self._pool_specs(), self._caches.gpu_nodes.items(), spec.node_selector or {})
 
     def _pool_specs(self) -> dict[str, GPUPoolSpec]:
         return {one["metadata"]["name"]: GPUPoolSpec.model_validate(one["spec"]) for one in self._caches.pools.items()}

@@ -16,6 +16,7 @@ from typing import Final
 from controllers.inference_service.admin_ports import AdminPorts
 from controllers.plans.capacity import accelerator_text
 from controllers.plans.snapshot import Snapshot
+from controllers.plans.times import rfc3339
 from controllers.runtime.interface import Key, Marker
 from crds.model import MeasuredProfile
 from kube.resources import MODELS
@@ -84,7 +85,7 @@ class ProfileBoard:
             if profile is None:
                 log.debug("%s did not measure itself: busy, gone, or of a release that cannot.", address)
                 continue
-            now = self._wall_clock().strftime("%Y-%m-%dT%H:%M:%SZ")
+            now = rfc3339(self._wall_clock().timestamp())
             found = self._measured[subject] = profile.of(subject.accelerator, now)
             log.info("%s/%s on %s was measured: %s", subject.namespace, subject.model, subject.accelerator, found)
             self._queue.add(Key(MODELS.kind, subject.namespace, subject.model))

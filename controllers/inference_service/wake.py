@@ -23,7 +23,7 @@ from controllers.plans.limits import told_by
 from controllers.plans.mig.offers import GpuNode
 from controllers.runtime.interface import Key, Marker
 from crds.conditions import SERVABLE
-from crds.inference_service import AUTO, Allocation
+from crds.inference_service import AUTO
 from kube.informer import Change
 from kube.resources import Object
 
@@ -114,7 +114,7 @@ class _Waker:
 
     def _choosing(self) -> None:
         """The services whose MIG profile is ours to choose, or whose devices another pool may give in another way."""
-        claims = any(one["spec"].get("allocation") == Allocation.RESOURCE_CLAIMS for one in self._caches.pools.items())
+        claims = self._caches.gives_claims()
         for service in self._caches.services.items():
             on = service["spec"]["accelerator"]
             claimed = (service.get("status") or {}).get("allocation")

@@ -96,7 +96,7 @@ class TenantReconciler:
         """What it borrowed lately, as it is to be published now or was before; and when to look again."""
         everyone = self._tenants.all()
         half_life = half_life_s(tenant, everyone)
-        borrowed = borrowed_of(tenant, [claim_of(one) for one in services])
+        borrowed = {} if half_life is None else borrowed_of(tenant, [claim_of(one) for one in services])
         if half_life is None or tenant.spec.borrowing is None or not borrowed:
             self._meters.forget(tenant.uid)
             return {}, None

@@ -101,7 +101,7 @@ def _write_faults(ground: Ground, reference: Reference, rng: random.Random) -> l
     once = list(campaigns.write_faults(ground, reference, reference.sites))
     of_site = len(once) // max(1, len(reference.sites))
     picked = [rng.choice(once[at : at + of_site]) for at in range(0, len(once), of_site)]
-    lasting = list(campaigns.lasting_faults(ground, reference, sample(reference.sites, 99)))
+    lasting = list(campaigns.lasting_faults(ground, reference, sample(reference.sites)))
     slow = [one for one in lasting if one.name.startswith(Refusal.SILENT_AFTER.value)]
     bounded = [one for one in lasting if one not in slow]
     found = picked + rng.sample(bounded, len(bounded) // 2) + rng.sample(slow, min(4, len(slow)))

@@ -93,10 +93,10 @@ class Crash(AtSite):
         return CUT
 
 
-def sample(every: Sequence[Site], most: int) -> list[Site]:
+def sample(every: Sequence[Site]) -> list[Site]:
     """The first write of each verb and resource, those that come least often first."""
     counts = Counter((one.verb, one.resource) for one in every)
     first: dict[tuple[str, str], Site] = {}
     for one in every:
         first.setdefault((one.verb, one.resource), one)
-    return sorted(first.values(), key=lambda one: (counts[one.verb, one.resource], one))[:most]
+    return sorted(first.values(), key=lambda one: (counts[one.verb, one.resource], one))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,22 +16,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-import yaml
-
 from benchmarks.control_plane.api import install_crds
-from e2e.cluster import tools
 from e2e.cluster.controlplane import ControlPlane, Settings
 from e2e.faults.lives import Lives
 from e2e.faults.proxy import Fault, Proxy
 from e2e.faults.standin import StandIn, node
 from e2e.faults.truth import Truth
 from e2e.install import SYSTEM
+from e2e.rights import rendered
 from kube.client import Client
 from kube.connection import Connection
 from kube.errors import AlreadyExists, NotFound, Unreachable
 from kube.resources import NAMESPACES, NODES, Object, Resource, resource_of
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 ACCOUNT: Final = "foretide-operator"
 PATIENCE: Final = 60
 """Attempts."""
@@ -48,7 +44,6 @@ class Ground:
     proxy: Proxy
     lives: Lives
     truth: Truth
-    folder: Path
 
     @contextlib.contextmanager
     def fault(self, fault: Fault) -> Iterator[Fault]:
@@ -112,7 +107,7 @@ async def _standing(plane: ControlPlane, folder: Path) -> AsyncIterator[Ground]:
         truth, standin = Truth(client), StandIn(client)
         async with _running(truth.run(), standin.run()):
             await truth.synced()
-            yield Ground(client, proxy, lives, truth, folder)
+            yield Ground(client, proxy, lives, truth)
 
 
 async def _prepare(client: Client) -> None:
@@ -125,11 +120,7 @@ async def _prepare(client: Client) -> None:
 
 def _rights() -> list[Object]:
     """The chart's roles and bindings of the operator's account."""
-    command = [str(tools.helm()), "template", "foretide", str(ROOT / "charts" / "foretide"), "-n", SYSTEM]
-    command += ["--kube-version", "1.35.0"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found = [one for one in yaml.safe_load_all(done.stdout) if one and one["apiVersion"].startswith(_RBAC)]
-    return [one for one in found if one["metadata"]["name"] == ACCOUNT]
+    return [one for one in rendered() if one["apiVersion"].startswith(_RBAC) and one["metadata"]["name"] == ACCOUNT]
 
 
 def _rbac_resource(obj: Object) -> Resource:

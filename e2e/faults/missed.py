@@ -65,7 +65,7 @@ class Missing(Listening):
         super().__init__()
         self._wanted, self._loss, self.awaited = wanted, loss, wanted.stage
         self._expired: set[str] = set()
-        self._hit: set[int] = set()
+        self._hit = False
 
     async def open(self, call: Call) -> Call | Answer:
         if call.resource in self._expired:
@@ -83,6 +83,6 @@ class Missing(Listening):
             await asyncio.Event().wait()  # Until the operator gives the stream up.
         if self._hit:
             return event
-        self._hit.add(1)
+        self._hit = True
         self._expired.add(call.resource)
         raise Severed

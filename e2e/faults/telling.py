@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from e2e.faults.crash import Site, sites
@@ -40,7 +39,6 @@ class Told:
 
     wrong: list[str]
     met: bool
-    took_s: float
     restarts: int
     extra_updates: int
     """Of Deployments, beyond those of the undisturbed run."""
@@ -74,16 +72,14 @@ async def _recorded(ground: Ground) -> Reference:
     return reference
 
 
-async def told(
-    ground: Ground, reference: Reference, fault: Fault, within_s: float, stages: Sequence[str] = STAGES
-) -> Told:
+async def told(ground: Ground, reference: Reference, fault: Fault, within_s: float) -> Told:
     """The story under a fault. It ends at the first stage that does not come to the state it should."""
-    began_s, writes, starts = time.monotonic(), len(ground.proxy.writes), ground.lives.starts
+    writes, starts = len(ground.proxy.writes), ground.lives.starts
     ended, log = len(ground.lives.ended), ground.lives.log_bytes()
     wrong: list[str] = []
     extra, was_away = 0, False
     with ground.fault(fault):
-        for stage in stages:
+        for stage in STAGES:
             fault.stage = stage
             await Story(WORLD).go(ground, stage)
             if not ground.lives.runs:
@@ -96,13 +92,12 @@ async def told(
             extra += 0 if was_away else _extra(ground.truth.updates(WORLD), reference.updates[stage])
         if not ground.lives.runs:
             await ground.lives.begin()
-            wrong = await reached(ground, WORLD, reference.states[stages[-1]], within_s)
+            wrong = await reached(ground, WORLD, reference.states[STAGES[-1]], within_s)
     wrong += troubles(ground, ended, log)
     if wrong:
         await clean(ground, WORLD)
-    took_s = time.monotonic() - began_s
     restarts, wrote = ground.lives.starts - starts, len(ground.proxy.writes) - writes
-    return Told(wrong, fault.met, took_s, restarts, extra, wrote)
+    return Told(wrong, fault.met, restarts, extra, wrote)
 
 
 async def _to(

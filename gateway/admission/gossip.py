@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import logging
 import random
 import socket
 from collections.abc import Callable, Iterable
 
 from gateway.admission.ledger import Ledger
 from gateway.admission.wire import decode, encode
-
-log = logging.getLogger(__name__)
 
 ROUND_S = 0.2
 JITTER = 0.1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,8 +13,6 @@ from gateway.endpoint_picker import ext_proc_pb2 as wire
 from gateway.endpoint_picker.choices import Choices, Course
 from gateway.errors import GatewayError, SettingsError, answer_for
 from gateway.http1.messages import Answer, Request
-
-log = logging.getLogger(__name__)
 
 METHOD_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 HEALTH_SERVICE = "grpc.health.v1.Health"

@@ -117,15 +117,19 @@ def lost_at_s(asked_s: float, heard_s: float, policy: ProgressPolicy) -> float:
     return max(asked_s, heard_s) + policy.answer_within_s
 
 
+def _may_stand_s(load: Load, policy: StallPolicy) -> float:
+    return policy.after_s + policy.patience * load.expected_s
+
+
 def stalls_in_s(load: Load, policy: StallPolicy) -> float | None:
     """After which its engine will have stalled unless it makes a step; None where it has, or owes nothing."""
-    left_s = policy.after_s + policy.patience * load.expected_s - load.stalled_s
+    left_s = _may_stand_s(load, policy) - load.stalled_s
     return left_s if load.stalled_s and left_s > 0.0 else None
 
 
 def stalled(load: Load, policy: StallPolicy) -> bool:
     """Its engine owes tokens, and makes no step for longer than it said."""
-    return load.ready and load.stalled_s > policy.after_s + policy.patience * load.expected_s
+    return load.ready and load.stalled_s > _may_stand_s(load, policy)
 
 
 def hung(load: Load, policy: ProgressPolicy) -> Loss | None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Final
 
 from controllers.plans.alerting.alerts import INCIDENT, Alert, matches, worst
 from controllers.plans.alerting.causes import Change, Symptom, clusters, explained_by, rank, texts
 from controllers.plans.alerting.topology import Part, Reach, part_of
+from controllers.plans.times import unix_s
 from crds.alert_policy import AlertPolicySpec, Grouping, Inhibition, Silence
 from crds.alert_status import AlertSeverity
 from crds.fields import seconds
@@ -85,8 +85,8 @@ def muted(alerts: Collection[Alert], spec: AlertPolicySpec, now_s: float) -> dic
 
 
 def in_force(silence: Silence, now_s: float) -> bool:
-    starts_s = datetime.fromisoformat(silence.starts).timestamp() if silence.starts else float("-inf")
-    return starts_s <= now_s < datetime.fromisoformat(silence.ends).timestamp()
+    starts_s = unix_s(silence.starts) if silence.starts else float("-inf")
+    return starts_s <= now_s < unix_s(silence.ends)
 
 
 def _inhibit(inhibition: Inhibition, firing: Iterable[Alert], found: dict[str, str]) -> None:
