@@ -85,6 +85,9 @@ class ServeSettings:
     stall_limit_s: float
     drain_timeout_s: float
     drain_notice_s: float
+    scratch: Path | None
+    """A folder that is this worker's alone, watched where it is told."""
+    scratch_bytes: int
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -181,6 +184,13 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drain-notice-s", type=_seconds, default=1.0, help="least time of answering 503 before exit (default: 1)"
     )
+    parser.add_argument(
+        "--scratch", type=Path, metavar="FOLDER",
+        help="this worker's alone: with more in it than --scratch-bytes the worker drains, ends and empties it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--scratch-bytes", type=_positive, default=1 << 30, help="most that --scratch may hold (default: 1 GiB)"
+    )
 
 
 def add_bench_arguments(parser: argparse.ArgumentParser) -> None:
@@ -251,6 +261,8 @@ def serve_settings(arguments: argparse.Namespace) -> ServeSettings:
         stall_limit_s=arguments.stall_limit_s,
         drain_timeout_s=arguments.drain_timeout_s,
         drain_notice_s=arguments.drain_notice_s,
+        scratch=arguments.scratch,
+        scratch_bytes=arguments.scratch_bytes,
     )
 
 

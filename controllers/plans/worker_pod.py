@@ -36,6 +36,9 @@ _AFTER_DRAIN_S: Final = 10
 _DEAD_S: Final = 1
 """What a worker gets that the kubelet found dead (which makes it two): gateways have moved its requests long before,
 and every second more is a second later back."""
+_SCRATCH: Final = "/tmp"
+_SCRATCH_LIMIT: Final = "1Gi"
+"""Beyond it the worker restarts by itself within seconds; the kubelet would evict the pod within a minute or so."""
 _HASH_LENGTH: Final = 10
 
 
@@ -151,7 +154,7 @@ def _pod_spec(snapshot: Snapshot, model: ModelView, images: WorkerImages) -> Man
         "containers": [_container(snapshot, model, images)],
         "volumes": [
             {"name": "model", "persistentVolumeClaim": {"claimName": model.volume.claim_name, "readOnly": True}},
-            {"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}},
+            {"name": "tmp", "emptyDir": {"sizeLimit": _SCRATCH_LIMIT}},
         ],
     }
     node_selector = {**model.node_selector, **(spec.node_selector or {})}
@@ -171,7 +174,7 @@ def _container(snapshot: Snapshot, model: ModelView, images: WorkerImages) -> Ma
         "image": _image(accelerator, images),
         "imagePullPolicy": images.pull_policy,
         "args": _arguments(snapshot, model.volume, model.digest),
-        "env": [{"name": "HOME", "value": "/tmp"}],
+        "env": [{"name": "HOME", "value": _SCRATCH}],
         "ports": [
             {"name": "http", "containerPort": contract.WORKER_HTTP_PORT, "protocol": "TCP"},
             {"name": "admin", "containerPort": contract.WORKER_ADMIN_PORT, "protocol": "TCP"},
@@ -184,7 +187,7 @@ def _container(snapshot: Snapshot, model: ModelView, images: WorkerImages) -> Ma
         },
         "volumeMounts": [
             {"name": "model", "mountPath": contract.WORKER_MODEL_MOUNT, "readOnly": True},
-            {"name": "tmp", "mountPath": "/tmp"},
+            {"name": "tmp", "mountPath": _SCRATCH},
         ],
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "lifecycle": {"preStop": {"httpGet": _admin(contract.WORKER_PATH_DRAIN)}},
@@ -221,6 +224,7 @@ def _arguments(snapshot: Snapshot, volume: ModelVolume, digest: str | None) -> l
     arguments += ["--device", "cpu" if on_cpu else "cuda"]
     arguments += ["--threads", str(math.ceil(quantity(accelerator.part.cores)))]
     arguments += ["--drain-timeout-s", f"{seconds(snapshot.spec.rollout.drain_timeout):g}", "--log-format", "json"]
+    arguments += ["--scratch", _SCRATCH, "--scratch-bytes", str(int(quantity(_SCRATCH_LIMIT)))]
     if accelerator.shared:
         arguments += ["--gpu-memory-bytes", str(accelerator.shared.gigabytes * 10**9)]
     arguments += _engine_arguments(snapshot.spec.engine)

@@ -122,9 +122,9 @@ async def disk_full(scene: Scene) -> AsyncIterator[None]:
     pod = scene.worker()
     folder: Path = await asyncio.to_thread(scene.ground.host.scratch, pod)
     scene.struck(f"{pod.name} on {pod.node}", [pod])
-    scene.gone = lambda: pod.uid not in {one.uid for one in scene.onlooker.workers(scene.service)}
     with ExitStack() as stack:
-        await asyncio.to_thread(stack.enter_context, host.filled(folder, BEYOND_SCRATCH_BYTES))
+        file = await asyncio.to_thread(stack.enter_context, host.filled(folder, BEYOND_SCRATCH_BYTES))
+        scene.gone = lambda: not file.exists()
         yield
 
 

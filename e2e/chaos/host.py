@@ -195,12 +195,12 @@ def _inside(holder: Path) -> list[str]:
 
 
 @contextmanager
-def filled(folder: Path, size_bytes: int) -> Iterator[None]:
-    """Takes that much of the disk for a file in the folder. The file goes with the block, or with its pod."""
+def filled(folder: Path, size_bytes: int) -> Iterator[Path]:
+    """Takes that much of the disk for a file in the folder. The file goes with the block at the latest."""
     file = folder / "filled-by-chaos"
     with file.open("wb") as opened:
         os.posix_fallocate(opened.fileno(), 0, size_bytes)
     try:
-        yield
+        yield file
     finally:
         file.unlink(missing_ok=True)

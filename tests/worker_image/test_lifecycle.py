@@ -129,6 +129,36 @@ async def test_an_engine_that_hangs_stays_dead_when_its_request_is_taken_back(mo
         await eventually(lambda: worker.admin("/health/live")[0] == 200, "it says that it has nothing to do")
 
 
+async def test_a_worker_with_too_much_in_its_scratch_folder_hands_its_streams_over_and_empties_it_as_it_starts_again(
+    model: Path, tmp_path: Path
+) -> None:
+    scratch = tmp_path / "scratch"
+    (scratch / "cache").mkdir(parents=True)
+    flags = ("--scratch", str(scratch), "--scratch-bytes", str(1 << 20), "--kv-cache-bytes", str(64 << 20))
+    with a_worker(model, tmp_path, *flags) as worker:
+        started = asyncio.Event()
+        endless = asyncio.create_task(read_stream(worker.url, ENDLESS, started))
+        await started.wait()
+        (scratch / "cache/grown").write_bytes(b"x" * (2 << 20))
+        await eventually(lambda: worker.admin("/health/ready")[0] == 503, "it refuses new requests")
+        assert await asyncio.to_thread(worker.wait) == 3
+        await asyncio.gather(endless, return_exceptions=True)
+        assert f"the scratch folder {scratch} holds 2 MiB; it may hold 1 MiB" in worker.output
+    with a_worker(model, tmp_path, *flags) as worker:
+        assert list(scratch.iterdir()) == []
+        worker.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(worker.wait) == 0
+
+
+async def test_a_scratch_folder_below_its_limit_is_kept(model: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (scratch / "kernels").write_bytes(b"compiled")
+    with a_worker(model, tmp_path, "--scratch", str(scratch)) as worker:
+        assert (scratch / "kernels").read_bytes() == b"compiled"
+        assert worker.admin("/health/ready")[0] == 200
+
+
 def no_engine_is_left(worker: WorkerProcess, engine_pid: int) -> bool:
     try:
         return "worker_image" not in Path(f"/proc/{engine_pid}/cmdline").read_text()

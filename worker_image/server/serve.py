@@ -1,7 +1,8 @@
 """`serve`: from process start to exit. Start, listen, load, serve, drain, stop: one function each.
 
 Exit codes: 0 after a drain; 1 when the engine process ended by itself (the kubelet restarts us); 2 when the
-checkpoint or the settings were refused; 130 when a second signal cut the drain short.
+checkpoint or the settings were refused; 3 when the scratch folder held more than it may; 130 when a second signal cut
+the drain short.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from worker_image.progress import show_progress
 from worker_image.server.admin import admin_app
 from worker_image.server.api import api_app
 from worker_image.server.metrics import Metrics
+from worker_image.server.scratch import empty_overfull, overflow
 from worker_image.server.state import Served, ServerState
 from worker_image.settings import ServeSettings
 from worker_image.text.grammar_check import GrammarCheck, GrammarLimits
@@ -34,11 +36,14 @@ log = logging.getLogger(__name__)
 EXIT_OK: Final = 0
 EXIT_ENGINE_ENDED: Final = 1
 EXIT_REFUSED: Final = 2
+EXIT_SCRATCH_FULL: Final = 3
 EXIT_CUT_SHORT: Final = 130
 ANSWER_GRACE_S: Final = 2.0
 """Time for the answers to open requests to leave after the engine has ended."""
 BACKLOG: Final = 2048
 """Connections that may come at once."""
+SCRATCH_DRAIN_S: Final = 5.0
+"""For open requests when the scratch folder is too full: a kubelet that notices cuts them all."""
 MAX_OPEN_FILES: Final = 65_536
 
 
@@ -59,6 +64,8 @@ async def serve(settings: ServeSettings) -> int:
     started_at = time.monotonic()
     signals = Signals()
     _allow_many_connections()
+    if settings.scratch is not None:
+        empty_overfull(settings.scratch, settings.scratch_bytes)
     try:
         path, engine = await start_engine(settings.model, show_progress())
     except (CheckpointError, SettingsError) as error:
@@ -99,19 +106,29 @@ async def _listen(settings: ServeSettings, state: ServerState) -> list[web.AppRu
 async def _run(settings: ServeSettings, state: ServerState, path: Path, signals: Signals, started_at: float) -> int:
     loading = asyncio.create_task(_load(settings, state, path, started_at))
     signalled = asyncio.create_task(signals.first.wait())
-    engine = state.engine
+    overfull = asyncio.create_task(_overflow(settings))
     try:
         await asyncio.wait([loading, signalled], return_when=asyncio.FIRST_COMPLETED)
         if loading.done() and (error := loading.exception()) is not None:
             return _load_failed(error)
-        await asyncio.wait([engine.gone, signalled], return_when=asyncio.FIRST_COMPLETED)
-        if not signalled.done():
-            return await _engine_ended(state)
-        return await _drain(settings, state, signals)
+        await asyncio.wait([state.engine.gone, signalled, overfull], return_when=asyncio.FIRST_COMPLETED)
+        if signalled.done():
+            return await _drain(state, signals, settings.drain_notice_s, settings.drain_timeout_s)
+        if overfull.done():
+            return await _scratch_full(settings, state, signals, overfull.result())
+        return await _engine_ended(state)
     finally:
-        loading.cancel()
-        signalled.cancel()
-        await asyncio.gather(loading, signalled, return_exceptions=True)
+        tasks = (loading, signalled, overfull)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _overflow(settings: ServeSettings) -> str:
+    """Never ends where no folder is watched."""
+    if settings.scratch is None:
+        return await asyncio.Future[str]()
+    return await overflow(settings.scratch, settings.scratch_bytes)
 
 
 async def _load(settings: ServeSettings, state: ServerState, path: Path, started_at: float) -> None:
@@ -170,14 +187,20 @@ async def _engine_ended(state: ServerState) -> int:
     return EXIT_ENGINE_ENDED
 
 
-async def _drain(settings: ServeSettings, state: ServerState, signals: Signals) -> int:
+async def _scratch_full(settings: ServeSettings, state: ServerState, signals: Signals, said: str) -> int:
+    report_fatal(said)
+    await _drain(state, signals, settings.drain_notice_s, min(settings.drain_timeout_s, SCRATCH_DRAIN_S))
+    return EXIT_SCRATCH_FULL
+
+
+async def _drain(state: ServerState, signals: Signals, notice_s: float, limit_s: float) -> int:
     """Refuses new requests, lets open ones finish, and keeps answering 503 long enough for gateways to notice."""
     state.drain()
-    log.info("draining: %d open requests, at most %g s", state.n_open, settings.drain_timeout_s)
+    log.info("draining: %d open requests, at most %g s", state.n_open, limit_s)
     cut = asyncio.create_task(signals.second.wait())
-    finished = asyncio.create_task(_finish_open(state, settings.drain_notice_s))
+    finished = asyncio.create_task(_finish_open(state, notice_s))
     done, _ = await asyncio.wait(
-        [finished, cut, state.engine.gone], timeout=settings.drain_timeout_s, return_when=asyncio.FIRST_COMPLETED
+        [finished, cut, state.engine.gone], timeout=limit_s, return_when=asyncio.FIRST_COMPLETED
     )
     if not done:
         done = await _hand_over(state, finished, cut)

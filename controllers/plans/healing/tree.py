@@ -20,6 +20,8 @@ FAULT_S: Final = 600.0
 """A fault of a GPU that was longer ago explains nothing of today."""
 REFUSED_TO_START: Final = 2
 """Exit code of a worker that says what is wrong with its flags or its model."""
+SCRATCH_FULL: Final = 3
+"""Exit code of a worker whose scratch volume held more than it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,10 @@ def _memory(case: Case) -> str | None:
     return f"Killed for memory; {case.symptom.said}" if killed else None
 
 
+def _scratch(case: Case) -> str | None:
+    return f"Its scratch volume was too full; {case.symptom.said}" if case.worker.ended_code == SCRATCH_FULL else None
+
+
 def _alone(case: Case) -> str | None:
     """Its equals do well."""
     ready = case.siblings_ready
@@ -158,6 +164,12 @@ TREE: Final[tuple[Branch, ...]] = (
         (Remedy.SHIFT_TRAFFIC,), "the kubelet restarts it in its place", 0.0,
         "Raise accelerator memory, or lower engine.kvCache or engine.maxNumSeqs.",
         "The worker's peak fits into its limit; a restart alone would end in the same way.",
+    ),
+    Branch(
+        "ScratchFull", ErrorClass.RESOURCE, _DEAD, _scratch,
+        (Remedy.SHIFT_TRAFFIC, Remedy.RESTART_WORKER), "it empties the volume and starts in its place", 60.0,
+        "kubectl debug -it POD --image=busybox --target=worker, and there du -a /proc/1/root/tmp, shows what grows.",
+        "A new pod begins with an empty volume.",
     ),
     Branch(
         "CrashingAlone", ErrorClass.SYSTEM, _DEAD, _alone,

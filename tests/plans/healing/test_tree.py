@@ -143,6 +143,9 @@ def test_what_a_worker_said_as_it_ended() -> None:
     found = the_one(seen(killed, B))
     assert (found.cause, found.error_class) == ("OutOfMemory", ErrorClass.RESOURCE)
     assert found.remedies == (Remedy.SHIFT_TRAFFIC,), "a restart would end in the same way"
+    full = crashing("a", ended_code=3, ended_message="the scratch folder /tmp holds 1152 MiB; it may hold 1024 MiB.")
+    assert causes(seen(full, B)) == ["ScratchFull"]
+    assert "holds 1152 MiB" in the_one(seen(full, B)).evidence
 
 
 def test_a_worker_that_was_restarted_twice_in_a_long_life_does_not_crash_again_and_again() -> None:
