@@ -14,7 +14,10 @@ from e2e.chaos.ground import N_WORKERS, OTHER_MODEL
 from e2e.chaos.host import NotThere
 from e2e.chaos.scene import Scene
 from e2e.chaos.signs import By, Sign
+from e2e.install import SYSTEM
 
+OPERATOR: Final = "foretide-operator"
+OPERATORS_LIMIT_S: Final = 120.0
 OUTAGE_S: Final = 15.0
 FORECAST_LIMIT_S: Final = 150.0
 _PREDICTIVE: Final = {"min": N_WORKERS, "max": 3, "policy": "predictive", "tokensPerSecond": 200}
@@ -98,10 +101,9 @@ async def apiserver_restart(scene: Scene) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def operator_kill(scene: Scene) -> AsyncIterator[None]:
+    await _fresh_operators(scene)
     leader = scene.onlooker.leader()
-    pod = next(
-        (one for one in scene.onlooker.system_pods("foretide-operator") if one["metadata"]["name"] == leader), None
-    )
+    pod = next((one for one in scene.onlooker.system_pods(OPERATOR) if one["metadata"]["name"] == leader), None)
     if pod is None:
         raise NotThere("There is no leading operator to kill.")
     container = str(pod["status"]["containerStatuses"][0]["containerID"]).rpartition("://")[2]
@@ -113,6 +115,19 @@ async def operator_kill(scene: Scene) -> AsyncIterator[None]:
     host.send(pids, signal.SIGKILL)
     async with _an_edit_is_done(scene):
         yield
+
+
+async def _fresh_operators(scene: Scene) -> None:
+    """None that was restarted before: the kubelet lets a container wait longer with each restart."""
+    for pod in scene.onlooker.system_pods(OPERATOR):
+        if any(one.get("restartCount") for one in pod["status"].get("containerStatuses") or ()):
+            await scene.kubectl("-n", SYSTEM, "delete", "pod", pod["metadata"]["name"])
+
+    def stand() -> bool:
+        pods = scene.onlooker.system_pods(OPERATOR)
+        return all(map(_ready, pods)) and scene.onlooker.leader() in {one["metadata"]["name"] for one in pods}
+
+    await scene.holding(OPERATORS_LIMIT_S, stand)
 
 
 @asynccontextmanager
@@ -151,7 +166,7 @@ async def _an_edit_is_done(scene: Scene) -> AsyncIterator[None]:
 
     def done() -> bool:
         look = scene.look()
-        whole = all(_ready(pod) for pod in scene.onlooker.system_pods("foretide-operator"))
+        whole = all(_ready(pod) for pod in scene.onlooker.system_pods(OPERATOR))
         return look is not None and look.generation > seen and look.observed == look.generation and whole
 
     scene.gone = done
