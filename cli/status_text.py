@@ -74,6 +74,7 @@ def service_lines(one: Service, now: datetime) -> list[str]:
     rows.append(("SLA", sla_text(one)))
     rows += _load(one, now)
     rows += _scaling(one, now)
+    rows += _answer(one, now)
     rows += [("alert", _alert(each, now)) for each in one.alerts]
     if not one.alerts:
         rows.append(("alerts", "none fires"))
@@ -176,11 +177,25 @@ def _scaling(one: Service, now: datetime) -> list[tuple[str, str]]:
         return [("scaling", "the operator has not decided yet")]
     advised = scaling.get("advisedReplicas")
     rows = [("scaling", scaling["policy"] + ("" if advised is None else f"; it calls for {advised}"))]
+    floor = scaling.get("floor")
+    if floor:
+        until = lines.moment(floor["until"], now)
+        rows.append(("floor", f"{floor['workers']} workers at least, until {until}: {floor['message']}"))
     last = scaling.get("lastDecision")
     if last:
         when = lines.moment(last["time"], now)
         rows.append(("last change", f"{when}  {last['before']} → {last['after']}, {last['reason']}: {last['message']}"))
     return rows
+
+
+def _answer(one: Service, now: datetime) -> list[tuple[str, str]]:
+    """What was wrong when an alert last asked; `foretide diagnose` has the advice."""
+    found = one.status.get("diagnosis")
+    if not found:
+        return []
+    first, more = found["causes"][0], len(found["causes"]) - 1
+    rest = f" (and {more} more)" if more else ""
+    return [("diagnosis", f"{lines.moment(found['time'], now)}  {first['cause']}: {first['evidence']}{rest}")]
 
 
 def _alert(alert: Json, now: datetime) -> str:

@@ -85,6 +85,8 @@ def service_detail(
         "conditions": status.get("conditions") or [],
         "health": health.health(service),
         "alerts": alerts,
+        "answer": status.get("diagnosis"),
+        "floor": (status.get("scaling") or {}).get("floor"),
         "rollout": health.rollout(service),
         "revisions": status.get("revisions") or [],
         "sla": None if sla is None else _sla(sla),

@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 
-import type { Action, Alert, Finding, Health as HealthValue, Service } from "./api";
+import type { Action, Alert, Answer as AnswerValue, Finding, Health as HealthValue, Service } from "./api";
 import { When } from "./parts";
 
 export function Health({ health }: { health: HealthValue }) {
@@ -42,6 +42,29 @@ function Cause({ finding }: { finding: Finding }) {
         <Row name="Effect">{finding.effect}</Row>
       </dl>
     </article>
+  );
+}
+
+/** The last one stays when its alert is over, so it says when it was found. */
+export function Answer({ answer }: { answer: AnswerValue | null }) {
+  if (answer === null) return null;
+  return (
+    <section aria-labelledby="answer">
+      <h2 id="answer">Asked by an alert</h2>
+      <p>
+        Alert “{answer.alert}” of AlertPolicy {answer.policy}, since <When at={answer.since} />, asked what is wrong. Found{" "}
+        <When at={answer.time} />:
+      </p>
+      {answer.causes.map((one, at) => (
+        <article key={`${one.cause} ${at}`} class="finding answer" aria-label={`Found ${one.cause}`}>
+          <h3>{one.cause}</h3>
+          <dl>
+            <Row name="Evidence">{one.evidence}</Row>
+            <Row name="Advice">{one.advice}</Row>
+          </dl>
+        </article>
+      ))}
+    </section>
   );
 }
 

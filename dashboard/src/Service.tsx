@@ -6,8 +6,8 @@ import uPlot from "uplot";
 import { api, type Chart, type Decision, type Forecast, type Service as ServiceValue } from "./api";
 import { inWords, loadTable, workerTable } from "./curves";
 import { ago, moment, percent, rate, time } from "./format";
-import { Alerts, Health } from "./Health";
-import { Empty, Fact, Loading, State, Trouble } from "./parts";
+import { Alerts, Answer, Health } from "./Health";
+import { Empty, Fact, Loading, State, Trouble, When } from "./parts";
 import { colour, Plot } from "./Plot";
 import { usePolling } from "./polling";
 import { Rollout } from "./Rollout";
@@ -45,6 +45,7 @@ export function Service({ route, scheme }: { route: ServiceRoute; scheme: string
           <Facts service={service.value} />
           <Health health={service.value.health} />
           <Alerts alerts={service.value.alerts} />
+          <Answer answer={service.value.answer} />
           <Rollout rollout={service.value.rollout} />
         </>
       )}
@@ -80,6 +81,11 @@ function Facts({ service }: { service: ServiceValue }) {
       <Fact name="Workers">
         {service.readyReplicas} ready of {service.desiredReplicas ?? service.replicas} wanted
       </Fact>
+      {service.floor && (
+        <Fact name="Asked for by an alert">
+          {service.floor.workers} workers at least, until <When at={service.floor.until} /> <small>{service.floor.message}</small>
+        </Fact>
+      )}
       <Fact name="Load">{rate(service.loadTokensPerS)}</Fact>
       <Fact name="Scaling">{service.policy}</Fact>
       <Fact name="Error budget">

@@ -74,6 +74,18 @@ export type Alert = {
   causes: string[] | null;
 };
 
+/** What was wrong with a service when an alert last asked. */
+export type Answer = {
+  alert: string;
+  policy: string;
+  since: string;
+  time: string;
+  causes: { cause: string; evidence: string; advice: string }[];
+};
+
+/** Workers that an alert asks for; `message` says which and by whose word. */
+export type Floor = { workers: number; until: string; message: string };
+
 export type Rollout = {
   phase: string;
   since: string | null;
@@ -90,6 +102,8 @@ export type Service = ServiceRow & {
   conditions: Condition[];
   health: Health;
   alerts: { total: number; items: Alert[] };
+  answer: Answer | null;
+  floor: Floor | null;
   rollout: Rollout | null;
   revisions: { name: string; replicas: number; readyReplicas: number }[];
   sla: Sla | null;

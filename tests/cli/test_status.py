@@ -55,6 +55,18 @@ def test_one_service_says_everything_that_its_objects_know() -> None:
     assert "\n".join(service_lines(one, NOON)) + "\n" == CHAT
 
 
+def test_what_alerts_ask_of_a_service_is_told_with_who_asked_and_until_when() -> None:
+    asked = chat()
+    message = "alert 'QueueGrows' fires, and reaction 'stand-by' of AlertPolicy demo/shop asks for 6 while it does."
+    asked["status"]["scaling"]["floor"] = {"workers": 6, "until": "2026-03-02T12:30:00Z", "message": message}
+    causes = [{"cause": "WorkerHung", "evidence": "no step for 2.4 s", "advice": "Read its log."}] * 3
+    times = {"since": "2026-03-02T11:58:00Z", "time": "2026-03-02T11:59:00Z"}
+    asked["status"]["diagnosis"] = {"alert": "QueueGrows", "policy": "demo/shop", "causes": causes, **times}
+    said = " ".join(" ".join(service_lines(joined([asked], [], [], [])[0], NOON)).split())
+    assert f"floor 6 workers at least, until 12:30: {message}" in said
+    assert "diagnosis 11:59 WorkerHung: no step for 2.4 s (and 2 more)" in said
+
+
 def test_no_line_is_longer_than_80_columns_and_no_name_is_cut_before_a_model() -> None:
     far = chat()
     far["metadata"] = {"name": "a-service-of-forty-characters-forty-char", "namespace": "production"}

@@ -128,6 +128,12 @@ def ill(name: str) -> Object:
     counts = {"stable": [1], "candidate": [1], "worse": [1], "noWorse": [1]}
     shown["spec"]["rollout"] = {"strategy": "canary", "steps": [{"weight": 5}, {"weight": 50}]}
     shown["status"]["health"] = {"findings": [finding], "actions": done}
+    cause = {"cause": "RolloutUnderWay", "evidence": "bb22 at 50%.", "advice": "Compare both revisions."}
+    asked = {"alert": "QueueGrows", "policy": "demo/shop", "since": at, "time": at}
+    shown["status"]["diagnosis"] = asked | {"causes": [cause, cause | {"cause": "AtMaximum"}]}
+    why = "alert 'QueueGrows' fires, and reaction 'stand-by' of AlertPolicy demo/shop asks for 6 while it does"
+    floor = {"workers": 6, "until": "2026-11-01T00:30:00Z", "message": f"{why}, 30m at most."}
+    shown["status"]["scaling"] = {"policy": "predictive", "floor": floor}
     shown["status"]["rollout"] = {
         "phase": "Analysing", "summary": "bb22, step 2 of 2", "stable": "aa11", "candidate": "bb22", "step": 1,
         "since": at, "message": "It waits for 120 requests more.", "verdicts": [verdict | counts],

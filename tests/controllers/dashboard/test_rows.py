@@ -75,6 +75,17 @@ def test_the_detail_carries_sla_targets_and_a_forecast_that_is_not_trusted_yet()
     assert (found["forecast"]["trusted"], found["forecast"]["leadTime"]) == (False, "5m")
 
 
+def test_what_an_alert_asks_of_a_service_and_what_it_was_answered_are_shown_while_the_status_has_them() -> None:
+    floor = {"workers": 6, "until": "2026-03-02T12:30:00Z", "message": "alert 'QueueGrows' fires."}
+    cause = {"cause": "WorkerHung", "evidence": "no step for 2.4 s", "advice": "Read its log."}
+    asked = service("chat", scaling={"policy": "reactive", "floor": floor}, diagnosis={"causes": [cause]})
+    found = service_detail(asked, None, None, None, {"total": 0, "items": []})
+    assert (found["floor"], found["answer"]) == (floor, {"causes": [cause]})
+    for quiet in (service("chat"), service("chat", scaling={"policy": "reactive"})):
+        found = service_detail(quiet, None, None, None, {"total": 0, "items": []})
+        assert (found["floor"], found["answer"]) == (None, None)
+
+
 def test_a_tenant_shows_what_the_services_of_its_namespaces_use() -> None:
     tenant = {"metadata": {"name": "acme"}, "spec": {"namespaces": ["demo"], "quota": {"replicas": 8}}}
     fleet = [service("a", ready=2, desiredReplicas=3), service("b", "elsewhere", ready=5)]
