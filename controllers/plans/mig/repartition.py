@@ -38,8 +38,8 @@ class Limits:
     devices_s: float = 120.0
     """How long after `success` the devices may still be missing: the device plugin starts anew."""
     retry_s: float = 90.0
-    """Before a layout is asked for again after `failed`: so long a kubelet may take to bring our configuration to the
-    manager, which fails on a name that it does not find."""
+    """Before a layout is asked for again after `failed`, though never longer than `timeout_s`: so long a kubelet may
+    take to bring our configuration to the manager, which fails on a name that it does not find."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,9 @@ def _ask(node: NodeView, record: Record, now_s: float, elapsed_s: float, limits:
     if why is None:
         text = f"Waiting for {layout_text(record.wanted)}; the manager says '{node.state or 'nothing'}'."
         return Move(node.name, look_again_s=_rest(elapsed_s, limits), message=text)
-    if record.attempt < ATTEMPTS and node.state == "failed" and elapsed_s < limits.retry_s:
-        return Move(node.name, look_again_s=limits.retry_s - elapsed_s, message=f"{why} It is asked again soon.")
+    retry_s = min(limits.retry_s, limits.timeout_s)
+    if record.attempt < ATTEMPTS and node.state == "failed" and elapsed_s < retry_s:
+        return Move(node.name, look_again_s=retry_s - elapsed_s, message=f"{why} It is asked again soon.")
     if record.attempt < ATTEMPTS:
         again = replace(record, since_s=now_s, attempt=record.attempt + 1, reason=why)
         return Move(node.name, _patch(again, config=_config(node, record.gpus)), message=f"{why} Once more.")

@@ -313,3 +313,14 @@ def test_a_failure_is_not_followed_by_a_second_try_before_the_configuration_can_
     assert it.asked["n0"] == 1
     it.run(8)
     assert it.asked["n0"] == 2
+
+
+def test_a_second_try_waits_no_longer_than_the_pool_lets_the_manager_take() -> None:
+    it = world(SMALL, behaviour={"n0": [Manager.FAILS]})
+    it.spec = GPUPoolSpec.model_validate({"nodeSelector": {"pool": "gpus"}, "repartition": {"timeout": "20s"}})
+    while not it.asked["n0"]:
+        it.step(1.0)
+    asked_at_s = it.now_s
+    while it.asked["n0"] < 2 and it.now_s < asked_at_s + 60:
+        it.step(1.0)
+    assert 18 <= it.now_s - asked_at_s <= 22
