@@ -127,7 +127,7 @@ class Frontend:
                 return
             asked, road = self._set_out(request, head, started_s)
             limits = head.tenant.terms.limits
-            if limits is not None and limits.bytes_per_second is not None:
+            if self._admission.link is not None or (limits is not None and limits.bytes_per_second is not None):
                 reply = await self._admission.paced(head.tenant, len(request.body), asked.deadline_s, reply)
             while not await self._serve(asked, road, reply):
                 pass

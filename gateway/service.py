@@ -23,6 +23,7 @@ from gateway.admin import Admin, CollectedReply, Readiness, probe_flight
 from gateway.admission.door import Admission
 from gateway.admission.gossip import Gossip, secret_of
 from gateway.admission.ledger import Ledger
+from gateway.admission.link import Link
 from gateway.backend import Backend
 from gateway.catalog import Catalog, CatalogSource
 from gateway.fleet import Fleet
@@ -73,8 +74,10 @@ class Gateway:
         self._prober = Prober(self._probe)
         self._fleet.prove = self._prober.prove
         self._fleet.on_stalled(self._proxy.on_stalled)
-        self._ledger = Ledger(os.urandom(8), asyncio.get_running_loop().time())
-        self._admission = Admission(self._fleet, self._metrics, self._ledger, settings.queue)
+        now_s = asyncio.get_running_loop().time()
+        self._ledger = Ledger(os.urandom(8), now_s)
+        link = None if settings.bytes_per_second is None else Link(settings.bytes_per_second, now_s)
+        self._admission = Admission(self._fleet, self._metrics, self._ledger, settings.queue, link)
         self._gossip = Gossip(self._ledger, self._admission.before_telling, self._admission.after_telling, rng)
         self._tracing = None if settings.tracing is None else self._new_tracing(settings.tracing, rng)
         self._frontend = Frontend(

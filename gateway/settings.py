@@ -16,6 +16,7 @@ from gateway.errors import SettingsError
 from gateway.http1.limits import MIB, Limits
 from gateway.streams.journal import StreamLimits
 
+LEAST_BYTES_PER_S = 1024
 SECRET_VARIABLE = "FORETIDE_GATEWAY_SECRET"
 """Environment variable by which sibling processes share a secret of their own where no keyring has one."""
 
@@ -82,6 +83,8 @@ class Settings:
     inherited: Inherited | None = None
     queue: QueueBounds = field(default_factory=QueueBounds)
     streams: StreamLimits = field(default_factory=StreamLimits)
+    bytes_per_second: float | None = None
+    """Of this process, for bodies and answers together, shared by weight; None: as fast as it goes."""
 
 
 def parse(arguments: Sequence[str] | None = None) -> Settings:
@@ -115,6 +118,11 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         raise SettingsError(f"--peer-secret {flags.peer_secret}: there is no such file.")
     if flags.journal_mib < 0:
         raise SettingsError(f"--journal-mib is {flags.journal_mib}; it is 0, which moves no stream, or more.")
+    if flags.bytes_per_second and flags.bytes_per_second < LEAST_BYTES_PER_S * flags.processes:
+        raise SettingsError(
+            f"--bytes-per-second is {flags.bytes_per_second}; it is 0, which limits nothing, or at least"
+            f" {LEAST_BYTES_PER_S:,} for each of --processes ({flags.processes})."
+        )
     if flags.static is not None and not flags.static.is_file():
         raise SettingsError(f"--static {flags.static}: there is no such file.")
     return _settings(flags)
@@ -152,6 +160,7 @@ def _settings(flags: argparse.Namespace) -> Settings:
         inherited=_inherited(flags.inherited) if flags.inherited else None,
         queue=QueueBounds(flags.queue_requests, int(flags.queue_mib * MIB), flags.queue_wait),
         streams=StreamLimits(journal_bytes=int(flags.journal_mib * MIB)),
+        bytes_per_second=flags.bytes_per_second / flags.processes if flags.bytes_per_second else None,
     )
 
 
@@ -243,6 +252,12 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=StreamLimits().journal_bytes / MIB,
         help="for the journals of all open streams, by which they outlive their workers; 0: none does",
+    )
+    add(
+        "--bytes-per-second",
+        type=int,
+        default=0,
+        help="of request bodies and answers together, shared by the Tenants' weights where it is scarce; 0: no limit",
     )
     add("--access-log", type=float, default=1.0, metavar="SHARE", help="of requests that are logged; 0 is off")
     add("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])

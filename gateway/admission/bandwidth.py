@@ -1,8 +1,8 @@
-"""A Tenant's bytes a second: its answers wait for their turn, nobody is refused.
+"""Bytes a second, of a Tenant or of its part of the gateway: answers wait for their turn, nobody is refused.
 
-What has come is passed on at once and counted; while more was passed on than the limit allows, nothing more is read
+What has come is passed on at once and counted; while more was passed on than is allowed, nothing more is read
 from the workers that answer, as if the client read slowly, and new requests wait before they are admitted. A reply is
-only wrapped where its Tenant has the limit, so others pay nothing. Not for what goes through the endpoint picker, which
+only wrapped where there is a limit, so others pay nothing. Not for what goes through the endpoint picker, which
 carries no answers.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from gateway.admission.account import Account
 from gateway.errors import DeadlineExceeded
@@ -22,10 +22,50 @@ LOOK_S: Final = 0.25
 _SOON_S: Final = 0.005
 
 
+class Pace(Protocol):
+    """What may still be passed on."""
+
+    @property
+    def short(self) -> str:
+        """Why a request ends that would have had to wait beyond its deadline, and what to do."""
+
+    def spend(self, amount: int) -> bool:
+        """Counts; True when more was passed on than is allowed by now."""
+
+    def wait_s(self) -> float:
+        """0 when it may go on; else when to ask again."""
+
+    def begin_wait(self) -> None: ...
+
+
+async def enter(pace: Pace, body_bytes: int, deadline_s: float, loop: asyncio.AbstractEventLoop) -> None:
+    """A request with such a body came; returns when it may go on.
+
+    Raises:
+        DeadlineExceeded: what was passed on before leaves no time for it.
+    """
+    if pace.spend(body_bytes):
+        pace.begin_wait()
+    while wait_s := pace.wait_s():
+        if loop.time() + wait_s >= deadline_s:
+            raise DeadlineExceeded(pace.short)
+        await asyncio.sleep(wait_s)
+
+
+def bounded(wait_s: float) -> float:
+    """How long to wait before another look; 0 stays 0."""
+    return min(LOOK_S, max(_SOON_S, wait_s)) if wait_s else 0.0
+
+
 class Meter:
-    """What one Tenant may still pass on."""
+    """A `Pace`: what one Tenant may still pass on, over all gateways together."""
 
     __slots__ = ("_account", "_bytes", "_loop", "_waits")
+
+    short = (
+        "The Tenant's bandwidth (spec.limits.bytesPerSecond) leaves no room before the deadline of the request. "
+        "Allow it more time, or ask the owner of the Tenant for more."
+    )
 
     def __init__(
         self, account: Callable[[], Account | None], loop: asyncio.AbstractEventLoop, bytes_: Count, waits: Count
@@ -35,7 +75,6 @@ class Meter:
         self._bytes, self._waits = bytes_, waits
 
     def spend(self, amount: int) -> bool:
-        """Counts; True when more was passed on than is allowed by now."""
         self._bytes.inc(amount)
         account = self._account()
         if account is None:
@@ -45,7 +84,7 @@ class Meter:
         return account.level < 0
 
     def wait_s(self) -> float:
-        """0 when it may go on; else when to ask again. What is owed is told to the other gateways as a want."""
+        """What is owed is told to the other gateways as a want."""
         account = self._account()
         if account is None:
             return 0.0
@@ -53,35 +92,19 @@ class Meter:
         if account.level >= 0:
             return 0.0
         account.want = max(account.want, -account.level)
-        return min(LOOK_S, max(_SOON_S, -account.level / account.rate_per_s))
+        return bounded(-account.level / account.rate_per_s)
 
     def begin_wait(self) -> None:
         self._waits.inc()
 
-    async def enter(self, body_bytes: int, deadline_s: float) -> None:
-        """A request with such a body came; returns when it may go on.
-
-        Raises:
-            DeadlineExceeded: what was passed on before leaves no time for it.
-        """
-        if self.spend(body_bytes):
-            self.begin_wait()
-        while wait_s := self.wait_s():
-            if self._loop.time() + wait_s >= deadline_s:
-                raise DeadlineExceeded(
-                    "The Tenant's bandwidth (spec.limits.bytesPerSecond) leaves no room before the deadline of the "
-                    "request. Allow it more time, or ask the owner of the Tenant for more."
-                )
-            await asyncio.sleep(wait_s)
-
 
 class PacedReply:
-    """A reply whose source waits while its Tenant has had enough. A `Reply`, and the `Flow` of the one inside."""
+    """A reply whose source waits while its pace says so. A `Reply`, and the `Flow` of the one inside."""
 
-    __slots__ = ("_client_waits", "_flow", "_loop", "_meter", "_reply", "_timer")
+    __slots__ = ("_client_waits", "_flow", "_loop", "_pace", "_reply", "_timer")
 
-    def __init__(self, reply: Reply, meter: Meter, loop: asyncio.AbstractEventLoop) -> None:
-        self._reply, self._meter, self._loop = reply, meter, loop
+    def __init__(self, reply: Reply, pace: Pace, loop: asyncio.AbstractEventLoop) -> None:
+        self._reply, self._pace, self._loop = reply, pace, loop
         self._flow: Flow | None = None
         self._client_waits = False
         self._timer: asyncio.TimerHandle | None = None
@@ -140,13 +163,13 @@ class PacedReply:
     # --- its turn ---------------------------------------------------------------------------------------------------
 
     def _spend(self, amount: int) -> None:
-        if self._meter.spend(amount) and self._flow is not None and self._timer is None:
+        if self._pace.spend(amount) and self._flow is not None and self._timer is None:
             self._flow.pause()
-            self._meter.begin_wait()
+            self._pace.begin_wait()
             self._look()
 
     def _look(self) -> None:
-        wait_s = self._meter.wait_s()
+        wait_s = self._pace.wait_s()
         if wait_s:
             self._timer = self._loop.call_later(wait_s, self._look)
             return

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable
 from prometheus_client.core import Metric
 
 from gateway.admission.account import Account
-from gateway.admission.bandwidth import Meter, PacedReply
+from gateway.admission.bandwidth import Meter, Pace, PacedReply, enter
 from gateway.admission.classes import HEADER_PRIORITY, class_of
 from gateway.admission.counts import Counts
 from gateway.admission.gate import Gate, QueueBounds, Waiting
 from gateway.admission.ledger import Book, Holdings, Ledger, Name
+from gateway.admission.link import Link, Portion
 from gateway.admission.pace import Patience
 from gateway.admission.quota import Lack, cancel, check_size, refused, rendered, reserve, settle
 from gateway.admission.slots import Slots
@@ -102,7 +103,11 @@ class Grant:
 
 
 class Admission:
-    def __init__(self, fleet: Fleet, metrics: Metrics, ledger: Ledger, bounds: QueueBounds) -> None:
+    def __init__(
+        self, fleet: Fleet, metrics: Metrics, ledger: Ledger, bounds: QueueBounds, link: Link | None = None
+    ) -> None:
+        self.link = link
+        """The gateway's own bandwidth; None where it is not scarce."""
         self._fleet = fleet
         self._ledger = ledger
         self._bounds = bounds
@@ -158,20 +163,23 @@ class Admission:
             await self._queue(grant, grant.waiting)
 
     async def paced(self, tenant: Tenant, body_bytes: int, deadline_s: float, reply: Reply) -> Reply:
-        """The reply through which such a request is answered, once it may go on; of a Tenant that has a limit of bytes.
+        """The reply through which such a request is answered, once it may go on; for `link` or a Tenant with a limit.
 
         Raises:
             DeadlineExceeded: it may not, in time.
         """
-        name = tenant.name
-        meter = Meter(
-            lambda: self._bytes_of(name),
-            self._loop,
-            self._counts.limited_bytes.labels(name),
-            self._counts.paces.labels(name),
-        )
-        await meter.enter(body_bytes, deadline_s)
-        return PacedReply(reply, meter, self._loop)
+        for pace in self._paces(tenant):
+            await enter(pace, body_bytes, deadline_s, self._loop)
+            reply = PacedReply(reply, pace, self._loop)
+        return reply
+
+    def _paces(self, tenant: Tenant) -> Iterable[Pace]:
+        name, limits = tenant.name, tenant.terms.limits
+        waits = self._counts.paces.labels(name)
+        if limits is not None and limits.bytes_per_second is not None:
+            yield Meter(lambda: self._bytes_of(name), self._loop, self._counts.limited_bytes.labels(name), waits)
+        if self.link is not None:
+            yield Portion(self.link, name, tenant.terms.weight, self._loop, waits)
 
     def _bytes_of(self, name: str) -> Account | None:
         """As the limit is now: it may have changed since an answer began."""

@@ -274,3 +274,10 @@ def test_gateways_hear_each_other_on_every_process_and_nobody_else_is_heard() ->
     assert service["spec"]["publishNotReadyAddresses"] is True
     settings = gateway_settings.parse(dict(pods(found))["foretide-gateway"]["containers"][0]["args"])
     assert (settings.processes, settings.peer_port) == (4, service["spec"]["ports"][0]["port"])
+
+
+@pytest.mark.parametrize(("value", "expected"), [("0", None), ("1250000000", 1.25e9)])
+def test_a_gateways_own_bandwidth_is_limited_where_the_value_says_so(value: str, expected: float | None) -> None:
+    found = objects("--set", f"gateway.bytesPerSecond={value}")
+    settings = gateway_settings.parse(dict(pods(found))["foretide-gateway"]["containers"][0]["args"])
+    assert settings.bytes_per_second == expected

@@ -13,7 +13,8 @@ import pytest
 
 from crds.tenant import Limits as ApiLimits
 from gateway.admission.account import Account
-from gateway.admission.bandwidth import LOOK_S, Meter, PacedReply
+from gateway.admission.bandwidth import LOOK_S, Meter, PacedReply, enter
+from gateway.admission.link import Link, Portion
 from gateway.admission.terms import Limits, Terms, terms_of
 from gateway.catalog import ServiceKey
 from gateway.errors import DeadlineExceeded
@@ -121,6 +122,11 @@ class World:
         loop = cast(asyncio.AbstractEventLoop, self.loop)
         return PacedReply(client, Meter(lambda: self.account, loop, self.passed, self.waits), loop)
 
+    def around(self, link: Link) -> PacedReply:
+        """The same reply, whose Tenant also shares this link."""
+        loop = cast(asyncio.AbstractEventLoop, self.loop)
+        return PacedReply(self.reply, Portion(link, "acme", 1.0, loop, self.waits), loop)
+
 
 @pytest.fixture
 def world() -> World:
@@ -203,10 +209,10 @@ async def test_a_request_that_would_wait_beyond_its_deadline_is_told_so() -> Non
     account = Account(60 * RATE, 1.0, loop.time())
     meter = Meter(lambda: account, loop, Count(), Count())
     with pytest.raises(DeadlineExceeded, match=r"spec\.limits\.bytesPerSecond"):
-        await meter.enter(100_000, loop.time() + 0.4)
+        await enter(meter, 100_000, loop.time() + 0.4, loop)
 
 
-async def _long_stream(exchange: Exchange) -> None:
+async def long_stream(exchange: Exchange) -> None:
     if not orjson.loads(exchange.asked.body).get("stream"):
         await answers(exchange)
         return
@@ -219,7 +225,7 @@ async def _long_stream(exchange: Exchange) -> None:
 
 async def test_requests_of_a_tenant_beyond_its_bytes_wait_and_those_of_others_do_not() -> None:
     ask: dict[str, Any] = {"model": "chat", "messages": [], "stream": True}
-    worker = FakeWorker(_long_stream)
+    worker = FakeWorker(long_stream)
     async with workers(worker):
         both = catalog(service(worker), service(worker, key=ServiceKey("prod", "chat")))
         view = with_terms(both, limits=Limits(bytes_per_second=20_000, burst_s=1.0))
@@ -241,7 +247,7 @@ async def test_requests_of_a_tenant_beyond_its_bytes_wait_and_those_of_others_do
 
 
 async def test_a_limit_may_change_while_a_stream_is_under_way() -> None:
-    worker = FakeWorker(_long_stream)
+    worker = FakeWorker(long_stream)
     async with workers(worker):
         plain = catalog(service(worker))
         slow = with_terms(plain, limits=Limits(bytes_per_second=1024, burst_s=1.0))
