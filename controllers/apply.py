@@ -15,7 +15,7 @@ from controllers.difference import applied_hash, first_difference, merge_conditi
 from crds.contract import FIELD_MANAGER
 from kube.api import Api, Propagation
 from kube.errors import Conflict
-from kube.resources import Resource, resource_of
+from kube.resources import Object, Resource, resource_of
 
 __all__ = ["Applier", "merge_conditions", "needs_apply"]
 
@@ -92,20 +92,20 @@ class Applier:
         obj: Mapping[str, Any],
         status: Mapping[str, Any],
         observed_status: Mapping[str, Any] | None,
-    ) -> bool:
-        """Write `status` of `obj` if it differs from `observed_status`. True when something was written.
+    ) -> Object | None:
+        """Write `status` of `obj` if it differs from `observed_status`. The object since then; None without a write.
 
         `obj` names the object (namespace, name, uid) and the version the status was computed from; fields left out of
         `status` are removed. Raises NotFound or Conflict when the object is no longer the one observed.
         """
         if _same(status, observed_status):
-            return False
+            return None
         meta = obj["metadata"]
         where: _Where = (resource.kind, meta.get("namespace"), meta["name"], "status")
         digest, version = applied_hash(status), _version(obj)
         if self._is_written(where, digest, version, None):
-            return False
-        await self._client.apply(
+            return None
+        stored = await self._client.apply(
             resource,
             {
                 "apiVersion": resource.api_version,
@@ -117,7 +117,7 @@ class Applier:
             subresource="status",
         )
         self._written[where] = _Written(digest, version)
-        return True
+        return stored
 
     def forget(self, kind: str, namespace: str | None, name: str) -> None:
         """The object is gone: drop what is remembered about it."""

@@ -100,7 +100,7 @@ class InferenceServiceReconciler:
             self._forget(key)
             return Outcome()
         try:
-            return await self._look(key, service)
+            return await self._look(key, self._writer.newest(service))
         except (Conflict, NotFound) as error:
             # The cache is behind: what is on its way wakes the key, and the look is there in case it does not.
             log.debug("%s: %s", key, error)

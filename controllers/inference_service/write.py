@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -25,10 +26,21 @@ from controllers.plans.worker_pod import Manifest, worker_account
 from crds.contract import ANNOTATION_DELETION_COST, FINALIZER_SERVICE, LABEL_REVISION
 from kube.api import Api
 from kube.errors import Conflict, NotFound
+from kube.informer import lean
 from kube.resources import DEPLOYMENTS, INFERENCE_SERVICES, PODS, RESOURCE_CLAIM_TEMPLATES, Object
 
 UNSEEN_S: Final = 10.0
 """How long a write of ours may stay invisible before the cache is believed again."""
+MOST_BEHIND: Final = 32
+"""Versions of one service that are remembered as older than our last write of its status."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """A service as our last write of its status left it, and the versions that were before."""
+
+    service: Object
+    behind: tuple[str, ...]
 
 
 class Writer:
@@ -41,12 +53,27 @@ class Writer:
         self._clock = clock
         self._unseen: dict[tuple[str, str], tuple[str, float]] = {}
         """Deployment → the version over which we wrote, and when."""
+        self._ahead: dict[tuple[str, str], _Ahead] = {}
 
     def is_unseen(self, deployment: Object) -> bool:
         """Whether the cache still shows what was there before our own last write."""
         meta = deployment["metadata"]
         version, at_s = self._unseen.get((meta["namespace"], meta["name"]), ("", 0.0))
         return meta.get("resourceVersion") == version and self._clock() - at_s < UNSEEN_S
+
+    def newest(self, service: Object) -> Object:
+        """The service that the cache shows, or what we have written since, while the cache does not show it yet.
+
+        A Deployment's change may be seen before our own last status: from the old one, what was decided would be
+        decided again, and a revision that was rolled back would be tried once more.
+        """
+        ahead = self._ahead.get(_place(service))
+        if ahead is None:
+            return service
+        if service["metadata"].get("resourceVersion") in ahead.behind:
+            return ahead.service
+        del self._ahead[_place(service)]
+        return service
 
     async def hold(self, service: Object) -> None:
         """Our finalizer stands before the first child, so that no end can be missed."""
@@ -82,7 +109,14 @@ class Writer:
             now=now,
             generation=plan.status["observedGeneration"],
         )
-        return await self._applier.status(INFERENCE_SERVICES, service, plan.status | {"conditions": conditions}, old)
+        wanted = plan.status | {"conditions": conditions}
+        stored = await self._applier.status(INFERENCE_SERVICES, service, wanted, old)
+        if stored is None:
+            return False
+        before = self._ahead.get(_place(service))
+        behind = (*(before.behind if before else ()), str(service["metadata"].get("resourceVersion")))
+        self._ahead[_place(service)] = _Ahead(lean(stored), behind[-MOST_BEHIND:])
+        return True
 
     async def restart(self, namespace: str, one: Restart) -> None:
         """Exactly this pod; its Deployment makes another. One that has gone already is as good."""
@@ -98,6 +132,7 @@ class Writer:
             for kind in (DEPLOYMENTS.kind, RESOURCE_CLAIM_TEMPLATES.kind):
                 self._applier.forget(kind, namespace, deployment["metadata"]["name"])
         self._applier.forget(INFERENCE_SERVICES.kind, namespace, name)
+        self._ahead.pop((namespace, name), None)
         mine = [place for place in self._unseen if place[0] == namespace and place[1].startswith(f"{name}-")]
         for place in mine:
             del self._unseen[place]
@@ -154,3 +189,8 @@ class Writer:
     def _wrote(self, observed: Object) -> None:
         meta = observed["metadata"]
         self._unseen[meta["namespace"], meta["name"]] = (str(meta.get("resourceVersion")), self._clock())
+
+
+def _place(service: Object) -> tuple[str, str]:
+    meta = service["metadata"]
+    return meta["namespace"], meta["name"]

@@ -133,12 +133,14 @@ async def test_a_status_is_written_when_it_differs_and_not_otherwise() -> None:
     status = {"replicas": 1, "url": "http://x", "empty": []}
     old = client.now(INFERENCE_SERVICES, "demo", "chat")
     assert old is not None
-    assert await applier.status(INFERENCE_SERVICES, old, status, old.get("status")) is True
-    assert await applier.status(INFERENCE_SERVICES, old, status, old.get("status")) is False
+    assert await applier.status(INFERENCE_SERVICES, old, status, old.get("status"))
+    assert await applier.status(INFERENCE_SERVICES, old, status, old.get("status")) is None
     new = client.now(INFERENCE_SERVICES, "demo", "chat")
     assert new is not None
-    assert await applier.status(INFERENCE_SERVICES, new, status, new["status"]) is False
-    assert await applier.status(INFERENCE_SERVICES, new, {"replicas": 1}, new["status"]) is True
+    assert await applier.status(INFERENCE_SERVICES, new, status, new["status"]) is None
+    stored = await applier.status(INFERENCE_SERVICES, new, {"replicas": 1}, new["status"])
+    assert stored is not None
+    assert stored["status"] == {"replicas": 1}
     last = client.now(INFERENCE_SERVICES, "demo", "chat")
     assert last is not None
     assert last["status"] == {"replicas": 1}

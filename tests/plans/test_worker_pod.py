@@ -80,7 +80,7 @@ def test_the_arguments_name_the_model_the_ports_and_the_cores() -> None:
         *("--served-model-name", "chat", "--served-model-name", "demo/chat"),
         *("--port", "8000", "--admin-port", "8001", "--device", "cpu", "--threads", "2"),
         *("--drain-timeout-s", "120", "--log-format", "json"),
-            *("--scratch", "/tmp", "--scratch-bytes", "1073741824"),
+        *("--scratch", "/tmp", "--scratch-bytes", "1073741824"),
         *("--max-num-seqs", "4", "--kv-cache-bytes", "1024"),
     ]
 

@@ -314,6 +314,31 @@ async def test_wrong_answers_never_get_a_session(world: World) -> None:
     assert world.rollout()["stable"] == first
 
 
+async def test_a_revision_that_was_rolled_back_stays_so_while_the_cache_still_shows_it_being_tried(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = await world.serving()
+    first = world.status()["currentRevision"]
+    answers, world.ports.completions = world.ports.completions, lambda revision, body: {}
+    await world.edit(wanted, 512)
+    await world.until(lambda: world.rollout().get("reason") == "WarmingUp", "it is tried, and does not answer yet")
+    tried, services = world.rollout()["candidate"], world.operator.services
+    behind = services.get(NS, "chat")
+    monkeypatch.setattr(services, "get", lambda namespace, name: behind)
+
+    def written() -> dict[str, Any]:
+        found = world.client.now(INFERENCE_SERVICES, NS, "chat")
+        assert found is not None
+        return dict(found["status"])
+
+    world.wrong, world.ports.completions = {tried}, answers
+    await world.until(lambda: written()["rollout"]["phase"] == "RolledBack", "it is rolled back")
+    await world.until(lambda: "traffic" not in written(), "its workers are gone, as the Deployment's changes say")
+    assert written()["rollout"]["phase"] == "RolledBack"
+    assert [one["revision"] for one in written()["rollout"]["history"]] == [tried]
+    assert written()["revisions"] == [{"name": first, "replicas": 1, "readyReplicas": 1}]
+
+
 async def test_a_new_operator_goes_on_with_what_the_old_one_had_learned(world: World) -> None:
     wanted = await world.serving(analysis={"minRequests": 1_000_000})
     await world.edit(wanted, 512)
