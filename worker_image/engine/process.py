@@ -107,6 +107,8 @@ def serve(channel: Channel) -> NoReturn:
     start, *early = messages
     assert isinstance(start, Start), "the server's first message says what to load"
     engine = load(channel, start.settings)
+    # What no image brought along is compiled now: who is sent to a ready worker should not wait for it.
+    engine.prepare()
     engine.on_long_step(channel.send)
     channel.send(engine.ready)
     messages = early
