@@ -6,8 +6,19 @@ import random
 from collections import Counter
 
 import numpy as np
+import pytest
 
-from benchmarks.mig.bounds import METRIC, bound_row, most_served, most_slices, out_of_reach, with_bounds
+from benchmarks.mig.bounds import (
+    IN_ORDER,
+    METRIC,
+    best_worth,
+    bound_row,
+    bounds_of,
+    most_served,
+    most_slices,
+    out_of_reach,
+    with_bounds,
+)
 from benchmarks.mig.demand import from_rates, random_rates, random_services
 from benchmarks.mig.fleet import Fleet, slices
 from benchmarks.mig.nodes import timed_plan
@@ -81,6 +92,23 @@ def test_one_gpu_serves_what_its_best_layout_holds() -> None:
     assert most_slices(H100, 1, Counter({("7g.80gb", 0): 1, ("1g.10gb", 0): 3})) == 7
     assert most_slices(H100, 1, Counter({("3g.40gb", 0): 2})) == 6
     assert most_slices(H100, 1, Counter({("1g.20gb", 0): 9})) == 4, "memory ends before compute"
+
+
+def test_where_important_classes_come_first_no_more_is_served_than_they_leave() -> None:
+    demand = Counter({("3g.40gb", 0): 2, ("7g.80gb", 3): 1})
+    worth = best_worth(H100, 1, demand)
+    assert worth == pytest.approx(6 * 512)
+    assert most_slices(H100, 1, demand) == 7
+    assert most_slices(H100, 1, demand, worth) == pytest.approx(6, rel=1e-3)
+
+
+def test_only_a_workload_of_several_classes_has_a_bound_for_their_order() -> None:
+    plain = from_rates("plain", [("1g.10gb", 1)], np.ones((1, 21)), 1, 1.0)
+    mixed = from_rates("mixed", [("3g.40gb", 0), ("7g.80gb", 3)], np.ones((2, 21)), 2, 1.5)
+    assert [row.metric for row in bounds_of(H100, 1, plain)] == [METRIC]
+    most, in_order = bounds_of(H100, 2, mixed)
+    assert (most.metric, in_order.metric) == (METRIC, IN_ORDER)
+    assert (in_order.ours or 0) <= (most.ours or 0)
 
 
 def test_a_goal_beyond_the_bound_is_named_and_an_old_bound_is_replaced() -> None:
