@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ from e2e.scenarios.world import MODEL, World
 from e2e.target import Target, choose
 
 MEASURED = pytest.StashKey[list[tuple[str, str]]]()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def began() -> str:
+    """When this run did, in RFC 3339 and UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 @pytest.fixture(scope="session")
