@@ -7,13 +7,17 @@ and its manifest: a few kilobytes instead of a gigabyte. Layers are never compre
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 REF_NAME = "org.opencontainers.image.ref.name"
 CONTAINERD_NAME = "io.containerd.image.name"
+WHITEOUT = ".wh."
+"""Begins the name of what a layer takes away from those below (OCI image specification, layers)."""
+OPAQUE = ".opq"
+"""What is left of `.wh..wh..opq`, which takes away all that a folder holds."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,17 @@ class Layout:
             return []
         manifest = json.loads(self.blob(digest).read_bytes())
         return [*(str(layer["digest"]) for layer in manifest["layers"]), str(manifest["config"]["digest"]), digest]
+
+    def files(self, name: str) -> set[str]:
+        """Paths of what a container of the image sees, less folders: of each layer's, what no later one takes away."""
+        found: set[str] = set()
+        for digest in self.layers(name):
+            with tarfile.open(self.blob(digest)) as layer:
+                members = {member.name.removeprefix("./").strip("/"): member.isdir() for member in layer}
+            gone = {path.replace(WHITEOUT, "") for path in members if WHITEOUT in path}
+            found = {path for path in found if not any(above in gone for above in _at_and_above(path))}
+            found |= {path for path, folder in members.items() if not folder and WHITEOUT not in path}
+        return found
 
     def blob(self, digest: str) -> Path:
         return self.directory / "blobs" / digest.replace(":", "/")
@@ -77,6 +92,14 @@ class Layout:
     def _entry(self, name: str) -> Mapping[str, Any] | None:
         named = [entry for entry in self._entries() if entry.get("annotations", {}).get(REF_NAME) == name]
         return named[-1] if named else None
+
+
+def _at_and_above(path: str) -> Iterator[str]:
+    """`usr/bin/sh`, `usr/bin`, `usr`; and for each folder that it lies in, the name of its opaque whiteout."""
+    while path:
+        yield path
+        path = path.rpartition("/")[0]
+        yield f"{path}/{OPAQUE}".lstrip("/")
 
 
 def _add(archive: tarfile.TarFile, name: str, content: object) -> None:

@@ -15,7 +15,7 @@ DOCKERFILES: Final = (
 WHY: Final = {
     "ca-certificates": "TLS to registries, API servers and receivers of alerts",
     "python3": "the program",
-    "python3-pip": "installs what is pinned, while the image is built",
+    "python3-pip": "installs what is pinned, while the image is built; it does not stay",
     "tini": "passes SIGTERM on",
     "tzdata": "schedule windows have time zones",
     "python3-torch": "the engine on CPUs, built with Debian's numpy",
@@ -49,3 +49,14 @@ def test_every_package_of_debian_has_a_reason_and_every_other_a_hash(name: str) 
     assert len(installs) == 1
     assert "--require-hashes" in installs[0]
     assert "--no-deps" in installs[0]
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_is_bared_of_what_it_was_built_with_before_our_source_comes_in(name: str) -> None:
+    text = text_of(name)
+    (asked,) = re.findall(r"apt-get install --yes --no-install-recommends ([^&]*)&&", text)
+    (kept,) = re.findall(r"^RUN python3 /tmp/bare.py (.*)$", text, re.M)
+    assert set(kept.split()) == set(asked.split()) - {"python3-pip"}
+    after = text.partition("/tmp/bare.py " + kept)[2]
+    assert "COPY crds" in after
+    assert all(line.startswith("RUN [") for line in after.splitlines() if line.startswith("RUN"))

@@ -124,3 +124,27 @@ def test_blobs_of_a_replaced_image_are_deleted_and_shared_ones_stay(tmp_path: Pa
 def test_an_unknown_name_has_no_digest_and_no_blobs(tmp_path: Path) -> None:
     assert Layout(tmp_path).digest("localhost/nothing:dev") is None
     assert Layout(tmp_path).blobs("localhost/nothing:dev") == []
+
+
+def layer(*names: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as made:
+        for name in names:
+            member = tarfile.TarInfo(name.rstrip("/"))
+            member.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
+            made.addfile(member)
+    return out.getvalue()
+
+
+def test_the_files_of_an_image_are_those_that_no_later_layer_takes_away(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    base = layer("usr/", "usr/bin/", "usr/bin/sh", "usr/bin/python3", "usr/lib/apt/solvers/dump", "var/cache/old")
+    bared = layer("usr/bin/.wh.sh", "usr/lib/.wh.apt", "var/cache/.wh..wh..opq", "var/cache/new")
+    add(layout, "localhost/room:dev", [base, bared, layer("app/main.py")])
+    assert layout.files("localhost/room:dev") == {"usr/bin/python3", "var/cache/new", "app/main.py"}
+
+
+def test_what_a_later_layer_brings_again_is_there(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    add(layout, "localhost/room:dev", [layer("usr/bin/sh"), layer("usr/bin/.wh.sh"), layer("./usr/bin/sh")])
+    assert layout.files("localhost/room:dev") == {"usr/bin/sh"}
