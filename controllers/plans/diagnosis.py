@@ -83,9 +83,10 @@ def _causes(
             "Compare both revisions (`kubectl foretide explain` has the verdicts); spec.rollout.abort takes it back."
         )
         yield _cause("RolloutUnderWay", rollout.summary, advice)
+    said = {finding.reason for finding in findings}
     for type_, advice in _ADVICE.items():
         for condition in conditions:
-            if condition.type == type_:
+            if condition.type == type_ and condition.reason not in said:  # a quota is one cause, in both places
                 yield _cause(condition.reason, condition.message, advice)
 
 

@@ -14,13 +14,13 @@ def rollout(world: World) -> Object:
 
 def tried(world: World, wanted: Object, **changes: object) -> str:
     """Applies an edit; the revision that is tried, which is another than the one that serves."""
-    before = world.status(NAME).get("currentRevision")
+    before = {None, world.status(NAME).get("currentRevision"), rollout(world).get("candidate")}
     wanted["spec"] |= changes
     world.kubectl.apply(wanted)
 
     def found() -> str | None:
         seen = rollout(world)
-        return seen.get("candidate") if seen.get("candidate") not in (None, before, seen.get("stable")) else None
+        return seen.get("candidate") if seen.get("candidate") not in {*before, seen.get("stable")} else None
 
     return until(found, "a new revision is tried", 60) or ""
 

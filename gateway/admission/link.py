@@ -17,6 +17,8 @@ from gateway.figures import Count
 
 SAVED_S: Final = 0.1
 """Of the whole link, that a Tenant may send at once after a pause."""
+FILL_S: Final = 0.002
+"""Accounts are not filled more often, so that a chunk costs the same however many Tenants there are."""
 
 
 @dataclass(slots=True)
@@ -59,8 +61,10 @@ class Link:
         return sum(one.weight for one in self._lacks.values())
 
     def _fill(self, now_s: float) -> None:
-        left = max(0.0, now_s - self._at_s) * self._bytes_per_second
-        self._at_s = max(self._at_s, now_s)
+        if now_s - self._at_s < FILL_S:
+            return
+        left = (now_s - self._at_s) * self._bytes_per_second
+        self._at_s = now_s
         while left > 0 and self._lacks:
             each = left / self._weights()
             full = [name for name, one in self._lacks.items() if one.bytes <= each * one.weight]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from controllers.plans.alerting.wishes import Question, Wishes
+from controllers.plans.alerting.wishes import Floor, Question, Wishes
 from controllers.plans.healing.values import Objection, Objections
 from controllers.plans.quality import Drift, Measure
 from controllers.plans.service import ServicePlan
 from controllers.plans.snapshot import Revision, Snapshot
-from tests.gen import EARLY, plan, service_spec, snapshot, target_of, with_workers, workers
+from tests.gen import EARLY, plan, service_spec, snapshot, target_of, tenant, with_workers, workers
 
 NOW_S = 1000.0
 ASKED = Question("CheckoutBroken", 960.0, "demo/watch")
@@ -93,6 +93,15 @@ def test_an_alert_that_comes_before_anything_shows_is_answered_again_when_someth
     later = plan(hung(service(status=early.status)), now_s=NOW_S + 10)
     assert causes(later) == ["WorkerHung"]
     assert len(events(later)) == 1
+
+
+def test_a_cause_that_both_stops_and_bounds_a_service_is_told_once() -> None:
+    floor = Floor(3, 2000.0, "alert 'CheckoutBroken' fires, and reaction 'more' of AlertPolicy demo/watch asks for 3")
+    wishes = Wishes(floors=(floor,), question=ASKED)
+    bounded = service(tenant=tenant(quota={"replicas": 2}), status={"desiredReplicas": 2})
+    made = plan(replace(bounded, spec=service_spec(scaling={"min": 2, "max": 4}), wishes=wishes), now_s=NOW_S)
+    assert {one.type: one.reason for one in made.conditions}["ScalingLimited"] == "QuotaExceeded"
+    assert causes(made).count("QuotaExceeded") == 1
 
 
 def test_what_is_in_the_way_of_the_spec_what_bounds_and_what_drifts_are_causes_too() -> None:

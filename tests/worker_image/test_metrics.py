@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -11,8 +12,10 @@ from openai import InternalServerError
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.worker_image.scripted import Server, a_server
-from worker_image.engine.messages import Add
+from worker_image.engine.client import EngineClient
+from worker_image.engine.messages import Add, EngineLoad
 from worker_image.server.histogram import Histogram, one_two_five
+from worker_image.server.metrics import EngineCollector
 
 CHAT: Any = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
 VLLM_V1 = {
@@ -55,6 +58,13 @@ async def test_every_series_of_vllm_that_applies_is_there(tmp_path: Path) -> Non
     ):
         names = {family.name for family in text_string_to_metric_families(await answer.text())}
     assert VLLM_V1 - names == set()
+
+
+def test_what_was_taken_back_is_nobodys_load_though_the_engine_still_counts_it() -> None:
+    """As a measurement that has ended a moment ago, beside a client that came."""
+    engine = SimpleNamespace(load=EngineLoad(running=25), n_open=1, n_measuring=0)
+    running, waiting, *_ = EngineCollector(cast("EngineClient", engine), "chat").collect()
+    assert [one.samples[0].value for one in (running, waiting)] == [1, 0]
 
 
 async def test_the_server_and_the_engine_tell_what_they_take_of_the_machine(tmp_path: Path) -> None:

@@ -156,7 +156,8 @@ class EngineCollector(Collector):
         # A request counts as waiting from the moment it is submitted, before the engine's first report of it.
         # Those of the worker's own measurement are nobody's load.
         n_open = max(self._engine.n_open - self._engine.n_measuring, 0)
-        running = max(load.running - self._engine.n_measuring, 0)
+        # The engine still counts choices that were taken back a moment ago; nobody waits for them.
+        running = min(max(load.running - self._engine.n_measuring, 0), n_open)
         waiting = max(n_open - running, 0)
         yield gauge_family(METRIC_RUNNING, "Requests in the engine's batch.", labels, running)
         yield gauge_family(METRIC_WAITING, "Requests that wait for a place in it.", labels, waiting)
