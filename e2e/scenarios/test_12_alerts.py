@@ -1,10 +1,13 @@
-"""A worker that fails is one page and one word that it is over, also when the operator is killed in between."""
+"""A worker that fails is one page and one word that it is over, also when the operator is killed in between; what an
+Alertmanager says has a service stand by with more workers, and say what is wrong with it.
+"""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from crds.contract import OPERATOR_PATH_ALERTS
 from e2e.cluster import layout
 from e2e.cluster.cluster import Cluster
 from e2e.install import SYSTEM, install, resource
@@ -20,6 +24,8 @@ from e2e.scenarios.world import World, until
 from e2e.target import Target
 
 Measured = Callable[[str, str], None]
+TOKEN = "an-alertmanagers-token"
+"""What an Alertmanager shows to the operator."""
 SHORT = {"by": ["incident"], "wait": "1s", "interval": "5m", "repeat": "4h"}
 
 
@@ -59,13 +65,16 @@ def paging() -> Iterator[Pager]:
         server.server_close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pager(target: Target, own_cluster: Cluster | None, world: World) -> Iterator[Pager]:
+    """Foretide may reach it, and takes the alerts of an Alertmanager that knows the token."""
     if own_cluster is None:
         pytest.skip("pods of this cluster do not reach this machine")
-    allowed = {"allowPrivateNetworks": [f"{layout.HOST_ADDRESS}/32"]}
+    secret = {"name": "alertmanager", "namespace": SYSTEM, "labels": {"foretide.dev/alert-receiver": "true"}}
+    world.kubectl.apply({"apiVersion": "v1", "kind": "Secret", "metadata": secret, "stringData": {"token": TOKEN}})
+    alerting = {"allowPrivateNetworks": [f"{layout.HOST_ADDRESS}/32"], "webhookSecret": "alertmanager"}
     with paging() as it:
-        install(world.kubectl, target.chart_values | {"alerting": allowed})
+        install(world.kubectl, target.chart_values | {"alerting": alerting})
         yield it
     install(world.kubectl, target.chart_values)
 
@@ -146,8 +155,112 @@ def _another_leads_and_pages_nobody(world: World, pager: Pager) -> None:
     assert shown[1].split()[:2] == ["watch", "1"]
 
 
-def _status(world: World) -> dict[str, Any]:
-    found: dict[str, Any] = (world.get("alertpolicy/watch") or {}).get("status") or {}
+@pytest.mark.usefixtures("pager")
+def test_an_alert_keeps_more_workers_ready_while_it_fires_and_is_told_what_is_wrong(
+    world: World, measured: Measured
+) -> None:
+    """The Tenant's quota is in the way at first: that is what is wrong."""
+    with (
+        world.serving("busy", scaling={"min": 1, "max": 3, "scaleDownDelay": "1s"}),
+        _standing_by(world),
+        _quota(world, replicas=1) as lift_it,
+    ):
+        began = time.monotonic()
+        _alertmanager_says(world, "firing", "QueueGrows")
+        floor = until(lambda: _floor(world), "more workers are asked for", 30)
+        measured("an Alertmanager's alert → the floor is raised", f"{time.monotonic() - began:.1f} s")
+        assert floor["workers"] == 2
+        assert "alert 'QueueGrows' fires, and reaction 'stand-by' of AlertPolicy demo/react" in floor["message"]
+        found = until(lambda: _diagnosis_that_names_the_quota(world), "what is wrong is told", 60)
+        measured("an Alertmanager's alert → what is wrong is told", f"{time.monotonic() - began:.1f} s")
+        assert (found["alert"], found["policy"]) == ("QueueGrows", "demo/react")
+        lift_it()
+        until(lambda: world.status("busy").get("readyReplicas") == 2, "a second worker stands by", 120)
+        _alertmanager_says(world, "resolved", "QueueGrows")
+        until(lambda: not _floor(world) and world.status("busy").get("desiredReplicas") == 1, "it is over", 60)
+        assert world.status("busy")["diagnosis"]["alert"] == "QueueGrows", "what was wrong can still be read"
+
+        _alertmanager_says(world, "firing", "Spike")
+        until(lambda: _floor(world), "the short one asks, too", 30)
+        until(lambda: not _floor(world), "its time is over", 60)
+        assert world.status("busy")["diagnosis"]["alert"] == "QueueGrows", "nobody asked about this one"
+        assert _status(world, "react")["firing"] == 1, "though its alert is not"
+        until(lambda: _told(world, "busy") >= {"FloorRaised", "FloorEnded", "Diagnosed"}, "Events say so", 30)
+
+
+@contextmanager
+def _standing_by(world: World) -> Iterator[None]:
+    """Reacts to two alerts of an Alertmanager: the first is asked about as well, the second ends by itself."""
+
+    def on(alert: str, **reaction: Any) -> dict[str, Any]:
+        return {"matchers": [{"label": "alertname", "value": alert}], **reaction}
+
+    more: dict[str, Any] = {"action": "scaleUp", "workers": 2}
+    reactions = [
+        on("QueueGrows", name="stand-by", duration="30m", **more),
+        on("QueueGrows", name="explain", action="diagnose"),
+        on("Spike", name="for-a-moment", duration="5s", **more),
+    ]
+    policy = resource("AlertPolicy", "react", "demo", interval="5s", receive={"matchers": []}, reactions=reactions)
+    world.kubectl.apply(policy)
+    try:
+        world.wait("alertpolicy/react", "Ready")
+        yield
+    finally:
+        world.kubectl("-n", "demo", "delete", "alertpolicy", "react", "--ignore-not-found")
+
+
+@contextmanager
+def _quota(world: World, **quota: int) -> Iterator[Callable[[], None]]:
+    """Tenant acme has it inside the block, until what is yielded is called."""
+
+    def allow(what: object) -> None:
+        patch = json.dumps({"spec": {"quota": what}})
+        world.kubectl("patch", "tenant", "acme", "--type=merge", "-p", patch)
+
+    allow(quota)
+    try:
+        yield lambda: allow(None)
+    finally:
+        allow(None)
+
+
+def _alertmanager_says(world: World, status: str, alert: str) -> None:
+    """As one would post it to the operator that leads; again, as one would, until it is taken."""
+    found = world.kubectl.get("-n", SYSTEM, "service", "foretide-alerts")
+    labels = {"alertname": alert, "namespace": "demo", "service": "busy", "severity": "critical"}
+    body = json.dumps({"version": "4", "alerts": [{"status": status, "labels": labels}]}).encode()
+    url = f"http://{found['spec']['clusterIP']}{OPERATOR_PATH_ALERTS}"
+
+    def taken() -> bool:
+        request = urllib.request.Request(url, body, {"Authorization": f"Bearer {TOKEN}"})
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return int(answer.status) == 200
+        except OSError:
+            return False
+
+    until(taken, f"the operator takes '{alert}' {status}", 60, every_s=0.5)
+
+
+def _floor(world: World) -> dict[str, Any]:
+    found: dict[str, Any] = (world.status("busy").get("scaling") or {}).get("floor") or {}
+    return found
+
+
+def _diagnosis_that_names_the_quota(world: World) -> dict[str, Any]:
+    found: dict[str, Any] = world.status("busy").get("diagnosis") or {"causes": []}
+    return found if any("Tenant 'acme'" in one["evidence"] for one in found["causes"]) else {}
+
+
+def _told(world: World, service: str) -> set[str]:
+    """Reasons of the service's Events."""
+    about = f"involvedObject.kind=InferenceService,involvedObject.name={service}"
+    return {one["reason"] for one in world.kubectl.items("-n", "demo", "events", "--field-selector", about)}
+
+
+def _status(world: World, policy: str = "watch") -> dict[str, Any]:
+    found: dict[str, Any] = (world.get(f"alertpolicy/{policy}") or {}).get("status") or {}
     return found
 
 
