@@ -134,14 +134,11 @@ def _seen(one: Diagnosis, picture: Picture) -> list[tuple[str, str]]:
 
 
 def _answer(one: DiagnosisStatus, now: datetime) -> list[tuple[str, str]]:
-    """The likeliest of its causes."""
-    first = one.causes[0]
-    return [
-        ("alert", f"'{one.alert}' of {one.policy} asked what is wrong; answered {lines.moment(one.time, now)}"),
-        ("cause", first.cause),
-        ("evidence", first.evidence),
-        ("advice", first.advice),
-    ]
+    """All of its causes, the likeliest first."""
+    rows = [("alert", f"'{one.alert}' of {one.policy} asked what is wrong; answered {lines.moment(one.time, now)}")]
+    for each in one.causes:
+        rows += [("cause", each.cause), ("evidence", each.evidence), ("advice", each.advice)]
+    return rows
 
 
 def _done(actions: Sequence[HealthAction], now: datetime) -> str:

@@ -123,6 +123,7 @@ def test_what_an_alert_was_answered_is_told_last() -> None:
     service = slow()
     del service["status"]["health"]
     causes = [{"cause": "WorkerHung", "evidence": "no step for 2.4 s", "advice": "Read its log."}]
+    causes.append({"cause": "AtMaximum", "evidence": "8 of 8 are wanted", "advice": "Raise it."})
     answer = {"alert": "Broken", "policy": "demo/watch", "since": AT, "time": AT, "causes": causes}
     service["status"]["diagnosis"] = answer
     assert told(service).splitlines()[2:] == [
@@ -130,6 +131,9 @@ def test_what_an_alert_was_answered_is_told_last() -> None:
         "  cause     WorkerHung",
         "  evidence  no step for 2.4 s",
         "  advice    Read its log.",
+        "  cause     AtMaximum",
+        "  evidence  8 of 8 are wanted",
+        "  advice    Raise it.",
     ]
     assert json.loads(run(cluster(service), "diagnose", "chat", "-o", "json").stdout)["answer"] == answer
 
