@@ -49,7 +49,7 @@ format: $(VENV)/.dev ## Format the code.
 e2e: $(VENV)/.dev ## The end-to-end scenarios on a real cluster (KUBECONFIG=… uses yours).
 	@$(BIN)/python -m pytest e2e/scenarios $(ARGS)
 
-e2e-canaries: $(VENV)/.dev ## Bad revisions under load, each rolled back for its own reason (six minutes; not in CI).
+e2e-canaries: $(VENV)/.dev ## Bad revisions under load, each rolled back for its own reason (five minutes; not in CI).
 	@$(BIN)/python -m pytest e2e/scenarios/campaign_canary.py $(ARGS)
 
 e2e-upgrade: $(VENV)/.dev ## From the charts and images of PREVIOUS (HEAD~1) to these and back, under load (six minutes; not in CI).
