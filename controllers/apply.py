@@ -7,20 +7,23 @@ to bridge the moment until the caches show them. Nothing is written when nothing
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from controllers.difference import applied_hash, first_difference, merge_conditions, needs_apply, with_hash
 from crds.contract import FIELD_MANAGER
 from kube.api import Api, Propagation
-from kube.errors import Conflict
+from kube.errors import Conflict, NotFound
 from kube.resources import Object, Resource, resource_of
 
 __all__ = ["Applier", "merge_conditions", "needs_apply"]
 
 log = logging.getLogger(__name__)
 
+ALIVE_S: Final = 2.0
+"""An owner that was there so long ago is not looked for again: the children of one object are written together."""
 STATUS_MANAGER: Final = f"{FIELD_MANAGER}-status"
 _Where = tuple[str, str | None, str, str]
 """Kind, namespace, name, and what was written ("" or "status")."""
@@ -39,8 +42,10 @@ class _Written:
 class Applier:
     """Writes as field manager `foretide`. Give it what the caches show; it skips what is already there."""
 
-    def __init__(self, client: Api) -> None:
-        self._client = client
+    def __init__(self, client: Api, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client, self._clock = client, clock
+        self._alive: dict[str, float] = {}
+        """Uids of owners, and when they were last seen at the API server itself."""
         self._written: dict[_Where, _Written] = {}
         self._standing: dict[_Where, tuple[str, str]] = {}
         """Hash of what was wanted and the version observed when last nothing was missing: the comparison is most of a
@@ -49,7 +54,8 @@ class Applier:
     async def ensure(self, wanted: Mapping[str, Any], observed: Mapping[str, Any] | None) -> str | None:
         """Apply `wanted` (apiVersion, kind, metadata, …) if needed. Returns the reason of the write, None without one.
 
-        `observed` is the cached object (`lean` is enough), or None when the cache has none.
+        `observed` is the cached object (`lean` is enough), or None when the cache has none. Raises Conflict when the
+        owner that `wanted` names is gone.
         """
         where, digest, version = _where(wanted), applied_hash(wanted), _version(observed)
         if version and self._standing.get(where) == (digest, version):
@@ -61,6 +67,7 @@ class Applier:
         if self._is_written(where, digest, version, reason):
             return None
         resource = resource_of(wanted)
+        await self._find_owner(wanted)
         stored = await self._client.apply(resource, with_hash(wanted), field_manager=FIELD_MANAGER)
         left = needs_apply(wanted, stored)
         if left is not None:
@@ -69,6 +76,30 @@ class Applier:
             self._standing[where] = (digest, _version(stored))
         self._written[where] = _Written(digest, version, left)
         return reason
+
+    async def _find_owner(self, wanted: Mapping[str, Any]) -> None:
+        """An old view may show an owner that is gone, while another of its name has these children: applied for the
+        first, they would be taken from the second, and collected as garbage."""
+        meta = wanted["metadata"]
+        owner = next((one for one in meta.get("ownerReferences") or () if one.get("controller")), None)
+        now_s = self._clock()
+        if owner is None or now_s - self._alive.get(owner["uid"], -ALIVE_S) < ALIVE_S:
+            return
+        resource = resource_of(owner)
+        namespace = meta.get("namespace") if resource.namespaced else None
+        try:
+            found = (await self._client.get(resource, namespace, owner["name"]))["metadata"]["uid"]
+        except NotFound:
+            found = None
+        if found != owner["uid"]:
+            what = resource.describe(namespace, owner["name"])
+            raise Conflict(
+                f"{what}: {'it is gone' if found is None else 'another object has its name by now'}, and nothing is "
+                "written for what this view shows of it. It is decided anew when the view has caught up.",
+                status_code=409,
+                reason="Conflict",
+            )
+        self._alive = {uid: at_s for uid, at_s in self._alive.items() if now_s - at_s < ALIVE_S} | {found: now_s}
 
     async def delete(
         self, resource: Resource, observed: Mapping[str, Any], *, propagation: Propagation = "Background"

@@ -82,8 +82,6 @@ class AlertPolicyReconciler:
         except ValidationError as error:
             await self._misread(obj, error)
             return Outcome()
-        if (obj.get("status") or {}).get("observedGeneration") != obj["metadata"].get("generation"):
-            self._desk.wake(place)
         book = self._desk.book(place)
         if book is not None:
             exported = await self._export(obj, policy)

@@ -156,3 +156,39 @@ async def test_a_status_is_not_written_to_a_successor_of_the_same_name() -> None
     client.put(INFERENCE_SERVICES, SERVICE)
     with pytest.raises(Conflict):
         await Applier(client).status(INFERENCE_SERVICES, old, {"replicas": 1}, None)
+
+
+def owned_by(uid: str) -> dict[str, Any]:
+    owner = {"apiVersion": "foretide.dev/v1alpha1", "kind": "InferenceService", "name": "chat", "uid": uid}
+    return {**WANTED, "metadata": {**WANTED["metadata"], "ownerReferences": [owner | {"controller": True}]}}
+
+
+def the_owner(client: FakeClient, uid: str) -> None:
+    client.remove(INFERENCE_SERVICES, "demo", "chat")
+    client.put(INFERENCE_SERVICES, {"metadata": {"namespace": "demo", "name": "chat", "uid": uid}})
+
+
+async def test_a_view_with_an_owner_that_is_gone_takes_no_child_from_another_of_its_name() -> None:
+    client = FakeClient()
+    the_owner(client, "new")
+    await Applier(client).ensure(owned_by("new"), None)
+    with pytest.raises(Conflict, match="InferenceService demo/chat: another object has its name by now"):
+        await Applier(client).ensure(owned_by("old"), None)
+    client.remove(INFERENCE_SERVICES, "demo", "chat")
+    with pytest.raises(Conflict, match="InferenceService demo/chat: it is gone"):
+        await Applier(client).ensure(owned_by("old"), seen(client))
+    assert seen(client)["metadata"]["ownerReferences"][0]["uid"] == "new"
+
+
+async def test_the_owner_of_children_that_are_written_together_is_looked_for_once() -> None:
+    client, now_s = FakeClient(), 0.0
+    the_owner(client, "new")
+    applier = Applier(client, lambda: now_s)
+    await applier.ensure(owned_by("new"), None)
+    now_s = 1.0
+    await applier.ensure(owned_by("new") | {"data": {"x": "2"}}, seen(client))
+    assert client.calls["get", "InferenceService"] == 1
+    now_s = 3.0
+    the_owner(client, "newer")
+    with pytest.raises(Conflict):
+        await applier.ensure(owned_by("new") | {"data": {"x": "3"}}, seen(client))

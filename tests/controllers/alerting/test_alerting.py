@@ -17,6 +17,7 @@ from controllers.plans.alerting.wishes import NOTHING
 from controllers.runtime.interface import Key
 from controllers.settings import Settings
 from crds.contract import OPERATOR_PATH_ALERTS
+from kube.errors import Conflict
 from kube.resources import ALERT_POLICIES, CONFIG_MAPS, PROMETHEUS_RULES
 from tests.controllers.alerting.receivers import Receiver, receiving
 from tests.controllers.alerting.world import World
@@ -308,6 +309,26 @@ async def test_rules_are_written_where_asked_for_and_taken_away_again(world: Wor
         world.policy(export=False)
         await eventually(lambda: world.api.now(PROMETHEUS_RULES, "demo", name) is None, "they are gone")
         assert world.api.now(CONFIG_MAPS, "demo", name) is None
+
+
+async def test_rules_that_cannot_be_written_are_left_to_the_pauses_of_the_queue(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look of the desk would have the policy reconciled at once, and that would ask for the next look."""
+    woken: list[tuple[str, str]] = []
+    wake = desk.AlertDesk.wake
+
+    def heard(self: desk.AlertDesk, place: tuple[str, str]) -> None:
+        woken.append(place)
+        wake(self, place)
+
+    monkeypatch.setattr(desk.AlertDesk, "wake", heard)
+    world.api.fail_next("apply", PROMETHEUS_RULES, *(Conflict("held", status_code=409) for _ in range(20)))
+    world.service()
+    world.policy(export=True)
+    async with world.operator():
+        await eventually(lambda: world.status().get("exported"), "they are written in the end")
+    assert len(woken) < 10, "changes of the policy and its service alone"
 
 
 async def test_rules_whose_writer_died_before_it_said_so_are_taken_away_when_nobody_asks_for_them(world: World) -> None:
