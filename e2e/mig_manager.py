@@ -59,6 +59,9 @@ class MigManager:
         for node in self.kubectl.items("nodes"):
             name, labels = node["metadata"]["name"], node["metadata"]["labels"]
             config = labels.get(CONFIG, "")
+            if labels.get(STATE) == "success":
+                # One that starts anew finds the layout there already.
+                self._done.setdefault(name, config)
             if config and self._done.get(name) != config:
                 self._cut(name, config)
 

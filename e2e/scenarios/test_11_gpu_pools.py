@@ -20,6 +20,8 @@ PRODUCT = "NVIDIA-H100-80GB-HBM3"
 LABELS = {"foretide.test/pool": "gpus", "nvidia.com/gpu.product": PRODUCT, "nvidia.com/gpu.count": "1"}
 OURS = ("foretide.dev/mig-layout", "foretide.dev/repartition", "foretide.dev/interruption")
 SPOT_NOTICE = "aws-node-termination-handler/spot-itn"
+SHARED = {"sharing-strategy": "mps", "replicas": "2", "memory": "81559"}
+"""Of the labels `nvidia.com/gpu.*`, what the device plugin of a node that shares its GPUs says."""
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +58,12 @@ def manager(world: World) -> Iterator[MigManager]:
         yield it
 
 
-def pool(world: World, *profiles: str) -> None:
+def pool(world: World, *profiles: str, **repartition: str) -> None:
     spec = {
         "nodeSelector": {"foretide.test/pool": "gpus"},
         "profiles": list(profiles),
         "wholeGpus": False,
-        "repartition": {"maxPercentAtOnce": 50, "moveTimeout": "5m"},
+        "repartition": {"maxPercentAtOnce": 50, "moveTimeout": "5m"} | repartition,
     }
     world.kubectl.apply(
         {"apiVersion": "foretide.dev/v1alpha1", "kind": "GPUPool", "metadata": {"name": "gpus"}} | {"spec": spec}
@@ -70,6 +72,12 @@ def pool(world: World, *profiles: str) -> None:
 
 def slice_of(profile: str) -> Object:
     return {"mig": {"profile": profile, "cores": "100m", "memory": "1500Mi"}}
+
+
+def offered_by(world: World, node: str) -> dict[str, int]:
+    """GPUs, slices and shares; a kind that is used up in one layout is not there in another."""
+    offered = world.kubectl.get("node", node)["status"]["allocatable"]
+    return {name: int(n) for name, n in offered.items() if name.startswith("nvidia.com/") and n != "0"}
 
 
 def status(world: World) -> Object:
@@ -166,6 +174,38 @@ def test_a_spot_node_with_a_notice_gets_successors_first_and_loses_no_request(
         assert not load.account().troubles
 
 
+@contextmanager
+def shares(world: World, node: str) -> Iterator[None]:
+    """The node says that two share its GPU by MPS, and offers both shares."""
+    before = offered_by(world, node)
+    labels = {f"nvidia.com/gpu.{key}": value for key, value in SHARED.items()}
+    world.kubectl("label", "node", node, *(f"{key}={value}" for key, value in labels.items()))
+    offer(world.kubectl, node, {"nvidia.com/gpu.shared": 2})
+    try:
+        yield
+    finally:
+        offer(world.kubectl, node, before)
+        world.kubectl("label", "node", node, *(f"{key}-" for key in labels))
+
+
+def test_a_worker_runs_on_a_share_of_a_gpu_and_says_how_weakly_it_is_kept_apart(
+    world: World, nodes: list[str], manager: MigManager
+) -> None:
+    pool(world, "3g.40gb", "4g.40gb")
+    both_are_halved(world, nodes, manager)
+    cuts = list(manager.cuts)
+    on = {"shared": {"strategy": "mps", "gigabytes": 20, "cores": "100m", "memory": "1500Mi"}}
+    with shares(world, nodes[0]), world.serving("sharing", accelerator=on):
+        assert node_of(world, "sharing") == nodes[0]
+        share = {"strategy": "mps", "replicas": 2, "gigabytes": 42, "shares": 2, "used": 1}
+        until(lambda: status(world).get("sharing") == [share], "the share in use is counted")
+        assert state_of(world, nodes[0]) == "Shared"
+        weak = world.condition("inferenceservice/sharing", "WeakIsolation")
+        assert (weak["status"], weak["reason"]) == ("True", "MPS")
+    until(lambda: state_of(world, nodes[0]) == "Ready", "the node may be cut again")
+    assert manager.cuts == cuts, "a node that shares is not cut"
+
+
 def test_a_node_is_cut_anew_under_open_streams_while_the_operator_is_killed_at_each_step(
     world: World, nodes: list[str], manager: MigManager, measured: Measured
 ) -> None:
@@ -220,3 +260,29 @@ def cut_under_load(world: World, node: str, manager: MigManager, measured: Measu
     assert not load.account().troubles
     assert not manager.violations
     assert node_of(world, "left") == node_of(world, "right") != node
+
+
+def test_a_repartition_that_fails_twice_goes_back_and_is_held_with_its_reason(
+    world: World, nodes: list[str], manager: MigManager
+) -> None:
+    """The last: what is held rests for half an hour."""
+    node, other = nodes
+    pool(world, "2g.20gb", "3g.40gb", "4g.40gb", timeout="20s")
+    both_are_halved(world, nodes, manager)
+    before, cuts = offered_by(world, node), len(manager.cuts)
+    manager.failures[node] = 2
+    with cordoned(world, other):  # Nobody else is cut instead.
+        world.kubectl.apply(world.service("small", accelerator=slice_of("2g.20gb")))
+        try:
+            until(lambda: state_of(world, node) == "Held", "the node is held", 180)
+        finally:
+            world.kubectl("-n", "demo", "delete", "inferenceservice", "small", "--timeout=120s")
+        until(lambda: world.condition("gpupool/gpus", "Ready").get("reason") == "RepartitionHeld", "the pool says so")
+        message = world.condition("gpupool/gpus", "Ready")["message"]
+        assert f"Not cut anew for half an hour: '{node}'." in message
+        assert f"The MIG manager of '{node}' says 'failed'." in message
+        assert "RepartitionHeld" in world.kubectl("get", "gpupools")
+    assert [name for name, _ in manager.cuts[cuts:]] == [node] * 3, "twice, and back"
+    assert "unschedulable" not in world.kubectl.get("node", node)["spec"]
+    assert offered_by(world, node) == before
+    assert not manager.violations
