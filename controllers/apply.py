@@ -55,7 +55,7 @@ class Applier:
         """Apply `wanted` (apiVersion, kind, metadata, …) if needed. Returns the reason of the write, None without one.
 
         `observed` is the cached object (`lean` is enough), or None when the cache has none. Raises Conflict when the
-        owner that `wanted` names is gone.
+        owner that `wanted` names is gone, or `observed` is another owner's: then some part of the view is old.
         """
         where, digest, version = _where(wanted), applied_hash(wanted), _version(observed)
         if version and self._standing.get(where) == (digest, version):
@@ -67,7 +67,7 @@ class Applier:
         if self._is_written(where, digest, version, reason):
             return None
         resource = resource_of(wanted)
-        await self._find_owner(wanted)
+        await self._find_owner(wanted, observed)
         stored = await self._client.apply(resource, with_hash(wanted), field_manager=FIELD_MANAGER)
         left = needs_apply(wanted, stored)
         if left is not None:
@@ -77,28 +77,31 @@ class Applier:
         self._written[where] = _Written(digest, version, left)
         return reason
 
-    async def _find_owner(self, wanted: Mapping[str, Any]) -> None:
+    async def _find_owner(self, wanted: Mapping[str, Any], observed: Mapping[str, Any] | None) -> None:
         """An old view may show an owner that is gone, while another of its name has these children: applied for the
-        first, they would be taken from the second, and collected as garbage."""
-        meta = wanted["metadata"]
-        owner = next((one for one in meta.get("ownerReferences") or () if one.get("controller")), None)
+        first, they would be taken from the second, and collected as garbage. Or it shows a new owner beside a child of
+        the one before, from which nothing can be reckoned."""
+        owner, holder = _controller(wanted), _controller(observed or {})
         now_s = self._clock()
-        if owner is None or now_s - self._alive.get(owner["uid"], -ALIVE_S) < ALIVE_S:
+        if owner is None:
             return
-        resource = resource_of(owner)
-        namespace = meta.get("namespace") if resource.namespaced else None
+        resource, child = resource_of(owner), resource_of(wanted)
+        namespace = wanted["metadata"].get("namespace")
+        if holder is not None and holder["uid"] != owner["uid"]:
+            raise _behind(
+                f"{child.describe(namespace, wanted['metadata']['name'])} belongs to another {holder['kind']} "
+                f"'{holder['name']}' than today's"
+            )
+        if now_s - self._alive.get(owner["uid"], -ALIVE_S) < ALIVE_S:
+            return
+        namespace = namespace if resource.namespaced else None
         try:
             found = (await self._client.get(resource, namespace, owner["name"]))["metadata"]["uid"]
         except NotFound:
             found = None
         if found != owner["uid"]:
-            what = resource.describe(namespace, owner["name"])
-            raise Conflict(
-                f"{what}: {'it is gone' if found is None else 'another object has its name by now'}, and nothing is "
-                "written for what this view shows of it. It is decided anew when the view has caught up.",
-                status_code=409,
-                reason="Conflict",
-            )
+            what = "it is gone" if found is None else "another object has its name by now"
+            raise _behind(f"{resource.describe(namespace, owner['name'])}: {what}")
         self._alive = {uid: at_s for uid, at_s in self._alive.items() if now_s - at_s < ALIVE_S} | {found: now_s}
 
     async def delete(
@@ -169,6 +172,20 @@ class Applier:
         if last is None or last.hash != digest or not version:
             return False
         return last.over_version == version or (reason is not None and last.accepted_reason == reason)
+
+
+def _controller(obj: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The owner reference that controls it."""
+    owners = obj.get("metadata", {}).get("ownerReferences") or ()
+    return next((one for one in owners if one.get("controller")), None)
+
+
+def _behind(what: str) -> Conflict:
+    return Conflict(
+        f"{what}. Nothing is written, and it is decided anew when the view has caught up.",
+        status_code=409,
+        reason="Conflict",
+    )
 
 
 def _same(status: Mapping[str, Any], observed: Mapping[str, Any] | None) -> bool:

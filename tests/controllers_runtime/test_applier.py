@@ -176,7 +176,7 @@ async def test_a_view_with_an_owner_that_is_gone_takes_no_child_from_another_of_
         await Applier(client).ensure(owned_by("old"), None)
     client.remove(INFERENCE_SERVICES, "demo", "chat")
     with pytest.raises(Conflict, match="InferenceService demo/chat: it is gone"):
-        await Applier(client).ensure(owned_by("old"), seen(client))
+        await Applier(client).ensure(owned_by("old"), None)
     assert seen(client)["metadata"]["ownerReferences"][0]["uid"] == "new"
 
 
@@ -192,3 +192,14 @@ async def test_the_owner_of_children_that_are_written_together_is_looked_for_onc
     the_owner(client, "newer")
     with pytest.raises(Conflict):
         await applier.ensure(owned_by("new") | {"data": {"x": "3"}}, seen(client))
+
+
+async def test_a_child_of_the_owner_before_is_waited_out() -> None:
+    client = FakeClient()
+    the_owner(client, "old")
+    await Applier(client).ensure(owned_by("old"), None)
+    the_owner(client, "new")
+    with pytest.raises(Conflict, match="ConfigMap demo/a belongs to another InferenceService 'chat' than today's"):
+        await Applier(client).ensure(owned_by("new"), seen(client))
+    client.remove(CONFIG_MAPS, "demo", "a")
+    assert await Applier(client).ensure(owned_by("new"), None) == "it does not exist"
