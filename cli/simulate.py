@@ -18,7 +18,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from cli.errors import CliError
 from cli.prometheus import client_of, read_range
 from cli.service_files import Subject, read_services
-from cli.simulate_html import to_html
 from cli.simulate_text import WIDTH, print_text, to_json
 from cli.simulation import EXACT_MOST, Load, Result, Setting, simulate
 from cli.trace_files import read_trace
@@ -151,6 +150,8 @@ def _write(output: Output, load: Load, setting: Setting, results: list[Result]) 
     if output is Output.JSON:
         print(to_json(load, setting, results))
     elif output is Output.HTML:
+        from cli.simulate_html import to_html  # matplotlib takes a second, which no other command should pay
+
         print(to_html(load, setting, results))
     else:
         console = Console()
