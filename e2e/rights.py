@@ -94,6 +94,7 @@ RARE: Final = (
     Rare("*", "patch", "events", "only where the same happens again within minutes"),
     Rare("foretide-operator", "create", "secrets", f"the keyring, {_FIRST}"),
     Rare("foretide-operator", "get", "secrets", _NO_KEYS),
+    Rare("foretide-operator", "get", "alertpolicies", _NO_EXPORT),
     Rare("foretide-operator", "*", "configmaps", _NO_EXPORT),
     Rare("foretide-operator", "*", "prometheusrules", _NO_EXPORT),
     Rare("foretide-operator", "*", "inferencepools", _NO_GATEWAY_API),
