@@ -58,9 +58,10 @@ _CHANCE: Final = frozenset(
     {
         "uid", "resourceVersion", "creationTimestamp", "managedFields", "selfLink", "clusterIP", "clusterIPs",
         "lastTransitionTime", "time", "since", "deletionTimestamp", "deletionGracePeriodSeconds", "healthCheckNodePort",
-        "measured", "made", "generation", "observedGeneration", "epoch", "foretide.dev/applied",
+        "measured", "made", "generation", "observedGeneration", "epoch", "foretide.dev/applied", "lastDecision",
     }
 )  # fmt: skip
+"""The last decision tells of the way to a number of workers, which an old view can make longer."""
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)")
 _SECONDS: Final = re.compile(r"\b\d+(\.\d+)? ?(s|ms|min)\b")
 State = dict[str, Any]
