@@ -22,6 +22,8 @@ FOR_OTHERS: Final = frozenset({
     "libtorch-test", "python3-pkg-resources", "python3-hypothesis", "python3-expecttest",
 })  # fmt: skip
 """Depended on, and asked for by nobody but scripts that install packages, and torch's own tests and builds."""
+OF_NOBODY: Final = ("etc/ssl/openssl.cnf", "usr/lib/ssl/cert.pem", "usr/lib/ssl/certs", "usr/lib/ssl/openssl.cnf")
+"""Where OpenSSL looks for certificate authorities and settings; Debian has that in the package of its command."""
 PROGRAMS: Final = ("usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin")
 LEFTOVERS: Final = ("etc/apt", "var/cache", "var/lib/apt", "var/log", "root/.cache", "tmp", "usr/local/bin")
 
@@ -38,6 +40,7 @@ def bare(root: Path, wanted: Iterable[str]) -> None:
     packages = installed(status.read_text(encoding="utf-8"))
     kept = closure(packages, [*ALWAYS, *wanted])
     needed = {path for name in kept for path in files(root, name)}
+    needed |= {root / name for name in OF_NOBODY}
     for name in packages.keys() - kept:
         for path in files(root, name):
             if path not in needed:

@@ -22,6 +22,7 @@ PACKAGES = {
     "python3": ("Pre-Depends: python3.13:any (>= 3.13)", ["/usr/bin/python3", "/usr/bin/py3clean"]),
     "python3.13": ("Depends: dpkg, blas, libc6", ["/usr/bin/python3.13"]),
     "openblas": ("Provides: blas (= 3)", ["/usr/lib/libopenblas.so"]),
+    "openssl": ("Depends: libc6", ["/usr/bin/openssl", "/usr/lib/ssl/openssl.cnf"]),
     "python3-pip": ("Depends: python3:any", ["/usr/bin/pip", "/usr/lib/python3/dist-packages/pip/cli.py"]),
 }
 
@@ -63,7 +64,7 @@ def test_what_the_wanted_packages_depend_on_stays_and_all_else_goes(root: Path) 
     assert left(root) - notes == {
         "bin", "sbin", "etc/os-release", "usr/bin/ldd", "usr/bin/py3clean", "usr/bin/python3", "usr/bin/python3.13",
         "usr/lib/libc.so.6", "usr/lib/libgcc_s.so.1", "usr/lib/libopenblas.so", "usr/lib/libstdc++.so.6",
-        "usr/lib/libz.so.1", "usr/sbin/ldconfig",
+        "usr/lib/libz.so.1", "usr/lib/ssl/openssl.cnf", "usr/sbin/ldconfig",
     }  # fmt: skip
     assert notes <= left(root)
 
@@ -103,6 +104,18 @@ def test_caches_logs_and_commands_of_libraries_go_and_their_folders_stay(root: P
     bare(root, ["python3"])
     assert all((root / folder).is_dir() and not [*(root / folder).iterdir()] for folder in ("tmp", "var/cache"))
     assert not (root / "usr/local/bin/hf").exists()
+
+
+def test_where_certificate_authorities_are_looked_for_stays(root: Path) -> None:
+    put(root / "etc/ssl/certs/one.pem")
+    (root / "usr/lib/ssl/certs").symlink_to("/etc/ssl/certs")
+    (root / "var/lib/dpkg/info/openssl.list").write_text(
+        "/usr/bin/openssl\n/usr/lib/ssl/certs\n/usr/lib/ssl/openssl.cnf"
+    )
+    bare(root, ["python3"])
+    assert (root / "usr/lib/ssl/certs").is_symlink()
+    assert (root / "usr/lib/ssl/openssl.cnf").exists()
+    assert not (root / "usr/bin/openssl").exists()
 
 
 def test_a_package_that_is_not_installed_is_named(root: Path) -> None:
