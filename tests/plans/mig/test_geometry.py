@@ -177,6 +177,17 @@ def test_a_family_survives_being_written_and_read(one: Family) -> None:
     assert read_family(one.name, write_family(one)) == one
 
 
+def test_the_table_of_an_h200_is_what_a_card_says_of_itself() -> None:
+    """The driver's words (580.159) as the GPU agent writes them, on an NVIDIA H200 with 141 GB."""
+    said = (
+        "7/8;1g.18gb:1:1:0,1,2,3,4,5,6;1g.18gb+me:1:1:0,1,2,3,4,5,6;1g.35gb:1:2:0,2,4,6;2g.35gb:2:2:0,2,4;"
+        "3g.71gb:3:4:0,4;4g.71gb:4:4:0;7g.141gb:7:8:0"
+    )
+    card, table = read_family("H200-141", said), family("H200-141")
+    assert set(card.profiles) == set(table.profiles)
+    assert (card.compute, card.memory) == (table.compute, table.memory)
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "7/8", "7;1g.10gb:1:1:0", "7/8;1g.10gb:1:1", "7/8;1g.10gb:9:1:0", "7/8;3g.40gb:3:4:6", "7/8;x:1:1:0", "7/8;"],
