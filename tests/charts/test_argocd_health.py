@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ MANIFEST = Path(__file__).parent.parent.parent / "examples/argocd/argocd-cm.yaml
 
 def health(status: dict[str, Any] | None, generation: int = 1) -> tuple[str, str]:
     """Status and message that the script gives an object with this status."""
-    script = yaml.safe_load(MANIFEST.read_text())["data"]["resource.customizations.health.foretide.dev_*"]
+    customizations = yaml.safe_load(MANIFEST.read_text())["data"]["resource.customizations"]
+    script = yaml.safe_load(customizations)["foretide.dev/*"]["health.lua"]
     lua = LuaRuntime()
     judge = lua.eval(f"function(obj)\n{script}\nend")
     obj = {"metadata": {"generation": generation}} | ({"status": status} if status else {})
@@ -52,3 +54,7 @@ def test_an_edit_nobody_looked_at_is_progressing_whatever_the_old_status_says() 
 )
 def test_the_conditions_decide(states: dict[str, str], expected: tuple[str, str]) -> None:
     assert health(conditions(**states)) == expected
+
+
+def test_the_api_server_takes_every_key_of_the_config_map() -> None:
+    assert all(re.fullmatch(r"[-._a-zA-Z0-9]+", key) for key in yaml.safe_load(MANIFEST.read_text())["data"])
