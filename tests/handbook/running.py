@@ -1,4 +1,4 @@
-"""What of the handbook's commands runs in a test, what stands ready for them, and what the others would need.
+"""What of the handbook's blocks of commands and manifests runs in a test, and what the other commands would need.
 
 A block is run as a person would type it: in one shell, against an API server of its own, without nodes. `NEEDS` names
 what is left out of it, a mark above a block what leaves out the whole of it.

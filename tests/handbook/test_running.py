@@ -39,7 +39,7 @@ def desk(tmp_path: Path) -> Path:
         (tmp_path / name).symlink_to(ROOT / name)
     for name in ("service.yaml", "now.yaml", "edit.yaml"):
         (tmp_path / name).write_text(SERVICE)
-    arrivals = "".join(f"{at},200,20\n" for at in range(0, 600, 2))
+    arrivals = "".join(f"{at},200,20\n" for at in range(0, 120, 2))
     (tmp_path / "load.csv").write_text(f"arrival_s,input_tokens,output_tokens\n{arrivals}")
     (tmp_path / "decisions.jsonl").write_text("".join(f"{to_json(one)}\n" for one in (UP, HELD)))
     write_gguf(tmp_path / "PATH", tiny_llama())
@@ -47,7 +47,7 @@ def desk(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def environment(desk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A cluster without nodes, and our programs where a shell finds them."""
     programs = tmp_path_factory.mktemp("bin")
     for name, run in (
