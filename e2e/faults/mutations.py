@@ -195,6 +195,8 @@ def _left(ground: Ground, names: Sequence[str]) -> list[str]:
 
 
 def _compared(trial: _Trial, when: str, found: View, wanted: View) -> list[str]:
+    if "template" not in wanted:  # What stood before serves on while what is asked for cannot stand.
+        found = {key: value for key, value in found.items() if key not in ("template", "workers")}
     return [f"{trial.mutation}, {when}: {one}" for one in differences(found, wanted, most=2)]
 
 
