@@ -58,7 +58,11 @@ class Facts(Protocol):
 class Desk:
     """One policy as the loop holds it."""
 
+    uid: str
+    """Of the policy: another of its name is another's business."""
     book: Book
+    written: Book
+    """As the store has it: behind after a disk that refused, or where another operator has led."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     due_s: float = 0.0
     asked: bool = True
@@ -113,6 +117,7 @@ class AlertDesk:
         """Until cancelled; what is being sent is cancelled with it."""
         self._leads = True
         try:
+            await self._forget_strangers()
             while True:
                 self._news.clear()
                 await self.round()
@@ -124,7 +129,7 @@ class AlertDesk:
     async def round(self) -> None:
         """A look at every policy that is due, and everything that is due to be sent."""
         policies = dict(self._declared())
-        await self._forget(policies.keys())
+        await self._forget_gone()
         for place, policy in policies.items():
             desk = await self._desk(place, policy)
             try:
@@ -182,9 +187,10 @@ class AlertDesk:
         if found is None:
             obj = self._policies.get(*place) or {}
             status = AlertPolicyStatus.model_validate(obj.get("status") or {})
-            book = newest(await self._stored(place), from_status(policy, status))
+            stored = await self._stored(place)
+            made = Desk(_uid(obj), newest(stored, from_status(policy, status)), stored or Book())
             # Somebody else may have read it meanwhile; there must be one book.
-            found = self._desks.setdefault(place, Desk(book))
+            found = self._desks.setdefault(place, made)
         return found
 
     async def _stored(self, place: Place) -> Book | None:
@@ -199,33 +205,51 @@ class AlertDesk:
 
     async def _keep(self, desk: Desk, policy: Policy, new: Book) -> None:
         """Write down, then hold, then show. A disk that refuses stops no page: the status remembers those, too."""
-        old = desk.book
-        if new is old:
+        if new is desk.book:
             return
         try:
-            await self._write(policy, old, new)
+            await self._write(desk, policy, new)
         except sqlite3.Error as error:
-            log.warning("AlertPolicy %s/%s was not written down: %s", policy.namespace, policy.name, error)
+            log.warning("AlertPolicy %s/%s was not written down yet: %s", policy.namespace, policy.name, error)
         desk.book = new
         self._show(policy)
 
     def _show(self, policy: Policy) -> None:
         self._queue.add(Key(ALERT_POLICIES.kind, policy.namespace, policy.name))
 
-    async def _write(self, policy: Policy, old: Book, new: Book) -> None:
-        rows, gone = changed_rows(old, new)
+    async def _write(self, desk: Desk, policy: Policy, new: Book) -> None:
+        """All that the store lacks of the new book, not only the last change. Raises sqlite3.Error."""
+        rows, gone = changed_rows(desk.written, new)
         if rows or gone:
-            await self._store.call(Store.set_alerts, f"{policy.namespace}/{policy.name}", new.epoch, rows, gone)
+            await self._store.call(Store.set_alerts, _name((policy.namespace, policy.name)), new.epoch, rows, gone)
+        desk.written = new
 
-    async def _forget(self, there: Iterable[Place]) -> None:
-        for place in self._desks.keys() - set(there):
-            if self._policies.get(*place) is None:
+    async def _forget_gone(self) -> None:
+        """Policies that are there no more, and those that another of their name has replaced since the last look."""
+        for place, desk in list(self._desks.items()):
+            policy = self._policies.get(*place)
+            if policy is None or _uid(policy) != desk.uid:
                 del self._desks[place]
                 self._wishes.put(place, {})
-                try:
-                    await self._store.call(Store.forget_alerts, _name(place))
-                except sqlite3.Error as error:
-                    log.warning("What was known of AlertPolicy %s was not removed: %s", _name(place), error)
+                await self._erase(_name(place))
+
+    async def _forget_strangers(self) -> None:
+        """Policies that went while no operator of this store led."""
+        there = {_name((namespace or "", name)) for namespace, name in self._policies.places()}
+        try:
+            known = await self._store.call(Store.alert_policies)
+        except sqlite3.Error as error:
+            log.warning("Of which AlertPolicies something is known cannot be read: %s.", error)
+            return
+        for name in known:
+            if name not in there:
+                await self._erase(name)
+
+    async def _erase(self, name: str) -> None:
+        try:
+            await self._store.call(Store.forget_alerts, name)
+        except sqlite3.Error as error:
+            log.warning("What was known of AlertPolicy %s was not removed: %s", name, error)
 
     # --- sending ----------------------------------------------------------------------------------------------------
     def _send(self, desk: Desk, policy: Policy) -> None:
@@ -248,10 +272,11 @@ class AlertDesk:
                     log.exception("The message of incident %s was not made or sent.", notice.incident.id)
                     error = DeliveryFailed(f"The message was not made or sent ({type(caught).__name__}).")
             async with desk.lock:
-                await self._keep(desk, policy, _after(desk.book, notice, error, self._clock()))
+                if self._desks.get((policy.namespace, policy.name)) is desk:  # Else the policy went meanwhile.
+                    await self._keep(desk, policy, _after(desk.book, notice, error, self._clock()))
         finally:
             desk.sending.discard(notice.place)
-        place = f"{policy.namespace}/{policy.name}"
+        place = _name((policy.namespace, policy.name))
         if error is None:
             log.info(
                 "%s: '%s' was told of incident %s: %s.", place, notice.receiver.name, notice.incident.id, notice.reason
@@ -283,7 +308,7 @@ class AlertDesk:
             desk = await self._desk(place, policy)
             async with desk.lock:
                 new = hear(desk.book, mine, self._clock())
-                await self._write(policy, desk.book, new)
+                await self._write(desk, policy, new)
                 news = [one for one in mine if _is_news(desk.book, one)]
                 desk.book = new
                 self._react(desk, policy)
@@ -309,6 +334,11 @@ def _after(book: Book, notice: Notice, error: DeliveryFailed | None, now_s: floa
     if error is None:
         return delivered(book, notice, now_s)
     return failed(book, notice, str(error), now_s, error.retry_after_s)
+
+
+def _uid(policy: Object | None) -> str:
+    """Empty for one that is not there."""
+    return str((policy or {}).get("metadata", {}).get("uid", ""))
 
 
 def _name(place: Place) -> str:

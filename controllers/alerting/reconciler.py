@@ -35,8 +35,9 @@ LOOK_AGAIN: Final = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class _Exported:
-    """Rules as they were last written."""
+    """Rules as they were last written, and the uid of the policy that they go with."""
 
+    uid: str
     groups: Mapping[str, Any]
     at: datetime
     where: str
@@ -97,8 +98,8 @@ class AlertPolicyReconciler:
         wanted = status.fields(policy, book) | {"observedGeneration": generation, "conditions": merged}
         if exported:
             wanted["exported"] = exported
-        await self._applier.status(ALERT_POLICIES, obj, wanted, observed)
-        announce(self._recorder, obj, observed.get("conditions"), said)
+        if await self._applier.status(ALERT_POLICIES, obj, wanted, observed):
+            announce(self._recorder, obj, observed.get("conditions"), said)
         self._tell(obj, (policy.namespace, policy.name), book)
 
     def _tell(self, obj: Object, place: Place, book: Book) -> None:
@@ -134,9 +135,9 @@ class AlertPolicyReconciler:
             return None
         self._without_rules.discard(place)
         groups = rule_files.groups(*place, policy.spec, self._budgets(policy))
-        known, now = self._exported.get(place), self._wall_clock()
-        if known is None or known.groups != groups or now - known.at >= LOOK_AGAIN:
-            known = self._exported[place] = _Exported(groups, now, await self._write_rules(obj, policy, groups))
+        known, now, uid = self._exported.get(place), self._wall_clock(), obj["metadata"]["uid"]
+        if known is None or (known.uid, known.groups) != (uid, groups) or now - known.at >= LOOK_AGAIN:
+            known = self._exported[place] = _Exported(uid, groups, now, await self._write_rules(obj, policy, groups))
         return known.where
 
     def _budgets(self, policy: Policy) -> Mapping[str, Any]:

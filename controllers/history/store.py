@@ -193,6 +193,10 @@ class Store:
         query = "SELECT kind, id, line FROM alert_rows WHERE policy = ?"
         return int(found[0]), self._db.execute(query, (policy,)).fetchall()
 
+    def alert_policies(self) -> list[str]:
+        """Those of which a book is known."""
+        return [name for (name,) in self._db.execute("SELECT policy FROM alert_books")]
+
     def forget_alerts(self, policy: str) -> None:
         """The policy is gone."""
         with self._db:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 
 from controllers.alerting import desk
+from controllers.alerting.memory import from_rows
 from controllers.alerting.wishes import WishBoard
+from controllers.history.store import Store
 from controllers.plans.alerting.book import Book, Policy
 from controllers.plans.alerting.wishes import NOTHING
 from controllers.runtime.interface import Key
@@ -370,6 +373,101 @@ async def test_a_service_that_does_not_exist_is_named(world: World) -> None:
         world.service("chatt")
         world.policy(services=["chatt"], interval="6s")
         await eventually(lambda: world.reasons() == {"Ready": "Watching"}, "it is well again")
+
+
+# --- what is remembered, and what is not ------------------------------------------------------------------------------
+def kept(disk: Path) -> Book | None:
+    store = Store(disk)
+    found = store.alerts("demo/watch")
+    store.close()
+    return None if found is None else from_rows(found[1], found[0])
+
+
+def about(book: Book | None) -> set[str]:
+    """Services that fire."""
+    assert book is not None
+    return {one.labels["service"] for one in book.alerts.values() if one.firing}
+
+
+async def firing(world: World, n: int) -> None:
+    await eventually(lambda: world.status().get("firing") == n, f"{n} alerts fire")
+
+
+async def test_what_a_disk_refused_is_written_with_the_next_change(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the disk would be as new as the status and know less: after a restart, people were paged again."""
+    write = Store.set_alerts
+
+    def refuse(*_: Any) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Store, "set_alerts", refuse)
+    world.service("first", servable=False)
+    world.policy()
+    async with world.operator():
+        await firing(world, 1)
+        monkeypatch.setattr(Store, "set_alerts", write)
+        world.service("second", servable=False)
+        await firing(world, 2)
+    assert about(kept(world.disk)) == {"first", "second"}
+
+
+async def test_what_another_operator_said_is_on_ones_own_disk_with_the_first_change(
+    world: World, tmp_path: Path
+) -> None:
+    """It led in between and its status is newer than the disk, which must not be taken for the newest afterwards."""
+    world.service("first", servable=False)
+    world.policy()
+    async with world.operator():
+        await firing(world, 1)
+    async with world.operator(tmp_path / "another.sqlite"):
+        world.service("second", servable=False)
+        await firing(world, 2)
+    async with world.operator():
+        world.service("third", servable=False)
+        await firing(world, 3)
+    assert about(kept(world.disk)) == {"first", "second", "third"}
+
+
+async def test_a_policy_that_is_made_anew_tells_anew(world: World, receiver: Receiver) -> None:
+    """Gone and back between two looks of the desk."""
+    world.service(servable=False)
+    world.policy(hook(receiver))
+    async with world.operator():
+        await eventually(lambda: world.deliveries(), "it was told")
+        world.api.remove(ALERT_POLICIES, "demo", "watch")
+        world.policy(hook(receiver))
+        await eventually(lambda: len(receiver.came) == 2, "the page of the new policy")
+    (said, first), (says, second) = receiver.told
+    assert (said, says) == ("firing", "firing")
+    assert first != second
+
+
+async def test_rules_are_written_for_a_policy_that_is_made_anew(world: World) -> None:
+    """Those of the one before are collected with it."""
+    world.service()
+    world.policy(export=True)
+    async with world.operator():
+        await eventually(lambda: world.status().get("exported"), "they are written")
+        world.api.remove(ALERT_POLICIES, "demo", "watch")
+        world.policy(export=True)
+        world.api.remove(PROMETHEUS_RULES, "demo", "foretide-alerts-watch")
+        await eventually(lambda: world.status().get("exported"), "the new one says where its rules are")
+        assert world.api.now(PROMETHEUS_RULES, "demo", "foretide-alerts-watch") is not None
+
+
+async def test_what_is_known_of_a_policy_that_went_while_nobody_led_is_erased(world: World) -> None:
+    world.service(servable=False)
+    world.policy()
+    async with world.operator():
+        await eventually(lambda: world.status().get("openIncidents"), "an incident")
+    assert kept(world.disk) is not None
+    world.api.remove(ALERT_POLICIES, "demo", "watch")
+    world.policy(name="other")
+    async with world.operator():
+        await eventually(lambda: world.status("other").get("openIncidents"), "the other's incident")
+    assert kept(world.disk) is None
 
 
 async def test_a_quiet_policy_writes_nothing(world: World, receiver: Receiver) -> None:
