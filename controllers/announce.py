@@ -15,7 +15,8 @@ def announce(
     before: Sequence[Mapping[str, Any]] | None,
     after: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Call it after the status was written, so that a failed write is not announced twice."""
+    """Call it only after the status was written: a write that failed, or that the cache does not show yet, would be
+    announced twice."""
     found = transition(before, after)
     if found is None:
         return

@@ -90,12 +90,15 @@ class ForecastPool:
 
     async def _start(self) -> _Child:
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            self._module,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                self._module,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env={**os.environ, **_ONE_THREAD, "PYTHONPATH": path},
+            )
+        except OSError as error:  # no memory, no process or no file handle left
+            raise ForecastFailed(f"Its process could not be started: {error}.") from error
         return _Child(process)

@@ -133,8 +133,8 @@ class GpuPoolReconciler:
         fields, made = pool_status(seen, plan, now.timestamp())
         observed: dict[str, Any] = pool.get("status") or {}
         conditions = merge_conditions(observed.get("conditions"), made, now=now, generation=seen.generation)
-        await self._applier.status(GPU_POOLS, pool, {**fields, "conditions": conditions}, observed)
-        announce(self._recorder, pool, observed.get("conditions"), made)
+        if await self._applier.status(GPU_POOLS, pool, {**fields, "conditions": conditions}, observed):
+            announce(self._recorder, pool, observed.get("conditions"), made)
 
 
 def _record_in(move: Move) -> Record | None:

@@ -87,7 +87,10 @@ class BudgetBoard:
     async def _read(self, key: Key, name: str) -> None:
         sla = self._slas.get(key.namespace, name)
         length_s = window_s(sla)
-        if self._source is None or sla is None or length_s is None:
+        if self._source is None:
+            return
+        if sla is None or length_s is None:
+            self._keep(key, _Known(name, self._wall_clock(), None, None))
             return
         end_s = self._wall_clock() // STEP_S * STEP_S + STEP_S
         begin_s = end_s - max(STEP_S, length_s // STEP_S * STEP_S)
@@ -102,9 +105,12 @@ class BudgetBoard:
             if is_spent and budget
             else None
         )
+        self._keep(key, _Known(name, self._wall_clock(), None if budget is None else budget["left"], spent))
+
+    def _keep(self, key: Key, known: _Known) -> None:
         if key not in self._followed:
             return  # It went while the history was read.
         before = self.spent(key)
-        self._known[key] = _Known(name, self._wall_clock(), None if budget is None else budget["left"], spent)
+        self._known[key] = known
         if (before is None) != (self.spent(key) is None):
             self._queue.add(key)

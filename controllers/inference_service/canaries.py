@@ -110,8 +110,8 @@ class CanaryBoard:
             self._queue.add(key)
 
     async def _ask(self, key: Key) -> None:
-        subject, gateways = self._subjects[key], sorted(self._gateways())
-        if subject.outputs is not None or not subject.candidate_is_ready or not gateways:
+        subject, gateways = self._subjects.get(key), sorted(self._gateways())
+        if subject is None or subject.outputs is not None or not subject.candidate_is_ready or not gateways:
             return
         subject.outputs = await ask_prompts(self._ports, gateways[0], key, subject.pair, subject.spec.outputs)
         if subject.outputs is not None:

@@ -79,6 +79,8 @@ class LoadBoard:
             await asyncio.sleep(PERIOD_S)
 
     async def _round(self, key: Key) -> None:
+        if key not in self._followed:
+            return  # It went between two turns of the loop.
         reports = await self._ask(self._followed[key].addresses)
         followed = self._followed.get(key)
         if followed is None:

@@ -15,9 +15,9 @@ from controllers.history.interface import ServiceId
 from controllers.inference_service.admin_ports import AdminPorts
 from controllers.plans.healing.values import Objection, Objections
 from controllers.runtime.interface import Key, Marker
+from kube.resources import INFERENCE_SERVICES
 
 PERIOD_S: Final = 1.0
-KIND: Final = "InferenceService"
 Told = Mapping[ServiceId, Mapping[str, Objection]]
 
 
@@ -55,7 +55,7 @@ class ObjectionBoard:
         if self._told:
             self._at_s = self._clock()
         for service in before | {service for one in self._told.values() for service in one}:
-            self._queue.add(Key(KIND, service.namespace, service.name))
+            self._queue.add(Key(INFERENCE_SERVICES.kind, service.namespace, service.name))
 
 
 def objections_in(body: bytes) -> Told | None:

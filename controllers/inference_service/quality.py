@@ -24,6 +24,7 @@ from controllers.inference_service.quality_report import Answers
 from controllers.plans.quality import Drift, Policy, Watched, after, drifts, plain, watched_in
 from controllers.plans.snapshot import Worker
 from controllers.runtime.interface import Key, Marker
+from kube.resources import INFERENCE_SERVICES
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ class QualityBoard:
         self._followed: dict[Key, _Followed] = {}
         self._watched: dict[Key, Watched] = {}
         self._told: dict[Key, tuple[Drift, ...]] = {}
+        self._gone: set[Key] = set()
+        """Services that went, of which the memory still knows."""
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._began_s = clock()
         self._has_read = False
@@ -96,9 +99,11 @@ class QualityBoard:
         self._followed.setdefault(key, _Followed()).workers = ready
 
     def forget(self, key: Key) -> None:
-        """The service is gone."""
+        """The service is gone. Another of its name has a baseline of its own."""
         self._followed.pop(key, None)
         self._told.pop(key, None)
+        if self._watched.pop(key, None) is not None:
+            self._gone.add(key)
 
     def drifts(self, key: Key) -> tuple[Drift, ...] | None:
         """What differs from the baseline, of revisions that have workers, the newest first; None before it is known."""
@@ -118,7 +123,7 @@ class QualityBoard:
     async def begin(self) -> None:
         """Read what an operator before knew; everybody who asked meanwhile is woken."""
         for service, watched in (await self._memory.read()).items():
-            key = Key("InferenceService", service.namespace, service.name)
+            key = Key(INFERENCE_SERVICES.kind, service.namespace, service.name)
             self._watched.setdefault(key, watched)
             self._tell(key)
         self._has_read = True
@@ -127,6 +132,8 @@ class QualityBoard:
 
     async def round(self) -> None:
         """Ask every worker of every service once; forget services that are gone."""
+        while self._gone:
+            await self._memory.write(ServiceId.of(self._gone.pop()), None)
         await asyncio.gather(*(self._ask(key) for key in list(self._followed)))
         if self._clock() - self._began_s < SETTLED_S:
             return
@@ -135,7 +142,9 @@ class QualityBoard:
             await self._memory.write(ServiceId.of(key), None)
 
     async def _ask(self, key: Key) -> None:
-        followed = self._followed[key]
+        followed = self._followed.get(key)
+        if followed is None:
+            return  # It went between two turns of the loop.
         asked = dict(followed.workers)
 
         async def one(worker: Worker) -> Answers | None:

@@ -80,6 +80,8 @@ class InferenceServiceReconciler:
         self._recorder, self._settings = recorder, settings
         self._wall_clock = wall_clock
         self._observer = Observer(caches)
+        self._uids: dict[Key, str] = {}
+        """Whose memories these are."""
         self._memories: dict[Key, Memory] = {}
         self._refused: dict[Key, str] = {}
         self._over_quota: set[Key] = set()
@@ -99,6 +101,10 @@ class InferenceServiceReconciler:
         if service is None:
             self._forget(key)
             return Outcome()
+        uid = service["metadata"]["uid"]
+        if self._uids.setdefault(key, uid) != uid:
+            self._forget(key)  # It went and was made anew between two looks.
+            self._uids[key] = uid
         try:
             return await self._look(key, self._writer.newest(service))
         except (Conflict, NotFound) as error:
@@ -236,6 +242,7 @@ class InferenceServiceReconciler:
         self._qualities.forget(key)
         self._healings.forget(key)
         self._unfollow(key)
+        self._uids.pop(key, None)
         self._memories.pop(key, None)
         self._refused.pop(key, None)
         self._over_quota.discard(key)

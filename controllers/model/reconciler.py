@@ -50,12 +50,14 @@ class ModelReconciler:
         self._models, self._services, self._nodes = models, services, nodes
         self._volumes, self._claims = volumes, claims
         self._applier, self._recorder, self._measured = applier, recorder, measured
-        self._dismissed: set[tuple[str, str]] = set()
+        self._dismissed: dict[Key, set[str]] = {}
+        """Nodes that are gone, whose entries were taken out though the cache may still show them."""
 
     async def reconcile(self, key: Key) -> Outcome:
         obj = self._models.get(key.namespace, key.name)
         if obj is None:
             self._applier.forget(key.kind, key.namespace, key.name)
+            self._dismissed.pop(key, None)
             return Outcome()
         namespace, source = obj["metadata"]["namespace"], obj["spec"]["source"]
         volume = model_volume(namespace, key.name, source)
@@ -124,10 +126,9 @@ class ModelReconciler:
         )
         # `nodes` belongs to the agents: neither compared nor written here.
         ours = {key: value for key, value in observed.items() if key != "nodes"}
-        await self._applier.status(MODELS, obj, {**result.fields, "conditions": conditions}, ours)
-        announce(self._recorder, obj, observed.get("conditions"), result.conditions)
-        for node in result.strangers:
-            await self._dismiss(obj, node)
+        if await self._applier.status(MODELS, obj, {**result.fields, "conditions": conditions}, ours):
+            announce(self._recorder, obj, observed.get("conditions"), result.conditions)
+        await self._dismiss(obj, result.strangers)
 
     def _facts(self, obj: Object, users: list[str], problem: str | None, volume: ModelVolume) -> Facts:
         observed: dict[str, Any] = obj.get("status") or {}
@@ -147,12 +148,18 @@ class ModelReconciler:
             measured=self._measured(obj["metadata"]["uid"]),
         )
 
-    async def _dismiss(self, obj: Object, node: str) -> None:
-        """Take the entry of a node that is gone out of the list, in the name of its agent, once."""
+    async def _dismiss(self, obj: Object, strangers: Sequence[str]) -> None:
+        """Take the entries of nodes that are gone out of the list, in the name of their agents: once, and once more
+        when such a node has come back and gone again."""
+        done = self._dismissed.setdefault(Key.of(obj), set())
+        done.intersection_update(strangers)
+        for node in strangers:
+            if node not in done:
+                await self._take_out(obj, node)
+                done.add(node)
+
+    async def _take_out(self, obj: Object, node: str) -> None:
         meta = obj["metadata"]
-        if (meta["uid"], node) in self._dismissed:
-            return
-        self._dismissed.add((meta["uid"], node))
         manifest = {
             "apiVersion": API_VERSION,
             "kind": MODELS.kind,

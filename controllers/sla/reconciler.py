@@ -38,6 +38,6 @@ class SlaReconciler:
         conditions = merge_conditions(
             observed.get("conditions"), result.conditions, now=datetime.now(UTC), generation=generation
         )
-        await self._applier.status(SLAS, obj, {**result.fields, "conditions": conditions}, observed)
-        announce(self._recorder, obj, observed.get("conditions"), result.conditions)
+        if await self._applier.status(SLAS, obj, {**result.fields, "conditions": conditions}, observed):
+            announce(self._recorder, obj, observed.get("conditions"), result.conditions)
         return Outcome()

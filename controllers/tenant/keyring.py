@@ -14,6 +14,8 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+from pydantic import ValidationError
+
 from controllers.apply import Applier
 from controllers.tenant.reading import Keys
 from crds.contract import KEYRING_HASHES, KEYRING_PEPPER, LABEL_MANAGED_BY, MANAGED_BY, SECRET_KEYRING
@@ -60,7 +62,10 @@ class KeyringWriter:
             try:
                 await self.write()
                 failures, delay_s = 0, LOOK_EVERY_S
-            except KubeError as error:
+            except (
+                KubeError,
+                ValidationError,
+            ) as error:  # a Tenant of another release's rules: the keys stay as they are
                 failures += 1
                 delay_s = RETRY.delay_s(failures, self._rng)
                 log.warning("The keyring was not written, next try in %.1f s: %s", delay_s, error)

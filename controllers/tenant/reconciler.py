@@ -86,8 +86,8 @@ class TenantReconciler:
         conditions = merge_conditions(
             observed.get("conditions"), result.conditions, now=now, generation=tenant.generation
         )
-        await self._applier.status(TENANTS, obj, {**result.fields, **share, "conditions": conditions}, observed)
-        announce(self._recorder, obj, observed.get("conditions"), result.conditions)
+        if await self._applier.status(TENANTS, obj, {**result.fields, **share, "conditions": conditions}, observed):
+            announce(self._recorder, obj, observed.get("conditions"), result.conditions)
         return Outcome(look_again_s)
 
     def _fair_share(

@@ -68,3 +68,15 @@ async def test_jobs_wait_for_a_free_process_and_a_cancelled_one_frees_its_place(
         hanging.cancel()
         assert (await waiting).steps == 4
         await asyncio.gather(hanging, return_exceptions=True)
+
+
+async def test_a_process_that_cannot_be_started_fails_its_job_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(*_: object, **__: object) -> None:
+        raise BlockingIOError("no process is left")
+
+    async with pool() as it:
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncio, "create_subprocess_exec", refused)
+            with pytest.raises(ForecastFailed, match="could not be started: no process is left"):
+                await it.run(job())
+        assert (await it.run(job())).steps == 4

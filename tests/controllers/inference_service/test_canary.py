@@ -362,3 +362,11 @@ async def test_one_field_brings_an_earlier_revision_back_at_once(world: World) -
     await world.until(
         lambda: world.operator.condition(NS, "chat", "Stalled") == ("True", "RevisionNotFound"), "it says so"
     )
+
+
+async def test_a_budget_holds_no_rollout_once_its_sla_has_no_window_or_is_gone() -> None:
+    board = await board_of(Past(20), availability="99%", window="1h")
+    assert board.spent(CHAT_KEY)
+    board._slas._store.drop((NS, "gold"))
+    await board.round()
+    assert (board.spent(CHAT_KEY), board.left()) == (None, {})

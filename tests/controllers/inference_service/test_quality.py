@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -13,11 +14,17 @@ from prometheus_client import generate_latest
 from controllers.history.interface import ServiceId
 from controllers.history.store import Store
 from controllers.history.thread import StoreThread
+from controllers.inference_service.canaries import CanaryBoard
+from controllers.inference_service.loads import LoadBoard
 from controllers.inference_service.quality import SETTLED_S, NoMemory, QualityBoard, StoredMemory
 from controllers.inference_service.quality_report import Answers, answers_in
+from controllers.plans.canary.evidence import Evidence
+from controllers.plans.canary.values import Pair
 from controllers.plans.quality import Measure, Policy, Watched
 from controllers.plans.snapshot import Worker
 from controllers.runtime.interface import Key
+from controllers.runtime.queue import ReconcileQueue
+from crds.rollout import Rollout
 from tests.controllers.inference_service.harness import FakePorts
 from tests.controllers.running import Keys
 from worker_image.engine.messages import TokenOut
@@ -145,10 +152,12 @@ async def test_a_new_leader_knows_the_baseline_and_the_drift(store: StoreThread)
     assert second.keys.waiting == [CHAT]
 
 
-async def test_a_service_that_is_gone_is_forgotten_once_everything_was_looked_at(store: StoreThread) -> None:
-    world = await following(A, memory=StoredMemory(store))
-    await world.windows(2, A, 100.0)
-    world.board.forget(CHAT)
+async def test_a_service_that_went_while_nobody_led_is_forgotten_once_everything_was_looked_at(
+    store: StoreThread,
+) -> None:
+    await (await following(A, memory=StoredMemory(store))).windows(2, A, 100.0)
+    world = World(StoredMemory(store))
+    await world.board.begin()
     await world.board.round()
     assert await store.call(Store.qualities)
     world.clock.now_s += SETTLED_S
@@ -196,3 +205,33 @@ def test_a_workers_own_page_is_read() -> None:
 )
 def test_a_page_that_says_nothing_of_answers_says_nothing(page: str) -> None:
     assert answers_in(page) is None
+
+
+async def test_a_service_that_is_made_anew_under_its_name_has_no_baseline_of_the_one_before(store: StoreThread) -> None:
+    world = await following(A, memory=StoredMemory(store))
+    await world.windows(20, A, 100.0)
+    world.board.forget(CHAT)
+    await world.follow(B)
+    assert await store.call(Store.qualities) == []
+    await world.windows(8, B, 200.0)
+    assert world.board.drifts(CHAT) == ()
+
+
+async def test_a_service_that_goes_between_two_turns_of_the_loop_ends_no_loop() -> None:
+    """What ends one of these ends the operator."""
+    world = await following(A)
+    queue, pair = ReconcileQueue(), Pair("a", "b")
+    loads, canaries = LoadBoard(world.ports, queue, world.clock), CanaryBoard(world.ports, queue, frozenset)
+    loads.follow(CHAT, [A])
+    canaries.follow(CHAT, pair, Rollout(), Evidence(), candidate_is_ready=True)
+    loops = [asyncio.create_task(one) for one in (world.board.round(), loads.run(), canaries.run_prompts())]
+    await asyncio.sleep(0)  # They have asked for a look at the service, and it has not begun.
+    for board in (world.board, loads, canaries):
+        board.forget(CHAT)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    failed = [one.exception() for one in loops if one.done()]
+    for one in loops:
+        one.cancel()
+    await asyncio.gather(*loops, return_exceptions=True)
+    assert failed == [None], "only the round has an end"

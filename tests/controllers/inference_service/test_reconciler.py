@@ -397,3 +397,18 @@ async def test_a_service_made_again_under_its_name_touches_nothing_of_the_one_be
         assert second.operator.status(NS, "chat")["revisions"][0]["name"] != "before"
         writes = [write for write in world.client.log if write.name == "chat-before"]
     assert writes == []
+
+
+async def test_nothing_that_was_known_of_a_service_is_held_of_another_of_its_name(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gone and made anew between two looks, so that no look found nothing."""
+    await apply(world)
+    await world.condition("Servable", "True", "ProbeAnswered")
+    healings, forgotten = world.operator.wired.healings, list[Key]()
+    monkeypatch.setattr(healings, "forget", forgotten.append)
+    world.client.remove(INFERENCE_SERVICES, NS, "chat")
+    await apply(world)
+    await world.until(lambda: forgotten, "the memories are dropped")
+    await world.quiet()
+    assert forgotten == [CHAT], "once"

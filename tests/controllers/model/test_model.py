@@ -17,6 +17,7 @@ from controllers.runtime.interface import Key
 from controllers.settings import Settings
 from controllers.wakes import by_namespace, of_service, wake
 from crds.model import MeasuredProfile
+from kube.errors import Conflict
 from kube.events import Recorder
 from kube.informer import Informer, lean
 from kube.resources import (
@@ -229,3 +230,28 @@ async def test_nothing_is_written_when_nothing_changed(world: World) -> None:
     world.api.put(NODES, {"metadata": {"name": "node-1", "labels": {"kubernetes.io/os": "linux", "zone": "a"}}})
     await eventually(lambda: world.queue.done > done, "the model was looked at again")
     assert world.api.writes == writes
+
+
+async def test_the_entry_of_a_node_is_taken_out_each_time_the_node_goes_and_until_the_server_took_it(
+    world: World,
+) -> None:
+    world.model()
+    await eventually(lambda: world.reason() == "Pending", "the model is seen")
+    agent = field_manager("gone")
+    taken: list[str] = []
+    apply = world.api.apply
+
+    async def heard(resource: Resource, obj: Any, *, field_manager: str, **others: Any) -> Object:
+        if field_manager == agent:
+            taken.append(field_manager)
+            if len(taken) == 1:
+                raise Conflict("the cache was behind", status_code=409)
+        return await apply(resource, obj, field_manager=field_manager, **others)
+
+    world.api.apply = heard  # type: ignore[method-assign]
+    await world.reports(node_1="Cached", gone="Cached")
+    await eventually(lambda: len(taken) == 2, "it is tried again after a refusal")
+    world.api.put(NODES, {"metadata": {"name": "gone", "labels": {}}})
+    await eventually(lambda: world.status().get("cached") == "2/3", "the node is back")
+    world.api.remove(NODES, None, "gone")
+    await eventually(lambda: len(taken) == 3, "it went again")

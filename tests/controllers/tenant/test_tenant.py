@@ -13,9 +13,13 @@ import pytest
 
 from controllers.apply import Applier
 from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX
-from controllers.plans.keyring import key_hash
+from controllers.plans.keyring import KeySecret, key_hash
 from controllers.plans.times import rfc3339
+from controllers.runtime.interface import Background
 from controllers.settings import Settings
+from controllers.tenant.keyring import KeyringWriter
+from controllers.tenant.reading import Keys as Keyed
+from controllers.tenant.reading import Tenants
 from controllers.tenant.wiring import wire_tenant
 from controllers.wakes import of_service, wake
 from kube.errors import Unreachable
@@ -267,3 +271,28 @@ async def test_a_half_life_that_another_of_the_cohort_names_is_heard_and_forgott
     await eventually(lambda: world.status().get("fairShare", {}).get("halfLife") == "48h", "it holds for the first")
     world.tenant("beta", ("other",), quota=quota, borrowing=without)
     await eventually(lambda: not world.status()["fairShare"].get("cohort"), "nothing is counted any more")
+
+
+async def test_a_tenant_that_cannot_be_read_leaves_the_keys_as_they_are_until_it_can(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Stored under the rules of another release: the loop of the keyring must not end, and the operator with it."""
+    world = World()
+    tenants = Informer(world.api, TENANTS, keep=lean)
+    key_secrets = Informer(world.api, SECRETS, keep=KeySecret.of, label_selector="foretide.dev/api-key=true")
+    keyring = Informer(world.api, SECRETS, keep=lean, field_selector="metadata.name=foretide-keyring")
+    keys = Keyed(Tenants(tenants), key_secrets)
+    writer = KeyringWriter(world.api, "foretide-system", keys, keyring, Applier(world.api), bytes)
+    for informer in (tenants, key_secrets, keyring):
+        informer.on_change(lambda _: writer.wake())
+    world.secret("acme-key", old=KEY)
+    world.tenant(apiKeys=[{"secret": "acme-key"}])
+    background = [Background("the keyring", writer.run)]
+    async with running(world.queue, [], [], [tenants, key_secrets, keyring], background):
+        await eventually(lambda: world.keyring() == {"acme": world.hashes(KEY)}, "the key is known")
+        world.api.put(TENANTS, {"metadata": {"name": "strange"}, "spec": {"namespaces": "not a list"}})
+        await eventually(lambda: "The keyring was not written" in caplog.text, "it says so")
+        assert world.keyring() == {"acme": world.hashes(KEY)}
+        world.api.remove(TENANTS, None, "strange")
+        world.secret("acme-key", new=SECOND)
+        await eventually(lambda: world.keyring() == {"acme": world.hashes(SECOND)}, "it goes on")
