@@ -16,6 +16,7 @@ from forecasting.profile import profile_from_json
 from tests.waiting import eventually
 from tests.worker_image.scripted import Server, a_server
 from tests.worker_image.servers import a_worker
+from tests.worker_image.test_load import load_of
 from tests.worker_image.tiny_gguf import Shape, tiny_llama, write_gguf
 from worker_image.__main__ import main
 from worker_image.engine.messages import Add
@@ -61,6 +62,8 @@ async def test_a_client_that_comes_meanwhile_goes_first(tmp_path: Path, monkeypa
         measuring = asyncio.create_task(asked(server.admin_url))
         await eventually(lambda: len(server.engine.adds) == 1, "the measurement has begun")
         assert await open_requests(server) == (0, 0), "its requests are nobody's load"
+        facts = await load_of(server.url)
+        assert (facts["running"], facts["waiting"]) == (0, 0), "nor do gateways hear of them"
         assert (await asked(server.admin_url))[0] == 409, "one at a time"
         chat = server.client.chat.completions.create(model="chat", messages=[{"role": "user", "content": "hello"}])
         client = asyncio.create_task(chat)

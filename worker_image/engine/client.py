@@ -276,3 +276,13 @@ class EngineClient:
             self._process.kill()
             await self._process.wait()
         await asyncio.wait([self.gone])
+
+
+def running_and_waiting(engine: EngineClient) -> tuple[int, int]:
+    """Choices that clients have open: those in the batch, and the others, which wait from their submission on.
+
+    Neither the worker's own measurement counts, nor what was taken back a moment ago, though the engine runs it still.
+    """
+    n_open = max(engine.n_open - engine.n_measuring, 0)
+    running = min(max(engine.load.running - engine.n_measuring, 0), n_open)
+    return running, n_open - running

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
-from worker_image.engine.client import EngineClient
+from worker_image.engine.client import EngineClient, running_and_waiting
 from worker_image.server.state import ServerState
 
 WINDOW_S: Final = 2.0
@@ -38,13 +38,14 @@ class LoadReport:
         """As `WORKER_PATH_LOAD` has it."""
         state, engine = self._state, self._state.engine
         load, problem = engine.load, self._state.why_not_ready()
+        running, waiting = running_and_waiting(engine)
         return {
             "model": state.model,
             "ready": problem is None,
             "message": problem,
             "draining": state.draining,
-            "running": load.running,
-            "waiting": max(engine.n_open - load.running, 0),
+            "running": running,
+            "waiting": waiting,
             "max_num_seqs": state.max_num_seqs,
             "kv_usage": round(load.kv_usage, 4),
             "utilisation": round(self._utilisation.at(now, engine.busy_s), 3),

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 
 from crds.contract import METRIC_KV_USAGE, METRIC_RUNNING, METRIC_WAITING
-from worker_image.engine.client import EngineClient
+from worker_image.engine.client import EngineClient, running_and_waiting
 from worker_image.engine.messages import EngineLoad, StepDone
 from worker_image.engine.standing import CLASSES
 from worker_image.server.histogram import Histogram, Tally, counter_family, gauge_family, one_two_five
@@ -153,12 +153,7 @@ class EngineCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         load, labels = self._engine.load, {LABEL: self._model_name}
-        # A request counts as waiting from the moment it is submitted, before the engine's first report of it.
-        # Those of the worker's own measurement are nobody's load.
-        n_open = max(self._engine.n_open - self._engine.n_measuring, 0)
-        # The engine still counts choices that were taken back a moment ago; nobody waits for them.
-        running = min(max(load.running - self._engine.n_measuring, 0), n_open)
-        waiting = max(n_open - running, 0)
+        running, waiting = running_and_waiting(self._engine)
         yield gauge_family(METRIC_RUNNING, "Requests in the engine's batch.", labels, running)
         yield gauge_family(METRIC_WAITING, "Requests that wait for a place in it.", labels, waiting)
         yield gauge_family(METRIC_KV_USAGE, "Share of the KV cache in use, 0 to 1.", labels, load.kv_usage)
