@@ -72,7 +72,7 @@ class Meter:
         self._floor = self._counters[tenant]
         self._counters[tenant] = self._floor + tokens / weight
         if len(self._counters) > COUNTERS_KEPT:
-            self._counters = {one: value for one, value in self._counters.items() if value > self._floor}
+            self._counters = {one: value for one, value in self._counters.items() if value >= self._floor}
 
     def pass_by(self, tenant: str, weight: float, tokens: float) -> None:
         """Served at once while nobody waits: the same as through the queue, for less."""
@@ -91,7 +91,7 @@ class Meter:
 class _Class:
     """The requests of one class that wait."""
 
-    __slots__ = ("arrivals", "count", "counts", "meter", "tenants")
+    __slots__ = ("arrivals", "count", "counts", "meter", "newest_of", "tenants")
 
     def __init__(self) -> None:
         self.meter = Meter()
@@ -100,6 +100,8 @@ class _Class:
         """By tenant."""
         self.tenants: dict[str, list[tuple[float, int, Ask]]] = {}
         self.arrivals: deque[Ask] = deque()
+        self.newest_of: dict[str, list[Ask]] = {}
+        """By tenant, in the order of arrival."""
 
     def oldest(self) -> Ask:
         while not self.arrivals[0].waits:
@@ -108,10 +110,10 @@ class _Class:
 
     def newest(self) -> Ask:
         """Of the tenant that has most here for its weight: a flood displaces its own."""
-        most = max(self.tenants, key=self.load)
-        while not self.arrivals[-1].waits:
-            self.arrivals.pop()
-        return next(one for one in reversed(self.arrivals) if one.waits and one.tenant == most)
+        own = self.newest_of[max(self.tenants, key=self.load)]
+        while not own[-1].waits:
+            own.pop()
+        return own[-1]
 
     def load(self, tenant: str) -> float:
         """How many of a tenant wait, for its weight."""
@@ -122,6 +124,7 @@ class _Class:
         self.arrivals = deque(one for one in self.arrivals if one.waits)
         for tenant, heap in self.tenants.items():
             self.tenants[tenant] = sorted(entry for entry in heap if entry[2].waits)
+            self.newest_of[tenant] = [one for one in self.newest_of[tenant] if one.waits]
 
 
 class FairQueue:
@@ -147,9 +150,10 @@ class FairQueue:
         row = self._classes[ask.priority]
         if ask.tenant not in row.tenants:
             row.meter.lift(ask.tenant, row.tenants)
-            row.tenants[ask.tenant] = []
+            row.tenants[ask.tenant], row.newest_of[ask.tenant] = [], []
         heapq.heappush(row.tenants[ask.tenant], (ask.due_s, ask.seq, ask))
         row.arrivals.append(ask)
+        row.newest_of[ask.tenant].append(ask)
         row.count += 1
         row.counts[ask.tenant] += 1
         self._count += 1
@@ -184,7 +188,7 @@ class FairQueue:
         while heap and not heap[0][2].waits:
             heapq.heappop(heap)
         if not heap:
-            del row.tenants[ask.tenant], row.counts[ask.tenant]
+            del row.tenants[ask.tenant], row.newest_of[ask.tenant], row.counts[ask.tenant]
         if len(row.arrivals) > 2 * row.count + 16:
             row.sweep()
 
@@ -194,7 +198,7 @@ class FairQueue:
         """How many would be served before one more: all that stand higher, or its own at its tenant's share."""
         higher = sum(self._classes[one].count for one in Priority if one < priority)
         row = self._classes[priority]
-        own = len(row.tenants.get(tenant, ()))
+        own = row.counts[tenant]
         others = sum(heap[0][2].weight for name, heap in row.tenants.items() if name != tenant)
         return higher + min(row.count, own * (weight + others) / weight + len(row.tenants))
 

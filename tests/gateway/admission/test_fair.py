@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.admission.fair import Ask, FairQueue
+from gateway.admission.fair import COUNTERS_KEPT, Ask, FairQueue
 from gateway.admission.pace import Pace, Patience, expired, surplus, too_late
 from gateway.admission.terms import FIRST_TOKEN_S, Priority
 
@@ -215,3 +215,46 @@ def test_what_must_go_is_of_the_tenant_with_the_most_however_new_the_others_are(
     gone = surplus(queue, Pace(0.5), PROMISED, 4)
     assert gone
     assert late not in gone
+
+
+def test_who_waits_keeps_its_counter_however_many_tenants_there_are() -> None:
+    queue = FairQueue()
+    for number in range(COUNTERS_KEPT):
+        queue.meter(P1).pass_by(f"passing-{number}", 1.0, 100.0)
+    both = [ask("one"), ask("other")]
+    for one in both:
+        queue.push(one)
+    assert served(queue) == both
+
+
+def test_requests_that_have_left_stand_before_nobody() -> None:
+    queue = filled(1)
+    left = [ask("flood") for _ in range(10)]
+    for one in left:
+        queue.push(one)
+    for one in left:
+        queue.discard(one)
+    others = filled(1)
+    for waiting in (queue, others):
+        for _ in range(20):
+            waiting.push(ask("other"))
+    assert queue.ahead("flood", 1.0, P1) == others.ahead("flood", 1.0, P1)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 40)), max_size=80))
+def test_the_newest_is_the_last_that_came_of_the_tenant_with_most(steps: list[tuple[str, int]]) -> None:
+    queue, waiting = FairQueue(), list[Ask]()
+    for tenant, leaves in steps:
+        waiting.append(ask(tenant))
+        queue.push(waiting[-1])
+        if leaves < len(waiting):
+            queue.discard(waiting.pop(leaves))
+        newest = queue.newest(P1)
+        if not waiting:
+            assert newest is None
+            continue
+        counts = Counter(one.tenant for one in waiting)
+        assert newest is not None
+        assert counts[newest.tenant] == max(counts.values())
+        assert newest is [one for one in waiting if one.tenant == newest.tenant][-1]
