@@ -62,6 +62,9 @@ class ServerConnection(asyncio.Protocol):
         self._awaited: Reading | None = None
         self._deadline_s: float | None = None
         self._stalled_since_s: float | None = None
+        self._unsent_bytes = 0
+        self._unsent_since_s = 0.0
+        """Since when it is as much, while lingering."""
         self.closed = False
 
     # --- asyncio.Protocol ---------------------------------------------------------------------------------------
@@ -167,13 +170,14 @@ class ServerConnection(asyncio.Protocol):
 
     def _answer_at_once(self, answer: Answer) -> None:
         self._chunked = False
+        self._awaited = None
         self._keep_alive = not answer.close and not self._shared.draining
         self.answer(answer)
         if not self._keep_alive:
             self._linger()
 
     def _linger(self) -> None:
-        """Ends our side and drops what still comes, until the client ends its own or `linger_s` has passed.
+        """Ends our side and drops what still comes, until the client ends its own or has had its answer for `linger_s`.
 
         Closing with unread bytes would reset the connection, and the client would lose the answer it was just sent.
         """
@@ -222,12 +226,22 @@ class ServerConnection(asyncio.Protocol):
         elif self._deadline_s is not None and now_s >= self._deadline_s:
             self._deadline_s = None
             if self._lingering:
-                self._transport.abort()
+                self._end_linger(now_s)
             elif self._reader.phase is Reading.NOTHING:
                 self._transport.close()
             else:
                 self._reader.fail(Problem.SLOW)
                 self._pump()
+
+    def _end_linger(self, now_s: float) -> None:
+        """Not yet where the client still takes its answer, slowly as it may be."""
+        unsent_bytes = self._transport.get_write_buffer_size()
+        if unsent_bytes != self._unsent_bytes:
+            self._unsent_bytes, self._unsent_since_s = unsent_bytes, now_s
+        if unsent_bytes and now_s - self._unsent_since_s < self._limits.write_stall_timeout_s:
+            self._deadline_s = now_s + self._limits.linger_s
+        else:
+            self._transport.abort()
 
     def close_if_idle(self) -> None:
         if self._request is None and self._reader.phase is Reading.NOTHING and not self._lingering:

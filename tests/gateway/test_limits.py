@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from dataclasses import replace
 
 import pytest
@@ -258,3 +259,58 @@ async def test_connection_close_is_honoured() -> None:
         got = await client.response()
         assert (got.status, got.headers["connection"]) == (200, "close")
         assert await client.at_end()
+
+
+async def test_an_answer_is_not_cut_by_the_linger_while_its_reader_is_slow() -> None:
+    size = 7_500_000
+
+    async def large(exchange: Exchange) -> None:
+        await exchange.json(200, "x" * size)
+
+    with socket.socket() as small:
+        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        async with serving(FakeWorker(large)) as gateway:
+            small.connect(("127.0.0.1", gateway.port))
+            reader, writer = await asyncio.open_connection(sock=small)
+            writer.write(request_bytes(ASK, extra="Connection: close\r\n"))
+            (connection,) = gateway.gateway._listener._shared.connections
+            await eventually(lambda: connection._lingering, "the answer was handed to the socket")
+            assert connection._transport.get_write_buffer_size() > 0, "and waits for its reader"
+            for _ in range(3):
+                assert connection._deadline_s is not None
+                connection.check(connection._deadline_s)
+            assert await reader.readuntil(b"\r\n\r\n")
+            assert len(await reader.readexactly(size + 2)) == size + 2
+            writer.close()
+
+
+async def test_a_linger_ends_where_nothing_is_read_at_all() -> None:
+    async def large(exchange: Exchange) -> None:
+        await exchange.json(200, "x" * 7_500_000)
+
+    with socket.socket() as small:
+        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        async with serving(FakeWorker(large)) as gateway:
+            small.connect(("127.0.0.1", gateway.port))
+            small.sendall(request_bytes(ASK, extra="Connection: close\r\n"))
+            connections = gateway.gateway._listener._shared.connections
+            await eventually(lambda: any(one._lingering for one in connections), "the answer was handed to the socket")
+            (connection,) = connections
+            assert connection._deadline_s is not None
+            connection._end_linger(connection._deadline_s)
+            connection._end_linger(connection._deadline_s + Limits().write_stall_timeout_s)
+            await eventually(lambda: not connections, "the connection has ended")
+
+
+async def test_a_client_that_is_refused_at_once_is_not_idle() -> None:
+    async with serving(FakeWorker(answers)) as gateway, raw(gateway.port) as client:
+        loop = asyncio.get_running_loop()
+        closing_s = []
+        for _ in range(2):
+            asked_s = loop.time()
+            await eventually(lambda: loop.time() > asked_s, "the clock goes on")  # noqa: B023
+            await client.send(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await client.response()).status == 404
+            (connection,) = gateway.gateway._listener._shared.connections
+            closing_s.append(connection._deadline_s or 0.0)
+        assert closing_s[1] > closing_s[0]
