@@ -283,6 +283,8 @@ class Proxy:
         try:
             return await connecting
         except asyncio.CancelledError:
+            if connecting.done() and not connecting.cancelled() and connecting.exception() is None:
+                connecting.result().abort()  # it came in the moment in which nobody wanted it any more
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
@@ -293,7 +295,9 @@ class Proxy:
     def _part(self, flight: Flight, relay: Relay, connection: UpstreamConnection, reply: Reply) -> None:
         """The attempt on this connection has ended, or its client has left."""
         flight.relays.remove(relay)
-        if not flight.relays:
+        if flight.relays:
+            flight.relays[0].take_hold()
+        else:
             reply.govern(None)
         self._relays.discard(relay)
         relay.close()

@@ -127,7 +127,11 @@ class Relay:
             for other in flight.relays:
                 if other is not self:
                     other._outrun()
-            self._reply.govern(self._connection)
+            self.take_hold()
+
+    def take_hold(self) -> None:
+        """The client's reading, or not, holds up this worker and no other."""
+        self._reply.govern(self._connection)
 
     def _outrun(self) -> None:
         if not self.done.done():

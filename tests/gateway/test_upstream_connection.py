@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from types import SimpleNamespace
+from typing import cast
 
+import pytest
 import uvloop
 
+from gateway.backend import Backend
 from gateway.http1.client import Lost, UpstreamConnection
 from gateway.http1.messages import Headers
+from gateway.proxy import Proxy
+from gateway.retries import RetryPolicy
+from gateway.streams.journal import StreamLimits
+from gateway.streams.streams import Streams
 
 
 class Heard:
@@ -48,3 +57,28 @@ async def _sent_too_late() -> list[Lost]:
 def test_a_request_on_a_connection_that_has_gone_is_lost_and_nothing_is_raised() -> None:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(_sent_too_late()) == [Lost.CLOSED]
+
+
+class _Quick:
+    """A pool whose connections come in the same moment in which their request is given up."""
+
+    def __init__(self) -> None:
+        self.given_up: asyncio.Task[UpstreamConnection] | None = None
+        self.aborted = 0
+
+    async def connect(self) -> _Quick:
+        assert self.given_up is not None
+        asyncio.get_running_loop().call_soon(self.given_up.cancel)
+        return self
+
+    def abort(self) -> None:
+        self.aborted += 1
+
+
+async def test_a_connection_that_comes_when_its_request_is_given_up_is_closed() -> None:
+    pool = _Quick()
+    proxy = Proxy(RetryPolicy(), random.Random(0), Streams(StreamLimits()))
+    pool.given_up = asyncio.create_task(proxy._connect(cast(Backend, SimpleNamespace(pool=pool))))
+    with pytest.raises(asyncio.CancelledError):
+        await pool.given_up
+    assert pool.aborted == 1

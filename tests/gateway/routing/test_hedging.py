@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from gateway.admission.terms import Priority
 from gateway.hedging import FirstTokens
+from gateway.http1.server import ServerConnection
 from tests.gateway.harness import Exchange, FakeWorker, Running, answers, service, serving
 from tests.waiting import eventually
 
@@ -114,3 +115,39 @@ async def test_a_client_that_leaves_ends_both() -> None:
         asking.cancel()
         await eventually(lambda: all(one.left for one in workers), "both were released")
         assert await gateway.metric("in_flight") == 0
+
+
+async def test_the_worker_that_is_left_of_two_is_the_one_that_a_slow_client_holds_up() -> None:
+    release, ending = asyncio.Event(), asyncio.Event()
+
+    async def gives_up(exchange: Exchange) -> None:
+        await release.wait()
+        await exchange.json(503, {}, x_foretide_draining="true")
+
+    async def goes_on(exchange: Exchange) -> None:
+        await exchange.begin_events()
+        await ending.wait()
+        await exchange.event(0)
+        await exchange.end_events()
+
+    asked: list[FakeWorker] = []
+
+    async def first_gives_up(exchange: Exchange) -> None:
+        asked.append(exchange.worker)
+        await (gives_up if len(asked) == 1 else goes_on)(exchange)
+
+    workers = two()
+    async with serving(*workers) as gateway:
+        await warmed(gateway, workers)
+        for one in workers:
+            one.behaviours[:] = [first_gives_up]
+        asking = asyncio.create_task(gateway.post(STREAM))
+        await eventually(lambda: len(asked) == 2, "both were asked")
+        relays = gateway.gateway._proxy._relays
+        release.set()
+        await eventually(lambda: len(relays) == 1, "the first has given up")
+        (relay,) = relays
+        assert relay.backend.endpoint.pod == asked[1].name
+        assert cast(ServerConnection, relay._reply)._flow is relay._connection
+        ending.set()
+        assert (await asking).status == 200
