@@ -13,7 +13,7 @@ import orjson
 
 from crds.contract import HEADER_FALLBACK
 from gateway.catalog import Fallback, Service, ServiceKey
-from gateway.errors import Degrades
+from gateway.errors import BadRequest, Degrades
 
 _HEADER = HEADER_FALLBACK.encode()
 _LIMITS = ("max_completion_tokens", "max_tokens")
@@ -54,7 +54,7 @@ class Road:
         return b"%b: %b; reason=%b%b\r\n" % (_HEADER, str(self.key).encode(), self.reason.value.encode(), limit)
 
     def body(self, asked: bytes, parsed: Mapping[str, Any]) -> bytes:
-        """The request's body as the service takes it whose turn it is."""
+        """The request's body as the service takes it whose turn it is. Raises BadRequest: it is nested too deep."""
         if self.fallback is None:
             return asked
         changed = dict(parsed)
@@ -66,4 +66,8 @@ class Road:
             # What is no number is for the worker to refuse, as it would have been without a fallback.
             if wanted is None or type(wanted) is int:
                 changed[name] = most if wanted is None else min(wanted, most)
-        return orjson.dumps(changed)
+        try:
+            return orjson.dumps(changed)
+        except orjson.JSONEncodeError:
+            # It reads deeper nesting than it writes.
+            raise BadRequest("The request body is nested deeper than a fallback can be asked.") from None

@@ -40,8 +40,7 @@ class Journeys:
         self._loop = asyncio.get_running_loop()
 
     def open(self, asked: Asked, road: Road, state: ServiceState) -> Flight:
-        """A request sets out for a service; `close` follows in any case."""
-        state.demand.opened()
+        """A request sets out for a service; `close` follows in any case. Raises BadRequest: then not."""
         flight = Flight(
             state,
             asked.path,
@@ -57,6 +56,7 @@ class Journeys:
         flight.trace = asked.trace
         flight.notes = road.told
         self._place(flight, asked)
+        state.demand.opened()
         return flight
 
     def enter(self, asked: Asked, road: Road, state: ServiceState) -> Grant:

@@ -66,18 +66,26 @@ def _beginning(body: Mapping[str, Any]) -> bytes:
         return text[:PREFIX_CHARS].encode("utf-8", "replace")
     prompt = body.get("prompt")
     if isinstance(prompt, list) and prompt:
-        prompt = prompt[0] if isinstance(prompt[0], str) else ",".join(map(str, prompt[: PREFIX_CHARS // 4]))
+        tokens = prompt[0] if isinstance(prompt[0], list) else prompt
+        prompt = prompt[0] if isinstance(prompt[0], str) else _ids(tokens[: PREFIX_CHARS // 4])
     return prompt[:PREFIX_CHARS].encode("utf-8", "replace") if isinstance(prompt, str) else b""
+
+
+def _ids(tokens: list[Any]) -> str:
+    """What is no token id is left out: it may be nested deeper than Python writes."""
+    return ",".join([str(one) for one in tokens if isinstance(one, int)])
 
 
 def _text(message: Any) -> str:
     """Of one message, whose content is a text or a list of parts. Other shapes are for the worker to refuse."""
     if not isinstance(message, dict):
         return ""
-    content = message.get("content")
+    role, content = message.get("role"), message.get("content")
+    if not isinstance(role, str):
+        role = ""
     if isinstance(content, str):
-        return f"{message.get('role')}:{content[:PREFIX_CHARS]}\n"
+        return f"{role}:{content[:PREFIX_CHARS]}\n"
     if not isinstance(content, list):
         return ""
     texts = [one["text"] for one in content[:4] if isinstance(one, dict) and isinstance(one.get("text"), str)]
-    return f"{message.get('role')}:{''.join(texts)[:PREFIX_CHARS]}\n"
+    return f"{role}:{''.join(texts)[:PREFIX_CHARS]}\n"

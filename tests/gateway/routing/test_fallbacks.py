@@ -135,3 +135,13 @@ async def test_without_a_fallback_that_could_help_the_request_waits_as_ever() ->
         got = await gateway.post(ASK)
         assert (got.status, got.error["code"]) == (503, "no_endpoint")
         assert "demo/chat" in got.error["message"]
+
+
+async def test_a_body_too_deep_to_be_written_again_is_refused_and_leaves_nothing_open() -> None:
+    small = FakeWorker(answers, name="small-bb-1-2")
+    deep = b'{"model":"chat","messages":' + b"[" * 500 + b"]" * 500 + b"}"
+    async with workers(small), running(catalog()) as gateway:
+        gateway.source.publish_services(chat_with(Fallback(SMALL, 64)), service(small, key=SMALL))
+        got = await gateway.post(deep)
+        assert (got.status, got.error["type"]) == (400, "invalid_request_error")
+        assert [one.demand.open for one in gateway.gateway._fleet] == [0, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,3 +67,16 @@ json_values = st.recursive(
 @given(st.dictionaries(st.sampled_from(["messages", "prompt", "user", "content", "text"]), json_values))
 def test_no_body_breaks_the_reading(body: dict[str, Any]) -> None:
     keys(body)
+
+
+def test_what_is_nested_deeper_than_python_writes_breaks_nothing() -> None:
+    deep = orjson.loads(b"[" * 1000 + b"]" * 1000)
+    assert keys({"prompt": deep}).prefix is None
+    assert keys({"prompt": [1, deep]}).prefix == keys({"prompt": [1]}).prefix
+    assert keys({"messages": [{"role": deep, "content": "abc"}]}).prefix is not None
+
+
+def test_a_list_of_token_lists_is_known_by_the_first_of_them() -> None:
+    assert (
+        keys({"prompt": [[1, 2], [3]]}).prefix == keys({"prompt": [[1, 2], [4]]}).prefix != keys({"prompt": [3]}).prefix
+    )
