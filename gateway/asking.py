@@ -38,7 +38,9 @@ async def ask(service: Service, revision: str, body: bytes) -> tuple[int, bytes]
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(TIMEOUT_S)) as session,
             session.post(f"http://{endpoint.where}{_PATH}", data=body, headers=headers) as response,
         ):
-            said = await response.content.read(ANSWER_BYTES + 1)
+            said = b""
+            while len(said) <= ANSWER_BYTES and (piece := await response.content.readany()):
+                said += piece
     except (TimeoutError, aiohttp.ClientError) as error:
         raise NotAnswered(f"Worker '{endpoint.pod}' did not answer: {type(error).__name__}.") from error
     if len(said) > ANSWER_BYTES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import orjson
 
 from tests.gateway.harness import CHAT, Exchange, FakeWorker, catalog, running, service, workers
@@ -38,3 +40,21 @@ async def test_a_question_beyond_the_limit_is_refused() -> None:
         url = f"http://127.0.0.1:{gateway.admin_port}/ask/{CHAT}/ccccc"
         async with gateway.session.post(url, data=b"x" * 20_000) as response:
             assert response.status == 413
+
+
+async def test_an_answer_that_comes_in_pieces_is_handed_on_whole() -> None:
+    text = "x" * 1000
+
+    async def in_pieces(exchange: Exchange) -> None:
+        body = orjson.dumps({"id": text})
+        await exchange.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(body))
+        for at in range(0, len(body), 100):
+            await exchange.send(body[at : at + 100])
+            for _ in range(10):  # turns of the loop, in which the gateway may read
+                await asyncio.sleep(0)
+
+    worker = FakeWorker(in_pieces, name="chat-aaaaa-7f-x1")
+    async with workers(worker), running(catalog(service(worker))) as gateway:
+        url = f"http://127.0.0.1:{gateway.admin_port}/ask/{CHAT}/aaaaa"
+        async with gateway.session.post(url, data=b"{}") as response:
+            assert (response.status, await response.json()) == (200, {"id": text})
