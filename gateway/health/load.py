@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from math import isfinite
 from typing import Any
 
 import orjson
@@ -83,26 +84,34 @@ def load_in(body: bytes) -> Load | None:
         if not isinstance(told, dict) or "steps" not in told or "stalled_s" not in told:
             return None
         step = told.get("step") or {}
-        slots = told.get("max_num_seqs")
+        slots = int(told.get("max_num_seqs") or 0)
         return Load(
             ready=told.get("ready") is True,
             draining=told.get("draining") is True,
             running=max(int(told.get("running", 0)), 0),
             waiting=max(int(told.get("waiting", 0)), 0),
-            max_num_seqs=int(slots) if slots else None,
+            max_num_seqs=slots if slots > 0 else None,
             kv_usage=_share(told.get("kv_usage", 0.0)),
             utilisation=_share(told.get("utilisation", 0.0)),
             steps=int(told["steps"]),
-            stalled_s=max(float(told["stalled_s"]), 0.0),
+            stalled_s=max(_number(told["stalled_s"]), 0.0),
             step_kind=str(step["kind"])[:32] if step else None,
-            expected_s=min(max(float(step["expected_s"]), 0.0), 600.0) if step else 0.0,
+            expected_s=min(max(_number(step["expected_s"]), 0.0), 600.0) if step else 0.0,
         )
     except (orjson.JSONDecodeError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return None
 
 
 def _share(value: Any) -> float:
-    return min(max(float(value), 0.0), 1.0)
+    return min(max(_number(value), 0.0), 1.0)
+
+
+def _number(value: Any) -> float:
+    """Raises ValueError: text, too, may say that it is none, or without end."""
+    number = float(value)
+    if not isfinite(number):
+        raise ValueError("no number")
+    return number
 
 
 def suspect_at_s(asked_s: float, heard_s: float, policy: ProgressPolicy) -> float:

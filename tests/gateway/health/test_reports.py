@@ -27,7 +27,18 @@ def test_a_report_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"ok", b"[]", b"{}", b'{"steps": 1}', b'{"steps": "x", "stalled_s": 1}', b"\xff"]
+    "body",
+    [
+        b"",
+        b"ok",
+        b"[]",
+        b"{}",
+        b'{"steps": 1}',
+        b'{"steps": "x", "stalled_s": 1}',
+        b"\xff",
+        b'{"steps": 1, "stalled_s": "nan"}',
+        b'{"steps": 1, "stalled_s": 0, "kv_usage": "inf"}',
+    ],
 )
 def test_anything_else_is_no_report(body: bytes) -> None:
     assert load_in(body) is None
@@ -41,6 +52,13 @@ def test_no_value_of_a_field_breaks_the_reading_and_shares_stay_shares(field: st
         assert 0.0 <= told.utilisation <= 1.0
         assert told.running >= 0
         assert told.waiting >= 0
+
+
+@pytest.mark.parametrize("slots", [-8, 0, None, False])
+def test_a_number_of_slots_that_is_none_is_not_known(slots: object) -> None:
+    told = load_in(orjson.dumps(load() | {"max_num_seqs": slots}))
+    assert told is not None
+    assert told.max_num_seqs is None
 
 
 def test_a_worker_that_owes_tokens_and_makes_no_step_hangs() -> None:
