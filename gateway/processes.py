@@ -113,9 +113,11 @@ class Processes:
     async def _keep_alive(self, child: Child) -> int:
         """Its exit code once all are leaving; a death before is followed by a new process."""
         loop = asyncio.get_running_loop()
-        while True:
+        while not self._leaving:
             started_s = loop.time()
             child.process = await self._start(child)
+            if self._leaving:
+                child.process.send_signal(signal.SIGTERM)  # the others were told while this one was being started
             code = await child.process.wait()
             self._pages.bury(child.index)
             if self._leaving or code == EXIT_SETTINGS:
@@ -125,8 +127,7 @@ class Processes:
             steady = loop.time() - started_s > STEADY_S
             child.restart_s = RESTART_FIRST_S if steady else min(RESTART_MOST_S, 2 * child.restart_s)
             await asyncio.sleep(child.restart_s)
-            if self._leaving:
-                return 0
+        return 0
 
     async def _start(self, child: Child) -> asyncio.subprocess.Process:
         host = self.settings.address or _reachable(self.settings.host)
@@ -209,7 +210,8 @@ class SharedAdmin:
 
     async def demand(self, request: web.Request) -> web.Response:
         answers = await self._all(GATEWAY_PATH_DEMAND)
-        return web.json_response(joined_demand([json.loads(one[1]) for one in answers if one and one[0] == 200]))
+        told = [json.loads(one[1]) for one in answers if one and one[0] == 200]
+        return web.json_response(joined_demand(told), status=200 if told else 503)
 
     async def endpoints(self, request: web.Request) -> web.Response:
         answers = await self._all(GATEWAY_PATH_ENDPOINTS)

@@ -11,11 +11,16 @@ import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
+from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.pages import Pages, joined_demand
+from gateway.processes import Child, Processes, SharedAdmin
+from gateway.settings import parse
 from tests.gateway.harness import FakeWorker, answers, workers
 from tests.waiting import eventually
 
@@ -153,3 +158,30 @@ def test_a_service_is_idle_as_long_as_in_the_process_that_was_busy_last() -> Non
         "demo/chat": {"open": 3, "waiting": 1, "idle_s": 0.0},
         "demo/b": {"open": 0, "waiting": 0, "idle_s": 5.0},
     }
+
+
+class _ToldWhileStarting(Processes):
+    """Its only process is being started when the signal comes."""
+
+    async def _start(self, child: Child) -> Any:
+        self._on_signal()
+        told = asyncio.Event()
+
+        async def ended() -> int:
+            await told.wait()
+            return 0
+
+        return SimpleNamespace(returncode=None, send_signal=lambda number: told.set(), wait=ended)
+
+
+async def test_a_process_that_is_being_started_while_all_are_told_to_leave_is_told_too() -> None:
+    many = _ToldWhileStarting(parse(["--port", "0", "--admin-port", "0", "--static", __file__]), [])
+    with socket.socket() as http, socket.socket() as admin, socket.socket() as peer:
+        many.children = [Child(0, http, admin, peer)]
+        assert await asyncio.wait_for(many._keep_alive(many.children[0]), 30) == 0
+
+
+async def test_a_demand_that_no_process_tells_is_no_demand_of_nothing() -> None:
+    async with aiohttp.ClientSession() as session:
+        answer = await SharedAdmin([], Pages(), session).demand(cast(web.Request, None))
+    assert answer.status == 503
