@@ -11,7 +11,8 @@ from gateway.catalog import Tenant
 from gateway.endpoint_picker import conversation as say
 from gateway.endpoint_picker import ext_proc_pb2 as wire
 from gateway.endpoint_picker.choices import Choices, Course
-from gateway.errors import GatewayError, SettingsError, answer_for
+from gateway.errors import SettingsError, answer_for_problem
+from gateway.http1.limits import Problem
 from gateway.http1.messages import Answer, Request
 
 METHOD_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
@@ -19,12 +20,6 @@ HEALTH_SERVICE = "grpc.health.v1.Health"
 _SERVING = b"\x08\x01"
 """grpc.health.v1.HealthCheckResponse with the status SERVING."""
 _Messages = AsyncIterator[wire.ProcessingRequest]
-
-
-class TooLarge(GatewayError):
-    status = 413
-    type = "invalid_request_error"
-    code = "body_too_large"
 
 
 class EndpointPicker:
@@ -146,8 +141,7 @@ class _Talk:
         self._body.append(body.body)
         self._size += len(body.body)
         if self._size > self._most:
-            refusal = TooLarge(f"The request body is larger than {self._most:,} bytes, the most that is taken here.")
-            yield self._instead(answer_for(refusal, self._id()))
+            yield self._instead(answer_for_problem(Problem.BODY_TOO_LARGE))
         elif body.end_of_stream:
             async for answer in self._choose():
                 yield answer
@@ -170,9 +164,6 @@ class _Talk:
     def _instead(self, answer: Answer) -> wire.ProcessingResponse:
         self.over = True
         return say.answer_instead(answer)
-
-    def _id(self) -> bytes:
-        return self._request.headers.get(b"x-request-id", b"") if self._request else b""
 
     # --- the response -----------------------------------------------------------------------------------------------
 

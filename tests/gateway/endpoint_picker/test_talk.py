@@ -1,0 +1,32 @@
+"""What the picker answers message by message, without an Envoy."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import orjson
+
+from gateway.catalog import Tenant
+from gateway.endpoint_picker import ext_proc_pb2 as wire
+from gateway.endpoint_picker.choices import Choices
+from gateway.endpoint_picker.server import _Talk
+from gateway.errors import answer_for_problem
+from gateway.http1.limits import Problem
+from gateway.http1.messages import Request
+
+
+class _AnyTenant:
+    def admit(self, request: Request) -> Tenant:
+        return Tenant("acme", frozenset())
+
+
+async def test_a_body_that_is_too_large_is_refused_as_the_gateway_itself_refuses_it() -> None:
+    talk = _Talk(cast(Choices, _AnyTenant()), body_bytes=10)
+    head = wire.ProcessingRequest(request_headers=wire.HttpHeaders())
+    assert [one.WhichOneof("response") async for one in talk.take(head)] == ["request_headers"]
+    body = wire.ProcessingRequest(request_body=wire.HttpBody(body=b"x" * 11))
+    (answer,) = [one async for one in talk.take(body)]
+    said, own = answer.immediate_response, answer_for_problem(Problem.BODY_TOO_LARGE)
+    assert (said.status.code, orjson.loads(said.body)) == (413, orjson.loads(own.body))
+    assert "x-request-id" not in [one.header.key for one in said.headers.set_headers]
+    assert talk.over
