@@ -8,11 +8,37 @@ from typing import Any
 
 from cli import lines
 from cli.fleet import Service
+from crds.conditions import (
+    DEGRADED,
+    FORECAST_TRUSTED,
+    QUALITY_DRIFT,
+    READY,
+    RECONCILING,
+    SCALING_HELD,
+    SCALING_LIMITED,
+    SERVABLE,
+    STALLED,
+    WEAK_ISOLATION,
+    WORKERS_OUTDATED,
+)
 
 Json = dict[str, Any]
 
 MOST_REASONS = 20
-_SHOWN = ("Ready", "Servable", "Reconciling", "Stalled", "Degraded", "ScalingHeld", "ScalingLimited", "ForecastTrusted")
+_SHOWN = (
+    READY,
+    SERVABLE,
+    RECONCILING,
+    STALLED,
+    DEGRADED,
+    SCALING_HELD,
+    SCALING_LIMITED,
+    FORECAST_TRUSTED,
+    QUALITY_DRIFT,
+    WORKERS_OUTDATED,
+    WEAK_ISOLATION,
+)
+"""All that an InferenceService has, in this order."""
 
 
 def fleet_lines(services: Sequence[Service]) -> list[str]:
@@ -33,7 +59,7 @@ def fleet_lines(services: Sequence[Service]) -> list[str]:
 
 def trouble_of(service: Service) -> Json | None:
     """The condition that a person should read first; None where all is well."""
-    for type_ in ("Servable", "Ready"):
+    for type_ in (SERVABLE, READY):
         found = service.condition(type_)
         if found is not None and found["status"] != "True":
             return found
@@ -46,8 +72,8 @@ def _row(one: Service) -> dict[str, str]:
         "NAMESPACE": one.namespace,
         "SERVICE": one.name,
         "MODEL": one.spec.get("model", "-"),
-        "READY": _word(one, "Ready"),
-        "SERVABLE": _word(one, "Servable"),
+        "READY": _word(one, READY),
+        "SERVABLE": _word(one, SERVABLE),
         "REPLICAS": status.get("replicaStatus") or "-",
         "REVISION": status.get("currentRevision") or "-",
         "ROLLOUT": (status.get("rollout") or {}).get("phase", "-"),
@@ -88,7 +114,7 @@ def _conditions(one: Service, now: datetime) -> list[tuple[str, str]]:
         (type_, f"{each['status']} since {lines.moment(each.get('lastTransitionTime'), now)}: {each['message']}")
         for type_, each in found
         if each is not None
-    ] or [("Ready", "Unknown: the operator has not looked at it yet")]
+    ] or [(READY, "Unknown: the operator has not looked at it yet")]
 
 
 def replicas_text(one: Service) -> str:

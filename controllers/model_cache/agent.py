@@ -92,6 +92,9 @@ class Agent:
         """One look. Returns after how many seconds the next is due."""
         self.last_step_s = self._clock()
         self.counts.steps += 1
+        if not self._views.knows_node():
+            log.warning("Node '%s' is not there: nothing is fetched or removed until it is.", self._views.node_name)
+            return LOOK_AT_LEAST_EVERY_S
         wanted, used = self._views.wanted(), self._views.used()
         await self._forget(wanted)
         evicted = await asyncio.to_thread(self._store.evicted)

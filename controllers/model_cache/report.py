@@ -46,7 +46,7 @@ class Reporter:
 
     async def report(self, entries: dict[ModelRef, NodeCopy]) -> float | None:
         """Write what is due. Returns after how many seconds the rest will be."""
-        models = {one.ref: one for one in self._views.models.items()}
+        models = {one.ref: one for one in self._views.readable()}
         self._written = {ref: was for ref, was in self._written.items() if ref in models}
         waits_s = await asyncio.gather(*(self._one(model, entries.get(ref)) for ref, model in models.items()))
         return min((wait_s for wait_s in waits_s if wait_s is not None), default=None)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic import ValidationError
 
 from controllers.plans.model import admits, claim_of
 from controllers.plans.model_cache import ModelRef
@@ -13,6 +16,8 @@ from crds.model import ModelSpec, NodeCopy
 from kube.api import Api
 from kube.informer import Informer
 from kube.resources import MODELS, NODES, PODS, Object
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +34,27 @@ class ModelView:
     """This node's item of status.nodes."""
 
 
-def model_view(node_name: str) -> Callable[[Object], ModelView]:
+@dataclass(frozen=True, slots=True)
+class UnreadModel:
+    """A Model of another release's rules: what is there of it stays as it is."""
+
+    ref: ModelRef
+
+
+def model_view(node_name: str) -> Callable[[Object], ModelView | UnreadModel]:
     """Projection for the informer."""
 
-    def keep(obj: Object) -> ModelView:
+    def keep(obj: Object) -> ModelView | UnreadModel:
         meta, status = obj["metadata"], obj.get("status") or {}
-        spec = ModelSpec.model_validate(obj["spec"])
+        ref = ModelRef(meta["namespace"], meta["name"])
+        try:
+            spec = ModelSpec.model_validate(obj["spec"])
+        except ValidationError as error:
+            log.warning("Model '%s' is left as it is, since this release cannot read it: %s", ref, error)
+            return UnreadModel(ref)
         mine = next((one for one in status.get("nodes") or [] if one.get("name") == node_name), None)
         return ModelView(
-            ref=ModelRef(meta["namespace"], meta["name"]),
+            ref=ref,
             uid=str(meta.get("uid", "")),
             deleting="deletionTimestamp" in meta,
             spec=spec,
@@ -71,7 +88,7 @@ class Views:
     """The three caches of one node's agent."""
 
     node_name: str
-    models: Informer[ModelView]
+    models: Informer[ModelView | UnreadModel]
     node: Informer[dict[str, Any]]
     pods: Informer[frozenset[ModelRef]]
 
@@ -89,17 +106,25 @@ class Views:
         """By name, for health and metrics."""
         return {"models": self.models, "nodes": self.node, "pods": self.pods}
 
+    def readable(self) -> list[ModelView]:
+        """All Models but those of another release's rules."""
+        return [one for one in self.models.items() if isinstance(one, ModelView)]
+
+    def knows_node(self) -> bool:
+        """A node may be deleted and come back within seconds; its disk does not go with its object."""
+        return self.node.get(None, self.node_name) is not None
+
     def wanted(self) -> dict[ModelRef, ModelView]:
         """Models that this node should have a copy of."""
-        labels = self.node.get(None, self.node_name)
-        if labels is None:
-            return {}
+        labels = self.node.get(None, self.node_name) or {}
         return {
             one.ref: one
-            for one in self.models.items()
+            for one in self.readable()
             if not one.deleting and claim_of(one.spec.source) is None and admits(one.spec, labels)
         }
 
     def used(self) -> set[ModelRef]:
-        """Models that pods of this node have mounted or wait for."""
-        return {ref for refs in self.pods.items() for ref in refs}
+        """Models whose copies are not to be touched: pods of this node have mounted them or wait for them, or nobody
+        here knows what they say."""
+        unread = {one.ref for one in self.models.items() if isinstance(one, UnreadModel)}
+        return unread | {ref for refs in self.pods.items() for ref in refs}

@@ -87,6 +87,7 @@ class TenantReconciler:
             observed.get("conditions"), result.conditions, now=now, generation=tenant.generation
         )
         if await self._applier.status(TENANTS, obj, {**result.fields, **share, "conditions": conditions}, observed):
+            self._meters.publish(tenant.uid, share.get("fairShare", {}))
             announce(self._recorder, obj, observed.get("conditions"), result.conditions)
         return Outcome(look_again_s)
 
@@ -101,6 +102,7 @@ class TenantReconciler:
             self._meters.forget(tenant.uid)
             return {}, None
         usage = self._meters.read(tenant, told, borrowed, now_s, half_life)
+        told = self._meters.newest(tenant.uid, told)
         is_told = told.get("cohort") == tenant.spec.borrowing.cohort
         if not is_told or is_due(unix_s(told["sampledAt"]), now_s, half_life):
             told = published(tenant, usage, borrowed, half_life, everyone)

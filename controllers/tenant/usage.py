@@ -20,6 +20,8 @@ class Meters:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, str], tuple[Usage, Mapping[str, int]]] = {}
+        self._told: dict[str, Mapping[str, Any]] = {}
+        """Uid → `status.fairShare` as last published here."""
 
     def read(
         self, tenant: Tenant, told: Mapping[str, Any], borrowed: Mapping[str, int], now_s: float, half_life_s: float
@@ -36,13 +38,24 @@ class Meters:
         self._known[key] = (usage, dict(borrowed))
         return usage
 
+    def newest(self, uid: str, told: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What was published last: the cache may still show `told`, from before, and all of a cohort publish once."""
+        ours = self._told.get(uid, told)
+        return told if told.get("sampledAt", "") >= ours.get("sampledAt", "") else ours
+
+    def publish(self, uid: str, told: Mapping[str, Any]) -> None:
+        """It was written."""
+        self._told[uid] = told
+
     def forget(self, uid: str) -> None:
         """It is in no cohort any more."""
         self._known = {key: known for key, known in self._known.items() if key[0] != uid}
+        self._told.pop(uid, None)
 
     def keep(self, uids: AbstractSet[str]) -> None:
         """The others are gone."""
         self._known = {key: known for key, known in self._known.items() if key[0] in uids}
+        self._told = {uid: told for uid, told in self._told.items() if uid in uids}
 
 
 def _told(tenant: Tenant, told: Mapping[str, Any]) -> Usage | None:

@@ -13,6 +13,7 @@ from cli.fleet import joined, read_fleet
 from cli.kubectl import Answer, Kubectl
 from cli.main import main
 from cli.status_text import fleet_lines, service_lines
+from crds.conditions import DEGRADED, QUALITY_DRIFT, WEAK_ISOLATION, WORKERS_OUTDATED
 from tests.cli.cluster import SERVICES, FakeKubectl, NoKubectl, broken, chat, demo, forecast, policy, run, sla
 
 NOON = datetime(2026, 3, 2, 12, 5, tzinfo=UTC)
@@ -65,6 +66,15 @@ def test_what_alerts_ask_of_a_service_is_told_with_who_asked_and_until_when() ->
     said = " ".join(" ".join(service_lines(joined([asked], [], [], [])[0], NOON)).split())
     assert f"floor 6 workers at least, until 12:30: {message}" in said
     assert "diagnosis 11:59 WorkerHung: no step for 2.4 s (and 2 more)" in said
+
+
+@pytest.mark.parametrize("type_", [QUALITY_DRIFT, WORKERS_OUTDATED, WEAK_ISOLATION, DEGRADED])
+def test_a_condition_that_only_stands_while_it_is_true_is_shown(type_: str) -> None:
+    one = chat()
+    said = {"type": type_, "status": "True", "reason": "X", "lastTransitionTime": "2026-03-02T11:58:00Z"}
+    one["status"]["conditions"].append(said | {"message": "It is so."})
+    lines = service_lines(joined([one], [], [], [])[0], NOON)
+    assert f"{type_} True since 11:58: It is so." in [" ".join(line.split()) for line in lines]
 
 
 def test_no_line_is_longer_than_80_columns_and_no_name_is_cut_before_a_model() -> None:

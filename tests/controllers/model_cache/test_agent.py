@@ -249,6 +249,33 @@ async def test_a_node_that_the_selector_does_not_admit_keeps_no_copy(node: Node)
         await eventually(lambda: node.entry("here") == {}, "the entry is gone")
 
 
+async def test_a_node_whose_object_is_gone_for_a_moment_keeps_its_copies(node: Node) -> None:
+    async with serving(WebServer(gguf())) as server, node.agent() as agent:
+        node.model("m", f"{server.url}/m.gguf")
+        await node.settles("m", "Cached")
+        steps = agent.counts.steps
+        node.api.remove(NODES, None, "node-1")
+        await eventually(lambda: agent.counts.steps > steps, "the agent looked")
+        node.api.put(NODES, {"metadata": {"name": "node-1", "labels": {"disk": "ssd"}}})
+        await eventually(lambda: agent.counts.steps > steps + 1, "the agent looked again")
+        assert (agent.counts.finished, node.state("m")) == (1, "Cached")
+        assert node.copy("m").exists()
+
+
+async def test_the_copy_of_a_model_that_this_release_cannot_read_is_left_as_it_is(node: Node) -> None:
+    """Of a newer release's rules while the agents are replaced, or after a rollback."""
+    async with serving(WebServer(gguf())) as server, node.agent() as agent:
+        node.model("m", f"{server.url}/m.gguf")
+        await node.settles("m", "Cached")
+        steps = agent.counts.steps
+        node.api.put(MODELS, (node.api.now(MODELS, "demo", "m") or {}) | {"spec": {"source": "x", "newer": True}})
+        await eventually(lambda: agent.counts.steps > steps, "the agent looked")
+        node.model("n", f"{server.url}/m.gguf")
+        await node.settles("n", "Cached")
+        assert node.state("m") == "Cached"
+        assert node.copy("m").exists()
+
+
 async def test_a_new_model_evicts_the_least_recently_used_and_it_comes_back_for_a_pod(node: Node) -> None:
     node.cache_bytes = int(SIZE * 2.5)
     async with serving(WebServer(gguf())) as server, node.agent():

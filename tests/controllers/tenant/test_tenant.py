@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -15,11 +16,12 @@ from controllers.apply import Applier
 from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX
 from controllers.plans.keyring import KeySecret, key_hash
 from controllers.plans.times import rfc3339
-from controllers.runtime.interface import Background
+from controllers.runtime.interface import Background, Key
 from controllers.settings import Settings
 from controllers.tenant.keyring import KeyringWriter
 from controllers.tenant.reading import Keys as Keyed
 from controllers.tenant.reading import Tenants
+from controllers.tenant.reconciler import TenantReconciler
 from controllers.tenant.wiring import wire_tenant
 from controllers.wakes import of_service, wake
 from kube.errors import Unreachable
@@ -259,6 +261,44 @@ async def test_what_was_borrowed_is_published_and_goes_on_where_it_was_after_a_r
     share = world.status()["fairShare"]
     assert float(share["average"]["gpus"]) == pytest.approx(5.0, abs=0.2), "half of 8 and half of the 2 of now"
     assert (share["halfLife"], share["standing"]) == ("1h", "gpus 100%/100%")
+
+
+async def test_what_was_published_is_not_published_again_while_the_cache_shows_what_was_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api, now = FakeClient(), datetime(2026, 3, 2, 12, 0, 1, tzinfo=UTC)
+    told = {"cohort": "lab", "halfLife": "1h", "sampledAt": "2026-03-02T11:00:00Z", "average": {"gpus": "8.000"}}
+    spec = {"namespaces": ["demo"], "quota": {"gpus": 4}, "borrowing": {"cohort": "lab", "halfLife": "1h"}}
+    api.put(TENANTS, {"metadata": {"name": "acme"}, "spec": spec, "status": {"fairShare": told}})
+    service = _gpu_service(6)
+    behind = api.now(TENANTS, None, "acme") or {}
+    tenants, services = Informer(api, TENANTS, keep=lean, index=TENANT_INDEX), Informer(api, INFERENCE_SERVICES, lean)
+    nothing: dict[str, Any] = {"by": lambda index, key: [], "get": lambda namespace, name: None}
+    monkeypatch.setattr(tenants, "get", lambda namespace, name: behind)
+    monkeypatch.setattr(tenants, "items", lambda: [behind])
+    monkeypatch.setattr(services, "by", lambda index, key: [service])
+    namespaces = Informer(api, NAMESPACES, keep=lambda one: str(one["metadata"]["name"]))
+    monkeypatch.setattr(namespaces, "items", lambda: ["demo"])
+    empty = Informer(api, RESOURCE_QUOTAS, keep=lean)
+    for name, method in nothing.items():
+        monkeypatch.setattr(empty, name, method)
+    readable = Tenants(tenants)
+    reconciler = TenantReconciler(
+        readable,
+        Keyed(readable, Informer(api, SECRETS, keep=KeySecret.of)),
+        namespaces,
+        services,
+        empty,
+        empty,
+        Applier(api),
+        Recorder(api, controller="test", instance="test"),
+        wall_clock=lambda: now,
+    )
+    for second in (1, 31, 59):
+        now = now.replace(second=second)
+        await reconciler.reconcile(Key("Tenant", None, "acme"))
+    shown = (api.now(TENANTS, None, "acme") or {})["status"]["fairShare"]
+    assert shown["sampledAt"] == "2026-03-02T12:00:01Z"
 
 
 async def test_a_half_life_that_another_of_the_cohort_names_is_heard_and_forgotten_with_it(world: World) -> None:

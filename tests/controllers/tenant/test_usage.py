@@ -50,3 +50,14 @@ def test_another_cohort_begins_anew_and_the_former_is_kept_for_its_return() -> N
     assert meters.read(borrower(), {}, {}, 2 * HOUR_S, HOUR_S).average == {}
     meters.keep(set())
     assert meters.read(acme, TOLD, {}, HOUR_S, HOUR_S).average == {"gpus": 8.0}
+
+
+def test_what_was_published_here_counts_before_the_cache_shows_it() -> None:
+    meters, newer = Meters(), TOLD | {"sampledAt": "1970-01-01T02:00:00Z"}
+    assert meters.newest("u", TOLD) == TOLD
+    meters.publish("u", newer)
+    assert meters.newest("u", TOLD) == meters.newest("u", {}) == newer
+    last = TOLD | {"sampledAt": "1970-01-01T03:00:00Z"}
+    assert meters.newest("u", last) == last, "another operator led since"
+    meters.forget("u")
+    assert meters.newest("u", TOLD) == TOLD
