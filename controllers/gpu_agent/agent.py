@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from controllers.gpu_agent.sources import Event, Source
 from controllers.gpu_agent.usage import UsageMetrics
-from controllers.plans.mig.faults import Action, Fault, action_of, dump_faults, read_faults
+from controllers.plans.mig.faults import Action, Fault, action_of, dump_faults, last_of, read_faults
 from crds.contract import ANNOTATION_FAULTS, ANNOTATION_MIG_GEOMETRY
 from kube.api import Api
 from kube.errors import Conflict, KubeError
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 WAIT_S: Final = 5.0
 RETRY_S: Final = 2.0
 KEPT: Final = 20
-"""Last faults on the Node; a card that reports thousands must not fill etcd."""
+"""Faults on the Node; a card that reports thousands must not fill etcd."""
 
 
 class Agent:
@@ -40,7 +40,7 @@ class Agent:
         """`clock` gives Unix time; the steady one tells whether the loop moves."""
         self._client, self._node, self._source, self._clock = client, node, source, clock
         self._metrics, self._steady_clock = metrics, steady_clock
-        self._waiting: list[Fault] = []
+        self._waiting: tuple[Fault, ...] = ()
         self.last_step_s = steady_clock()
 
     async def run(self) -> None:
@@ -67,15 +67,15 @@ class Agent:
         self._metrics.heard(event.gpu, action)
         log.warning("GPU %s: XID %d: %s.", event.gpu, event.xid, action.value)
         if action is not Action.IGNORE:
-            self._waiting = [*self._waiting, Fault(self._clock(), event.xid, event.gpu)][-KEPT:]
+            self._waiting = last_of([*self._waiting, Fault(self._clock(), event.xid, event.gpu)], KEPT)
 
     async def _write_faults(self) -> None:
         node = await self._client.get(NODES, None, self._node)
         known = read_faults((node["metadata"].get("annotations") or {}).get(ANNOTATION_FAULTS))
-        faults = sorted({*known, *self._waiting})[-KEPT:]
+        faults = last_of([*known, *self._waiting], KEPT)
         version = node["metadata"]["resourceVersion"]
         await self._patch({ANNOTATION_FAULTS: dump_faults(faults)}, version)
-        self._waiting = []
+        self._waiting = ()
 
     async def _until_written(self, annotations: dict[str, str]) -> None:
         while annotations:

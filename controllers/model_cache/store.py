@@ -119,8 +119,8 @@ class Store:
 
     def partial_bytes(self, model: ModelRef) -> int:
         """Bytes that the download has on disk."""
-        folder = self.partial_path(model)
-        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        walked = os.walk(self.partial_path(model))
+        return sum(_size_bytes(Path(folder) / name) for folder, _, names in walked for name in names)
 
     def drop_partial(self, model: ModelRef) -> None:
         """Forget the download."""
@@ -138,7 +138,10 @@ class Store:
         """Evicted Models and their sizes in bytes."""
         found = {}
         for model in _pairs(self._evictions):
-            text = (self._evictions / model.namespace / model.name).read_text(encoding="ascii")
+            try:
+                text = (self._evictions / model.namespace / model.name).read_text(encoding="ascii")
+            except FileNotFoundError:
+                continue  # A download has brought it back just now.
             found[model] = int(text) if text.isdigit() else 0
         return found
 
@@ -191,6 +194,14 @@ def _pairs(folder: Path) -> Iterator[ModelRef]:
             continue
         for entry in sorted(namespace.iterdir()):
             yield ModelRef(namespace.name, entry.name)
+
+
+def _size_bytes(path: Path) -> int:
+    """0 of a file that went meanwhile: a download becomes a copy by one rename, in another thread."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _drop_if_empty(folder: Path) -> None:

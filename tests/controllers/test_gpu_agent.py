@@ -82,6 +82,20 @@ async def test_only_the_last_faults_are_kept() -> None:
     assert faults(api)[-1].at_s == 49.0
 
 
+async def test_a_fault_that_takes_the_node_out_of_use_is_not_lost_among_those_that_follow_it() -> None:
+    """A GPU that fell off its bus lets every process on it fail."""
+    api = node()
+    times = iter(float(at) for at in range(100))
+    events = [Event(79, "GPU-a"), *[Event(13, "GPU-a")] * 49]
+    api.fail_next("get", NODES, *[Unreachable("get", "Node n0", "refused")] * 40)
+    agent = Agent(api, "n0", Scripted(*events), times.__next__, UsageMetrics())
+    for _ in range(50):
+        await agent.step()
+    assert len(faults(api)) == KEPT
+    assert faults(api)[0] == Fault(0.0, 79, "GPU-a")
+    assert faults(api)[-1].at_s == 49.0
+
+
 async def test_a_fault_outlives_an_api_server_that_is_away() -> None:
     api = node()
     api.fail_next("get", NODES, Unreachable("get", "Node n0", "refused"))

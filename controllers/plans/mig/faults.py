@@ -8,7 +8,7 @@ with successors first, kept so for a while, and on probation after it. A second 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -110,6 +110,12 @@ def read_faults(text: str | None) -> tuple[Fault, ...]:
         return tuple(sorted(Fault(float(at), int(xid), str(gpu)) for at, xid, gpu in json.loads(text or "[]")))
     except (ValueError, TypeError):
         return ()
+
+
+def last_of(faults: Iterable[Fault], most: int) -> tuple[Fault, ...]:
+    """At most so many, oldest first: those that call for a drain, however many others follow them, then the latest."""
+    weighed = sorted(set(faults), key=lambda one: (action_of(one.xid).drains, one))
+    return tuple(sorted(weighed[-most:]))
 
 
 def is_out(node: NodeView) -> bool:

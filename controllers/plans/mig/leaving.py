@@ -58,7 +58,7 @@ def leave(node: NodeView, pods: Sequence[GpuPod], now_s: float) -> Move | None:
 
 
 def _begin(node: NodeView, notice: Notice, now_s: float) -> Move:
-    # What we cordoned to cut it anew, or for a fault, is still cordoned by us.
+    # What we cordoned to cut it anew is still cordoned by us; for a fault, its quarantine gives the node back.
     ours = not node.cordoned or (node.record is not None and node.record.cordoned)
     leaving = Leaving(now_s, cordoned=ours)
     annotations = {ANNOTATION_INTERRUPTION: leaving.dump(), ANNOTATION_REPARTITION: None}

@@ -374,3 +374,29 @@ async def test_a_full_disk_is_a_failed_entry_with_sizes(node: Node, monkeypatch:
         node.model("m", f"{server.url}/m.gguf")
         await node.settles("m", "Failed")
         assert "has 300 kB; the whole cache of this node may have 100 kB" in node.entry("m")["message"]
+
+
+def test_a_look_at_the_disk_meets_files_that_a_finished_download_just_took_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, ref = Store(tmp_path), ModelRef("demo", "m")
+    store.open()
+    store.evict(ref, 5)
+    partial = store.partial_path(ref)
+    partial.mkdir(parents=True)
+    for name in ("here", "gone"):
+        (partial / name).write_bytes(b"12345")
+    stat, read_text = Path.stat, Path.read_text
+
+    def without(method: Any) -> Any:
+        def called(path: Path, *args: Any, **kwargs: Any) -> Any:
+            if path.name in ("gone", "m") and (path.name == "gone" or method is read_text):
+                raise FileNotFoundError(path)
+            return method(path, *args, **kwargs)
+
+        return called
+
+    monkeypatch.setattr(Path, "stat", without(stat))
+    monkeypatch.setattr(Path, "read_text", without(read_text))
+    assert store.partial_bytes(ref) == 5
+    assert store.evicted() == {}
