@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from openai import APIStatusError, BadRequestError, InternalServerError, OpenAI
 
 from tests.waiting import eventually
 from tests.worker_image.scripted import a_server
-from worker_image.engine.messages import Add
+from worker_image.engine.messages import Add, Sampling
 from worker_image.engine.standing import Standing
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
@@ -86,6 +87,24 @@ async def test_sampling_fields_reach_the_engine(tmp_path: Path) -> None:
     assert (sampling.presence_penalty, sampling.frequency_penalty, sampling.repetition_penalty) == (0.1, 0.2, 1.1)
     assert (sampling.logit_bias, sampling.seed, sampling.max_tokens) == (((5, -100.0), (7, 1.5)), 11, 9)
     assert (sampling.min_tokens, sampling.stop_ids, add.cache_salt) == (3, (9,), "\0acme")
+
+
+@pytest.mark.parametrize("top_k", [2**31, 2**40, 10**30])
+async def test_a_top_k_beyond_any_vocabulary_keeps_every_token(tmp_path: Path, top_k: int) -> None:
+    async with a_server(tmp_path, hello) as server:
+        await server.client.chat.completions.create(extra_body={"top_k": top_k}, **CHAT)
+        (add,) = server.engine.adds
+        assert server.served.shape.n_vocabulary < add.sampling.top_k < 2**31, "the card's table holds 32 bits"
+
+
+async def test_what_cannot_be_said_to_the_engine_is_not_owed_by_it(tmp_path: Path) -> None:
+    async with a_server(tmp_path, hello) as server:
+        engine = server.state.engine
+        await eventually(lambda: engine.stalled_for_s(math.inf) == 0.0, "the engine owes nothing")
+        with pytest.raises(TypeError):
+            engine.submit([1], Sampling(max_tokens=1, top_k=10**30))
+        assert engine.n_open == 0
+        assert engine.stalled_for_s(math.inf) == 0.0
 
 
 async def test_no_salt_of_a_client_reaches_into_what_the_gateways_header_keeps_apart(tmp_path: Path) -> None:

@@ -200,10 +200,15 @@ class EngineClient:
             own = [next(self._ids) for _ in range(work.sampling.n)]
             firsts.append(own[0])
             ids += own
+        adds = [
+            Add(first_id, work.prompt, work.sampling, work.n_generated, cache_salt, standing)
+            for first_id, work in zip(firsts, works, strict=True)
+        ]
+        frames = [encode(add) for add in adds]  # before the engine owes anything for what cannot be told it
         stream = TokenStream(self, ids)
         self._streams |= dict.fromkeys(stream.choice_ids, stream)
-        for first_id, work in zip(firsts, works, strict=True):
-            self._send(Add(first_id, work.prompt, work.sampling, work.n_generated, cache_salt, standing))
+        for frame in frames:
+            self._write(frame)
         return stream
 
     def cancel(self, choice_id: int) -> None:
@@ -220,8 +225,11 @@ class EngineClient:
         return self.gone.done() or self._writer.is_closing()
 
     def _send(self, message: Message) -> None:
+        self._write(encode(message))
+
+    def _write(self, frame: bytes) -> None:
         self._unanswered = True
-        self._writer.write(encode(message))
+        self._writer.write(frame)
 
     async def _receive(self) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):

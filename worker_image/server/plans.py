@@ -18,6 +18,8 @@ from worker_image.text.tool_format import ToolFormat
 
 DEFAULT_COMPLETION_TOKENS = 16
 """What OpenAI's plain completions generate where the client does not say; chat goes on to the end of the context."""
+MAX_TOP_K = (1 << 31) - 1
+"""As much as the engine's tables hold, and more than any vocabulary: beyond it nothing changes."""
 MAX_ID_DIGITS = 19
 """Of a token id as text; Python refuses to read thousands of digits."""
 
@@ -176,7 +178,7 @@ def _sampling(request: GenerationRequest, served: Served, max_tokens: int, gramm
         min_tokens=min(request.min_tokens or 0, max_tokens),
         temperature=given(request.temperature, 1.0),
         top_p=given(request.top_p, 1.0),
-        top_k=max(request.top_k or 0, 0),
+        top_k=min(max(request.top_k or 0, 0), MAX_TOP_K),
         min_p=given(request.min_p, 0.0),
         presence_penalty=given(request.presence_penalty, 0.0),
         frequency_penalty=given(request.frequency_penalty, 0.0),
