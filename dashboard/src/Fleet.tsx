@@ -71,7 +71,7 @@ export function Fleet({ route }: { route: FleetRoute }) {
               </tbody>
             </table>
           </div>
-          <Pages route={route} total={value.total} size={value.size} />
+          <Pages route={{ ...route, number: value.page }} total={value.total} size={value.size} />
         </>
       )}
     </>

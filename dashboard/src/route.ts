@@ -12,7 +12,8 @@ export const RANGES = [6, 24, 72, 168] as const;
 export function parse(hash: string): Route {
   const [path = "", words = ""] = hash.replace(/^#?\/?/, "").split("?", 2);
   const query = new URLSearchParams(words);
-  const parts = path.split("/").filter((part) => part !== "").map(decodeURIComponent);
+  const parts = decoded(path.split("/").filter((part) => part !== ""));
+  if (parts === null) return { page: "unknown", path };
   if (parts.length === 0) {
     return {
       page: "fleet",
@@ -30,6 +31,15 @@ export function parse(hash: string): Route {
   if (parts[0] === "tenants" && parts.length === 1) return { page: "tenants" };
   if (parts[0] === "pools" && parts.length === 1) return { page: "pools" };
   return { page: "unknown", path };
+}
+
+/** null where a link was cut or mistyped within a `%` and its digits, at which the decoder throws. */
+function decoded(parts: string[]): string[] | null {
+  try {
+    return parts.map(decodeURIComponent);
+  } catch {
+    return null;
+  }
 }
 
 export function href(route: Route): string {

@@ -36,6 +36,7 @@ describe("addresses", () => {
   );
   it("nonsense is a page that says so, a wrong number the first page", () => {
     expect(parse("#/x/y").page).toBe("unknown");
+    expect(parse("#/services/demo/50%").page).toBe("unknown");
     expect(parse("#/?page=-4")).toMatchObject({ page: "fleet", number: 1 });
     expect(parse("#/services/a/b?hours=nine")).toMatchObject({ hours: 24 });
   });
