@@ -12,6 +12,7 @@ from crds.fields import ListMap, Part
 
 ALERTS_SHOWN = 100
 INCIDENTS_SHOWN = 50
+DELIVERIES_SHOWN = 16
 
 
 class AlertSeverity(StrEnum):
@@ -70,7 +71,9 @@ class IncidentShown(Part):
     alerts: Annotated[int, Field(description="Alerts that belong to it.", ge=0)]
     firing: Annotated[int, Field(description="Those that fire.", ge=0)]
     deliveries: Annotated[
-        list[DeliveryShown] | None, ListMap(("receiver",)), Field(description="Who was told.", max_length=16)
+        list[DeliveryShown] | None,
+        ListMap(("receiver",)),
+        Field(description="Who was told.", max_length=DELIVERIES_SHOWN),
     ] = None
 
 

@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
@@ -186,9 +186,8 @@ class AlertDesk:
         found = self._desks.get(place)
         if found is None:
             obj = self._policies.get(*place) or {}
-            status = AlertPolicyStatus.model_validate(obj.get("status") or {})
             stored = await self._stored(place)
-            made = Desk(_uid(obj), newest(stored, from_status(policy, status)), stored or Book())
+            made = Desk(_uid(obj), newest(stored, _shown(policy, obj.get("status") or {})), stored or Book())
             # Somebody else may have read it meanwhile; there must be one book.
             found = self._desks.setdefault(place, made)
         return found
@@ -334,6 +333,15 @@ def _after(book: Book, notice: Notice, error: DeliveryFailed | None, now_s: floa
     if error is None:
         return delivered(book, notice, now_s)
     return failed(book, notice, str(error), now_s, error.retry_after_s)
+
+
+def _shown(policy: Policy, status: Mapping[str, Any]) -> Book:
+    """As much of the book as the status holds; nothing of one that this release cannot read."""
+    try:
+        return from_status(policy, AlertPolicyStatus.model_validate(status))
+    except ValueError as error:
+        log.warning("The status of AlertPolicy %s/%s is not understood: %s", policy.namespace, policy.name, error)
+        return Book()
 
 
 def _uid(policy: Object | None) -> str:

@@ -67,11 +67,6 @@ class Counts:
     def columns(self) -> tuple[Array, Array, Array, Array]:
         return self.arrivals, self.completed, self.input_tokens, self.output_tokens
 
-    def observed_until_s(self) -> float | None:
-        """Where the last step ends that is no gap; None when all are."""
-        where = np.flatnonzero(~np.isnan(self.arrivals))
-        return None if not len(where) else self.start_s + (int(where[-1]) + 1) * self.step_s
-
 
 class HistorySource(Protocol):
     """Somebody who knows the past."""

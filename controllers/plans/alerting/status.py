@@ -14,7 +14,7 @@ from controllers.plans.alerting.notices import FIRING, RESOLVED, receivers_of
 from controllers.plans.alerting.topology import part_of
 from controllers.plans.transitions import Transition
 from controllers.plans.units import names_text
-from crds.alert_status import ALERTS_SHOWN, INCIDENTS_SHOWN
+from crds.alert_status import ALERTS_SHOWN, DELIVERIES_SHOWN, INCIDENTS_SHOWN
 from crds.conditions import READY, STALLED
 
 Json = dict[str, Any]
@@ -46,7 +46,7 @@ def fields(policy: Policy, book: Book) -> Json:
         "undelivered": sum(_undelivered(policy, book, one) for one in incidents),
         "epoch": book.epoch,
         "alerts": [_alert(one, book) for one in alerts[:ALERTS_SHOWN]],
-        "incidents": [_incident(one, book) for one in incidents[:INCIDENTS_SHOWN]],
+        "incidents": [_incident(one, policy, book) for one in incidents[:INCIDENTS_SHOWN]],
     }
 
 
@@ -82,7 +82,10 @@ def _alert(one: Alert, book: Book) -> Json:
     return shown
 
 
-def _incident(one: Incident, book: Book) -> Json:
+def _incident(one: Incident, policy: Policy, book: Book) -> Json:
+    there = {receiver.name for receiver in policy.spec.receivers or ()}
+    # Receivers may come and go while an incident lasts; those of before go first where there is no room for all.
+    deliveries = sorted(one.deliveries.values(), key=lambda each: (each.receiver not in there, each.receiver))
     shown: Json = {
         "id": one.id,
         "root": str(one.root)[:300],
@@ -91,7 +94,7 @@ def _incident(one: Incident, book: Book) -> Json:
         "opened": moment(one.opened_s),
         "alerts": len(one.members),
         "firing": sum(member in book.alerts and book.alerts[member].firing for member in one.members),
-        "deliveries": [_delivery(delivery) for _, delivery in sorted(one.deliveries.items())],
+        "deliveries": [_delivery(each) for each in deliveries[:DELIVERIES_SHOWN]],
     }
     if one.group:
         shown["group"] = {name: value[:_VALUE] for name, value in one.group}

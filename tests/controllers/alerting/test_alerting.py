@@ -430,6 +430,18 @@ async def test_what_another_operator_said_is_on_ones_own_disk_with_the_first_cha
     assert about(kept(world.disk)) == {"first", "second", "third"}
 
 
+async def test_a_status_that_cannot_be_read_stops_no_policy(world: World, receiver: Receiver) -> None:
+    """Of another release's rules: the loop of alerts must not end, and the operator with it."""
+    world.service(servable=False)
+    for name in ("a", "b"):
+        world.policy(hook(receiver), name=name)
+    strange = world.api.now(ALERT_POLICIES, "demo", "a") or {}
+    world.api.put(ALERT_POLICIES, strange | {"status": {"epoch": 7, "alerts": [{"severity": "P9"}]}})
+    async with world.operator():
+        await eventually(lambda: len(receiver.came) == 2, "both are told")
+        await eventually(lambda: (world.status("a").get("epoch") or 0) < 7, "its status is ours again")
+
+
 async def test_a_policy_that_is_made_anew_tells_anew(world: World, receiver: Receiver) -> None:
     """Gone and back between two looks of the desk."""
     world.service(servable=False)

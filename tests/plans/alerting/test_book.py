@@ -15,7 +15,7 @@ from controllers.plans.alerting.book import Book, Policy, TooManyAlerts, deliver
 from controllers.plans.alerting.inbound import MessageRefused, belongs, read
 from controllers.plans.alerting.notices import Notice
 from crds.alert_policy import Metric
-from crds.alert_status import AlertPolicyStatus
+from crds.alert_status import DELIVERIES_SHOWN, AlertPolicyStatus
 from tests.plans.alerting.build import DOWN, HOOK, facts, fleet, policy, sight, spec
 
 
@@ -177,6 +177,23 @@ def test_a_restart_from_the_rows_or_from_the_status_pages_nobody_again() -> None
         assert again.sent == []
         again.at(90)
         assert [said for _, _, said in again.pages] == ["resolved"]
+
+
+def test_receivers_that_are_exchanged_while_an_incident_lasts_do_not_outgrow_the_status() -> None:
+    def called(*names: str) -> Policy:
+        return policy(receivers=[HOOK | {"name": name} for name in names])
+
+    before, now = [f"a{n}" for n in range(10)], [f"b{n}" for n in range(10)]
+    life = Life(called(*before))
+    for now_s in (0, 15):
+        life.at(now_s, "s0")
+    life.policy = called(*now)
+    for now_s in (30, 45):
+        life.at(now_s, "s0")
+    shown = AlertPolicyStatus.model_validate(status.fields(life.policy, life.book))
+    (incident,) = shown.incidents or ()
+    told = [one.receiver for one in incident.deliveries or ()]
+    assert (len(told), told[:10]) == (DELIVERIES_SHOWN, now)
 
 
 def test_the_memory_with_the_higher_epoch_is_believed() -> None:
