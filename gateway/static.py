@@ -43,7 +43,8 @@ from gateway.wishes import fallbacks_of, routing_terms
 
 def _address(text: str) -> str:
     host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdigit():
+    is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) <= 65535
+    if not colon or not host or not is_port:
         raise ValueError(f"'{text}' is not host:port")
     return text
 

@@ -207,6 +207,8 @@ def test_a_static_file_is_a_catalog(tmp_path: Path) -> None:
     [
         ("tenants: []", "services"),
         (GOOD.replace("127.0.0.1:1", "nowhere"), "'nowhere' is not host:port"),
+        (GOOD.replace("127.0.0.1:1", "127.0.0.1:²"), "'127.0.0.1:²' is not host:port"),
+        (GOOD.replace("127.0.0.1:1", "127.0.0.1:65536"), "'127.0.0.1:65536' is not host:port"),
         (GOOD.replace("revision", "revisions"), "Extra inputs"),
         (GOOD.replace("500ms", "soon"), "ttft"),
         ("{", "static.yaml"),
