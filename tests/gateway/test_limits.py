@@ -273,8 +273,9 @@ async def test_an_answer_is_not_cut_by_the_linger_while_its_reader_is_slow() -> 
             small.connect(("127.0.0.1", gateway.port))
             reader, writer = await asyncio.open_connection(sock=small)
             writer.write(request_bytes(ASK, extra="Connection: close\r\n"))
-            (connection,) = gateway.gateway._listener._shared.connections
-            await eventually(lambda: connection._lingering, "the answer was handed to the socket")
+            connections = gateway.gateway._listener._shared.connections
+            await eventually(lambda: any(one._lingering for one in connections), "the answer was handed to the socket")
+            (connection,) = connections
             assert connection._transport.get_write_buffer_size() > 0, "and waits for its reader"
             for _ in range(3):
                 assert connection._deadline_s is not None
