@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from controllers.inference_service.budgets import BudgetBoard
@@ -33,7 +33,7 @@ from crds.contract import FINALIZER_SERVICE
 from crds.rollout import Strategy
 from crds.scaling import ScalingPolicy
 from forecasting.policy import Memory
-from kube.errors import Conflict, Forbidden, Invalid, NotFound
+from kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound
 from kube.events import Recorder
 from kube.resources import INFERENCE_SERVICES, Object
 
@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 
 KIND: Final = INFERENCE_SERVICES.kind
 BEHIND_S: Final = 1.0
+BEHIND_MOST: Final = timedelta(seconds=30)
 
 
 def _wall_clock() -> datetime:
@@ -84,6 +85,7 @@ class InferenceServiceReconciler:
         """Whose memories these are."""
         self._memories: dict[Key, Memory] = {}
         self._refused: dict[Key, str] = {}
+        self._behind_since: dict[Key, datetime] = {}
         self._over_quota: set[Key] = set()
         self._limits: dict[Key, tuple[Limit, ...]] = {}
 
@@ -106,11 +108,22 @@ class InferenceServiceReconciler:
             self._forget(key)  # It went and was made anew between two looks.
             self._uids[key] = uid
         try:
-            return await self._look(key, self._writer.newest(service))
+            outcome = await self._look(key, self._writer.newest(service))
         except (Conflict, NotFound) as error:
             # The cache is behind: what is on its way wakes the key, and the look is there in case it does not.
             log.debug("%s: %s", key, error)
+            await self._tell_what_lasts(key, service, error)
             return Outcome(BEHIND_S)
+        self._behind_since.pop(key, None)
+        return outcome
+
+    async def _tell_what_lasts(self, key: Key, service: Object, error: KubeError) -> None:
+        """A cache that is behind catches up in moments; a name that another's object holds, a person must free."""
+        now = self._wall_clock()
+        lasts = now - self._behind_since.setdefault(key, now)
+        if lasts >= BEHIND_MOST and self._refused.get(key) != str(error):
+            self._refused[key] = str(error)
+            await self._write_status(service, self._decide(key, service)[1])
 
     async def _look(self, key: Key, service: Object) -> Outcome:
         meta = service["metadata"]
@@ -245,6 +258,7 @@ class InferenceServiceReconciler:
         self._uids.pop(key, None)
         self._memories.pop(key, None)
         self._refused.pop(key, None)
+        self._behind_since.pop(key, None)
         self._over_quota.discard(key)
         self._limits.pop(key, None)
         self._observer.forget(service_place(key.namespace, key.name))

@@ -5,15 +5,27 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from controllers.inference_service import reconciler
 from controllers.inference_service.admin_ports import ProbeAnswer
 from controllers.runtime.interface import Key
 from crds.contract import FINALIZER_SERVICE
 from kube.errors import error_from_answer
-from kube.resources import DEPLOYMENTS, ENDPOINT_SLICES, INFERENCE_SERVICES, MODELS, PODS, SLAS, TENANTS, Object
+from kube.resources import (
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    INFERENCE_SERVICES,
+    MODELS,
+    PODS,
+    SERVICES,
+    SLAS,
+    TENANTS,
+    Object,
+)
 from tests.controllers.inference_service.harness import (
     CHILDREN,
     READY_MODEL,
@@ -412,3 +424,25 @@ async def test_nothing_that_was_known_of_a_service_is_held_of_another_of_its_nam
     await world.until(lambda: forgotten, "the memories are dropped")
     await world.quiet()
     assert forgotten == [CHAT], "once"
+
+
+async def test_a_child_that_somebody_elses_object_holds_for_good_is_told(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "BEHIND_MOST", timedelta(seconds=0.2))
+    await apply(world, name="other")
+    other = world.client.now(INFERENCE_SERVICES, NS, "other")
+    assert other
+    theirs = {"kind": "InferenceService", "name": "other", "uid": other["metadata"]["uid"], "controller": True}
+    labels = {"app.kubernetes.io/managed-by": "foretide", "foretide.dev/inference-service": "chat"}
+    meta = {"namespace": NS, "name": "chat-worker", "labels": labels, "ownerReferences": [theirs]}
+    held = {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {}}
+    world.client.put(SERVICES, held)
+    await apply(world)
+    told = "Service demo/chat-worker belongs to another InferenceService 'other'"
+    await world.until(
+        lambda: any(note[1] == "ChildRefused" and told in note[2] for note in world.operator.told.notes),
+        "it says whose it is",
+    )
+    world.client.remove(SERVICES, NS, "chat-worker")
+    await world.condition("Servable", "True", "ProbeAnswered")
