@@ -326,6 +326,7 @@ class AlertPolicySpec(Part):
         ListSet(),
         Field(
             description="InferenceServices that the rules are about; all of the namespace when left out.",
+            min_length=1,
             max_length=100,
         ),
     ] = None
