@@ -80,15 +80,21 @@ def never_lists_again() -> None:
 
 def takes_a_refusal_for_done() -> None:
     """A write that the server fails to make is remembered as made."""
-    apply = Client.apply
+    from controllers.apply import Applier
 
-    async def planted(self: Client, resource: Any, obj: Any, **how: Any) -> Any:
+    ensure, done = Applier.ensure, set()
+
+    async def planted(self: Applier, wanted: Any, observed: Any) -> str | None:
+        what = wanted["kind"], wanted["metadata"]["name"]
+        if what in done:
+            return None
         try:
-            return await apply(self, resource, obj, **how)
+            return await ensure(self, wanted, observed)
         except (Unavailable, Unreachable):
-            return {**obj, "metadata": {**obj["metadata"], "resourceVersion": "0"}}
+            done.add(what)
+            return None
 
-    Client.apply = planted  # type: ignore[method-assign]
+    Applier.ensure = planted  # type: ignore[method-assign]
 
 
 def tries_again_at_once() -> None:
