@@ -282,7 +282,7 @@ def test_a_repartition_that_fails_twice_goes_back_and_is_held_with_its_reason(
         assert f"Not cut anew for half an hour: '{node}'." in message
         assert f"The MIG manager of '{node}' says 'failed'." in message
         assert "RepartitionHeld" in world.kubectl("get", "gpupools")
-    assert [name for name, _ in manager.cuts[cuts:]] == [node] * 3, "twice, and back"
+    until(lambda: [name for name, _ in manager.cuts[cuts:]] == [node] * 3, "it was cut twice, and back")
     assert "unschedulable" not in world.kubectl.get("node", node)["spec"]
-    assert offered_by(world, node) == before
+    until(lambda: offered_by(world, node) == before, "it offers what it did")
     assert not manager.violations
