@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -97,6 +98,9 @@ def words(outcomes: Sequence[Outcome]) -> Words:
             "*Updates too many* are of Deployments, beyond those of the undisturbed run: a crash may make a rollout"
             " take a step twice, which changes nothing at the end. *Lives* are begins of the operator.",
             "Renewals of the lease and Events do not count as writes.",
+            "Campaigns may be broken off and gone on with, so the number of cases tried says how much of one has been"
+            " run. Kopf, which follows our own kinds, ends on HTTP 410 at a reopened watch, and the operator with it;"
+            " the next one comes to the same state, but the log has the traceback.",
             *_troubles(outcomes),
         ),
     )
@@ -105,7 +109,12 @@ def words(outcomes: Sequence[Outcome]) -> Words:
 def _troubles(outcomes: Sequence[Outcome]) -> list[str]:
     """One line for each case in which something was wrong, and for each control that was not found."""
     wrong = [one for one in outcomes if one.wrong and not one.plant]
-    return [f"{one.campaign.capitalize()}, {one.case}: {'; '.join(one.wrong[:3])}." for one in wrong]
+    return [f"{one.campaign.capitalize()}, {one.case}: {'; '.join(map(_shown, one.wrong[:2]))}." for one in wrong]
+
+
+def _shown(said: str) -> str:
+    """Without what follows its first line, and without paths of the machine that measured."""
+    return re.sub(r" at /\S+", "", said.partition("\n")[0])[:240]
 
 
 def write(outcomes: Sequence[Outcome], commit: str) -> tuple[Path, Path]:
