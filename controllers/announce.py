@@ -1,24 +1,37 @@
-"""Tells people about a transition of Ready as one Event; says nothing when nothing changed."""
+"""Writes a status with its verdict, and tells people about a transition of Ready as one Event: only after a real write,
+since what failed, or what the cache does not show yet, would be told twice.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
+from controllers.apply import Applier, merge_conditions
 from controllers.plans.transitions import transition
 from kube.events import Recorder
+from kube.resources import Resource
 
 
-def announce(
+async def write_verdict(
+    applier: Applier,
     recorder: Recorder,
+    resource: Resource,
     obj: Mapping[str, Any],
-    before: Sequence[Mapping[str, Any]] | None,
-    after: Sequence[Mapping[str, Any]],
-) -> None:
-    """Call it only after the status was written: a write that failed, or that the cache does not show yet, would be
-    announced twice."""
-    found = transition(before, after)
-    if found is None:
-        return
-    record = recorder.warning if found.warning else recorder.normal
-    record(obj, found.reason, found.message)
+    fields: Mapping[str, Any],
+    made: Sequence[Mapping[str, Any]],
+    *,
+    observed: Mapping[str, Any],
+    now: datetime,
+) -> bool:
+    """`fields` and the conditions `made`, over the status `observed` of `obj`. Whether anything was written."""
+    before, generation = observed.get("conditions"), obj["metadata"].get("generation", 0)
+    conditions = merge_conditions(before, made, now=now, generation=generation)
+    if not await applier.status(resource, obj, {**fields, "conditions": conditions}, observed):
+        return False
+    found = transition(before, made)
+    if found is not None:
+        record = recorder.warning if found.warning else recorder.normal
+        record(obj, found.reason, found.message)
+    return True

@@ -12,7 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from controllers.difference import applied_hash, first_difference, merge_conditions, needs_apply, with_hash
+from controllers.difference import (
+    applied_hash,
+    controller_of,
+    first_difference,
+    merge_conditions,
+    needs_apply,
+    with_hash,
+)
 from crds.contract import FIELD_MANAGER
 from kube.api import Api, Propagation
 from kube.errors import Conflict, NotFound
@@ -81,28 +88,31 @@ class Applier:
         """An old view may show an owner that is gone, while another of its name has these children: applied for the
         first, they would be taken from the second, and collected as garbage. Or it shows a new owner beside a child of
         the one before, from which nothing can be reckoned."""
-        owner, holder = _controller(wanted), _controller(observed or {})
-        now_s = self._clock()
+        owner, holder = controller_of(wanted), controller_of(observed) if observed else None
         if owner is None:
             return
-        resource, child = resource_of(owner), resource_of(wanted)
-        namespace = wanted["metadata"].get("namespace")
+        namespace, name = wanted["metadata"].get("namespace"), wanted["metadata"]["name"]
         if holder is not None and holder["uid"] != owner["uid"]:
-            raise _behind(
-                f"{child.describe(namespace, wanted['metadata']['name'])} belongs to another {holder['kind']} "
-                f"'{holder['name']}' than today's"
-            )
+            what = resource_of(wanted).describe(namespace, name)
+            raise _behind(f"{what} belongs to another {holder['kind']} '{holder['name']}' than today's")
+        now_s = self._clock()
         if now_s - self._alive.get(owner["uid"], -ALIVE_S) < ALIVE_S:
             return
-        namespace = namespace if resource.namespaced else None
+        await self._look_for(owner, namespace)
+        self._alive = {uid: at_s for uid, at_s in self._alive.items() if now_s - at_s < ALIVE_S}
+        self._alive[owner["uid"]] = now_s
+
+    async def _look_for(self, owner: Mapping[str, Any], childs_namespace: str | None) -> None:
+        """At the API server itself. Raises Conflict where it is gone."""
+        resource = resource_of(owner)
+        namespace = childs_namespace if resource.namespaced else None
+        what = resource.describe(namespace, owner["name"])
         try:
-            found = (await self._client.get(resource, namespace, owner["name"]))["metadata"]["uid"]
+            found = await self._client.get(resource, namespace, owner["name"])
         except NotFound:
-            found = None
-        if found != owner["uid"]:
-            what = "it is gone" if found is None else "another object has its name by now"
-            raise _behind(f"{resource.describe(namespace, owner['name'])}: {what}")
-        self._alive = {uid: at_s for uid, at_s in self._alive.items() if now_s - at_s < ALIVE_S} | {found: now_s}
+            raise _behind(f"{what}: it is gone") from None
+        if found["metadata"]["uid"] != owner["uid"]:
+            raise _behind(f"{what}: another object has its name by now")
 
     async def delete(
         self, resource: Resource, observed: Mapping[str, Any], *, propagation: Propagation = "Background"
@@ -172,12 +182,6 @@ class Applier:
         if last is None or last.hash != digest or not version:
             return False
         return last.over_version == version or (reason is not None and last.accepted_reason == reason)
-
-
-def _controller(obj: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """The owner reference that controls it."""
-    owners = obj.get("metadata", {}).get("ownerReferences") or ()
-    return next((one for one in owners if one.get("controller")), None)
 
 
 def _behind(what: str) -> Conflict:

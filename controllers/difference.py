@@ -82,6 +82,12 @@ def first_difference(wanted: Any, observed: Any, path: str = "") -> str | None:
     return f"{path or 'it'}: wanted {_short(wanted)}, found {_short(observed)}"
 
 
+def controller_of(obj: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The owner reference that controls it."""
+    owners = obj["metadata"].get("ownerReferences") or ()
+    return next((one for one in owners if one.get("controller")), None)
+
+
 def merge_conditions(
     old: Sequence[Mapping[str, Any]] | None, new: Sequence[Mapping[str, Any]], *, now: datetime, generation: int
 ) -> list[Object]:

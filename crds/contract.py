@@ -65,6 +65,10 @@ WORKER_PATH_PROFILE: Final = "/profile"
 """POST: measures the engine, which takes seconds, and answers with `forecasting.profile`'s numbers as JSON. 409 while
 clients ask for something: they go first; 503 while there is no engine to measure."""
 WORKER_MODEL_MOUNT: Final = "/models"
+WORKER_EXIT_REFUSED: Final = 2
+"""Exit code of a worker that says what is wrong with its flags or its model."""
+WORKER_EXIT_SCRATCH_FULL: Final = 3
+"""Exit code of a worker whose scratch volume held more than it may."""
 
 HEADER_DRAINING: Final = "x-foretide-draining"
 """On a worker's 503: this request was not started and may be sent to another worker."""

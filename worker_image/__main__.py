@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
+from crds.contract import WORKER_EXIT_REFUSED
 from worker_image.errors import CheckpointError, EngineError, SettingsError
 from worker_image.logs import configure, report_fatal
 from worker_image.settings import (
@@ -18,7 +19,6 @@ from worker_image.settings import (
 )
 
 EXIT_ENGINE_ENDED = 1
-EXIT_REFUSED = 2
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         return _run(arguments.run(arguments))
     except (CheckpointError, SettingsError) as error:
         report_fatal(str(error))
-        return EXIT_REFUSED
+        return WORKER_EXIT_REFUSED
     except EngineError as error:
         report_fatal(str(error))
         return EXIT_ENGINE_ENDED
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         configure("text")
         report_fatal(f"{message}. '{self.prog} --help' lists the flags.")
-        sys.exit(EXIT_REFUSED)
+        sys.exit(WORKER_EXIT_REFUSED)
 
 
 def _parser() -> argparse.ArgumentParser:

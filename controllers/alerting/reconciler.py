@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from controllers.alerting.desk import AlertDesk, Place
 from controllers.alerting.facts import Observer
 from controllers.alerting.past import Past
-from controllers.announce import announce
+from controllers.announce import write_verdict
 from controllers.apply import Applier, merge_conditions
 from controllers.plans.alerting import rule_files, status
 from controllers.plans.alerting.book import Book, Policy
@@ -93,13 +93,13 @@ class AlertPolicyReconciler:
         meta, observed = obj["metadata"], obj.get("status") or {}
         found = status.troubles(policy, self._observer.missing(policy), book, self._past.trouble)
         said = status.conditions(found, policy, len(self._observer.services(policy)))
-        generation = int(meta.get("generation", 0))
-        merged = merge_conditions(observed.get("conditions"), said, now=self._wall_clock(), generation=generation)
-        wanted = status.fields(policy, book) | {"observedGeneration": generation, "conditions": merged}
+        wanted = status.fields(policy, book) | {"observedGeneration": int(meta.get("generation", 0))}
         if exported:
             wanted["exported"] = exported
-        if await self._applier.status(ALERT_POLICIES, obj, wanted, observed):
-            announce(self._recorder, obj, observed.get("conditions"), said)
+        await write_verdict(
+            self._applier, self._recorder, ALERT_POLICIES, obj, wanted, said,
+            observed=observed, now=self._wall_clock(),
+        )  # fmt: skip
         self._tell(obj, (policy.namespace, policy.name), book)
 
     def _tell(self, obj: Object, place: Place, book: Book) -> None:

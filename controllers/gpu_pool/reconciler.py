@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import yaml
 
-from controllers.announce import announce
-from controllers.apply import Applier, merge_conditions
+from controllers.announce import write_verdict
+from controllers.apply import Applier
 from controllers.gpu_pool.observe import Caches, Observer
 from controllers.gpu_pool.remembered import Remembered
 from controllers.plans.mig.configs import layouts_of, mig_configs
@@ -132,9 +132,7 @@ class GpuPoolReconciler:
     async def _write_status(self, pool: Object, seen: PoolSnapshot, plan: PoolPlan, now: datetime) -> None:
         fields, made = pool_status(seen, plan, now.timestamp())
         observed: dict[str, Any] = pool.get("status") or {}
-        conditions = merge_conditions(observed.get("conditions"), made, now=now, generation=seen.generation)
-        if await self._applier.status(GPU_POOLS, pool, {**fields, "conditions": conditions}, observed):
-            announce(self._recorder, pool, observed.get("conditions"), made)
+        await write_verdict(self._applier, self._recorder, GPU_POOLS, pool, fields, made, observed=observed, now=now)
 
 
 def _record_in(move: Move) -> Record | None:

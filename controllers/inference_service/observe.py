@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from controllers.difference import controller_of
 from controllers.inference_service.caches import BY_NAMESPACE, BY_SERVICE, Caches, gateway_addresses, service_place
 from controllers.plans.alerting.wishes import NOTHING, Wishes
 from controllers.plans.canary.values import Compared
@@ -281,8 +282,8 @@ def _is_ours(child: Object, uid: str) -> bool:
     """Not of a service that had the same name before: that one's children go with it."""
     if contract.LABEL_REVISION not in child["metadata"]["labels"]:
         return False
-    owners = [one["uid"] for one in child["metadata"].get("ownerReferences") or () if one.get("controller")]
-    return owners in ([], [uid])
+    owner = controller_of(child)
+    return owner is None or owner["uid"] == uid
 
 
 def _place(service: Object) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from controllers.announce import announce
-from controllers.apply import Applier, merge_conditions
+from controllers.announce import write_verdict
+from controllers.apply import Applier
 from controllers.plans.model import Facts, Node, assess, claim_of, field_manager
 from controllers.plans.model_manifests import (
     is_released,
@@ -119,15 +119,13 @@ class ModelReconciler:
     # --- status ----------------------------------------------------------------------------------------------
     async def _status(self, obj: Object, volume: ModelVolume, users: list[str], problem: str | None) -> None:
         observed: dict[str, Any] = obj.get("status") or {}
-        generation = obj["metadata"].get("generation", 0)
         result = assess(self._facts(obj, users, problem, volume))
-        conditions = merge_conditions(
-            observed.get("conditions"), result.conditions, now=datetime.now(UTC), generation=generation
-        )
         # `nodes` belongs to the agents: neither compared nor written here.
         ours = {key: value for key, value in observed.items() if key != "nodes"}
-        if await self._applier.status(MODELS, obj, {**result.fields, "conditions": conditions}, ours):
-            announce(self._recorder, obj, observed.get("conditions"), result.conditions)
+        await write_verdict(
+            self._applier, self._recorder, MODELS, obj, result.fields, result.conditions,
+            observed=ours, now=datetime.now(UTC),
+        )  # fmt: skip
         await self._dismiss(obj, result.strangers)
 
     def _facts(self, obj: Object, users: list[str], problem: str | None, volume: ModelVolume) -> Facts:

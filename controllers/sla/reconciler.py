@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from controllers.announce import announce
-from controllers.apply import Applier, merge_conditions
+from controllers.announce import write_verdict
+from controllers.apply import Applier
 from controllers.plans.sla import assess
 from controllers.runtime.interface import Key, Outcome
 from crds.sla import SLASpec
@@ -35,9 +35,8 @@ class SlaReconciler:
         generation = obj["metadata"].get("generation", 0)
         result = assess(SLASpec.model_validate(obj["spec"]), generation, users)
         observed: dict[str, Any] = obj.get("status") or {}
-        conditions = merge_conditions(
-            observed.get("conditions"), result.conditions, now=datetime.now(UTC), generation=generation
-        )
-        if await self._applier.status(SLAS, obj, {**result.fields, "conditions": conditions}, observed):
-            announce(self._recorder, obj, observed.get("conditions"), result.conditions)
+        await write_verdict(
+            self._applier, self._recorder, SLAS, obj, result.fields, result.conditions,
+            observed=observed, now=datetime.now(UTC),
+        )  # fmt: skip
         return Outcome()

@@ -62,10 +62,8 @@ class KeyringWriter:
             try:
                 await self.write()
                 failures, delay_s = 0, LOOK_EVERY_S
-            except (
-                KubeError,
-                ValidationError,
-            ) as error:  # a Tenant of another release's rules: the keys stay as they are
+            except (KubeError, ValidationError) as error:
+                # A Tenant of another release's rules cannot be read: the keys stay as they are.
                 failures += 1
                 delay_s = RETRY.delay_s(failures, self._rng)
                 log.warning("The keyring was not written, next try in %.1f s: %s", delay_s, error)

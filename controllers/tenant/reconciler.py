@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from controllers.announce import announce
-from controllers.apply import Applier, merge_conditions
+from controllers.announce import write_verdict
+from controllers.apply import Applier
 from controllers.plans.claims import claim_of
 from controllers.plans.fair_share import half_life_s, is_due, published, until_due
 from controllers.plans.mig.chosen import spec_of
@@ -83,12 +83,11 @@ class TenantReconciler:
         result = assess(tenant, holding, ring.problems.get(tenant.name, ()), len(hashes), demand)
         observed: dict[str, Any] = obj.get("status") or {}
         share, look_again_s = self._fair_share(tenant, services, observed.get("fairShare") or {}, now.timestamp())
-        conditions = merge_conditions(
-            observed.get("conditions"), result.conditions, now=now, generation=tenant.generation
-        )
-        if await self._applier.status(TENANTS, obj, {**result.fields, **share, "conditions": conditions}, observed):
+        if await write_verdict(
+            self._applier, self._recorder, TENANTS, obj, {**result.fields, **share}, result.conditions,
+            observed=observed, now=now,
+        ):  # fmt: skip
             self._meters.publish(tenant.uid, share.get("fairShare", {}))
-            announce(self._recorder, obj, observed.get("conditions"), result.conditions)
         return Outcome(look_again_s)
 
     def _fair_share(

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from crds.contract import WORKER_EXIT_REFUSED
 from worker_image.checkpoint.open import open_checkpoint
 from worker_image.engine.messages import (
     Add,
@@ -33,7 +34,6 @@ from worker_image.errors import WorkerError
 if TYPE_CHECKING:
     from worker_image.engine.core import Engine
 
-EXIT_REFUSED = 2
 RECEIVE_BYTES = 1 << 20
 BURST_S = 0.02
 """The most that a step waits for requests that are coming in."""
@@ -155,7 +155,7 @@ def main() -> int:
         with contextlib.suppress(ServerGone):
             channel.send(Failed(str(error)))
             channel.flush()
-        return EXIT_REFUSED
+        return WORKER_EXIT_REFUSED
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from crds.contract import WORKER_EXIT_REFUSED, WORKER_EXIT_SCRATCH_FULL
 from worker_image.errors import CheckpointError, EngineError, SettingsError
 from worker_image.loading import Loaded, finish_loading, shape_of, start_engine
 from worker_image.logs import report_fatal
@@ -35,8 +36,6 @@ log = logging.getLogger(__name__)
 
 EXIT_OK: Final = 0
 EXIT_ENGINE_ENDED: Final = 1
-EXIT_REFUSED: Final = 2
-EXIT_SCRATCH_FULL: Final = 3
 EXIT_CUT_SHORT: Final = 130
 ANSWER_GRACE_S: Final = 2.0
 """Time for the answers to open requests to leave after the engine has ended."""
@@ -164,7 +163,7 @@ def served(settings: ServeSettings, loaded: Loaded) -> Served:
 
 def _refused(error: BaseException) -> int:
     report_fatal(str(error))
-    return EXIT_REFUSED
+    return WORKER_EXIT_REFUSED
 
 
 def _load_failed(error: BaseException) -> int:
@@ -190,7 +189,7 @@ async def _engine_ended(state: ServerState) -> int:
 async def _scratch_full(settings: ServeSettings, state: ServerState, signals: Signals, said: str) -> int:
     report_fatal(said)
     await _drain(state, signals, settings.drain_notice_s, min(settings.drain_timeout_s, SCRATCH_DRAIN_S))
-    return EXIT_SCRATCH_FULL
+    return WORKER_EXIT_SCRATCH_FULL
 
 
 async def _drain(state: ServerState, signals: Signals, notice_s: float, limit_s: float) -> int:

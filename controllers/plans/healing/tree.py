@@ -12,16 +12,12 @@ from typing import Final
 
 from controllers.plans.healing.values import Kind, NodeFacts, Symptom
 from controllers.plans.snapshot import Worker
-from crds.contract import WORKER_MODEL_MOUNT
+from crds.contract import WORKER_EXIT_REFUSED, WORKER_EXIT_SCRATCH_FULL, WORKER_MODEL_MOUNT
 from crds.healing import ErrorClass, Remedy
 
 OUT_OF_MEMORY: Final = 137
 FAULT_S: Final = 600.0
 """A fault of a GPU that was longer ago explains nothing of today."""
-REFUSED_TO_START: Final = 2
-"""Exit code of a worker that says what is wrong with its flags or its model."""
-SCRATCH_FULL: Final = 3
-"""Exit code of a worker whose scratch volume held more than it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +86,7 @@ def _new_revision(case: Case) -> str | None:
 def _model_file(case: Case) -> str | None:
     worker = case.worker
     said = (worker.ended_message or "").strip()
-    if worker.ended_code != REFUSED_TO_START or f"{WORKER_MODEL_MOUNT}/" not in said:
+    if worker.ended_code != WORKER_EXIT_REFUSED or f"{WORKER_MODEL_MOUNT}/" not in said:
         return None
     return f"It cannot read its model; {case.symptom.said}"
 
@@ -102,7 +98,11 @@ def _memory(case: Case) -> str | None:
 
 
 def _scratch(case: Case) -> str | None:
-    return f"Its scratch volume was too full; {case.symptom.said}" if case.worker.ended_code == SCRATCH_FULL else None
+    return (
+        f"Its scratch volume was too full; {case.symptom.said}"
+        if case.worker.ended_code == WORKER_EXIT_SCRATCH_FULL
+        else None
+    )
 
 
 def _alone(case: Case) -> str | None:

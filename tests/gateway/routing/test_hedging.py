@@ -11,7 +11,7 @@ import pytest
 from gateway.admission.terms import Priority
 from gateway.hedging import FirstTokens
 from gateway.http1.server import ServerConnection
-from tests.gateway.harness import Exchange, FakeWorker, Running, answers, service, serving
+from tests.gateway.harness import Behaviour, Exchange, FakeWorker, Running, answers, service, serving
 from tests.waiting import eventually
 
 STREAM: dict[str, Any] = {"model": "chat", "messages": [], "stream": True}
@@ -23,6 +23,19 @@ async def hangs(exchange: Exchange) -> None:
 
 def two() -> list[FakeWorker]:
     return [FakeWorker(answers, name=f"chat-a-1-{number}") for number in range(2)]
+
+
+def in_order(workers: list[FakeWorker], first: Behaviour, then: Behaviour) -> list[FakeWorker]:
+    """From now on whoever is asked first behaves in one way, all after it in the other. Who was asked so far."""
+    asked: list[FakeWorker] = []
+
+    async def either(exchange: Exchange) -> None:
+        asked.append(exchange.worker)
+        await (first if len(asked) == 1 else then)(exchange)
+
+    for one in workers:
+        one.behaviours[:] = [either]
+    return asked
 
 
 async def warmed(gateway: Running, workers: list[FakeWorker], priority: Priority = Priority.P0) -> None:
@@ -46,15 +59,9 @@ async def test_a_late_stream_is_answered_by_the_second_worker_and_the_first_is_r
     workers = two()
     async with serving(*workers) as gateway:
         await warmed(gateway, workers)
-        asked: list[str] = []
-
-        async def first_hangs(exchange: Exchange) -> None:
-            asked.append(exchange.worker.name)
-            await (hangs if len(asked) == 1 else answers)(exchange)
-
         for one in workers:
             one.left = 0
-            one.behaviours[:] = [first_hangs]
+        asked = in_order(workers, hangs, answers)
         got = await gateway.post(STREAM)
         assert len(set(asked)) == 2
         assert got.status == 200
@@ -83,17 +90,10 @@ async def test_an_error_of_the_second_does_not_spoil_the_first() -> None:
     async def full(exchange: Exchange) -> None:
         await exchange.json(503, {"error": {"message": "full"}})
 
-    asked: list[str] = []
-
-    async def first_late(exchange: Exchange) -> None:
-        asked.append(exchange.worker.name)
-        await (late if len(asked) == 1 else full)(exchange)
-
     workers = two()
     async with serving(*workers) as gateway:
         await warmed(gateway, workers)
-        for one in workers:
-            one.behaviours[:] = [first_late]
+        asked = in_order(workers, late, full)
         asking = asyncio.create_task(gateway.post(STREAM))
         await eventually(lambda: len(asked) == 2, "both were asked")
         release.set()
@@ -130,17 +130,10 @@ async def test_the_worker_that_is_left_of_two_is_the_one_that_a_slow_client_hold
         await exchange.event(0)
         await exchange.end_events()
 
-    asked: list[FakeWorker] = []
-
-    async def first_gives_up(exchange: Exchange) -> None:
-        asked.append(exchange.worker)
-        await (gives_up if len(asked) == 1 else goes_on)(exchange)
-
     workers = two()
     async with serving(*workers) as gateway:
         await warmed(gateway, workers)
-        for one in workers:
-            one.behaviours[:] = [first_gives_up]
+        asked = in_order(workers, gives_up, goes_on)
         asking = asyncio.create_task(gateway.post(STREAM))
         await eventually(lambda: len(asked) == 2, "both were asked")
         relays = gateway.gateway._proxy._relays
