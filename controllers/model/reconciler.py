@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from controllers.announce import write_verdict
 from controllers.apply import Applier
@@ -20,10 +20,13 @@ from controllers.runtime.interface import Key, Outcome
 from crds.contract import API_VERSION, FINALIZER_MODEL
 from crds.model import MeasuredProfile, ModelSpec, NodeCopy
 from kube.api import Api
+from kube.errors import NotFound
 from kube.events import Recorder
 from kube.informer import Informer
-from kube.resources import MODELS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, Object
+from kube.resources import MODELS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, Object, Resource
 
+END_LOOK_S: Final = 2.0
+"""A step of a Model's end is looked at again after this: the event that it is done may be lost."""
 Measured = Callable[[str], Sequence[MeasuredProfile]]
 """Uid of a Model → what its workers have measured of themselves."""
 
@@ -66,7 +69,7 @@ class ModelReconciler:
             if not users and await self._release(obj, volume):
                 return Outcome()
             await self._status(obj, volume, users, problem=None)
-            return Outcome()
+            return Outcome() if users else Outcome(requeue_after_s=END_LOOK_S)
         await self._hold(obj)
         problem = await self._ensure_volume(obj, volume)
         await self._status(obj, volume, users, problem)
@@ -93,17 +96,24 @@ class ModelReconciler:
     async def _release(self, obj: Object, volume: ModelVolume) -> bool:
         """Claim, then volume, then the finalizer; each waits until the one before is gone. True when all is done."""
         if volume.volume_name is not None:
-            claim = self._claims.get(obj["metadata"]["namespace"], volume.claim_name)
+            claim = await self._find(PERSISTENT_VOLUME_CLAIMS, obj["metadata"]["namespace"], volume.claim_name)
             if claim is not None and _is_owned_by(claim, obj):
                 await self._applier.delete(PERSISTENT_VOLUME_CLAIMS, claim)
                 return False
-            observed = self._volumes.get(None, volume.volume_name)
+            observed = await self._find(PERSISTENT_VOLUMES, None, volume.volume_name)
             if observed is not None and volume_problem(persistent_volume(obj, volume, self._root), observed) is None:
                 await self._applier.delete(PERSISTENT_VOLUMES, observed)
                 return False
         await self._finalizers(obj, [one for one in _finalizers(obj) if one != FINALIZER_MODEL])
         self._applier.forget(MODELS.kind, obj["metadata"]["namespace"], obj["metadata"]["name"])
         return True
+
+    async def _find(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
+        """At the API server: a cache that lost an event would leave behind what nobody looks for again."""
+        try:
+            return await self._client.get(resource, namespace, name)
+        except NotFound:
+            return None
 
     async def _hold(self, obj: Object) -> None:
         if FINALIZER_MODEL not in _finalizers(obj):

@@ -13,6 +13,7 @@ import logging
 import random
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 import aiohttp
@@ -92,7 +93,7 @@ def make_registry(
             default_namespace=connection.namespace,
             aiohttp_session=aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, ssl=connection.tls or True),
-                middlewares=(_authorise(connection),),
+                middlewares=(_begin_anew, _authorise(connection)),
             ),
         )
 
@@ -167,6 +168,17 @@ def _marker(resource: Resource, mark: Callable[[Key, str], None]) -> Callable[..
 
     on_event.__name__ = f"mark_{resource.plural}"
     return on_event
+
+
+async def _begin_anew(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Kopf ends, and all with it, at a watch whose version is answered 410 before the stream: it knows 410 only as an
+    event within one. Without a version the server begins with all that is there now, which is what it then needs."""
+    response = await handler(request)
+    if response.status != HTTPStatus.GONE or "watch" not in request.url.query:
+        return response
+    response.close()
+    request.url = request.url.without_query_params("resourceVersion")
+    return await handler(request)
 
 
 def _authorise(connection: Connection) -> Any:

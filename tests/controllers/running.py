@@ -83,7 +83,9 @@ async def _work(queue: Keys, by_kind: dict[str, Reconciler]) -> None:
             key = queue.waiting.pop(0)
             if key.kind in by_kind:
                 try:
-                    await by_kind[key.kind].reconcile(key)
+                    outcome = await by_kind[key.kind].reconcile(key)
+                    if outcome.requeue_after_s is not None:
+                        asyncio.get_running_loop().call_later(outcome.requeue_after_s, queue.add, key)
                 except (Conflict, NotFound):
                     queue.add(key)
                     await asyncio.sleep(0.02)

@@ -6,11 +6,31 @@ import pytest
 from controllers.runtime.interface import Key
 from controllers.runtime.kopf_feed import ATTEMPTS, Backoffs, Feed, make_settings
 from e2e.cluster.controlplane import ControlPlane
+from e2e.faults.proxy import Answer, Call, Event, Fault, Proxy, Severed, refused
 from kube.client import Client
 from kube.connection import Connection
 from kube.errors import AlreadyExists
 from kube.resources import CONFIG_MAPS, NAMESPACES
 from tests.waiting import eventually
+
+
+class Compacted(Fault):
+    """Ends each watch at its first event, and knows none of the versions that it would go on from."""
+
+    def __init__(self) -> None:
+        self.refusals = 0
+
+    async def open(self, call: Call) -> Call | Answer:
+        if self.met and "resourceVersion" in call.query:
+            self.refusals += 1
+            return refused(410, "Expired")
+        return call
+
+    async def event(self, call: Call, event: Event) -> Event | None:
+        if event["type"] == "BOOKMARK" or self.met:
+            return event
+        self.met = True
+        raise Severed
 
 
 def test_backoffs_start_anew_for_every_request_and_end() -> None:
@@ -57,3 +77,30 @@ async def test_kopf_marks_what_is_there_and_what_comes_and_writes_nothing(apiser
         await eventually(lambda: ended, "the end to be reported")
         assert ended == ["Kopf ended without an error"]
     await asyncio.sleep(0)
+
+
+@pytest.mark.apiserver
+async def test_a_watch_whose_version_is_gone_begins_anew_and_misses_nothing(apiserver: ControlPlane) -> None:
+    direct = Connection.from_environment(apiserver.kubeconfig)
+    marked: list[str] = []
+    ended: list[str] = []
+    async with Client(direct) as client, Proxy(direct) as proxy:
+        with contextlib.suppress(AlreadyExists):
+            await client.create(NAMESPACES, {"metadata": {"name": "kopf"}})
+        proxy.fault = compacted = Compacted()
+        feed = Feed(
+            Connection(server=proxy.url, tls=None, token=lambda: None),
+            [CONFIG_MAPS],
+            mark=lambda key, version: marked.append(key.name),
+            on_end=ended.append,
+        )
+        feed.start()
+        await eventually(lambda: marked, "Kopf has begun")
+        await client.create(CONFIG_MAPS, {"metadata": {"namespace": "kopf", "name": "in-the-gap"}})
+        await eventually(lambda: "in-the-gap" in marked, "what came while nothing was watched")
+        await client.create(CONFIG_MAPS, {"metadata": {"namespace": "kopf", "name": "afterwards"}})
+        await eventually(lambda: "afterwards" in marked, "what came after it")
+        assert compacted.refusals > 0
+        assert ended == []
+        feed.stop()
+        await eventually(lambda: ended, "the end to be reported")

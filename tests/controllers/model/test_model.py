@@ -183,6 +183,24 @@ async def test_a_model_in_use_stays_and_says_by_whom_then_goes_in_order(world: W
     await eventually(lambda: world.object() is None, "the model is gone")
 
 
+@pytest.mark.parametrize("from_when", ["before they come", "before they go"])
+async def test_volume_and_claim_go_with_the_model_whose_caches_lost_the_event(world: World, from_when: str) -> None:
+    def lose() -> None:
+        for resource in (PERSISTENT_VOLUMES, PERSISTENT_VOLUME_CLAIMS):
+            world.api.lose_events(resource)
+
+    if from_when == "before they come":
+        lose()
+    world.model()
+    await eventually(lambda: world.claim() and world.volume() and world.reason(), "they are made")
+    if from_when == "before they go":
+        lose()
+    await world.api.delete(MODELS, "demo", "m")
+    await eventually(lambda: world.object() is None, "the model is gone")
+    assert world.claim() is None
+    assert world.volume() is None
+
+
 async def test_a_volume_left_by_a_deleted_claim_is_released_for_the_new_one(world: World) -> None:
     world.model()
     await eventually(lambda: world.reason() == "Pending", "the model is seen")
