@@ -21,7 +21,6 @@ from benchmarks.forecasting.nab_scoring import LOW_FALSE_ALARMS, LOW_MISSES, STA
 from benchmarks.forecasting.pieces import Job, Pieces, code_digest, digest
 from benchmarks.forecasting.rolling import INTERVALS, origins_of, rolled
 from benchmarks.report import Better, Row
-from controllers.capacity_forecast.board import AHEAD_STEPS
 from controllers.capacity_forecast.job import Job as PoolJob
 from controllers.capacity_forecast.pool import ForecastPool
 from forecasting.anomalies.detector import THRESHOLD, Detector
@@ -30,6 +29,7 @@ from forecasting.metrics import coverage, mase, skill, smape
 from forecasting.models.naive import SeasonalNaive
 from forecasting.refresh import refresh
 from forecasting.series import Array, Series
+from forecasting.standing import AHEAD_STEPS
 
 HOUR_S: Final = 3600.0
 M4_STEPS: Final = 48

@@ -10,7 +10,6 @@ from controllers.apply import Applier, merge_conditions
 from controllers.capacity_forecast.board import Entry, ForecastBoard
 from controllers.capacity_forecast.cold_starts import ColdStarts
 from controllers.history.interface import ServiceId
-from controllers.plans.calibration import Calibration
 from controllers.plans.capacity import profile_of
 from controllers.plans.capacity_forecast import Outlook, conditions, manifest, status
 from controllers.plans.carried import LEARNED, Carried, carried, known_of
@@ -20,6 +19,7 @@ from controllers.runtime.interface import Key, Outcome
 from crds.contract import LABEL_MANAGED_BY, MANAGED_BY
 from crds.inference_service import InferenceServiceSpec
 from forecasting.cost import Prices
+from forecasting.standing import Standing
 from kube.informer import Informer
 from kube.resources import CAPACITY_FORECASTS, Object
 
@@ -102,14 +102,15 @@ class CapacityForecastReconciler:
         assert spec.scaling is not None, "a service without scaling has no CapacityForecast"
         place = ServiceId(service["metadata"]["namespace"], service["metadata"]["name"])
         entry, profile = self._board.entry(place), profile_of(spec)
-        made = entry.made if entry else None
+        standing = entry.standing if entry else Standing()
+        made = standing.made
         return Outlook(
             view=self._board.view(place),
             forecast=made.forecast if made else None,
             series=made.series if made else None,
             made_s=made.made_s if made else 0.0,
             source=self._board.source.name,
-            calibration=entry.calibration if entry else Calibration(),
+            calibration=standing.calibration,
             lead_time_s=self._cold_starts.lead_time_s(profile),
             carries=self._carries(spec, service["metadata"]["namespace"], entry),
             scaling=spec.scaling,

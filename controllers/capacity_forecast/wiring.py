@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from controllers.capacity_forecast.board import ForecastBoard, Schedule
+from controllers.capacity_forecast.board import ForecastBoard
 from controllers.capacity_forecast.cold_starts import ColdStarts
 from controllers.capacity_forecast.decisions import DecisionLog
 from controllers.capacity_forecast.goodput import Goodput
@@ -18,10 +18,10 @@ from controllers.history.thread import StoreThread
 from controllers.plans.capacity import profile_of
 from controllers.plans.carried import MeanLengths
 from controllers.plans.mig.chosen import spec_of
-from controllers.plans.snapshot import Forecasted
 from controllers.runtime.interface import Background, Key, Marker
 from controllers.settings import Settings
 from forecasting.policy import Judged, ScalingDecision
+from forecasting.standing import Forecasted, Schedule
 from kube.informer import Informer
 from kube.resources import Object
 

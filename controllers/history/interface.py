@@ -7,13 +7,25 @@ HistoryError
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from controllers.runtime.interface import Key
+from forecasting.counts import Counts
+
+__all__ = [
+    "Array",
+    "Counts",
+    "HistoryError",
+    "HistorySource",
+    "HistoryUnavailable",
+    "ServiceId",
+    "StoreUnusable",
+    "empty",
+    "joined",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -42,30 +54,6 @@ class ServiceId(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Counts:
-    """What happened in each step: `column[i]` counts the step that begins at `start_s + i * step_s`. NaN is a gap.
-
-    Each column is (n,) float64. `arrivals` are requests as they came; `completed` those that were answered in full,
-    when they were, and the tokens are theirs.
-    """
-
-    start_s: float
-    step_s: float
-    arrivals: Array
-    completed: Array
-    input_tokens: Array
-    output_tokens: Array
-
-    @property
-    def end_s(self) -> float:
-        return self.start_s + len(self.arrivals) * self.step_s
-
-    @property
-    def columns(self) -> tuple[Array, Array, Array, Array]:
-        return self.arrivals, self.completed, self.input_tokens, self.output_tokens
 
 
 class HistorySource(Protocol):

@@ -9,9 +9,9 @@ from typing import Protocol
 
 from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.carried import MeanLengths
-from controllers.plans.snapshot import Forecasted
 from controllers.runtime.interface import Key
 from forecasting.policy import Judged, ScalingDecision
+from forecasting.standing import Forecasted
 
 
 class Foresight(Protocol):

@@ -28,7 +28,6 @@ from controllers.plans.quality import Drift
 from controllers.plans.snapshot import (
     Claim,
     Demanded,
-    Forecasted,
     Load,
     ModelView,
     Neighbour,
@@ -46,6 +45,7 @@ from crds.inference_service import Allocation, InferenceServiceSpec, InferenceSe
 from crds.model import MeasuredProfile, ModelFormat
 from crds.sla import Priority
 from forecasting.policy import Judged
+from forecasting.standing import Forecasted
 from kube.resources import Object
 
 

@@ -6,22 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from controllers.plans.calibration import LEVELS, Calibration
 from controllers.plans.carried import Carried
 from controllers.plans.limits import Limit, lowest
 from controllers.plans.scaling import QUANTILE
 from controllers.plans.service_status import NewCondition
-from controllers.plans.snapshot import Forecasted
 from controllers.plans.times import rfc3339
 from controllers.plans.units import duration_text
 from crds.capacity_forecast import CapacityForecastStatus, CostPlan, Coverage, Horizon
 from crds.conditions import READY, RECONCILING, STALLED, ConditionStatus
 from crds.contract import API_VERSION, LABEL_MANAGED_BY, LABEL_SERVICE, MANAGED_BY
 from crds.scaling import Scaling
+from forecasting.calibration import LEVELS, Calibration
 from forecasting.capacity import replicas_for
 from forecasting.cost import Prices, mix
 from forecasting.forecast import Forecast
 from forecasting.series import Series
+from forecasting.standing import Forecasted
 
 Manifest = dict[str, Any]
 

@@ -13,7 +13,7 @@ from typing import Final
 from controllers.plans.capacity import LEAST_LEAD_S
 from controllers.plans.carried import NOTHING_KNOWN, Known, carried, slo_of
 from controllers.plans.limits import Limit
-from controllers.plans.snapshot import Demanded, Forecasted, Load
+from controllers.plans.snapshot import Demanded, Load
 from crds.fields import seconds
 from crds.inference_service import InferenceServiceSpec
 from crds.scaling import Scaling, ScalingPolicy, ScheduleWindow, Weekday
@@ -21,6 +21,7 @@ from forecasting import policy
 from forecasting.errors import BadSetting
 from forecasting.policy import Bounds, Direction, Judged, LoadForecast, Memory, Policy, PolicySettings, ScalingInput
 from forecasting.simulator.world import Slo
+from forecasting.standing import Forecasted
 
 STALE_AFTER_S: Final = 20.0
 """Four scrapes: a number older than this says nothing about now."""

@@ -22,7 +22,8 @@ from controllers.plans.tenancy import Demand, Tenant
 from crds.healing import HealthStatus
 from crds.inference_service import Allocation, InferenceServiceSpec, InferenceServiceStatus
 from crds.sla import Priority
-from forecasting.policy import Judged, LoadForecast
+from forecasting.policy import Judged
+from forecasting.standing import Forecasted
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,16 +116,6 @@ class Demanded:
     open: int
     waiting: int
     idle_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Forecasted:
-    """What was foretold of a service, and whether to act on it. `message` holds no number that changes by itself."""
-
-    forecast: LoadForecast | None
-    trusted: bool
-    reason: str
-    message: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,16 +20,16 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from controllers.capacity_forecast.board import ForecastBoard, Schedule
+from controllers.capacity_forecast.board import ForecastBoard
 from controllers.history.interface import ServiceId
 from controllers.history.prometheus import PrometheusHistory
-from controllers.plans.snapshot import Forecasted
 from controllers.runtime.metrics import Metrics as OperatorMetrics
 from e2e.cluster import packages
 from e2e.cluster.errors import UnsuitableHost
 from e2e.cluster.process import Process
 from e2e.cluster.progress import Progress
 from e2e.cluster.shell import run
+from forecasting.standing import Forecasted, Schedule
 from gateway.metrics import Metrics as GatewayMetrics
 from tests.charts.test_foretide import objects
 from tests.controllers.capacity_forecast.test_board import Inline

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from controllers.plans.carried import Known, MeanLengths
 from controllers.plans.scaling import ScalingPlan, Signals, plan_scaling, settings_of
-from controllers.plans.snapshot import Demanded, Forecasted, Load, Revision
+from controllers.plans.snapshot import Demanded, Load, Revision
 from crds.inference_service import InferenceServiceSpec
 from crds.scaling import Scaling
 from crds.sla import Targets
 from forecasting.policy import Direction, Judged, LoadForecast, Memory, from_json, plan, to_json
+from forecasting.standing import Forecasted
 from tests.gen import EARLY, service_spec, snapshot, target_of, with_workers, workers
 from tests.gen import plan as plan_whole
 from tests.plans.test_carried import H100

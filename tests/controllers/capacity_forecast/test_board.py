@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 
-from controllers.capacity_forecast.board import (
-    AHEAD_STEPS,
-    BELIEVED,
-    RETRY_S,
-    ForecastBoard,
-    Schedule,
-    foretold,
-    load_forecast,
-)
+from controllers.capacity_forecast.board import RETRY_S, ForecastBoard
 from controllers.capacity_forecast.job import Job, run
 from controllers.capacity_forecast.pool import ForecastFailed
 from controllers.history.interface import Counts, HistoryUnavailable, ServiceId, empty
 from controllers.runtime.interface import Key
 from forecasting.forecast import LEVELS, Forecast
 from forecasting.refresh import CEILING
+from forecasting.standing import AHEAD_STEPS, BELIEVED, Schedule, foretold, load_forecast
 from tests.controllers.running import Keys
 from tests.waiting import eventually
 
@@ -157,10 +150,10 @@ async def test_a_forecast_that_ran_out_is_given_up() -> None:
     it = await a_world()
     entry = it.board.entry(CHAT)
     assert entry
-    assert entry.made
-    entry.trouble = ("HistoryUnavailable", "away")
-    assert foretold(entry, it.clock.now_s).trusted
-    late = foretold(entry, entry.made.forecast.end_s)
+    assert entry.standing.made
+    away = replace(entry.standing, trouble=("HistoryUnavailable", "away"))
+    assert foretold(away, entry.lead_time_s, it.clock.now_s).trusted
+    late = foretold(away, entry.lead_time_s, entry.standing.made.forecast.end_s)
     assert (late.trusted, late.forecast, late.reason) == (False, None, "HistoryUnavailable")
 
 
@@ -221,8 +214,9 @@ async def test_what_is_believed_is_bounded_by_what_was_ever_seen() -> None:
     it = await a_world()
     entry = it.board.entry(CHAT)
     assert entry
-    assert entry.made
-    said = load_forecast(entry.made.forecast, entry.made.series)
+    made = entry.standing.made
+    assert made
+    said = load_forecast(made.forecast, made.series)
     assert said.plausible_max == pytest.approx(4 * 75 + 1)
     assert BELIEVED == CEILING
 

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controllers.capacity_forecast.work import mean_lengths, tokens_per_request, work_series
+from controllers.capacity_forecast.work import mean_lengths
 from controllers.history.interface import Counts
-from controllers.plans.calibration import ENOUGH, LEVELS, WINDOW, Calibration, Promise, observed, promised
-from controllers.plans.capacity import lead_time_s, learn, profile_of
+from controllers.plans.capacity import INPUT_WEIGHT, lead_time_s, learn, profile_of
 from controllers.plans.carried import MeanLengths
+from forecasting.calibration import ENOUGH, LEVELS, WINDOW, Calibration, Promise, observed, promised
+from forecasting.counts import tokens_per_request, work_series
 from tests.gen import service_spec
 
 
@@ -21,21 +22,21 @@ def counts(arrivals: list[float], completed: list[float], inputs: list[float], o
 
 def test_work_is_what_arrived_as_heavy_as_what_was_answered() -> None:
     # 60 requests a step, each of 100 input and 75 output tokens: 60 × (25 + 75) / 600 s.
-    series = work_series(counts([60, 60], [60, 60], [6000, 6000], [4500, 4500]), "demo/chat")
+    series = work_series(counts([60, 60], [60, 60], [6000, 6000], [4500, 4500]), INPUT_WEIGHT, "demo/chat")
     np.testing.assert_allclose(series.values, [10.0, 10.0])
 
 
 def test_an_overloaded_service_is_asked_for_what_came_not_for_what_it_managed() -> None:
-    series = work_series(counts([60, 600], [60, 60], [0, 0], [6000, 6000]), "demo/chat")
+    series = work_series(counts([60, 600], [60, 60], [0, 0], [6000, 6000]), INPUT_WEIGHT, "demo/chat")
     np.testing.assert_allclose(series.values, [10.0, 100.0])
 
 
 def test_gaps_stay_gaps_and_requests_that_nobody_answered_are_as_heavy_as_others() -> None:
     nan = float("nan")
-    got = work_series(counts([nan, 60, 0], [nan, 0, 0], [nan, 0, 0], [nan, 0, 0]), "demo/chat")
+    got = work_series(counts([nan, 60, 0], [nan, 0, 0], [nan, 0, 0], [nan, 0, 0]), INPUT_WEIGHT, "demo/chat")
     np.testing.assert_allclose(got.values, [nan, 0.1, 0.0])
     early = counts([10, 10], [0, 10], [0, 0], [0, 100])
-    np.testing.assert_allclose(tokens_per_request(early), [10.0, 10.0])
+    np.testing.assert_allclose(tokens_per_request(early, INPUT_WEIGHT), [10.0, 10.0])
 
 
 # --- what a worker carries --------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from controllers.apply import Applier
-from controllers.capacity_forecast.board import ForecastBoard, Schedule
+from controllers.capacity_forecast.board import ForecastBoard
 from controllers.capacity_forecast.cold_starts import ColdStarts
 from controllers.capacity_forecast.reconciler import CapacityForecastReconciler
 from controllers.history.interface import Counts, HistoryUnavailable, ServiceId, empty
@@ -20,6 +20,7 @@ from controllers.plans.limits import Limit
 from controllers.runtime.interface import Key
 from controllers.wakes import forecast_of, wake
 from forecasting.cost import Prices
+from forecasting.standing import Schedule
 from kube.informer import Informer, lean
 from kube.resources import CAPACITY_FORECASTS, INFERENCE_SERVICES, MODELS, SLAS, Object
 from tests.controllers.capacity_forecast.test_board import Inline

@@ -11,9 +11,10 @@ import pytest
 from controllers.history.interface import ServiceId
 from controllers.inference_service.worker_profile import WorkerProfile
 from controllers.plans.carried import MeanLengths
-from controllers.plans.snapshot import Demanded, Forecasted
+from controllers.plans.snapshot import Demanded
 from controllers.runtime.interface import Key
 from forecasting.policy import LoadForecast, ScalingDecision
+from forecasting.standing import Forecasted
 from kube.resources import HORIZONTAL_POD_AUTOSCALERS, INFERENCE_SERVICES, MODELS, SLAS, TENANTS, Object
 from tests.controllers.inference_service.harness import (
     FakePorts,

@@ -1,0 +1,67 @@
+"""What gateways count, and the work that arrived: requests as they came, each as heavy as those answered around then.
+
+Tokens are known when an answer ends, and an overloaded service answers late; what it will have to carry is what came.
+Knows nothing of who counted, nor of clocks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from forecasting.series import Array, Series
+
+AROUND_STEPS: Final = 6
+"""Steps, before and including, whose answers say how heavy a request is."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Counts:
+    """What happened in each step: `column[i]` counts the step that begins at `start_s + i * step_s`. NaN is a gap.
+
+    Each column is (n,) float64. `arrivals` are requests as they came; `completed` those that were answered in full,
+    when they were, and the tokens are theirs.
+    """
+
+    start_s: float
+    step_s: float
+    arrivals: Array
+    completed: Array
+    input_tokens: Array
+    output_tokens: Array
+
+    @property
+    def end_s(self) -> float:
+        return self.start_s + len(self.arrivals) * self.step_s
+
+    @property
+    def columns(self) -> tuple[Array, Array, Array, Array]:
+        return self.arrivals, self.completed, self.input_tokens, self.output_tokens
+
+    def between(self, from_s: float, to_s: float) -> Counts:
+        """The whole steps within these times, as far as they are known."""
+        first = min(max(math.ceil((from_s - self.start_s) / self.step_s - 1e-9), 0), len(self.arrivals))
+        last = max(math.floor((to_s - self.start_s) / self.step_s + 1e-9), first)
+        columns = (column[first:last] for column in self.columns)
+        return Counts(self.start_s + first * self.step_s, self.step_s, *columns)
+
+
+def work_series(counts: Counts, input_weight: float, name: str) -> Series:
+    """Work rate in weighted tokens each second; gaps stay gaps."""
+    each = tokens_per_request(counts, input_weight)
+    return Series(counts.start_s, counts.step_s, counts.arrivals * each / counts.step_s, name)
+
+
+def tokens_per_request(counts: Counts, input_weight: float) -> Array:
+    """(n,) weighted tokens of a request: of the steps around, else of all, else of what was answered at all: 1."""
+    work = np.nan_to_num(input_weight * counts.input_tokens + counts.output_tokens)
+    completed = np.nan_to_num(counts.completed)
+    total = completed.sum()
+    overall = work.sum() / total if total else 1.0
+    window = np.ones(AROUND_STEPS)
+    near = np.convolve(completed, window)[: len(completed)]
+    near_work = np.convolve(work, window)[: len(work)]
+    return np.asarray(np.where(near > 0, near_work / np.maximum(near, 1e-9), overall), dtype=np.float64)
