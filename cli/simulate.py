@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -16,10 +17,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from cli.errors import CliError
+from cli.foretelling import chosen, foretold, forget
 from cli.prometheus import client_of, read_range
 from cli.service_files import Subject, read_services
+from cli.setting import ForecastBy, Load, Setting
 from cli.simulate_text import WIDTH, print_text, to_json
-from cli.simulation import EXACT_MOST, Load, Result, Setting, simulate
+from cli.simulation import EXACT_MOST, Result, simulate
 from cli.trace_files import read_trace
 from forecasting.cost import Prices
 from forecasting.errors import BadSetting
@@ -64,6 +67,9 @@ def command(
     price: Annotated[float, typer.Option(help="Price of a GPU-hour on demand.")] = 1.0,
     start: Annotated[str, typer.Option(help="When the trace begins (UTC), for schedules.")] = A_MONDAY,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    forecast: Annotated[
+        ForecastBy | None, typer.Option(help="Whose forecast; the operator's if left out and the trace is long enough.")
+    ] = None,
     output: Annotated[Output, typer.Option("-o", "--output", help="text, json or html.")] = Output.TEXT,
     fresh: Annotated[bool, typer.Option(help="Forget an interrupted run.")] = False,
 ) -> None:
@@ -73,8 +79,9 @@ def command(
     subjects = [subject for path in file for subject in read_services(path, Slo())]
     source = Source(trace, prometheus, hours, share, lengths, seed)
     load, begins_s = load_of(source, subjects[0], _unix(start))
-    setting = Setting(_profile(profile), ColdStart(cold_start), Prices(), seed, price, begins_s)
-    results = _run(subjects, load, setting, fresh)
+    foretelling = chosen(forecast, subjects, len(load.arrivals))
+    setting = Setting(_profile(profile), ColdStart(cold_start), Prices(), seed, price, begins_s, foretelling)
+    setting, results = _run(subjects, load, setting, fresh)
     _write(output, load, setting, results)
 
 
@@ -134,16 +141,19 @@ def _unix(start: str) -> float:
         raise CliError(f"--start is {start!r}; a time such as {A_MONDAY} is needed.") from error
 
 
-def _run(subjects: list[Subject], load: Load, setting: Setting, fresh: bool) -> list[Result]:
+def _run(subjects: list[Subject], load: Load, setting: Setting, fresh: bool) -> tuple[Setting, list[Result]]:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
-        results = []
-        for subject in subjects:
-            task = bar.add_task(subject.label, total=1.0)
-            results.append(
-                simulate(subject, load, setting, lambda done, task=task: bar.update(task, completed=done), fresh)  # type: ignore[misc]
-            )
-    return results
+        if setting.foretelling.by is ForecastBy.OPERATOR:
+            setting = foretold(load, setting, _shown(bar, "the operator's forecasts"), fresh)
+        results = [simulate(subject, load, setting, _shown(bar, subject.label), fresh) for subject in subjects]
+    forget(load, setting)
+    return setting, results
+
+
+def _shown(bar: Progress, what: str) -> Callable[[float], None]:
+    task = bar.add_task(what, total=1.0)
+    return lambda done: bar.update(task, completed=done)
 
 
 def _write(output: Output, load: Load, setting: Setting, results: list[Result]) -> None:

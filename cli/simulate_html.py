@@ -12,8 +12,9 @@ matplotlib.use("Agg")  # before pyplot: no screen is needed
 import matplotlib.pyplot as plt
 import numpy as np
 
+from cli.setting import Load, Setting
 from cli.simulate_text import about, rows_of
-from cli.simulation import Load, Result, Setting
+from cli.simulation import Result
 from forecasting.series import Array
 from forecasting.simulator.many import TICK_S
 
@@ -34,7 +35,7 @@ def to_html(load: Load, setting: Setting, results: Sequence[Result]) -> str:
         f'<tr><th scope="row">{html.escape(cells[0][0])}</th>'
         + "".join(f"<td>{html.escape(cell[1])}</td>" for cell in cells)
         + "</tr>"
-        for cells in zip(*(rows_of(result) for result in results), strict=True)
+        for cells in zip(*(rows_of(result, setting) for result in results), strict=True)
     )
     lines = "".join(f"<p>{html.escape(line)}</p>" for line in about(load, setting, results))
     plots = "".join(

@@ -9,15 +9,17 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
-from cli.simulation import Load, Result, Setting
+from cli.setting import ForecastBy, Load, Setting, asks_for_forecast
+from cli.simulation import Result
 from forecasting.simulator.many import TICK_S
 
 WIDTH = 80
 
 
-def rows_of(result: Result) -> list[tuple[str, str]]:
+def rows_of(result: Result, setting: Setting) -> list[tuple[str, str]]:
     """What is said of a service, in order."""
     outcome, slo = result.outcome, result.subject.slo
+    by = _by(result, setting)
     return [
         ("attainment", f"{outcome.attainment:.2%} (target {slo.attainment:.0%})"),
         ("worst 10 minutes", f"{outcome.worst_window:.1%}"),
@@ -30,6 +32,7 @@ def rows_of(result: Result) -> list[tuple[str, str]]:
         ("cost on demand", f"{result.cost:.2f}"),
         ("cost, best mix", f"−{result.mix.saving:.0%}"),
         ("its mix", f"{result.mix.reserved} reserved, {result.mix.spot} spot, {result.mix.on_demand} on demand"),
+        ("forecast", by or "none"),
         ("finished", f"{outcome.finished:,.0f} of {outcome.requests:,.0f}"),
     ]
 
@@ -55,7 +58,26 @@ def about(load: Load, setting: Setting, results: Sequence[Result]) -> list[str]:
         f"{load.name}: {arrivals.counts.sum():,.0f} requests in {hours:.1f} h, {how}.",
         f"Profile: {profile.model} on {profile.accelerator}; {results[0].capacity.message}.",
         f"Cold start: {setting.cold_start.load_s:.0f} s ± {setting.cold_start.spread:.0%}.",
+        _forecast(setting),
     ]
+
+
+def _forecast(setting: Setting) -> str:
+    """Whose it was, why, and whether it had its say."""
+    foretelling = setting.foretelling
+    if foretelling.by is None:
+        return f"Forecast: none; {foretelling.because}."
+    if foretelling.forecasts is None:
+        return (
+            f"Forecast: growth in the last minutes of the trace, not the operator's; {foretelling.because}."
+            " The operator's wants more GPU-hours and is late less often."
+        )
+    forecasts = foretelling.forecasts
+    shares = ", ".join(f"{reason} {share:.1%}" for reason, share in forecasts.shares().items())
+    return (
+        f"Forecast: the operator's; {foretelling.because}. Made anew every {forecasts.schedule.refresh_s / 60:g} min"
+        f" from the trace so far, {forecasts.looks} times; of the time {shares}."
+    )
 
 
 def print_text(console: Console, load: Load, setting: Setting, results: Sequence[Result]) -> None:
@@ -66,7 +88,7 @@ def print_text(console: Console, load: Load, setting: Setting, results: Sequence
     table.add_column("")
     for result in results:
         table.add_column(result.subject.label, overflow="fold")
-    for cells in zip(*(rows_of(result) for result in results), strict=True):
+    for cells in zip(*(rows_of(result, setting) for result in results), strict=True):
         table.add_row(cells[0][0], *(cell[1] for cell in cells))
     console.print(table, highlight=False)
 
@@ -78,14 +100,29 @@ def to_json(load: Load, setting: Setting, results: Sequence[Result]) -> str:
             "trace": {"name": load.name, "seconds": len(load.arrivals), "requests": float(load.arrivals.counts.sum())},
             "profile": asdict(setting.profile),
             "coldStart": asdict(setting.cold_start),
-            "services": [_plain(result) for result in results],
+            "forecast": _plain_forecast(setting),
+            "services": [_plain(result, setting) for result in results],
         },
         indent=2,
         ensure_ascii=False,
     )
 
 
-def _plain(result: Result) -> dict[str, object]:
+def _by(result: Result, setting: Setting) -> ForecastBy | None:
+    return setting.foretelling.by if asks_for_forecast(result.subject) else None
+
+
+def _plain_forecast(setting: Setting) -> dict[str, object]:
+    foretelling = setting.foretelling
+    said: dict[str, object] = {"by": foretelling.by, "because": foretelling.because}
+    if foretelling.forecasts is not None:
+        forecasts = foretelling.forecasts
+        said["looks"], said["everySeconds"] = forecasts.looks, forecasts.schedule.refresh_s
+        said["shareOfTime"] = dict(forecasts.shares())
+    return said
+
+
+def _plain(result: Result, setting: Setting) -> dict[str, object]:
     subject = result.subject
     return {
         "name": subject.name,
@@ -93,6 +130,7 @@ def _plain(result: Result) -> dict[str, object]:
         "from": subject.label,
         "slo": asdict(subject.slo),
         "exact": result.exact,
+        "forecast": _by(result, setting),
         "outcome": asdict(result.outcome),
         "cost": result.cost,
         "mix": asdict(result.mix),

@@ -7,61 +7,34 @@ the user's cache folder now and then, so that one that was interrupted goes on.
 from __future__ import annotations
 
 import hashlib
-import os
-import pickle
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
 from cli.errors import CliError
+from cli.kept import Saver, cache_folder, restored, stopped
 from cli.service_files import Subject
-from controllers.plans.capacity import INPUT_WEIGHT, lead_time_s
+from cli.setting import ForecastBy, Load, Setting, asks_for_forecast
+from controllers.plans.capacity import INPUT_WEIGHT
 from controllers.plans.carried import NOTHING_KNOWN, MeanLengths, carried, within
 from controllers.plans.scaling import settings_of
 from forecasting.capacity import ReplicaCapacity
 from forecasting.capacity import capacity_of as replica_capacity
-from forecasting.cost import Mix, Prices, mix
+from forecasting.cost import Mix, mix
 from forecasting.errors import ForecastingError
 from forecasting.policy import Bounds
-from forecasting.profile import Profile
-from forecasting.simulator.arrivals import SecondArrivals
 from forecasting.simulator.autoscaler import Autoscaler
 from forecasting.simulator.autoscalers.headroom import Static
-from forecasting.simulator.autoscalers.ours import Foretide, GrowthForecasts
+from forecasting.simulator.autoscalers.ours import Forecasts, Foretide, GrowthForecasts
 from forecasting.simulator.many import TICK_S, Batch, Run
 from forecasting.simulator.outcome import Outcome
 from forecasting.simulator.record import record_of
 from forecasting.simulator.replay import Replay
-from forecasting.simulator.requests import Requests
-from forecasting.simulator.world import ColdStart, World
+from forecasting.simulator.world import World
 
 EXACT_MOST = 300_000
-SAVE_EVERY_S = 10.0
 PERIOD_S = 15
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is replayed. requests is None where only counts a second are known or there are too many."""
-
-    name: str
-    arrivals: SecondArrivals
-    requests: Requests | None
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What holds for every service of a call. start_s: Unix time at which the trace begins."""
-
-    profile: Profile
-    cold_start: ColdStart
-    prices: Prices
-    seed: int
-    gpu_price: float
-    start_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +93,14 @@ class _Prepared:
         path = cache_folder() / f"{self.key}.state"
         if fresh:
             path.unlink(missing_ok=True)
-        run = _restored(path) or self._new()
-        saved = _Saver(path, run, progress)
+        found = restored(path)
+        run = found if isinstance(found, Replay | Batch) else self._new()
         try:
-            found = _finished(run, saved)
+            finished = _finished(run, Saver(path, run, progress))
         except KeyboardInterrupt as stop:
-            raise CliError("Stopped. The same command goes on from the last state that was kept.") from stop
+            raise stopped() from stop
         path.unlink(missing_ok=True)
-        return found
+        return finished
 
     def _new(self) -> Replay | Batch:
         if self.load.requests is not None:
@@ -153,52 +126,25 @@ def _autoscaler(subject: Subject, load: Load, capacity: ReplicaCapacity, setting
         return Static(1 if spec.replicas is None else spec.replicas)
     lengths = load.arrivals.lengths
     mean = MeanLengths(lengths.mean_input, lengths.decode + 1)
-    starts = [setting.cold_start.draw_s(setting.seed, at) for at in range(200)]
-    lead_s = lead_time_s(starts)
     settings = settings_of(spec.scaling, subject.promise)
-    record = record_of(None, load.arrivals, TICK_S)
-    forecasts = GrowthForecasts(record, INPUT_WEIGHT, lead_s + settings.horizon_s)
+    forecasts = _forecasts(subject, load, setting, settings.horizon_s)
     bounds = Bounds(spec.scaling.min, spec.scaling.max)
     if spec.scaling.tokens_per_second:
         carries = carried(spec, NOTHING_KNOWN)
     else:
         carries = within(subject.slo, capacity, mean, spec.scaling.target_concurrency)
-    return Foretide(subject.name, bounds, carries.for_policy(), settings, forecasts, lead_s, PERIOD_S, setting.start_s)
+    capable, lead_s = carries.for_policy(), setting.lead_s
+    return Foretide(subject.name, bounds, capable, settings, forecasts, lead_s, PERIOD_S, setting.start_s)
 
 
-class _Saver:
-    """Passes progress on and keeps the state from time to time."""
-
-    def __init__(self, path: Path, run: Replay | Batch, progress: Callable[[float], None]) -> None:
-        self._path, self._run, self._progress = path, run, progress
-        self._saved_s = time.monotonic()
-
-    def __call__(self, share: float) -> None:
-        self._progress(share)
-        if time.monotonic() - self._saved_s >= SAVE_EVERY_S and share < 1:
-            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            partial = self._path.with_suffix(f".{os.getpid()}")
-            partial.write_bytes(pickle.dumps(self._run))
-            partial.replace(self._path)
-            self._saved_s = time.monotonic()
-
-
-def _restored(path: Path) -> Replay | Batch | None:
-    """A kept state; None when there is none or it is of another version. Only our own private folder is read."""
-    try:
-        run = pickle.loads(path.read_bytes())
-    except (OSError, pickle.UnpicklingError, EOFError, AttributeError, ImportError, TypeError):
-        return None
-    return run if isinstance(run, Replay | Batch) else None
+def _forecasts(subject: Subject, load: Load, setting: Setting, horizon_s: float) -> Forecasts | None:
+    foretelling = setting.foretelling
+    if foretelling.by is ForecastBy.GROWTH and asks_for_forecast(subject):
+        return GrowthForecasts(record_of(None, load.arrivals, TICK_S), INPUT_WEIGHT, setting.lead_s + horizon_s)
+    return foretelling.forecasts if asks_for_forecast(subject) else None
 
 
 def _key(subject: Subject, load: Load, setting: Setting) -> str:
     counts = np.concatenate([load.arrivals.counts, load.arrivals.inputs])
     said = f"{subject.text} {subject.label} {subject.slo} {setting} {load.requests is not None}"
     return hashlib.sha256(said.encode() + counts.tobytes()).hexdigest()[:24]
-
-
-def cache_folder() -> Path:
-    """Where states of interrupted runs lie."""
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base) / "foretide" / "simulate"

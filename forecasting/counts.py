@@ -6,7 +6,6 @@ Knows nothing of who counted, nor of clocks.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,11 +41,14 @@ class Counts:
         return self.arrivals, self.completed, self.input_tokens, self.output_tokens
 
     def between(self, from_s: float, to_s: float) -> Counts:
-        """The whole steps within these times, as far as they are known."""
-        first = min(max(math.ceil((from_s - self.start_s) / self.step_s - 1e-9), 0), len(self.arrivals))
-        last = max(math.floor((to_s - self.start_s) / self.step_s + 1e-9), first)
-        columns = (column[first:last] for column in self.columns)
-        return Counts(self.start_s + first * self.step_s, self.step_s, *columns)
+        """The steps from `from_s` to `to_s`, both of them where steps begin. Those that are not known are gaps."""
+        first, last = (round((at_s - self.start_s) / self.step_s) for at_s in (from_s, to_s))
+        before, after = max(min(-first, last - first), 0), max(last - max(len(self.arrivals), first), 0)
+        columns = (
+            np.pad(column[max(first, 0) : max(last, 0)], (before, after), constant_values=np.nan)
+            for column in self.columns
+        )
+        return Counts(from_s, self.step_s, *columns)
 
 
 def work_series(counts: Counts, input_weight: float, name: str) -> Series:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import html
 import json
 import re
 import tarfile
@@ -14,12 +15,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cli import simulation
+from cli import kept, simulation
 from cli.errors import CliError
+from cli.foretelling import chosen
 from cli.main import app, main
 from cli.prometheus import read_range
 from cli.service_files import read_services
+from cli.setting import ForecastBy
 from forecasting.profile import LLAMA_8B_H100, profile_to_json
+from forecasting.simulator.autoscalers.foretold import OperatorForecasts
 from forecasting.simulator.world import Slo
 
 SERVICE = """
@@ -134,10 +138,10 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
 ) -> None:
     arguments = ["simulate", "-f", str(service), "--trace", str(trace), "-o", "json"]
     whole = run(*arguments)
-    monkeypatch.setattr(simulation, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(kept, "SAVE_EVERY_S", 0.0)
     seen: list[float] = []
 
-    class Stops(simulation._Saver):
+    class Stops(simulation.Saver):
         def __call__(self, share: float) -> None:
             super().__call__(share)
             seen.append(share)
@@ -145,7 +149,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as stopped:
-        stopped.setattr(simulation, "_Saver", Stops)
+        stopped.setattr(simulation, "Saver", Stops)
         stopped.setattr("sys.argv", ["foretide", *arguments])
         with pytest.raises(SystemExit):
             main()
@@ -154,6 +158,68 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
     assert run(*arguments) == whole
     assert not list(cache.rglob("*.state"))
     assert min(seen) < 0.5
+
+
+def test_a_short_trace_gets_the_growth_forecast_and_all_three_forms_say_so(service: Path, trace: Path) -> None:
+    text = " ".join(run("simulate", "-f", service, "--trace", trace).split())
+    said = json.loads(run("simulate", "-f", service, "--trace", trace, "-o", "json"))
+    page = run("simulate", "-f", service, "--trace", trace, "-o", "html")
+    because = "the trace's 0.2 h are less than the 48 h that one needs"
+    assert f"not the operator's; {because}" in text
+    assert because in html.unescape(page)
+    assert said["forecast"] == {"by": "growth", "because": because}
+    assert said["services"][0]["forecast"] == "growth"
+
+
+def test_the_operators_forecast_can_be_asked_for_and_says_how_long_it_had_its_say(service: Path, trace: Path) -> None:
+    asked = ["simulate", "-f", service, "--trace", trace, "--forecast", "operator"]
+    assert "Forecast: the operator's; as --forecast operator asks." in " ".join(run(*asked).split())
+    said = json.loads(run(*asked, "-o", "json"))
+    assert said["forecast"]["by"] == said["services"][0]["forecast"] == "operator"
+    assert said["forecast"]["shareOfTime"] == {"NoHistory": 1.0}, "ten minutes teach nothing"
+
+
+def test_services_that_do_not_scale_by_a_forecast_are_given_none(trace: Path, tmp_path: Path) -> None:
+    path = tmp_path / "both.yaml"
+    path.write_text(FIXED + "---" + SERVICE.replace("predictive", "reactive").replace("name: chat", "name: other"))
+    said = json.loads(run("simulate", "-f", path, "--trace", trace, "-o", "json", "--forecast", "operator"))
+    assert said["forecast"] == {"by": None, "because": "no service here scales by a forecast"}
+    assert [each["forecast"] for each in said["services"]] == [None, None]
+    assert "Forecast: none; no service here" in run("simulate", "-f", path, "--trace", trace)
+
+
+def test_the_operators_forecast_is_the_default_from_two_days_on(service: Path) -> None:
+    subjects = read_services(service, Slo())
+    assert chosen(None, subjects, 2 * 86_400).by is ForecastBy.OPERATOR
+    assert chosen(None, subjects, 2 * 86_400 - 1).by is ForecastBy.GROWTH
+    assert chosen(ForecastBy.GROWTH, subjects, 9 * 86_400).by is ForecastBy.GROWTH
+
+
+def test_a_forecast_that_nobody_knows_is_refused_with_those_that_there_are(service: Path, trace: Path) -> None:
+    wrong = ["simulate", "-f", str(service), "--trace", str(trace), "--forecast", "best"]
+    result = CliRunner().invoke(app, wrong, catch_exceptions=False, env={"COLUMNS": "200"})
+    assert result.exit_code == 2
+    assert "'best' is not one of 'operator', 'growth'" in result.output
+
+
+def test_a_run_that_is_stopped_after_the_forecasts_does_not_make_them_again(
+    service: Path, trace: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["simulate", "-f", str(service), "--trace", str(trace), "--forecast", "operator", "-o", "json"]
+    whole = run(*arguments)
+
+    class Stops(simulation.Saver):
+        def __call__(self, share: float) -> None:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(simulation, "Saver", Stops)
+        with pytest.raises(CliError, match="goes on from the last state"):
+            run(*arguments)
+    assert list(cache.rglob("*.forecast"))
+    monkeypatch.setattr(OperatorForecasts, "_look", lambda _: pytest.fail("a look was made again"))
+    assert run(*arguments) == whole
+    assert not list(cache.rglob("*.*"))
 
 
 @pytest.mark.parametrize(

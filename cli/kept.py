@@ -1,0 +1,55 @@
+"""Long computations whose state is kept in the user's cache folder now and then, so that a stopped one goes on.
+
+Only our own private folder is read: what is kept is a pickle.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cli.errors import CliError
+
+SAVE_EVERY_S = 10.0
+
+
+class Saver:
+    """Passes progress on and keeps the state from time to time."""
+
+    def __init__(self, path: Path, state: object, progress: Callable[[float], None]) -> None:
+        self._path, self._state, self._progress = path, state, progress
+        self._saved_s = time.monotonic()
+
+    def __call__(self, share: float) -> None:
+        self._progress(share)
+        if time.monotonic() - self._saved_s >= SAVE_EVERY_S and share < 1:
+            self.save()
+
+    def save(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        partial = self._path.with_suffix(f".{os.getpid()}")
+        partial.write_bytes(pickle.dumps(self._state))
+        partial.replace(self._path)
+        self._saved_s = time.monotonic()
+
+
+def restored(path: Path) -> object:
+    """A kept state; None when there is none or it is of another version."""
+    try:
+        return pickle.loads(path.read_bytes())
+    except (OSError, pickle.UnpicklingError, EOFError, AttributeError, ImportError, TypeError):
+        return None
+
+
+def stopped() -> CliError:
+    """Of a person who pressed Ctrl-C."""
+    return CliError("Stopped. The same command goes on from the last state that was kept.")
+
+
+def cache_folder() -> Path:
+    """Where the states lie."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "foretide" / "simulate"

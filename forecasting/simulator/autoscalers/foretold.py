@@ -1,0 +1,111 @@
+"""The operator's forecast over a trace: what `forecasting.standing` and `refresh` would have said at each of its looks.
+
+What arrives does not depend on the number of replicas, so the looks are made once for a trace, before any run, and all
+runs share them. Nothing after the time of a look is read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from forecasting.counts import Counts, work_series
+from forecasting.policy import LoadForecast
+from forecasting.refresh import refresh
+from forecasting.simulator.arrivals import SecondArrivals
+from forecasting.simulator.requests import Floats, Requests
+from forecasting.standing import AHEAD_STEPS, Forecasted, Schedule, Standing, foretold, looked, renewed
+
+
+class OperatorForecasts:
+    """Looks every `schedule.refresh_s`, from the last one before the trace begins (Unix time `start_s`) to its end.
+
+    counts: of the trace, and of what was before it where that is known. Made to be stopped between two looks, pickled,
+    read back and gone on with.
+    """
+
+    def __init__(
+        self,
+        counts: Counts,
+        input_weight: float,
+        lead_time_s: float,
+        start_s: float,
+        duration_s: float,
+        schedule: Schedule | None = None,
+    ) -> None:
+        self.schedule = schedule or Schedule()
+        self._counts, self._input_weight, self._lead_time_s = counts, input_weight, lead_time_s
+        self._start_s = start_s
+        # An operator looks whenever its process began; the middle of a step is the mean of that.
+        every_s, phase_s = self.schedule.refresh_s, self.schedule.step_s / 2
+        self._first_s = math.floor((start_s - phase_s) / every_s) * every_s + phase_s
+        self.looks = math.ceil((start_s + duration_s - self._first_s) / every_s)
+        self._standing = Standing()
+        self._said: list[Forecasted] = []
+        self._given: tuple[int, LoadForecast | None] | None = None
+
+    def run(self, progress: Callable[[float], None] | None = None) -> OperatorForecasts:
+        """All looks, from where it stopped; `progress` is told the share that is done."""
+        while len(self._said) < self.looks:
+            self._look()
+            if progress is not None:
+                progress(len(self._said) / self.looks)
+        return self
+
+    def at(self, now_s: float) -> LoadForecast | None:
+        """As of the last look, in seconds of the trace."""
+        look = self._look_at(now_s)
+        if self._given is None or self._given[0] != look:
+            said = self._said[look].forecast
+            self._given = look, said and replace(said, issued_s=said.issued_s - self._start_s)
+        return self._given[1]
+
+    def said_at(self, now_s: float) -> Forecasted:
+        """What the operator would have told, at its last look, in Unix time."""
+        return self._said[self._look_at(now_s)]
+
+    def shares(self) -> Mapping[str, float]:
+        """Of the time, by the reason for which the forecast had its say (`Calibrated`) or had none, largest first."""
+        return {reason: n / self.looks for reason, n in Counter(one.reason for one in self._said).most_common()}
+
+    def _look_at(self, now_s: float) -> int:
+        look = int((self._start_s + now_s - self._first_s) // self.schedule.refresh_s)
+        return min(look, self.looks - 1)
+
+    def _look(self) -> None:
+        now_s = self._first_s + len(self._said) * self.schedule.refresh_s
+        end_s = now_s // self.schedule.step_s * self.schedule.step_s
+        known = self._counts.between(end_s - self.schedule.history_s, end_s)
+        series = work_series(known, self._input_weight, "trace")
+        self._standing = looked(self._standing, series, now_s)
+        if self._standing.trouble is None:
+            forecast = refresh(series, AHEAD_STEPS)
+            self._standing = renewed(self._standing, series, forecast, self._lead_time_s, now_s)
+        self._said.append(foretold(self._standing, self._lead_time_s, now_s))
+
+
+def counts_of(arrivals: SecondArrivals, requests: Requests | None, start_s: float, step_s: float) -> Counts:
+    """Whole steps of a trace that begins at Unix time `start_s`, at multiples of `step_s`, as gateways count them.
+
+    Requests count as answered when they come: answers only say how heavy requests are, over an hour. Where single
+    requests are not known, all answers are as long as the mean one.
+    """
+    if requests is None:
+        outputs = arrivals.counts * (arrivals.lengths.decode + 1)
+    else:
+        at = np.minimum(requests.arrival_s.astype(np.int64), len(arrivals) - 1)
+        written = requests.output_tokens.astype(np.float64)
+        outputs = np.asarray(np.bincount(at, weights=written, minlength=len(arrivals)), dtype=np.float64)
+    first_s = math.ceil(start_s / step_s) * step_s
+    skipped, length = round(first_s - start_s), round(step_s)
+    came, inputs, answers = (_sums(each, skipped, length) for each in (arrivals.counts, arrivals.inputs, outputs))
+    return Counts(first_s, step_s, came, came, inputs, answers)
+
+
+def _sums(values: Floats, skipped: int, length: int) -> Floats:
+    whole = max(len(values) - skipped, 0) // length * length
+    return np.asarray(values[skipped : skipped + whole].reshape(-1, length).sum(axis=1), dtype=np.float64)
