@@ -7,8 +7,20 @@ powers of two; `fma` is spelled out so that the same sums come out bit for bit w
 
 from __future__ import annotations
 
+from typing import Final
+
 import triton
 import triton.language as tl
+
+from worker_image.kernels.checks import power_of_two
+
+LEAST_HEAD: Final = 16
+"""Elements that a matrix instruction sums over at the least."""
+
+
+def padded_head(head_dim: int) -> int:
+    """Elements of a head as a tile holds them; those beyond `head_dim` are zeros."""
+    return max(LEAST_HEAD, power_of_two(head_dim))
 
 
 @triton.jit

@@ -17,7 +17,7 @@ import torch
 import triton
 import triton.language as tl
 
-from worker_image.kernels.attention_tile import attend_tiles, merge
+from worker_image.kernels.attention_tile import attend_tiles, merge, padded_head
 from worker_image.kernels.checks import FLOATS, power_of_two, require, require_tensor
 from worker_image.kernels.decode_plan import PLAN_COLUMNS, PlanShape, plan_decode, units_of
 from worker_image.kernels.early import fetch_to_l2, launch_options, wait_for_predecessor
@@ -140,7 +140,7 @@ def decode_attention(
         GROUP=shape.group,
         GROUP_PAD=power_of_two(shape.group),
         HEAD_DIM=shape.head_dim,
-        HEAD_PAD=power_of_two(shape.head_dim),
+        HEAD_PAD=padded_head(shape.head_dim),
         PAGE=cache.page,
         BLOCK_M=shape.block_m,
         BLOCK_N=shape.tile.block_n,
@@ -271,7 +271,7 @@ def _decode_kernel(
         inside_kv = (positions < length) & (left > 0)
         pages = tl.load(block_tables + row.to(tl.int64) * table_stride + positions // PAGE, mask=inside_kv, other=0)
         slots = pages.to(tl.int64) * block_stride + head * (PAGE * HEAD_DIM) + (positions % PAGE) * HEAD_DIM
-        lines = tl.arange(0, HEAD_PAD // 64) * 64
+        lines = tl.arange(0, tl.cdiv(HEAD_PAD, 64)) * 64
         fetched = slots[:, None] + lines[None, :]
         wanted = inside_kv[:, None] & (lines[None, :] < HEAD_DIM)
         fetch_to_l2(k_cache + fetched, wanted)

@@ -7,6 +7,8 @@ tuned table) and the bits do not. Tiles are loaded through tensor descriptors; e
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 import triton
 import triton.language as tl
@@ -15,6 +17,14 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from worker_image.kernels.checks import FLOATS, require, require_tensor
 from worker_image.kernels.early import fetch_to_l2, launch_options, wait_for_predecessor
 from worker_image.kernels.tuning import MatmulTile
+
+LINE: Final = 64
+"""Elements of two bytes in a cache line."""
+
+
+def matmul_fits(depth: int, dtype: torch.dtype) -> bool:
+    """Whether `matmul` takes a weight with rows of so many elements."""
+    return depth * dtype.itemsize % 16 == 0
 
 
 def matmul(
@@ -26,16 +36,17 @@ def matmul(
     require_tensor("weight", weight, (None, depth), (x.dtype,))
     width = weight.shape[0]
     require_tensor("out", out, (rows, width), (x.dtype,))
-    aligned = all(size * x.element_size() % 16 == 0 for size in (depth, width))
-    require(aligned, f"the weight is {width} × {depth}; rows of both sides must be multiples of 16 bytes")
+    require(matmul_fits(depth, x.dtype), f"the weight is {width} × {depth}; its rows must be multiples of 16 bytes")
     if rows == 0:
         return
+    # A descriptor takes rows of whole 16 bytes only, and some vocabularies make none.
+    described = not tile.swap and matmul_fits(width, x.dtype)
     n_tiles = triton.cdiv(rows, tile.block_m) * triton.cdiv(width, tile.block_n)
     _matmul_kernel[(min(n_tiles, n_sms * tile.programs_per_sm),)](
         TensorDescriptor.from_tensor(x, [tile.block_m, tile.block_k]),
         TensorDescriptor.from_tensor(weight, [tile.block_n, tile.block_k]),
         weight,
-        out if tile.swap else TensorDescriptor.from_tensor(out, [tile.block_m, tile.block_n // tile.out_parts]),
+        TensorDescriptor.from_tensor(out, [tile.block_m, tile.block_n // tile.out_parts]) if described else out,
         rows,
         width,
         depth,
@@ -45,12 +56,19 @@ def matmul(
         GROUP_M=tile.group_m,
         OUT_PARTS=tile.out_parts,
         SWAP=tile.swap,
-        AHEAD=min(depth, tile.ahead),
+        DESCRIBED=described,
+        AHEAD=_ahead(min(depth, tile.ahead)),
+        LINE=LINE,
         EARLY=early,
         num_warps=tile.warps,
         num_stages=tile.stages,
         **launch_options(early),
     )
+
+
+def _ahead(most: int) -> int:
+    """The elements of a weight row that an early launch fetches: a power of two of whole cache lines, or 0."""
+    return 1 << most.bit_length() - 1 if most >= LINE else 0
 
 
 def matmul_reference(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -84,7 +102,9 @@ def _matmul_kernel(
     GROUP_M: tl.constexpr,
     OUT_PARTS: tl.constexpr,
     SWAP: tl.constexpr,
+    DESCRIBED: tl.constexpr,
     AHEAD: tl.constexpr,
+    LINE: tl.constexpr,
     EARLY: tl.constexpr,
 ) -> None:
     PART: tl.constexpr = BLOCK_N // OUT_PARTS
@@ -93,7 +113,7 @@ def _matmul_kernel(
     if EARLY and AHEAD > 0:
         # Weights are older than anything that is waited for: memory need not idle until the activations are there.
         _, first = _tile_of(tl.program_id(0), n_rows, n_columns, GROUP_M)
-        lines = tl.arange(0, BLOCK_N)[:, None] * depth + tl.arange(0, AHEAD // 64)[None, :] * 64
+        lines = tl.arange(0, BLOCK_N)[:, None] * depth + tl.arange(0, AHEAD // LINE)[None, :] * LINE
         start = weight_pointer + (first * BLOCK_N).to(tl.int64) * depth
         fetch_to_l2(start + lines, (first * BLOCK_N + tl.arange(0, BLOCK_N)[:, None] < width) & (lines >= 0))
     wait_for_predecessor(EARLY)
@@ -118,7 +138,13 @@ def _matmul_kernel(
                 a = x.load([row * BLOCK_M, k])
                 b = weight.load([column * BLOCK_N, k])
                 acc = tl.dot(a, b.T, acc, input_precision="ieee")
-            if OUT_PARTS == 1:
+            if not DESCRIBED:
+                offs_m = row * BLOCK_M + tl.arange(0, BLOCK_M)
+                offs_n = column * BLOCK_N + tl.arange(0, BLOCK_N)
+                target = out + offs_m[:, None].to(tl.int64) * width + offs_n[None, :]
+                inside = (offs_m[:, None] < rows) & (offs_n[None, :] < width)
+                tl.store(target, acc.to(out.dtype.element_ty), mask=inside)
+            elif OUT_PARTS == 1:
                 out.store([row * BLOCK_M, column * BLOCK_N], acc.to(out.dtype))
             else:
                 # Written in halves, so that the staging buffer leaves room for another stage of the loads.

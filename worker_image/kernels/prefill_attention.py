@@ -18,8 +18,8 @@ import torch
 import triton
 import triton.language as tl
 
-from worker_image.kernels.attention_tile import attend_tiles, merge
-from worker_image.kernels.checks import FLOATS, power_of_two, require, require_tensor
+from worker_image.kernels.attention_tile import attend_tiles, merge, padded_head
+from worker_image.kernels.checks import FLOATS, require, require_tensor
 from worker_image.kernels.paged import PagedCache, gather_reference
 from worker_image.kernels.tuning import AttentionTile
 
@@ -115,7 +115,7 @@ def prefill_attention(
         N_KV_HEADS=shape.n_kv_heads,
         GROUP=shape.group,
         HEAD_DIM=shape.head_dim,
-        HEAD_PAD=power_of_two(shape.head_dim),
+        HEAD_PAD=padded_head(shape.head_dim),
         PAGE=cache.page,
         BLOCK_M=shape.tile.block_m,
         BLOCK_N=shape.tile.block_n,

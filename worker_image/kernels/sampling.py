@@ -201,9 +201,11 @@ def _race(
         values = _chunk(row, chunk, VOCAB, BLOCK)
         ids = (chunk * BLOCK + tl.arange(0, BLOCK)).to(tl.uint32)
         bits = _mix(_mix(ids ^ low) ^ high)
-        # 1 - u is exact where u is near one, which is where float32 would round u to 1 and the noise to 0.
+        # 1 - u is exact where u is near one, which is where float32 would round u to 1 and the noise to 0. It rounds to
+        # 1 where u is near zero: noise without end would let a token lose that nobody runs against.
         rest = (0xFFFFFFFF - bits).to(tl.float32) * 2.3283064365386963e-10 + 1.1641532182693481e-10
-        noise = tl.where(rest < 1e-3, rest + 0.5 * rest * rest, -tl.log(1.0 - rest))
+        u = tl.maximum(1.0 - rest, 1.1641532182693481e-10)
+        noise = tl.where(rest < 1e-3, rest + 0.5 * rest * rest, -tl.log(u))
         scores = values * rate_log2 - tl.log2(noise)
         scores = tl.where(_keys(values, KEY_BITS) >= floor, scores, -float("inf"))
         better = scores > best

@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import embedding
 
 from worker_image.kernels.decode_attention import DecodeShape, DecodeWorkspace, decode_attention, plan_step
-from worker_image.kernels.gemm import matmul
+from worker_image.kernels.gemm import matmul, matmul_fits
 from worker_image.kernels.gemv import gemv, gemv_fits
 from worker_image.kernels.norm import add_rms_norm, rms_norm
 from worker_image.kernels.paged import PagedCache
@@ -217,7 +217,8 @@ class TritonOps:
 
     def has_own_matmul(self, rows: int, width: int, depth: int) -> bool:
         """Whether x: (rows, depth) meets a weight (width, depth) in one of our kernels rather than in cuBLAS."""
-        return rows <= self._own_rows or self._is_gemv(rows, width, depth)
+        own = rows <= self._own_rows and (self._deterministic or matmul_fits(depth, self.dtype))
+        return own or self._is_gemv(rows, width, depth)
 
     def _is_gemv(self, rows: int, width: int, depth: int) -> bool:
         return rows == 1 and not self._deterministic and self._early and gemv_fits(width, depth)

@@ -86,6 +86,18 @@ def test_forbidden_tokens_are_never_drawn() -> None:
     assert set(tokens) == {3, 8800}
 
 
+def test_a_token_that_runs_alone_wins_whatever_its_noise() -> None:
+    # Of 32 bits that are nearly all zero, as come once in some thirty million tokens.
+    seed, position, token = 0, 4580, 4407
+    assert noise_reference(seed, position, 8000)[token] > 18.0
+    logits = torch.full((3, 8000), -torch.inf)
+    logits[:, token] = -3.0
+    logits[1:] = logits[1:].clamp(min=-20.0)
+    tokens, logprobs = draw(logits, [PLAIN, (1.0, 1, 1.0, 0.0), (1.0, 0, 1.0, 0.5)], [seed] * 3, [position] * 3)
+    assert tokens == [token] * 3
+    torch.testing.assert_close(logprobs, logits.log_softmax(-1)[:, token])
+
+
 def test_a_wrong_argument_is_refused_with_its_name() -> None:
     with pytest.raises(KernelError, match=r"seeds has shape \(1,\); the kernel takes \(2\)"):
         draw(randn(2, 10), [GREEDY] * 2, [0], [0, 0])
