@@ -22,13 +22,14 @@ from controllers.inference_service.gateways import ScrapedGateways
 from controllers.inference_service.quality import StoredMemory
 from controllers.inference_service.wiring import wire_inference_service
 from controllers.model.wiring import wire_model
+from controllers.plans.mig.offers import pool_specs
 from controllers.plans.mig.prices import PricedPool, prices_of
 from controllers.runtime.interface import Assembly, Background, Marker
 from controllers.settings import Settings
 from controllers.sla.reconciler import SlaReconciler
 from controllers.tenant.wiring import wire_tenant
 from controllers.wakes import by_namespace, forecast_of, of_service, wake
-from crds.gpu_pool import GPUPoolSpec, SharingStatus
+from crds.gpu_pool import SharingStatus
 from forecasting.cost import Prices
 from kube.api import Api
 from kube.events import Recorder
@@ -161,11 +162,12 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
 
 
 def priced_pools(pools: Informer[Object]) -> list[PricedPool]:
-    """Every GPUPool as cost plans see it."""
+    """Every GPUPool that can be read, as cost plans see it."""
+    specs = pool_specs(pools.items())
     return [
         PricedPool(
-            GPUPoolSpec.model_validate(one["spec"]),
-            tuple(SharingStatus.model_validate(each) for each in (one.get("status") or {}).get("sharing") or ()),
+            spec, tuple(SharingStatus.model_validate(each) for each in (one.get("status") or {}).get("sharing") or ())
         )
         for one in pools.items()
+        if (spec := specs.get(one["metadata"]["name"])) is not None
     ]

@@ -13,13 +13,12 @@ from pydantic import ValidationError
 from controllers.alerting.desk import AlertDesk, Place
 from controllers.alerting.facts import Observer
 from controllers.alerting.past import Past
-from controllers.announce import write_verdict
-from controllers.apply import Applier, merge_conditions
+from controllers.announce import write_misread, write_verdict
+from controllers.apply import Applier
 from controllers.plans.alerting import rule_files, status
 from controllers.plans.alerting.book import Book, Policy
 from controllers.runtime.interface import Key, Outcome
 from crds.alert_policy import AlertPolicySpec
-from crds.conditions import READY, STALLED
 from crds.contract import API_VERSION, LABEL_MANAGED_BY, LABEL_POLICY, MANAGED_BY
 from kube.api import Api
 from kube.errors import NotFound
@@ -81,7 +80,7 @@ class AlertPolicyReconciler:
         try:
             policy = Policy(*place, AlertPolicySpec.model_validate(obj["spec"]))
         except ValidationError as error:
-            await self._misread(obj, error)
+            await write_misread(self._applier, ALERT_POLICIES, obj, error, now=self._wall_clock())
             return Outcome()
         book = self._desk.book(place)
         if book is not None:
@@ -107,19 +106,6 @@ class AlertPolicyReconciler:
             record = self._recorder.warning if one.warning else self._recorder.normal
             record(obj, one.reason, one.message)
         self._said[place] = book
-
-    async def _misread(self, obj: Object, error: ValidationError) -> None:
-        """Stored under another release's rules."""
-        first = error.errors()[0]
-        message = f"spec.{'.'.join(map(str, first['loc']))}: {first['msg']}. Apply it anew."
-        said = [
-            {"type": type_, "status": value, "reason": "NotUnderstood", "message": message}
-            for type_, value in ((READY, "False"), (STALLED, "True"))
-        ]
-        observed = obj.get("status") or {}
-        generation = int(obj["metadata"].get("generation", 0))
-        merged = merge_conditions(observed.get("conditions"), said, now=self._wall_clock(), generation=generation)
-        await self._applier.status(ALERT_POLICIES, obj, {"conditions": merged}, observed)
 
     # --- rules for Prometheus ---------------------------------------------------------------------------------------
     async def _export(self, obj: Object, policy: Policy) -> str | None:

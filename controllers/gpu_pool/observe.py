@@ -1,14 +1,18 @@
 """Observe: a frozen PoolSnapshot of one GPUPool, from caches only.
 
 A node counts in one pool, the first by name whose selector it matches; a service in one pool, the first by name with a
-node that the service's own selector matches. So no slice and no worker is counted twice.
+node that the service's own selector matches. So no slice and no worker is counted twice. What was stored under another
+release's rules takes part in nothing: such a service wants nothing here, such a pool keeps its nodes and serves nobody.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
+
+from pydantic import ValidationError
 
 from controllers.plans.fair_share import turn_of
 from controllers.plans.mig.chosen import is_auto, spec_of
@@ -16,7 +20,7 @@ from controllers.plans.mig.claims import profile_of
 from controllers.plans.mig.demand import Want
 from controllers.plans.mig.devices import ClaimView, SliceView, holders, missing_api, published, with_devices
 from controllers.plans.mig.geometry import WHOLE_GPU
-from controllers.plans.mig.offers import allowed_by, matches
+from controllers.plans.mig.offers import allowed_by, matches, pool_specs
 from controllers.plans.mig.pool import PoolSnapshot
 from controllers.plans.mig.records import GpuPod, NodeView
 from controllers.plans.mig.sharing import ShareWant
@@ -40,6 +44,11 @@ from kube.resources import (
     TENANTS,
     Object,
 )
+
+_Service = tuple[Object, InferenceServiceSpec]
+_Nodes = Mapping[str, list[NodeView]]
+_Pools = Mapping[str, GPUPoolSpec]
+"""By name of the pool."""
 
 
 def _name(obj: Object) -> str:
@@ -102,9 +111,12 @@ class Observer:
         self._caches = caches
 
     def snapshot(self, pool: Object) -> PoolSnapshot:
-        """Of the pool as the cache shows it."""
+        """Of the pool as the cache shows it. Raises ValidationError for a spec that cannot be read, unless it goes."""
+        deleting = bool(pool["metadata"].get("deletionTimestamp"))
+        spec = _spec_of(pool, deleting)
         nodes = self._nodes_by_pool()
-        spec = GPUPoolSpec.model_validate(pool["spec"])
+        readable = pool_specs(self._caches.pools.items())
+        services = self._services()
         mine = tuple(sorted(nodes[pool["metadata"]["name"]], key=lambda one: one.name))
         mine, pods = self._devices(mine) if spec.allocation is Allocation.RESOURCE_CLAIMS else (mine, self._plugged())
         names = {one.name for one in mine}
@@ -119,9 +131,9 @@ class Observer:
                     key=lambda pod: (pod.namespace, pod.name),
                 )
             ),
-            wants=tuple(self._wants(pool["metadata"]["name"], nodes)),
-            deleting=bool(pool["metadata"].get("deletionTimestamp")),
-            share_wants=tuple(self._share_wants(pool["metadata"]["name"], nodes)),
+            wants=tuple(self._wants(pool["metadata"]["name"], services, nodes, readable)),
+            deleting=deleting,
+            share_wants=tuple(self._share_wants(pool["metadata"]["name"], services, nodes, readable)),
             missing_api=self._missing_api() if spec.allocation is Allocation.RESOURCE_CLAIMS else None,
         )
 
@@ -147,7 +159,7 @@ class Observer:
         pools = sorted(self._caches.pools.items(), key=lambda one: str(one["metadata"]["name"]))
         found: dict[str, list[NodeView]] = {one["metadata"]["name"]: [] for one in pools}
         for node in self._caches.nodes.items():
-            mine = next((one for one in pools if matches(one["spec"]["nodeSelector"], node.labels)), None)
+            mine = next((one for one in pools if _selects(one, node.labels)), None)
             if mine is not None:
                 found[mine["metadata"]["name"]].append(node)
             elif pools and node.record is not None:
@@ -155,22 +167,30 @@ class Observer:
                 found[pools[0]["metadata"]["name"]].append(replace(node, problem=_left(node)))
         return found
 
-    def _wants(self, pool: str, nodes: Mapping[str, list[NodeView]]) -> Iterable[Want]:
-        pools = {one["metadata"]["name"]: GPUPoolSpec.model_validate(one["spec"]) for one in self._caches.pools.items()}
+    def _services(self) -> list[_Service]:
+        """All that can be read, the oldest first."""
+        found = []
         for service in sorted(self._caches.services.items(), key=_created):
-            want = self._want(service)
+            with suppress(ValidationError):
+                found.append((service, spec_of(service)))
+        return found
+
+    def _wants(self, pool: str, services: Iterable[_Service], nodes: _Nodes, pools: _Pools) -> Iterable[Want]:
+        for service, spec in services:
+            want = self._want(service, spec)
             if want is not None and _pool_of(service, want, nodes, pools) == pool:
                 yield want
 
-    def _share_wants(self, pool: str, nodes: Mapping[str, list[NodeView]]) -> Iterable[ShareWant]:
-        for service in sorted(self._caches.services.items(), key=_created):
-            want = self._share_want(service)
-            if want is not None and _pool_of_share(service, want, nodes) == pool:
+    def _share_wants(
+        self, pool: str, services: Iterable[_Service], nodes: _Nodes, pools: _Pools
+    ) -> Iterable[ShareWant]:
+        for service, spec in services:
+            want = self._share_want(service, spec)
+            if want is not None and _pool_of_share(service, want, nodes, pools) == pool:
                 yield want
 
-    def _share_want(self, service: Object) -> ShareWant | None:
+    def _share_want(self, service: Object, spec: InferenceServiceSpec) -> ShareWant | None:
         meta = service["metadata"]
-        spec = spec_of(service)
         on = spec.accelerator.shared
         if meta.get("deletionTimestamp") or on is None:
             return None
@@ -183,9 +203,8 @@ class Observer:
             turn=self._turn(meta["namespace"], "sharedGigabytes"),
         )
 
-    def _want(self, service: Object) -> Want | None:
+    def _want(self, service: Object, spec: InferenceServiceSpec) -> Want | None:
         meta = service["metadata"]
-        spec = spec_of(service)
         on = spec.accelerator
         profile = profile_of(on)
         if meta.get("deletionTimestamp") or profile is None or is_auto(spec):
@@ -223,13 +242,36 @@ def _left(node: NodeView) -> str:
     return f"Node '{node.name}' left its pool while it was cut anew; this comes to its end first."
 
 
-def _pool_of(
-    service: Object, want: Want, nodes: Mapping[str, list[NodeView]], pools: Mapping[str, GPUPoolSpec]
-) -> str | None:
+def _spec_of(pool: Object, deleting: bool) -> GPUPoolSpec:
+    """As it is written; a pool that goes needs no more of it than its nodes, and must not wait for a person."""
+    try:
+        return GPUPoolSpec.model_validate(pool["spec"])
+    except ValidationError:
+        if not deleting:
+            raise
+        return GPUPoolSpec.model_construct(node_selector={})
+
+
+def _selects(pool: Object, labels: Mapping[str, str]) -> bool:
+    """Whether a pool's selector matches; one that cannot be read, or says nothing, matches no node."""
+    selector = pool["spec"].get("nodeSelector")
+    return isinstance(selector, dict) and bool(selector) and matches(selector, labels)
+
+
+def _allowed(service: Object, nodes: _Nodes, pools: _Pools) -> dict[str, list[NodeView]]:
+    """By pool, of those that can be read: the nodes that the service's own selector matches."""
+    selector = service["spec"].get("nodeSelector") or {}
+    return {
+        name: [one for one in found if matches(selector, one.labels)]
+        for name, found in sorted(nodes.items())
+        if name in pools
+    }
+
+
+def _pool_of(service: Object, want: Want, nodes: _Nodes, pools: _Pools) -> str | None:
     """The first pool by name with a node that may run it, those first that give devices as its workers get them; else
     the first with a node that its selector allows."""
-    selector = service["spec"].get("nodeSelector") or {}
-    allowed = {name: [one for one in found if matches(selector, one.labels)] for name, found in sorted(nodes.items())}
+    allowed = _allowed(service, nodes, pools)
     claimed = Allocation((service.get("status") or {}).get("allocation") or Allocation.DEVICE_PLUGIN)
     able = [
         name
@@ -240,10 +282,9 @@ def _pool_of(
     return next(iter([*able, *rest]), None)
 
 
-def _pool_of_share(service: Object, want: ShareWant, nodes: Mapping[str, list[NodeView]]) -> str | None:
+def _pool_of_share(service: Object, want: ShareWant, nodes: _Nodes, pools: _Pools) -> str | None:
     """The first pool by name with a share that holds the worker; else the first with a node for its selector."""
-    selector = service["spec"].get("nodeSelector") or {}
-    allowed = {name: [one for one in found if matches(selector, one.labels)] for name, found in sorted(nodes.items())}
+    allowed = _allowed(service, nodes, pools)
     able = [
         name
         for name, found in allowed.items()

@@ -14,13 +14,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import yaml
+from pydantic import ValidationError
 
-from controllers.announce import write_verdict
+from controllers.announce import write_misread, write_verdict
 from controllers.apply import Applier
 from controllers.gpu_pool.observe import Caches, Observer
 from controllers.gpu_pool.remembered import Remembered
 from controllers.plans.mig.configs import layouts_of, mig_configs
-from controllers.plans.mig.pool import UNDER_WAY, PoolPlan, PoolSnapshot, plan_pool
+from controllers.plans.mig.pool import PoolPlan, PoolSnapshot, plan_pool
 from controllers.plans.mig.pool_status import pool_status
 from controllers.plans.mig.records import NodeView, Record
 from controllers.plans.mig.repartition import Move
@@ -80,13 +81,18 @@ class GpuPoolReconciler:
         if not meta.get("deletionTimestamp") and FINALIZER_POOL not in (meta.get("finalizers") or ()):
             await self._set_finalizers(pool, [*(meta.get("finalizers") or ()), FINALIZER_POOL])
             return Outcome()  # The change it makes wakes the key.
-        seen, now = self._observer.snapshot(pool), self._wall_clock()
+        now = self._wall_clock()
+        try:
+            seen = self._observer.snapshot(pool)
+        except ValidationError as error:
+            await write_misread(self._applier, GPU_POOLS, pool, error, now=now)
+            return Outcome()
         # The solver takes seconds on large pools; the loop goes on meanwhile.
         solver = self._solvers.setdefault(seen.name, Remembered())
         plan = await asyncio.to_thread(plan_pool, seen, now.timestamp(), solver)
         await self._write_config(plan)
         wrote = [await self._write_node(seen, move) for move in plan.moves]
-        if seen.deleting and not any(one.record and one.record.step in UNDER_WAY for one in seen.nodes):
+        if seen.deleting and not plan.moves:
             left = [one for one in meta.get("finalizers") or () if one != FINALIZER_POOL]
             await self._set_finalizers(pool, left)
             return Outcome()

@@ -21,7 +21,7 @@ from controllers.plans.healing.values import NodeFacts, Objections
 from controllers.plans.limits import share_of
 from controllers.plans.mig.chosen import is_auto, spec_of
 from controllers.plans.mig.claims import TEMPLATE_KIND, Giver, givers_of
-from controllers.plans.mig.offers import offers_of
+from controllers.plans.mig.offers import offers_of, pool_specs
 from controllers.plans.mig.profile_choice import SliceFacts
 from controllers.plans.model_volume import model_volume
 from controllers.plans.quality import Drift
@@ -161,7 +161,7 @@ class Observer:
         return givers_of(self._pool_specs(), self._caches.gpu_nodes.items(), spec.node_selector or {})
 
     def _pool_specs(self) -> dict[str, GPUPoolSpec]:
-        return {one["metadata"]["name"]: GPUPoolSpec.model_validate(one["spec"]) for one in self._caches.pools.items()}
+        return pool_specs(self._caches.pools.items())
 
     def _slices(self, spec: InferenceServiceSpec, model: Object | None, sla: Object | None) -> SliceFacts:
         status: Mapping[str, Any] = (model or {}).get("status") or {}

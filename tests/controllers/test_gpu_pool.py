@@ -180,6 +180,26 @@ async def test_a_pool_that_goes_lets_a_node_come_to_its_end_first(world: World) 
     assert not world.now("n0")["spec"].get("unschedulable")
 
 
+async def test_what_another_release_wrote_stops_no_pool_but_its_own(world: World) -> None:
+    elsewhere = node("n1", 1, "NVIDIA-H100-80GB-HBM3")
+    elsewhere["metadata"]["labels"]["pool"] = "later"
+    world.node("n0", m1g_10gb=7)
+    world.api.put(NODES, elsewhere)
+    unreadable = {"nodeSelector": {"pool": "later"}, "allocation": "ofTomorrow"}
+    world.api.put(GPU_POOLS, {"metadata": {"name": "a-later"}, "spec": unreadable})
+    world.service("chat", "1g.10gb", 5)
+    world.service("tomorrow", "1g.10gb", 2, rollout="ofTomorrow")
+    world.pool()
+    await eventually(lambda: world.status().get("served") == "5/5", "the pool that can be read serves who can be read")
+    await eventually(lambda: bool(world.status("a-later")), "the other says why it does not")
+    told = {one["type"]: (one["status"], one["reason"]) for one in world.status("a-later")["conditions"]}
+    assert told == {"Ready": ("False", "NotUnderstood"), "Stalled": ("True", "NotUnderstood")}
+    assert "spec.allocation" in world.status("a-later")["conditions"][0]["message"]
+    assert world.asked("n1") == ""
+    await world.api.delete(GPU_POOLS, None, "a-later")
+    await eventually(lambda: world.api.now(GPU_POOLS, None, "a-later") is None, "it may go all the same")
+
+
 async def test_two_pools_never_share_a_node_and_a_service_counts_once(world: World) -> None:
     world.node("n0", m1g_10gb=7)
     world.service("chat", "1g.10gb", 9)

@@ -6,8 +6,11 @@ A node counts in one pool, the first by name whose selector it matches; as in `c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic import ValidationError
 
 from controllers.plans.mig.geometry import MEDIA, Family, Profile
 from controllers.plans.mig.records import NodeView
@@ -51,6 +54,15 @@ def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
 def allowed_by(pool: GPUPoolSpec) -> frozenset[str] | None:
     """Profiles as the geometry names them; None where the pool does not say."""
     return None if pool.profiles is None else frozenset(one.replace(".me", MEDIA) for one in pool.profiles)
+
+
+def pool_specs(pools: Iterable[Mapping[str, Any]]) -> dict[str, GPUPoolSpec]:
+    """By name. A pool that was stored under another release's rules has none; its own status says so."""
+    found = {}
+    for one in pools:
+        with suppress(ValidationError):
+            found[str(one["metadata"]["name"])] = GPUPoolSpec.model_validate(one["spec"])
+    return found
 
 
 def offers_of(

@@ -20,6 +20,7 @@ from controllers.plans.mig.leaving import leave
 from controllers.plans.mig.offers import allowed_by
 from controllers.plans.mig.planner import plan_layouts
 from controllers.plans.mig.records import GpuPod, NodeView, Step, total
+from controllers.plans.mig.released import release
 from controllers.plans.mig.repartition import Limits, Move, advance, start
 from controllers.plans.mig.sharing import Share, ShareServed, ShareWant, serve_shares
 from crds.fields import seconds
@@ -72,7 +73,8 @@ def plan_pool(seen: PoolSnapshot, now_s: float, solve: Solve = plan_layouts) -> 
     """The whole plan of this moment; `now_s` is Unix time."""
     limits = limits_of(seen.spec)
     held = _pods_by_node(seen.pods)
-    acts = [_act(node, held.get(node.name, ()), now_s, limits) for node in seen.nodes]
+    act = _last_act if seen.deleting else _act
+    acts = [act(node, held.get(node.name, ()), now_s, limits) for node in seen.nodes]
     moves = [move for move in acts if move is not None]
     plan = best_layout(seen, held, now_s, solve)
     shared = serve_shares(seen.share_wants, free_shares(seen))
@@ -105,6 +107,13 @@ def _act(node: NodeView, pods: Sequence[GpuPod], now_s: float, limits: Limits) -
         return advance(node, node.record, pods, now_s, limits)
     move = guard(node, pods, now_s, limits)
     return advance(node, node.record, pods, now_s, limits) if move is None and node.record else move
+
+
+def _last_act(node: NodeView, pods: Sequence[GpuPod], now_s: float, limits: Limits) -> Move | None:
+    """Of a pool that goes: a repartition to its end, unless the machine goes as well; then the node is given back."""
+    if node.record is not None and node.record.step in UNDER_WAY and node.notice is None:
+        return advance(node, node.record, pods, now_s, limits)
+    return release(node)
 
 
 def best_layout(

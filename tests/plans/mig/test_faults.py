@@ -97,6 +97,32 @@ def test_a_worker_without_another_place_is_drained_after_the_time_to_move() -> N
     assert "w" not in it.pods
 
 
+def test_a_node_in_quarantine_is_given_back_when_its_pool_goes() -> None:
+    it = world()
+    fault(it, 109)
+    it.step()
+    assert not it.usable("n0")
+    it.step(deleting=True)
+    assert it.usable("n0")
+    assert "foretide.dev/evacuate" not in it.nodes["n0"]["metadata"]["labels"]
+    assert it.plan(deleting=True).moves == ()
+
+
+def test_probation_ends_with_the_pool_and_leaves_alone_what_others_wrote_since() -> None:
+    it = world()
+    fault(it, 109)
+    it.run(3)
+    it.now_s += 1800
+    it.run(2)
+    assert state(it) == "Ready"
+    it.nodes["n0"]["spec"]["unschedulable"] = True
+    it.nodes["n0"]["metadata"]["labels"]["foretide.dev/evacuate"] = "false"
+    it.step(deleting=True)
+    assert not it.usable("n0")
+    assert it.nodes["n0"]["metadata"]["labels"]["foretide.dev/evacuate"] == "false"
+    assert it.plan(deleting=True).moves == ()
+
+
 def test_the_node_comes_back_on_probation_and_a_second_fault_takes_twice_as_long() -> None:
     it = world()
     fault(it, 109)

@@ -130,6 +130,16 @@ def test_a_node_that_is_already_lost_is_drained_with_the_next_look() -> None:
     assert it.plan().moves[0].drain
 
 
+def test_a_node_that_goes_is_not_cordoned_by_us_any_more_once_its_pool_goes_as_well() -> None:
+    it = spot_world(Want("demo/s", "1g.10gb", 14, 0))
+    notify(it)
+    it.run(2)
+    it.step(deleting=True)
+    assert it.usable("n0")
+    assert not evacuates(it)
+    assert it.plan(deleting=True).moves == ()
+
+
 def test_a_notice_that_is_withdrawn_gives_the_node_back() -> None:
     it = spot_world()
     notify(it)

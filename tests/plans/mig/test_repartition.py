@@ -165,6 +165,30 @@ def test_a_node_that_neither_goes_on_nor_back_is_stuck_says_so_and_heals_when_it
     assert it.views()[0].record is None
 
 
+def test_a_stuck_node_is_given_back_when_its_pool_goes() -> None:
+    it = world(SMALL, behaviour={"n0": [Manager.FAILS, Manager.FAILS, Manager.SILENT]})
+    it.nodes["n0"] = node("n0", m7g_80gb=1)
+    it.run(2)
+    it.nodes["n0"]["status"]["allocatable"] = {"nvidia.com/mig-3g.40gb": "1"}
+    it.run(40, 60.0)
+    assert conditions(it)["Stalled"] == ("True", "NodeStuck")
+    it.step(deleting=True)
+    assert it.usable("n0")
+    assert it.views()[0].record is None
+    assert "foretide.dev/evacuate" not in it.nodes["n0"]["metadata"]["labels"]
+    assert it.plan(deleting=True).moves == ()
+
+
+def test_a_cordon_of_somebody_else_stays_when_the_pool_of_a_stuck_node_goes() -> None:
+    it = world(SMALL)
+    stuck = Record(Step.STUCK, it.now_s, (layout({"1g.10gb": 7}),), None, layout({"7g.80gb": 1}), cordoned=False)
+    it.nodes["n0"]["metadata"]["annotations"]["foretide.dev/repartition"] = stuck.dump()
+    it.nodes["n0"]["spec"]["unschedulable"] = True
+    it.step(deleting=True)
+    assert not it.usable("n0")
+    assert it.plan(deleting=True).moves == ()
+
+
 def test_a_success_that_is_still_the_last_one_is_not_believed() -> None:
     it = world(SMALL)
     it.nodes["n0"]["metadata"]["labels"]["nvidia.com/mig.config.state"] = "success"
