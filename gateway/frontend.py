@@ -119,6 +119,7 @@ class Frontend:
     async def handle(self, request: Request, reply: Reply) -> None:
         started_s = time.perf_counter()
         tenant_name = ""
+        asked: Asked | None = None
         try:
             head = self._head_of(request)
             tenant_name = head.tenant.name
@@ -128,11 +129,23 @@ class Frontend:
             asked, road = self._set_out(request, head, started_s)
             limits = head.tenant.terms.limits
             if self._admission.link is not None or (limits is not None and limits.bytes_per_second is not None):
-                reply = await self._admission.paced(head.tenant, len(request.body), asked.deadline_s, reply)
+                reply = await self._paced(asked, reply)
             while not await self._serve(asked, road, reply):
                 pass
         except GatewayError as error:
-            reply.answer(self.refusal(error, request, tenant_name, started_s))
+            answer = self.refusal(error, request, tenant_name, started_s)
+            if asked is not None and asked.trace is not None:
+                asked.trace.end(answer.status, {})
+            reply.answer(answer)
+
+    async def _paced(self, asked: Asked, reply: Reply) -> Reply:
+        """Raises what `Admission.paced` does."""
+        try:
+            return await self._admission.paced(asked.tenant, len(asked.request.body), asked.deadline_s, reply)
+        except asyncio.CancelledError:
+            if asked.trace is not None:
+                asked.trace.end(CLIENT_LEFT, {})
+            raise
 
     def refuse(self, problem: Problem) -> Answer:
         answer = answer_for_problem(problem)
@@ -178,7 +191,7 @@ class Frontend:
         )  # fmt: skip
 
     def trace(self, asked: Asked) -> None:
-        """Begins its spans, where it is sampled; the end of its journey ends them."""
+        """Begins its spans, where it is sampled; the end of its journey ends them, or whatever keeps it from one."""
         if self._tracing is not None:
             headers, name = asked.request.headers, f"POST {asked.path.decode('latin-1')}"
             asked.trace = self._tracing.begin(name, headers.get(b"traceparent"), headers.get(b"tracestate"))

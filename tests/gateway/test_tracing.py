@@ -1,5 +1,6 @@
 """Spans as a collector gets them, and who decides that there are any."""
 
+import asyncio
 import io
 import json
 import random
@@ -9,10 +10,24 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.admission.terms import Limits
 from gateway.settings import Settings, TracingSettings
 from gateway.tracing import Phase, Tracing, otlp, parent_of, phases_in
+from tests.gateway.admission.test_limits_seen import with_terms
 from tests.gateway.collector import Collector, attributes
-from tests.gateway.harness import KEY, SETTINGS, Exchange, FakeWorker, answers, completion, serving
+from tests.gateway.harness import (
+    KEY,
+    SETTINGS,
+    Exchange,
+    FakeWorker,
+    answers,
+    catalog,
+    completion,
+    running,
+    service,
+    serving,
+    workers,
+)  # fmt: skip
 from tests.waiting import eventually
 
 ASKED = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
@@ -139,6 +154,26 @@ async def test_a_traced_request_shows_every_attempt_and_the_workers_phases(colle
     assert (said["foretide.tenant"], said["foretide.service"], said["foretide.class"]) == ("acme", "demo/chat", "P2")
     assert said["foretide.request_id"] == got.headers["x-request-id"]
     assert said["gen_ai.usage.output_tokens"] == 1
+
+
+async def test_a_request_that_waits_for_bandwidth_ends_its_trace_when_it_is_refused_or_its_client_leaves(
+    collector: Collector,
+) -> None:
+    worker = FakeWorker(answers)
+    large = ASKED | {"user": "x" * 20_000}
+    async with workers(worker):
+        slow = with_terms(catalog(service(worker)), limits=Limits(bytes_per_second=1024, burst_s=1.0))
+        async with running(slow, traced(collector)) as one:
+            asked = {"traceparent": parent().decode(), "x-request-timeout": "0.1"}
+            assert (await one.post(large, headers=asked)).status == 504
+            waits = one.gateway._admission._counts.paces.labels("acme")
+            before = waits.value
+            leaves = asyncio.ensure_future(one.post(large, headers={"traceparent": parent().decode()}))
+            await eventually(lambda: waits.value > before, "it waits")
+            leaves.cancel()
+    spans = collector.named("POST /v1/chat/completions")
+    assert [attributes(span)["http.response.status_code"] for span in spans] == [504, 499]
+    assert worker.asked == []
 
 
 async def test_a_traced_requests_line_in_the_access_log_has_the_traces_id(

@@ -93,6 +93,16 @@ async def test_a_service_waits_for_a_pool_and_then_runs_on_the_smallest_slice_th
     assert "> 9 GB" in smaller[0]["reason"]
 
 
+async def test_a_pool_that_cannot_be_read_stops_no_service(world: World) -> None:
+    await world.model(13_500_000_000)
+    unreadable = {"nodeSelector": {"pool": "other"}, "allocation": "ofTomorrow"}
+    world.client.put(GPU_POOLS, {"metadata": {"name": "a-later"}, "spec": unreadable})
+    await world.pool()
+    world.client.put(NODES, node("n0"))
+    await put(world.client, INFERENCE_SERVICES, service())
+    await world.until("1g.20gb")
+
+
 async def test_a_choice_outlives_its_operator_its_pool_and_new_numbers(world: World) -> None:
     await world.model(1_000_000_000, WHOLE)
     sla: Object = {"apiVersion": "foretide.dev/v1alpha1", "kind": "SLA", "metadata": {"namespace": NS, "name": "fast"}}
