@@ -13,29 +13,41 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+
 from cli.kept import Saver, cache_folder, restored, stopped
 from cli.service_files import Subject
 from cli.setting import ForecastBy, Foretelling, Load, Setting, asks_for_forecast
 from controllers.plans.capacity import INPUT_WEIGHT
+from forecasting.counts import joined
 from forecasting.series import DAY_S
 from forecasting.simulator.autoscalers.foretold import OperatorForecasts, counts_of
 from forecasting.standing import Schedule
 
-LEAST_S: Final = 2 * DAY_S
-"""Of a trace for the operator's forecast, if nobody asks: who saw no day yet knows no time of day, and so half of the
-trace at least is foretold by who did."""
+LEAST_S: Final = DAY_S
+"""Of history half-way through the trace, for the operator's forecast if nobody asks: who saw no day yet knows no time
+of day, and so half of the trace at least is foretold by who did."""
 
 
-def chosen(asked: ForecastBy | None, subjects: Sequence[Subject], seconds: int) -> Foretelling:
+def chosen(asked: ForecastBy | None, subjects: Sequence[Subject], load: Load) -> Foretelling:
     """Without the forecasts themselves."""
     if not any(map(asks_for_forecast, subjects)):
         return Foretelling(None, "no service here scales by a forecast")
     if asked is not None:
         return Foretelling(asked, f"as --forecast {asked} asks")
-    hours, least = seconds / 3600, LEAST_S / 3600
-    if seconds >= LEAST_S:
-        return Foretelling(ForecastBy.OPERATOR, f"the trace's {hours:.1f} h are at least {least:.0f} h")
-    return Foretelling(ForecastBy.GROWTH, f"the trace's {hours:.1f} h are less than the {least:.0f} h that one needs")
+    known_s = past_s(load) + len(load.arrivals) / 2
+    known, least = f"{known_s / 3600:.1f} h of history are known half-way through", f"{LEAST_S / 3600:.0f} h"
+    if known_s >= LEAST_S:
+        return Foretelling(ForecastBy.OPERATOR, f"{known}, at least {least}")
+    return Foretelling(ForecastBy.GROWTH, f"{known}, less than the {least} that one needs")
+
+
+def past_s(load: Load) -> float:
+    """From the first count before the trace to its beginning; 0 where nothing is known."""
+    if load.past is None or np.isnan(load.past.arrivals).all():
+        return 0.0
+    unknown = int(np.argmin(np.isnan(load.past.arrivals)))
+    return (len(load.past.arrivals) - unknown) * load.past.step_s
 
 
 def foretold(load: Load, setting: Setting, progress: Callable[[float], None], fresh: bool) -> Setting:
@@ -69,10 +81,12 @@ def forget(load: Load, setting: Setting) -> None:
 
 def _begun(load: Load, setting: Setting) -> OperatorForecasts:
     counts = counts_of(load.arrivals, load.requests, setting.start_s, Schedule().step_s)
+    counts = joined(load.past, counts, keep_from_s=0.0)
     return OperatorForecasts(counts, INPUT_WEIGHT, setting.lead_s, setting.start_s, len(load.arrivals))
 
 
 def _path(load: Load, setting: Setting) -> Path:
     said = f"{setting.start_s} {setting.lead_s} {load.arrivals.lengths.decode} {load.requests is not None}"
     data = load.arrivals.counts.tobytes() + load.arrivals.inputs.tobytes()
-    return cache_folder() / f"{hashlib.sha256(said.encode() + data).hexdigest()[:24]}.forecast"
+    past = b"" if load.past is None else np.stack(load.past.columns).tobytes()
+    return cache_folder() / f"{hashlib.sha256(said.encode() + data + past).hexdigest()[:24]}.forecast"

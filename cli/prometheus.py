@@ -1,11 +1,14 @@
 """The load of a service out of Prometheus: what the gateways counted, as requests that can be replayed.
 
+The days before the range are read as the operator reads them, for its forecast.
+
 Counters know how many requests came in a minute and how many tokens they had, not which; so the requests of a minute
 come at random in it and share its tokens. Minutes without a sample have no requests and are counted as gaps.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -17,10 +20,13 @@ from prometheus_api_client.exceptions import PrometheusApiClientException
 
 from cli.errors import CliError
 from crds import contract
+from forecasting.counts import Counts
 from forecasting.series import Array
 from forecasting.simulator.requests import Requests
+from forecasting.standing import Schedule
 
 STEP_S: Final = 60
+PAST: Final = Schedule()
 CHUNK_STEPS: Final = 1_000
 COUNTERS: Final = (
     contract.METRIC_GATEWAY_ARRIVALS,
@@ -39,10 +45,11 @@ class RangeQuery(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Requests of the range, and how many of its minutes had no sample."""
+    """Requests of the range, how many of its minutes had no sample, and what was counted before it."""
 
     requests: Requests
     gaps: int
+    past: Counts
 
 
 def client_of(url: str) -> RangeQuery:
@@ -59,28 +66,40 @@ def read_range(client: RangeQuery, url: str, namespace: str, name: str, end_s: f
     """
     steps = round(hours * 3600 / STEP_S)
     start_s = end_s - steps * STEP_S
-    columns = [_column(client, url, metric, namespace, name, start_s, steps) for metric in COUNTERS]
+    columns = [_column(client, url, metric, namespace, name, start_s, steps, STEP_S) for metric in COUNTERS]
     arrivals = columns[0]
     if not np.nansum(arrivals):
         raise CliError(
             f"Prometheus at {url} has no request of service '{namespace}/{name}' in the last {hours:g} h. Check the"
             f" service's name and that {contract.METRIC_GATEWAY_ARRIVALS} is scraped, or ask for more with --hours."
         )
-    return Found(_requests(*columns), int(np.isnan(arrivals).sum()))
+    past = _past(client, url, namespace, name, start_s)
+    return Found(_requests(*columns), int(np.isnan(arrivals).sum()), past)
 
 
-def _column(client: RangeQuery, url: str, metric: str, namespace: str, name: str, start_s: float, steps: int) -> Array:
-    query = f'sum(increase({metric}{{namespace="{namespace}",service="{name}"}}[{STEP_S}s]))'
+def _past(client: RangeQuery, url: str, namespace: str, name: str, until_s: float) -> Counts:
+    """As long as the operator looks back, up to the step that holds `until_s`; steps without a sample are gaps."""
+    step_s = round(PAST.step_s)
+    steps = round(PAST.history_s / step_s)
+    start_s = math.ceil(until_s / step_s) * step_s - steps * step_s
+    columns = [_column(client, url, metric, namespace, name, start_s, steps, step_s) for metric in COUNTERS]
+    return Counts(start_s, step_s, *columns)
+
+
+def _column(
+    client: RangeQuery, url: str, metric: str, namespace: str, name: str, start_s: float, steps: int, step_s: int
+) -> Array:
+    query = f'sum(increase({metric}{{namespace="{namespace}",service="{name}"}}[{step_s}s]))'
     out = np.full(steps, np.nan)
     for first in range(0, steps, CHUNK_STEPS):
         last = min(first + CHUNK_STEPS, steps)
-        times = [datetime.fromtimestamp(start_s + at * STEP_S, UTC) for at in (first + 1, last)]
+        times = [datetime.fromtimestamp(start_s + at * step_s, UTC) for at in (first + 1, last)]
         try:
-            answer = client.custom_query_range(query, times[0], times[1], str(STEP_S))
+            answer = client.custom_query_range(query, times[0], times[1], str(step_s))
         except (requests.RequestException, PrometheusApiClientException, ValueError) as error:
             raise CliError(f"Prometheus at {url} does not answer: {str(error)[:200]}. Check --prometheus.") from error
         for at_s, value in (sample for series in answer for sample in series["values"]):
-            at = round((float(at_s) - start_s) / STEP_S) - 1
+            at = round((float(at_s) - start_s) / step_s) - 1
             if 0 <= at < steps and 0 <= float(value) < float("inf"):
                 out[at] = float(value)
     return out

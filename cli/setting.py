@@ -9,6 +9,7 @@ from cli.service_files import Subject
 from controllers.plans.capacity import lead_time_s
 from crds.scaling import ScalingPolicy
 from forecasting.cost import Prices
+from forecasting.counts import Counts
 from forecasting.profile import Profile
 from forecasting.simulator.arrivals import SecondArrivals
 from forecasting.simulator.autoscalers.foretold import OperatorForecasts
@@ -25,11 +26,15 @@ class ForecastBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is replayed. requests is None where only counts a second are known or there are too many."""
+    """What is replayed. requests is None where only counts a second are known or there are too many.
+
+    past: what was counted before, where that is known.
+    """
 
     name: str
     arrivals: SecondArrivals
     requests: Requests | None
+    past: Counts | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -79,7 +79,7 @@ def command(
     subjects = [subject for path in file for subject in read_services(path, Slo())]
     source = Source(trace, prometheus, hours, share, lengths, seed)
     load, begins_s = load_of(source, subjects[0], _unix(start))
-    foretelling = chosen(forecast, subjects, len(load.arrivals))
+    foretelling = chosen(forecast, subjects, load)
     setting = Setting(_profile(profile), ColdStart(cold_start), Prices(), seed, price, begins_s, foretelling)
     setting, results = _run(subjects, load, setting, fresh)
     _write(output, load, setting, results)
@@ -97,6 +97,7 @@ def load_of(source: Source, subject: Subject, start_s: float) -> tuple[Load, flo
         found = read_range(client, source.prometheus, subject.namespace, subject.name, now_s, source.hours)
         gaps = f" ({found.gaps} minutes without a sample)" if found.gaps else ""
         load = _of_requests(f"{subject.namespace}/{subject.name} in Prometheus{gaps}", found.requests, source)
+        load = replace(load, past=found.past.scaled(source.share))
         return load, now_s - source.hours * 3600
     assert source.trace is not None, "command checks that one of the two is given"
     read = read_trace(source.trace)

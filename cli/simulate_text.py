@@ -9,8 +9,10 @@ from dataclasses import asdict
 from rich.console import Console
 from rich.table import Table
 
+from cli.foretelling import past_s
 from cli.setting import ForecastBy, Load, Setting, asks_for_forecast
 from cli.simulation import Result
+from forecasting.series import DAY_S
 from forecasting.simulator.many import TICK_S
 
 WIDTH = 80
@@ -58,11 +60,11 @@ def about(load: Load, setting: Setting, results: Sequence[Result]) -> list[str]:
         f"{load.name}: {arrivals.counts.sum():,.0f} requests in {hours:.1f} h, {how}.",
         f"Profile: {profile.model} on {profile.accelerator}; {results[0].capacity.message}.",
         f"Cold start: {setting.cold_start.load_s:.0f} s ± {setting.cold_start.spread:.0%}.",
-        _forecast(setting),
+        _forecast(load, setting),
     ]
 
 
-def _forecast(setting: Setting) -> str:
+def _forecast(load: Load, setting: Setting) -> str:
     """Whose it was, why, and whether it had its say."""
     foretelling = setting.foretelling
     if foretelling.by is None:
@@ -72,11 +74,12 @@ def _forecast(setting: Setting) -> str:
             f"Forecast: growth in the last minutes of the trace, not the operator's; {foretelling.because}."
             " The operator's wants more GPU-hours and is late less often."
         )
-    forecasts = foretelling.forecasts
+    forecasts, past_days = foretelling.forecasts, past_s(load) / DAY_S
+    past = f"{past_days:.1f} days before the trace and " if past_days else ""
     shares = ", ".join(f"{reason} {share:.1%}" for reason, share in forecasts.shares().items())
     return (
         f"Forecast: the operator's; {foretelling.because}. Made anew every {forecasts.schedule.refresh_s / 60:g} min"
-        f" from the trace so far, {forecasts.looks} times; of the time {shares}."
+        f" from {past}the trace so far, {forecasts.looks} times; of the time {shares}."
     )
 
 
@@ -100,7 +103,7 @@ def to_json(load: Load, setting: Setting, results: Sequence[Result]) -> str:
             "trace": {"name": load.name, "seconds": len(load.arrivals), "requests": float(load.arrivals.counts.sum())},
             "profile": asdict(setting.profile),
             "coldStart": asdict(setting.cold_start),
-            "forecast": _plain_forecast(setting),
+            "forecast": _plain_forecast(load, setting),
             "services": [_plain(result, setting) for result in results],
         },
         indent=2,
@@ -112,12 +115,13 @@ def _by(result: Result, setting: Setting) -> ForecastBy | None:
     return setting.foretelling.by if asks_for_forecast(result.subject) else None
 
 
-def _plain_forecast(setting: Setting) -> dict[str, object]:
+def _plain_forecast(load: Load, setting: Setting) -> dict[str, object]:
     foretelling = setting.foretelling
     said: dict[str, object] = {"by": foretelling.by, "because": foretelling.because}
     if foretelling.forecasts is not None:
         forecasts = foretelling.forecasts
         said["looks"], said["everySeconds"] = forecasts.looks, forecasts.schedule.refresh_s
+        said["pastSeconds"] = past_s(load)
         said["shareOfTime"] = dict(forecasts.shares())
     return said
 

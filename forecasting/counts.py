@@ -40,6 +40,10 @@ class Counts:
     def columns(self) -> tuple[Array, Array, Array, Array]:
         return self.arrivals, self.completed, self.input_tokens, self.output_tokens
 
+    def scaled(self, share: float) -> Counts:
+        """That share of everything."""
+        return Counts(self.start_s, self.step_s, *(share * column for column in self.columns))
+
     def between(self, from_s: float, to_s: float) -> Counts:
         """The steps from `from_s` to `to_s`, both of them where steps begin. Those that are not known are gaps."""
         first, last = (round((at_s - self.start_s) / self.step_s) for at_s in (from_s, to_s))
@@ -49,6 +53,24 @@ class Counts:
             for column in self.columns
         )
         return Counts(from_s, self.step_s, *columns)
+
+
+def empty(start_s: float, end_s: float, step_s: float) -> Counts:
+    """Nothing known."""
+    n = max(0, round((end_s - start_s) / step_s))
+    gaps = [np.full(n, np.nan) for _ in range(4)]
+    return Counts(start_s, step_s, *gaps)
+
+
+def joined(old: Counts | None, new: Counts, keep_from_s: float) -> Counts:
+    """`new` after what `old` has before it, from `keep_from_s` on. Where both know a step, `new` is right."""
+    if old is None or old.step_s != new.step_s or not old.start_s <= new.start_s <= old.end_s:
+        return new
+    first = max(0, round((keep_from_s - old.start_s) / old.step_s))
+    last = round((new.start_s - old.start_s) / old.step_s)
+    pairs = zip(old.columns, new.columns, strict=True)
+    columns = [np.concatenate((before[first:last], after)) for before, after in pairs]
+    return Counts(old.start_s + min(first, last) * old.step_s, old.step_s, *columns)
 
 
 def work_series(counts: Counts, input_weight: float, name: str) -> Series:

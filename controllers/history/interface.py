@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from controllers.runtime.interface import Key
-from forecasting.counts import Counts
+from forecasting.counts import Counts, empty, joined
 
 __all__ = [
     "Array",
@@ -71,21 +71,3 @@ class HistorySource(Protocol):
             HistoryUnavailable: with what is wrong and what to do.
         """
         ...
-
-
-def empty(start_s: float, end_s: float, step_s: float) -> Counts:
-    """Nothing known."""
-    n = max(0, round((end_s - start_s) / step_s))
-    gaps = [np.full(n, np.nan) for _ in range(4)]
-    return Counts(start_s, step_s, *gaps)
-
-
-def joined(old: Counts | None, new: Counts, keep_from_s: float) -> Counts:
-    """`new` after what `old` has before it, from `keep_from_s` on. Where both know a step, `new` is right."""
-    if old is None or old.step_s != new.step_s or not old.start_s <= new.start_s <= old.end_s:
-        return new
-    first = max(0, round((keep_from_s - old.start_s) / old.step_s))
-    last = round((new.start_s - old.start_s) / old.step_s)
-    pairs = zip(old.columns, new.columns, strict=True)
-    columns = [np.concatenate((before[first:last], after)) for before, after in pairs]
-    return Counts(old.start_s + min(first, last) * old.step_s, old.step_s, *columns)

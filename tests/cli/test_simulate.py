@@ -17,14 +17,17 @@ from typer.testing import CliRunner
 
 from cli import kept, simulation
 from cli.errors import CliError
-from cli.foretelling import chosen
+from cli.foretelling import chosen, foretold
 from cli.main import app, main
 from cli.prometheus import read_range
 from cli.service_files import read_services
-from cli.setting import ForecastBy
+from cli.setting import ForecastBy, Load, Setting
+from forecasting.cost import Prices
+from forecasting.counts import Counts
 from forecasting.profile import LLAMA_8B_H100, profile_to_json
+from forecasting.simulator.arrivals import SecondArrivals, lengths_around
 from forecasting.simulator.autoscalers.foretold import OperatorForecasts
-from forecasting.simulator.world import Slo
+from forecasting.simulator.world import ColdStart, Slo
 
 SERVICE = """
 apiVersion: foretide.dev/v1alpha1
@@ -164,7 +167,7 @@ def test_a_short_trace_gets_the_growth_forecast_and_all_three_forms_say_so(servi
     text = " ".join(run("simulate", "-f", service, "--trace", trace).split())
     said = json.loads(run("simulate", "-f", service, "--trace", trace, "-o", "json"))
     page = run("simulate", "-f", service, "--trace", trace, "-o", "html")
-    because = "the trace's 0.2 h are less than the 48 h that one needs"
+    because = "0.1 h of history are known half-way through, less than the 24 h that one needs"
     assert f"not the operator's; {because}" in text
     assert because in html.unescape(page)
     assert said["forecast"] == {"by": "growth", "because": because}
@@ -188,11 +191,21 @@ def test_services_that_do_not_scale_by_a_forecast_are_given_none(trace: Path, tm
     assert "Forecast: none; no service here" in run("simulate", "-f", path, "--trace", trace)
 
 
-def test_the_operators_forecast_is_the_default_from_two_days_on(service: Path) -> None:
+def test_the_operators_forecast_is_the_default_where_a_day_is_known_half_way_through(service: Path) -> None:
     subjects = read_services(service, Slo())
-    assert chosen(None, subjects, 2 * 86_400).by is ForecastBy.OPERATOR
-    assert chosen(None, subjects, 2 * 86_400 - 1).by is ForecastBy.GROWTH
-    assert chosen(ForecastBy.GROWTH, subjects, 9 * 86_400).by is ForecastBy.GROWTH
+
+    def by(hours: float, past_steps: list[float] | None = None, asked: ForecastBy | None = None) -> ForecastBy | None:
+        seconds = np.ones(int(hours * 3600))
+        past = None if past_steps is None else Counts(0.0, 600.0, *[np.array(past_steps)] * 4)
+        load = Load("x", SecondArrivals(seconds, seconds, lengths_around(100, 50)), None, past)
+        return chosen(asked, subjects, load).by
+
+    assert by(48) is ForecastBy.OPERATOR
+    assert by(47.9) is ForecastBy.GROWTH
+    assert by(99, asked=ForecastBy.GROWTH) is ForecastBy.GROWTH
+    assert by(24, [np.nan] * 144) is ForecastBy.GROWTH
+    assert by(24, [np.nan, *[1.0] * 72]) is ForecastBy.OPERATOR
+    assert by(24, [*[np.nan] * 72, *[1.0] * 71]) is ForecastBy.GROWTH
 
 
 def test_a_forecast_that_nobody_knows_is_refused_with_those_that_there_are(service: Path, trace: Path) -> None:
@@ -291,6 +304,32 @@ def test_a_range_of_prometheus_becomes_requests_with_its_counts_and_lengths() ->
     assert found.requests.duration_s == 3600
     assert found.requests.input_tokens.mean() == pytest.approx(500)
     assert found.requests.output_tokens.mean() == pytest.approx(80, rel=0.2)
+
+
+def test_the_two_weeks_before_a_range_of_prometheus_are_read_in_the_operators_steps() -> None:
+    fake = FakePrometheus({"arrivals": 120, "completed": 100, "input": 50_000, "output": 8000})
+    now_s = 20 * 86_400.0 + 250.0
+    past = read_range(fake, "http://prometheus", "demo", "chat", now_s, 1.0).past
+    assert (past.start_s, past.end_s, past.step_s) == (now_s - 250 - 14 * 86_400 - 3000, now_s - 250 - 3000, 600.0)
+    assert any(query.endswith("[600s]))") for query in fake.asked)
+    assert (np.nansum(past.arrivals), np.nansum(past.output_tokens)) == (120 * 2016, 8000 * 2016)
+    half = past.scaled(0.5)
+    assert half.start_s == past.start_s
+    assert np.nansum(half.arrivals) == 60 * 2016
+
+
+def test_a_trace_goes_on_where_the_counts_before_it_end(service: Path, tmp_path: Path) -> None:
+    past = Counts(0.0, 600.0, *(np.full(200, 600.0 * each) for each in (5, 5, 500, 250)))
+    seconds = np.full(3600, 5.0)
+    load = Load("x", SecondArrivals(seconds, 100 * seconds, lengths_around(100, 50)), None, past)
+    foretelling = chosen(None, read_services(service, Slo()), load)
+    setting = Setting(LLAMA_8B_H100, ColdStart(60.0), Prices(), 0, 1.0, 120_000.0, foretelling)
+    forecasts = foretold(load, setting, lambda _: None, fresh=True).foretelling.forecasts
+    assert forecasts is not None
+    assert forecasts.shares() == {"Calibrated": 1.0}, "more than a day is known when the trace begins"
+    said = forecasts.at(0.0)
+    assert said is not None
+    assert said.values[0][0] == pytest.approx(5 * 75, rel=0.05)
 
 
 def test_a_service_that_prometheus_does_not_know_is_said_with_what_to_do() -> None:
