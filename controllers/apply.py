@@ -117,17 +117,17 @@ class Applier:
     async def delete(
         self, resource: Resource, observed: Mapping[str, Any], *, propagation: Propagation = "Background"
     ) -> bool:
-        """Delete exactly the object observed (its uid is a precondition). False when it is already going or gone."""
+        """Delete exactly the object observed (its uid is a precondition). False when it is already going or gone.
+
+        Raises Conflict when another object has the name by now, or the server could not decide: look again.
+        """
         meta = observed["metadata"]
         self._forget(resource.kind, meta.get("namespace"), meta["name"])
         if meta.get("deletionTimestamp"):
             return False
-        try:
-            await self._client.delete(
-                resource, meta.get("namespace"), meta["name"], propagation=propagation, uid=meta["uid"]
-            )
-        except Conflict:
-            return False  # Another object has the name by now; this one is gone.
+        await self._client.delete(
+            resource, meta.get("namespace"), meta["name"], propagation=propagation, uid=meta["uid"]
+        )
         return True
 
     async def status(

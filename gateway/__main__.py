@@ -54,7 +54,7 @@ async def serve(settings: Settings) -> int:
         await gateway.start()
         # What lives as long as the process need not be searched for garbage, and requests make next to none in cycles.
         gc.freeze()
-        gc.set_threshold(50_000, 20, 50)
+        gc.set_threshold(10_000, 20, 50)
         signalled, failed = loop.create_task(asked.wait()), loop.create_task(gateway.failed())
         await asyncio.wait((signalled, failed), return_when=asyncio.FIRST_COMPLETED)
         code = 1 if failed.done() else 0

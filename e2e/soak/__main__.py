@@ -152,8 +152,6 @@ _WORDS: Final = Words(
     notes=(
         "Growth is the median of the last quarter of the run over that of the second: the first is the warm-up. Of each"
         " kind of process, the one that grew most is shown. What a page says is the kernel's own count of the process.",
-        "The gateway grew by 4.6 MB in a quarter of an hour and 17,000 requests. Requests alone do not explain it:"
-        " 43,000 of these kinds, one after the other, left a single process at 57 MB. What grows is not found yet.",
     ),
 )
 

@@ -116,6 +116,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._deliver()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        del self._parser  # It holds us: without this each closed connection waits for the garbage collector.
         self._on_closed(self)
         if self._receiver is None:
             return

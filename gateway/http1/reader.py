@@ -100,6 +100,11 @@ class RequestReader:
                 self._memory.give_back(len(entry.body))
         self.ready.clear()
 
+    def close(self) -> None:
+        """The connection is gone."""
+        self.forget()
+        del self._parser  # It holds us: without this each closed connection waits for the garbage collector.
+
     # --- httptools callbacks ------------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:

@@ -86,7 +86,7 @@ class ServerConnection(asyncio.Protocol):
         self._shared.connections.discard(self)
         if not self._shared.connections:
             self._shared.emptied.set()
-        self._reader.forget()
+        self._reader.close()
         self._give_back()
         if self._task is not None:
             self._task.cancel()

@@ -112,7 +112,8 @@ async def test_a_delete_of_an_object_that_was_replaced_deletes_nothing() -> None
     old = seen(client)
     client.remove(CONFIG_MAPS, "demo", "a")
     client.put(CONFIG_MAPS, {"metadata": {"namespace": "demo", "name": "a"}})
-    assert await Applier(client).delete(CONFIG_MAPS, old) is False
+    with pytest.raises(Conflict):
+        await Applier(client).delete(CONFIG_MAPS, old)
     assert seen(client) is not None
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from dataclasses import replace
 
 import pytest
 
 from gateway.asked import RequestLimits
+from gateway.http1.client import UpstreamConnection
 from gateway.http1.limits import Limits
+from gateway.http1.server import ServerConnection
 from gateway.settings import Settings
 from tests.gateway.harness import (
     KEY,
@@ -131,6 +134,34 @@ async def test_an_idle_connection_is_closed_without_a_word() -> None:
         await idle.send(request_bytes(ASK))
         assert (await idle.response()).status == 200
         assert await idle.at_end()
+
+
+async def _hangs_up_amid_a_stream(port: int) -> None:
+    async with raw(port) as client:
+        await client.send(request_bytes({**ASK, "stream": True}))
+        await client.reader.readuntil(b"data:")
+
+
+async def test_connections_on_both_sides_are_freed_at_once_and_not_by_the_garbage_collector() -> None:
+    async def never_ends(exchange: Exchange) -> None:
+        await exchange.begin_events()
+        await exchange.event(0, "a")
+        await exchange.hang()
+
+    def closed() -> int:
+        found = gc.get_objects()
+        clients = sum(isinstance(one, ServerConnection) and one.closed for one in found)
+        return clients + sum(isinstance(one, UpstreamConnection) and not one.usable for one in found)
+
+    async with serving(FakeWorker(never_ends)) as gateway:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                await _hangs_up_amid_a_stream(gateway.port)
+            await eventually(lambda: closed() == 0, "all connections to be freed")
+        finally:
+            gc.enable()
 
 
 async def test_connections_beyond_the_limit_are_told_so() -> None:

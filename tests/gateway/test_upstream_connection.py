@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import weakref
 from types import SimpleNamespace
 from typing import cast
 
@@ -17,6 +19,7 @@ from gateway.proxy import Proxy
 from gateway.retries import RetryPolicy
 from gateway.streams.journal import StreamLimits
 from gateway.streams.streams import Streams
+from tests.waiting import eventually
 
 
 class Heard:
@@ -82,3 +85,28 @@ async def test_a_connection_that_comes_when_its_request_is_given_up_is_closed() 
     with pytest.raises(asyncio.CancelledError):
         await pool.given_up
     assert pool.aborted == 1
+
+
+async def _closed_without_the_collector() -> None:
+    gone = asyncio.Event()
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    try:
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: UpstreamConnection(lambda _: None, lambda _: gone.set()), *server.sockets[0].getsockname()[:2]
+        )
+        await asyncio.wait_for(gone.wait(), 30)
+        held = weakref.ref(connection)
+        del connection
+        await eventually(lambda: held() is None, "the connection to be freed")
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+def test_a_closed_connection_is_freed_at_once_and_not_by_the_garbage_collector() -> None:
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_closed_without_the_collector())
+    finally:
+        gc.enable()
