@@ -186,15 +186,15 @@ class AlertDesk:
         found = self._desks.get(place)
         if found is None:
             obj = self._policies.get(*place) or {}
-            stored = await self._stored(place)
+            stored = await self._stored(place, _uid(obj))
             made = Desk(_uid(obj), newest(stored, _shown(policy, obj.get("status") or {})), stored or Book())
             # Somebody else may have read it meanwhile; there must be one book.
             found = self._desks.setdefault(place, made)
         return found
 
-    async def _stored(self, place: Place) -> Book | None:
+    async def _stored(self, place: Place, uid: str) -> Book | None:
         try:
-            found = await self._store.call(Store.alerts, _name(place))
+            found = await self._store.call(Store.alerts, _kept_as(place, uid))
         except sqlite3.Error as error:
             log.warning(
                 "What was known of AlertPolicy %s cannot be read: %s. Its status is gone by.", _name(place), error
@@ -220,7 +220,8 @@ class AlertDesk:
         """All that the store lacks of the new book, not only the last change. Raises sqlite3.Error."""
         rows, gone = changed_rows(desk.written, new)
         if rows or gone:
-            await self._store.call(Store.set_alerts, _name((policy.namespace, policy.name)), new.epoch, rows, gone)
+            kept_as = _kept_as((policy.namespace, policy.name), desk.uid)
+            await self._store.call(Store.set_alerts, kept_as, new.epoch, rows, gone)
         desk.written = new
 
     async def _forget_gone(self) -> None:
@@ -230,25 +231,26 @@ class AlertDesk:
             if policy is None or _uid(policy) != desk.uid:
                 del self._desks[place]
                 self._wishes.put(place, {})
-                await self._erase(_name(place))
+                await self._erase(_kept_as(place, desk.uid))
 
     async def _forget_strangers(self) -> None:
-        """Policies that went while no operator of this store led."""
-        there = {_name((namespace or "", name)) for namespace, name in self._policies.places()}
+        """Policies that went while no operator of this store led, whatever has their names now."""
+        metas = (one["metadata"] for one in self._policies.items())
+        there = {_kept_as((meta["namespace"], meta["name"]), meta["uid"]) for meta in metas}
         try:
             known = await self._store.call(Store.alert_policies)
         except sqlite3.Error as error:
             log.warning("Of which AlertPolicies something is known cannot be read: %s.", error)
             return
-        for name in known:
-            if name not in there:
-                await self._erase(name)
+        for kept_as in known:
+            if kept_as not in there:
+                await self._erase(kept_as)
 
-    async def _erase(self, name: str) -> None:
+    async def _erase(self, kept_as: str) -> None:
         try:
-            await self._store.call(Store.forget_alerts, name)
+            await self._store.call(Store.forget_alerts, kept_as)
         except sqlite3.Error as error:
-            log.warning("What was known of AlertPolicy %s was not removed: %s", name, error)
+            log.warning("What was known of AlertPolicy %s was not removed: %s", kept_as, error)
 
     # --- sending ----------------------------------------------------------------------------------------------------
     def _send(self, desk: Desk, policy: Policy) -> None:
@@ -351,3 +353,8 @@ def _uid(policy: Object | None) -> str:
 
 def _name(place: Place) -> str:
     return f"{place[0]}/{place[1]}"
+
+
+def _kept_as(place: Place, uid: str) -> str:
+    """The store's name of a policy: what was known of one does not pass on to the next of its name."""
+    return f"{_name(place)}/{uid}"

@@ -377,8 +377,11 @@ async def test_a_service_that_does_not_exist_is_named(world: World) -> None:
 
 # --- what is remembered, and what is not ------------------------------------------------------------------------------
 def kept(disk: Path) -> Book | None:
+    """Of the one policy `watch` of which anything is known."""
     store = Store(disk)
-    found = store.alerts("demo/watch")
+    names = [name for name in store.alert_policies() if name.startswith("demo/watch/")]
+    assert len(names) <= 1
+    found = store.alerts(names[0]) if names else None
     store.close()
     return None if found is None else from_rows(found[1], found[0])
 
@@ -454,6 +457,19 @@ async def test_a_policy_that_is_made_anew_tells_anew(world: World, receiver: Rec
     (said, first), (says, second) = receiver.told
     assert (said, says) == ("firing", "firing")
     assert first != second
+
+
+async def test_a_policy_that_was_made_anew_while_nobody_led_tells_anew(world: World, receiver: Receiver) -> None:
+    world.service(servable=False)
+    world.policy(hook(receiver))
+    async with world.operator():
+        await eventually(lambda: world.deliveries(), "it was told")
+    world.api.remove(ALERT_POLICIES, "demo", "watch")
+    world.policy(hook(receiver))
+    async with world.operator():
+        await eventually(lambda: len(receiver.came) == 2, "the page of the new policy")
+    assert [said for said, _ in receiver.told] == ["firing", "firing"]
+    assert kept(world.disk) is not None
 
 
 async def test_rules_are_written_for_a_policy_that_is_made_anew(world: World) -> None:
