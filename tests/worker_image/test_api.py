@@ -89,6 +89,15 @@ async def test_sampling_fields_reach_the_engine(tmp_path: Path) -> None:
     assert (sampling.min_tokens, sampling.stop_ids, add.cache_salt) == (3, (9,), "\0acme")
 
 
+@pytest.mark.parametrize(("asked", "used"), [(1e-300, 0.0), (9e-6, 0.0), (1e-5, 1e-5), (0.0, 0.0), (None, 1.0)])
+async def test_a_temperature_too_low_to_divide_by_takes_the_likeliest(
+    tmp_path: Path, asked: float | None, used: float
+) -> None:
+    async with a_server(tmp_path, hello) as server:
+        await server.client.chat.completions.create(temperature=asked, **CHAT)
+    assert server.engine.adds[0].sampling.temperature == used
+
+
 @pytest.mark.parametrize("top_k", [2**31, 2**40, 10**30])
 async def test_a_top_k_beyond_any_vocabulary_keeps_every_token(tmp_path: Path, top_k: int) -> None:
     async with a_server(tmp_path, hello) as server:

@@ -46,7 +46,7 @@ CLOCK: Final = Clock(time.monotonic, time.sleep)
 class _NotLaunched:
     """A step whose launch failed: it fails when its turn comes."""
 
-    error: RuntimeError
+    error: Exception
 
     def wait(self) -> Sampled:
         raise self.error
@@ -176,7 +176,9 @@ class Engine:
             self._announce(expect)
         try:
             self._flights.append((batch, self._runner.launch(batch)))
-        except RuntimeError as error:
+        except AssertionError:
+            raise  # What the engine takes for certain is not so: no answer of it could be trusted.
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others of the step go on
             self._flights.append((batch, _NotLaunched(error)))
             return 0
         return self._runner.depth
@@ -187,7 +189,9 @@ class Engine:
         started_at = time.monotonic()
         try:
             sampled = flight.wait()
-        except RuntimeError as error:
+        except AssertionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others of the step go on
             self._undo(batch, error, report.outcome)
             return
         landed_at = time.monotonic()
@@ -197,14 +201,16 @@ class Engine:
         self._steps += 1
         self._scheduler.commit(batch, sampled, report.outcome)
 
-    def _undo(self, failed: Batch, error: RuntimeError, outcome: Outcome) -> None:
+    def _undo(self, failed: Batch, error: Exception, outcome: Outcome) -> None:
         reason = str(error).partition("\n")[0]
-        log.warning("step %d with %d tokens failed: %s", failed.step, failed.n_tokens, reason)
+        # Anything but a RuntimeError is a defect of ours, of which the place is wanted.
+        trace = None if isinstance(error, RuntimeError) else error
+        log.warning("step %d with %d tokens failed: %s", failed.step, failed.n_tokens, reason, exc_info=trace)
         self._failed_steps += 1
         dropped = [batch for batch, _ in self._flights]
         for _, flight in self._flights:
             # They started from what the failed one left, so whatever they say is of no use.
-            with contextlib.suppress(RuntimeError):
+            with contextlib.suppress(Exception):
                 flight.wait()
         self._flights.clear()
         self._scheduler.fail(failed, dropped, f"the engine failed twice to compute this request: {reason}", outcome)

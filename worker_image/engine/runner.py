@@ -15,6 +15,8 @@ The contract, by which the scheduler may plan the next step before it knows the 
    but the chunk's slice. While `sampling.min_tokens` are not reached, stop ids are excluded; the length is
    `computed + 1 - n_prompt` at launch, with this step's token.
 6. The noise of a token is `noise.py`'s for (sequence.seed, computed): its index is `computed` at launch.
+7. A step may fail with any exception. It is undone, and those that were in it compute again, each alone; only an
+   AssertionError ends the engine.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ DEFAULT_COMPLETION_TOKENS = 16
 """What OpenAI's plain completions generate where the client does not say; chat goes on to the end of the context."""
 MAX_TOP_K = (1 << 31) - 1
 """As much as the engine's tables hold, and more than any vocabulary: beyond it nothing changes."""
+LEAST_TEMPERATURE = 1e-5
+"""Logits divided by less leave float32, and the least likely token could be drawn; below it the likeliest is taken."""
 MAX_ID_DIGITS = 19
 """Of a token id as text; Python refuses to read thousands of digits."""
 
@@ -176,7 +178,7 @@ def _sampling(request: GenerationRequest, served: Served, max_tokens: int, gramm
     return Sampling(
         max_tokens=max_tokens,
         min_tokens=min(request.min_tokens or 0, max_tokens),
-        temperature=given(request.temperature, 1.0),
+        temperature=_temperature(given(request.temperature, 1.0)),
         top_p=given(request.top_p, 1.0),
         top_k=min(max(request.top_k or 0, 0), MAX_TOP_K),
         min_p=given(request.min_p, 0.0),
@@ -190,6 +192,10 @@ def _sampling(request: GenerationRequest, served: Served, max_tokens: int, gramm
         n=request.n_choices,
         grammar=grammar,
     )
+
+
+def _temperature(asked: float) -> float:
+    return asked if asked >= LEAST_TEMPERATURE else 0.0
 
 
 def _logit_bias(request: GenerationRequest, served: Served) -> tuple[tuple[int, float], ...]:

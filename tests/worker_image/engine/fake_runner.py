@@ -72,7 +72,7 @@ class Work:
 class Flight:
     run: Callable[[Flight], None]
     work: Work
-    error: RuntimeError | None
+    error: Exception | None
     result: Sampled | None = None
 
     def wait(self) -> Sampled:
@@ -93,6 +93,7 @@ class FakeRunner:
         """Requests whose steps fail when they are waited for."""
         self.unlaunchable: set[int] = set()
         """Requests whose steps fail at launch."""
+        self.fails_with: type[Exception] = RuntimeError
         self.recovered = 0
         self._block_tokens = block_tokens
         self._step_tokens = step_tokens
@@ -100,15 +101,15 @@ class FakeRunner:
         self._slots: dict[int, int] = {}
         self._host: dict[int, list[int | None]] = {}
         self._pending: deque[Flight] = deque()
-        self._broken: RuntimeError | None = None
+        self._broken: Exception | None = None
 
     def launch(self, batch: Batch) -> Flight:
         self._check(batch)
         self.batches.append(batch)
         ids = {s.request_id for s in batch.decodes} | {c.sequence.request_id for c in batch.prefills}
         if ids & self.unlaunchable:
-            raise RuntimeError("out of memory at launch")
-        error = RuntimeError("out of memory\nand a long trace") if ids & self.poison else None
+            raise self.fails_with("out of memory at launch")
+        error = self.fails_with("out of memory\nand a long trace") if ids & self.poison else None
         flight = Flight(self._run_until, _work(batch), error)
         self._pending.append(flight)
         assert len(self._pending) <= self.depth + 1

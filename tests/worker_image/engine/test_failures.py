@@ -33,6 +33,37 @@ def test_only_the_request_that_cannot_be_computed_ends(depth: int, after_steps: 
 
 
 @pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize("fails_with", [ValueError, MemoryError])
+def test_a_defect_costs_no_more_than_the_request_that_meets_it(depth: int, fails_with: type[Exception]) -> None:
+    fake = Fake.build(depth=depth)
+    fake.runner.fails_with = fails_with
+    for request in some_requests():
+        fake.engine.add(request)
+    fake.runner.poison.add(2)
+    fake.runner.unlaunchable.add(1)
+    answers, ends = fake.run()
+    assert ends[1] == Ended(1, Finish.ERROR, f"{REASON} at launch")
+    assert ends[2] == Ended(2, Finish.ERROR, REASON)
+    for i in (0, 3):
+        assert answers[i] == expected(some_requests()[i])[i]
+
+
+def test_an_engine_that_contradicts_itself_ends() -> None:
+    fake = Fake.build(depth=0)
+    fake.runner.fails_with = AssertionError
+    fake.engine.add(an_add(0, 3, 3))
+    fake.runner.unlaunchable.add(0)
+    with pytest.raises(AssertionError, match="at launch"):
+        fake.step()
+    fake = Fake.build(depth=0)
+    fake.runner.fails_with = AssertionError
+    fake.engine.add(an_add(0, 3, 3))
+    fake.runner.poison.add(0)
+    with pytest.raises(AssertionError, match="out of memory"):
+        fake.step()
+
+
+@pytest.mark.parametrize("depth", [0, 1])
 def test_a_failure_that_does_not_come_again_ends_nobody(depth: int) -> None:
     fake = Fake.build(depth=depth)
     for request in some_requests():
