@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from forecasting.capacity import capacity_of
 from forecasting.errors import BadSetting
+from forecasting.policy import Bounds, Capacity, Policy, PolicySettings
 from forecasting.profile import LLAMA_8B_H100
 from forecasting.simulator.arrivals import SecondArrivals, lengths_of, per_second
 from forecasting.simulator.autoscalers.common import Sizing
 from forecasting.simulator.autoscalers.headroom import Persistence, Static
+from forecasting.simulator.autoscalers.ours import Foretide
 from forecasting.simulator.many import Batch, Run
 from forecasting.simulator.oracle import clairvoyant, filled, lower_bound_gpu_hours, pruned
 from forecasting.simulator.replay import replay
@@ -71,6 +75,21 @@ def test_the_fluid_agrees_with_the_exact_simulation_when_an_autoscaler_follows_a
     fluid = Batch([Run(world, follower(), 0, 4)], [arrivals]).run()[0]
     assert fluid.attainment == pytest.approx(exact.attainment, abs=AGREES_WITHIN)
     assert fluid.gpu_hours == pytest.approx(exact.gpu_hours, rel=AGREES_WITHIN)
+
+
+def test_what_replicas_hold_makes_up_for_a_capacity_that_is_overstated() -> None:
+    arrivals = per_second(wave(70.0, 2400.0))
+    size = sizing(arrivals)
+    told = Capacity(1.3 * size.work_per_s, size.running, 0.8, size.input_weight)
+    by_rate_alone = replace(told, running=1e9, kv_use=1e9)
+    world, settings = World(cold_start=ColdStart(120.0)), PolicySettings(policy=Policy.REACTIVE)
+    runs = [
+        Run(world, Foretide("ours", Bounds(1, 30), each, settings, None, 300.0), 0, 5) for each in (told, by_rate_alone)
+    ]
+    floor, rate = Batch(runs, [arrivals]).run()
+    assert floor.attainment > 0.75
+    assert rate.attainment < 0.65
+    assert floor.mean_replicas > rate.mean_replicas
 
 
 def test_runs_side_by_side_do_not_touch_each_other() -> None:
