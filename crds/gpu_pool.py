@@ -10,7 +10,7 @@ from pydantic import Field
 from crds.conditions import Condition
 from crds.fields import Duration, ListMap, ListSet, ObjectName, Part, Quantity, Rule
 from crds.inference_service import Allocation, SharingStrategy
-from crds.scaling import CLOCK, Weekday
+from crds.scaling import CLOCK, TimeZone, Weekday
 
 PROFILE = r"^[1-7]g\.[1-9][0-9]{0,2}gb(\.me)?$"
 
@@ -37,11 +37,7 @@ class QuietWindow(Part):
     ] = None
     start: Annotated[str, Field(description="First minute, for example 01:00.", pattern=CLOCK, max_length=5)]
     end: Annotated[str, Field(description="First minute after it, for example 05:30.", pattern=CLOCK, max_length=5)]
-    time_zone: Annotated[
-        str,
-        Field(description="IANA name of the time zone, for example Europe/Berlin.", min_length=1, max_length=64),
-        Rule("timestamp('2026-01-01T00:00:00Z').getHours(self) >= 0", "timeZone must be an IANA time zone name"),
-    ] = "UTC"
+    time_zone: Annotated[TimeZone, Field(description="IANA name of the time zone, for example Europe/Berlin.")] = "UTC"
 
 
 class Repartition(Part):

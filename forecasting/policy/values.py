@@ -167,7 +167,7 @@ def zone_of(name: str) -> ZoneInfo:
     """
     try:
         return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError) as error:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise BadSetting(f"Window: zone {name!r} is unknown; use a name such as 'UTC' or 'Europe/Paris'.") from error
 
 

@@ -84,6 +84,12 @@ WRITTEN = [
     _written(
         "InferenceService", "Mars", scaling={"max": 2, "schedule": [WINDOW | {"min": 2, "timeZone": "Mars/Base"}]}
     ),
+    *(
+        _written(
+            "InferenceService", "timeZone", scaling={"max": 2, "schedule": [WINDOW | {"min": 2, "timeZone": zone}]}
+        )
+        for zone in ("01:00", "-08:00", "Local")
+    ),
     _written(
         "GPUPool",
         "start and end must differ",

@@ -277,6 +277,8 @@ def test_bad_settings_are_refused_with_what_is_allowed() -> None:
         Bounds(3, 2)
     with pytest.raises(BadSetting, match=r"quantile is 1\.5"):
         PolicySettings(quantile=1.5)
+    with pytest.raises(BadSetting, match="zone 'Europe' is unknown"):
+        Window((0,), 0, 60, 1, 2, "Europe")
     with pytest.raises(BadSetting, match="zone 'Mars/Olympus' is unknown"):
         Window((0,), 0, 60, 1, 2, "Mars/Olympus")
 
