@@ -36,7 +36,10 @@ class ListSet:
 
 @dataclass(frozen=True)
 class IntOrString:
-    """A Kubernetes quantity: written as a number or as a string with a suffix."""
+    """A Kubernetes quantity: written as a number or as a string with a suffix, of so many characters in either case."""
+
+    pattern: str
+    characters: int
 
 
 def camel(name: str) -> str:
@@ -76,7 +79,13 @@ LongDuration = Annotated[str, StringConstraints(pattern=LONG_DURATION, max_lengt
 """A window: `30m`, `12h`, `28d`."""
 
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
-Quantity = Annotated[str, BeforeValidator(str), StringConstraints(pattern=QUANTITY, max_length=16), IntOrString()]
+QUANTITY_CHARACTERS = 16
+Quantity = Annotated[
+    str,
+    BeforeValidator(str),
+    StringConstraints(pattern=QUANTITY, max_length=QUANTITY_CHARACTERS),
+    IntOrString(QUANTITY, QUANTITY_CHARACTERS),
+]
 """A Kubernetes quantity: `1`, `500m`, `2Gi`."""
 
 Count = Annotated[int, Field(ge=0, le=1_000_000)]

@@ -19,7 +19,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from crds.contract import CATEGORY, GROUP, VERSION
-from crds.fields import QUANTITY, IntOrString, ListMap, ListSet, Part, Rule
+from crds.fields import IntOrString, ListMap, ListSet, Part, Rule
 from crds.kinds import KINDS, Column, Kind
 
 Schema = dict[str, Any]
@@ -187,13 +187,17 @@ def _mark(schema: Schema, item: Any) -> None:
             schema["x-kubernetes-list-map-keys"] = list(keys)
         case ListSet():
             schema["x-kubernetes-list-type"] = "set"
-        case IntOrString():
+        case IntOrString(pattern=pattern, characters=characters):
+            # The first two bounds are those of a string, the others of a number, which the API server reads as a float.
             schema.clear()
             schema.update(
                 {
                     "x-kubernetes-int-or-string": True,
                     "anyOf": [{"type": "integer"}, {"type": "string"}],
-                    "pattern": QUANTITY,
+                    "pattern": pattern,
+                    "maxLength": characters,
+                    "minimum": 0,
+                    "maximum": 10 ** (characters - 1) - 1,
                 }
             )
         case StringConstraints():

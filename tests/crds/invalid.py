@@ -262,6 +262,7 @@ def _violations(schema: Object) -> Iterator[tuple[str, Any, str]]:
         yield "too long", "x" * (schema["maxLength"] + 1), f"Too long: may not be more than {schema['maxLength']} bytes"
     if kind == "int-or-string":
         yield "of the wrong type", [1], "must be of type "
+        yield "too long", "1" * 17, "Too long: may not be more than 16 bytes"
 
 
 def _with(kind: Kind, path: tuple[str, ...], value: Any) -> Object:

@@ -34,8 +34,8 @@ def type_of(schema: Schema) -> str:
 
 
 def allowed(schema: Schema) -> str:
-    """Bounds, words and patterns; of a list those of its items too."""
-    found = [*_words(schema), *_bounds(schema)]
+    """Bounds, words and patterns; of a list those of its items too. Bounds of a quantity are beyond any use of one."""
+    found = [*_words(schema), *(_bounds(schema) if type_of(schema) != "quantity" else ())]
     if schema.get("type") == "array":
         inner = allowed(schema["items"]) if schema["items"].get("type") != "object" else ""
         found += [f"each {inner}"] if inner else []
