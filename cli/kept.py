@@ -1,10 +1,11 @@
 """Long computations whose state is kept in the user's cache folder now and then, so that a stopped one goes on.
 
-Only our own private folder is read: what is kept is a pickle.
+Only our own private folder is read: what is kept is a pickle. What nobody came back for is thrown away after a week.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 from cli.errors import CliError
 
 SAVE_EVERY_S = 10.0
+KEPT_S = 7 * 86_400.0
 
 
 class Saver:
@@ -30,10 +32,18 @@ class Saver:
 
     def save(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _throw_away_old(self._path.parent)
         partial = self._path.with_suffix(f".{os.getpid()}")
         partial.write_bytes(pickle.dumps(self._state))
         partial.replace(self._path)
         self._saved_s = time.monotonic()
+
+
+def _throw_away_old(folder: Path) -> None:
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError):  # another command was sooner
+            if time.time() - path.stat().st_mtime > KEPT_S:
+                path.unlink()
 
 
 def restored(path: Path) -> object:

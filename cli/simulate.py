@@ -22,7 +22,7 @@ from cli.prometheus import client_of, read_range
 from cli.service_files import Subject, read_services
 from cli.setting import ForecastBy, Load, Setting
 from cli.simulate_text import WIDTH, print_text, to_json
-from cli.simulation import EXACT_MOST, Result, simulate
+from cli.simulation import EXACT_MOST, Result, check, simulate
 from cli.trace_files import read_trace
 from forecasting.cost import Prices
 from forecasting.errors import BadSetting
@@ -146,6 +146,8 @@ def _run(subjects: list[Subject], load: Load, setting: Setting, fresh: bool) -> 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         if setting.foretelling.by is ForecastBy.OPERATOR:
+            for subject in subjects:
+                check(subject, load, setting)
             setting = foretold(load, setting, _shown(bar, "the operator's forecasts"), fresh)
         results = [simulate(subject, load, setting, _shown(bar, subject.label), fresh) for subject in subjects]
     forget(load, setting)

@@ -51,6 +51,18 @@ class Result:
     cost: float
 
 
+def check(subject: Subject, load: Load, setting: Setting) -> None:
+    """Before minutes are spent on what comes first.
+
+    Raises:
+        CliError: the service cannot be simulated on this profile; says why.
+    """
+    try:
+        _Prepared.of(subject, load, setting)
+    except ForecastingError as error:
+        raise CliError(f"{subject.label}: {error}") from error
+
+
 def simulate(subject: Subject, load: Load, setting: Setting, progress: Callable[[float], None], fresh: bool) -> Result:
     """Run it, or go on where an earlier call stopped.
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import html
 import json
+import os
 import re
 import tarfile
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -233,6 +235,27 @@ def test_a_run_that_is_stopped_after_the_forecasts_does_not_make_them_again(
     monkeypatch.setattr(OperatorForecasts, "_look", lambda _: pytest.fail("a look was made again"))
     assert run(*arguments) == whole
     assert not list(cache.rglob("*.*"))
+
+
+def test_a_service_that_cannot_be_simulated_is_refused_before_anything_is_forecast(
+    trace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "hasty.yaml"
+    path.write_text(SERVICE.replace("ttft: 500ms", "ttft: 1ms"))
+    monkeypatch.setattr(OperatorForecasts, "_look", lambda _: pytest.fail("it was forecast"))
+    with pytest.raises(CliError, match="cannot meet TTFT"):
+        run("simulate", "-f", path, "--trace", trace, "--forecast", "operator")
+
+
+def test_states_that_nobody_came_back_for_are_thrown_away_after_a_week(tmp_path: Path) -> None:
+    old, young = tmp_path / "old.forecast", tmp_path / "young.state"
+    for path, days in ((old, 7.1), (young, 6.9)):
+        path.write_bytes(b"x")
+        os.utime(path, (time.time() - days * 86_400,) * 2)
+    kept.Saver(tmp_path / "new.state", "state", lambda _: None).save()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new.state", "young.state"]
+    assert kept.restored(tmp_path / "new.state") == "state"
+    assert kept.restored(old) is None
 
 
 @pytest.mark.parametrize(
