@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from controllers.plans.mig.records import GpuPod, NodeView
+from controllers.plans.mig.records import UNREADABLE, GpuPod, NodeView, moment
 from controllers.plans.mig.repartition import Limits, Move, one_of_each_service
 from controllers.plans.units import duration_text
 from crds.contract import ANNOTATION_QUARANTINE, LABEL_EVACUATE
@@ -92,10 +92,10 @@ def read_quarantine(text: str | None) -> Quarantine | None:
         if raw is None:
             return None
         return Quarantine(
-            float(raw["since_s"]), float(raw["until_s"]), int(raw["xid"]), str(raw["gpu"]), int(raw["strikes"]),
+            moment(raw["since_s"]), moment(raw["until_s"]), int(raw["xid"]), str(raw["gpu"]), int(raw["strikes"]),
             bool(raw["cordoned"]), bool(raw["over"]),
         )  # fmt: skip
-    except (ValueError, KeyError, TypeError):
+    except UNREADABLE:
         return None
 
 
@@ -107,8 +107,8 @@ def dump_faults(faults: Sequence[Fault]) -> str:
 def read_faults(text: str | None) -> tuple[Fault, ...]:
     """What `dump_faults` wrote; nothing for everything else."""
     try:
-        return tuple(sorted(Fault(float(at), int(xid), str(gpu)) for at, xid, gpu in json.loads(text or "[]")))
-    except (ValueError, TypeError):
+        return tuple(sorted(Fault(moment(at), int(xid), str(gpu)) for at, xid, gpu in json.loads(text or "[]")))
+    except UNREADABLE:
         return ()
 
 

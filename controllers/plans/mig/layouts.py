@@ -9,12 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from itertools import islice
+from typing import Final
 
 from controllers.plans.mig.geometry import WHOLE_GPU, Family, Profile
 
 Layout = tuple[tuple[str, int], ...]
 """Slices of each profile, sorted by name: `(("1g.10gb", 3), ("4g.40gb", 1))`. Hashable; no zero entries."""
+MOST_PLACEMENTS: Final = 20_000
 WHOLE: Layout = ((WHOLE_GPU, 1),)
 
 
@@ -63,6 +66,13 @@ def placements(family: Family, allowed: Collection[str] | None = None) -> Iterat
     """All valid placements, the empty one first. `allowed` names the profiles; all but `+me` when left out."""
     places = _places(family, allowed)
     yield from _grow(family, places, 0, (), 0, 0)
+
+
+@lru_cache(maxsize=256)
+def is_enumerable(family: Family) -> bool:
+    """Whether all placements can be looked at. Listed GPUs have 2,319 at most; those of one made up may never end."""
+    names = [one.name for one in family.profiles]
+    return next(islice(placements(family, names), MOST_PLACEMENTS, None), None) is None
 
 
 def _places(family: Family, allowed: Collection[str] | None) -> tuple[Place, ...]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from controllers.plans.interruption import Notice
-from controllers.plans.mig.records import GpuPod, NodeView
+from controllers.plans.mig.records import UNREADABLE, GpuPod, NodeView, moment
 from controllers.plans.mig.repartition import Move
 from controllers.plans.units import duration_text
 from crds.contract import ANNOTATION_INTERRUPTION, ANNOTATION_REPARTITION, LABEL_EVACUATE
@@ -34,8 +34,8 @@ def read_leaving(text: str | None) -> Leaving | None:
     """None without one, and for text that is none."""
     try:
         raw = json.loads(text) if text else None
-        return None if raw is None else Leaving(float(raw["since_s"]), bool(raw["cordoned"]))
-    except (ValueError, KeyError, TypeError):
+        return None if raw is None else Leaving(moment(raw["since_s"]), bool(raw["cordoned"]))
+    except UNREADABLE:
         return None
 
 

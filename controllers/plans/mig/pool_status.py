@@ -21,6 +21,7 @@ from crds.inference_service import Allocation
 
 MOST_NODES = 1000
 MOST_UNMET = 100
+MOST_PROFILES = 64
 _STATES = {
     Step.MOVE: "Moving",
     Step.ASK: "Asking",
@@ -41,7 +42,7 @@ def pool_status(seen: PoolSnapshot, plan: PoolPlan, now_s: float) -> tuple[Field
         "fragmentation": f"{plan.layout.fragmentation:.0%}",
         "served": _served_text(plan),
         "reason": reason(seen, plan)[:2048],
-        "profiles": _profiles(seen, supply),
+        "profiles": _profiles(seen, supply)[:MOST_PROFILES],
         "nodes": _nodes(seen, plan, now_s)[:MOST_NODES],
         "sharing": sharing_rows(seen),
         "unmet": [
@@ -216,7 +217,7 @@ def _missing(seen: PoolSnapshot, missing: Sequence[Served]) -> str:
     first = missing[0]
     want = first.want
     slices = sum(one.replicas * one.want.gpus * slices_of(one.want.profile) for one in _all(seen))
-    have = 7 * sum(node.gpu_count for node in seen.nodes if node.problem is None)
+    have = sum(node.gpu_count * node.family.compute for node in seen.nodes if node.family is not None)
     text = (
         f"{want.service} (P{want.priority}) wants {want.replicas} workers on {resource_name(want.profile)} and gets"
         f" {first.replicas}: all services ask for {slices} compute slices, and the usable GPUs have {have}."

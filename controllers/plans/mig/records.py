@@ -7,6 +7,7 @@ is deleted takes its record with it.
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,11 +22,12 @@ from controllers.plans.mig.geometry import (
     family_of,
     profile_of_resource,
 )
-from controllers.plans.mig.layouts import Layout, layout
+from controllers.plans.mig.layouts import MOST_PLACEMENTS, Layout, is_enumerable, layout
 from controllers.plans.mig.sharing import SHARED_RESOURCE, Share, is_shared, share_of
 from crds.contract import (
     ANNOTATION_FAULTS,
     ANNOTATION_INTERRUPTION,
+    ANNOTATION_MIG_GEOMETRY,
     ANNOTATION_MIG_LAYOUT,
     ANNOTATION_QUARANTINE,
     ANNOTATION_REPARTITION,
@@ -34,6 +36,17 @@ from crds.contract import (
 LABEL_CONFIG: Final = "nvidia.com/mig.config"
 LABEL_STATE: Final = "nvidia.com/mig.config.state"
 LABEL_STRATEGY: Final = "nvidia.com/mig.strategy"
+
+
+UNREADABLE: Final = (ValueError, KeyError, TypeError, OverflowError, RecursionError)
+"""What an annotation raises that is not as we write it: a kubelet may write anything onto its own Node."""
+
+
+def moment(raw: Any) -> float:
+    """Unix time as JSON has it. Raises ValueError for one that never comes."""
+    if not math.isfinite(at_s := float(raw)):
+        raise ValueError(f"{raw} is no time")
+    return at_s
 
 
 class Step(StrEnum):
@@ -87,7 +100,7 @@ class Record:
                 return None
             return cls(
                 step=Step(raw["step"]),
-                since_s=float(raw["since_s"]),
+                since_s=moment(raw["since_s"]),
                 gpus=tuple(_layout(one) for one in raw["gpus"]),
                 before=None if raw["before"] is None else tuple(_layout(one) for one in raw["before"]),
                 was=_layout(raw["was"]),
@@ -95,7 +108,7 @@ class Record:
                 attempt=int(raw["attempt"]),
                 reason=str(raw["reason"]),
             )
-        except (ValueError, KeyError, TypeError):
+        except UNREADABLE:
             return None
 
 
@@ -113,7 +126,7 @@ def read_gpus(text: str | None) -> tuple[Layout, ...] | None:
     """What `dump_gpus` wrote; None for everything else."""
     try:
         return tuple(_layout(one) for one in json.loads(text)) if text else None
-    except (ValueError, TypeError):
+    except UNREADABLE:
         return None
 
 
@@ -214,9 +227,15 @@ def _family(
             " Set the device plugin's strategy to 'mixed'."
         )
     try:
-        return family_of(name, labels, annotations), None
+        found = family_of(name, labels, annotations)
     except UnknownGpu as unknown:
         return None, str(unknown)
+    if not is_enumerable(found):
+        return None, (
+            f"Node '{name}' says in {ANNOTATION_MIG_GEOMETRY} that its GPUs can be cut in more than {MOST_PLACEMENTS}"
+            " ways. Let the node agent write the annotation anew, or take the node out of the pool."
+        )
+    return found, None
 
 
 @dataclass(frozen=True, slots=True)

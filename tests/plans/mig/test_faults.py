@@ -182,3 +182,6 @@ def test_faults_and_quarantines_survive_the_node_and_nonsense_is_none() -> None:
     one = Quarantine(1.0, 2.0, 79, GPU, 2, True)
     assert read_quarantine(one.dump()) == one
     assert read_quarantine("{}") is read_quarantine("x") is read_quarantine(None) is None
+    assert read_quarantine(one.dump().replace(f'"until_s":{one.until_s}', '"until_s":Infinity')) is None
+    for text in ("[" * 100_000, '[[Infinity,79,"GPU-1"]]', '[[1.0,1e999,"GPU-1"]]'):
+        assert read_faults(text) == ()

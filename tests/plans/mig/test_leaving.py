@@ -179,7 +179,13 @@ def test_a_repartition_under_way_is_dropped_and_a_withdrawn_notice_leaves_no_cor
     assert it.gives("n0") == {"1g.10gb": 7}
 
 
-@pytest.mark.parametrize("text", ["", "x", "[]", "null", json.dumps({"since_s": "soon", "cordoned": True})])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "x", "[]", "null", "[" * 100_000),
+        *(json.dumps({"since_s": since, "cordoned": True}) for since in ("soon", float("inf"))),
+    ],
+)
 def test_an_annotation_that_is_none_of_ours_is_none(text: str) -> None:
     assert read_leaving(text) is None
 

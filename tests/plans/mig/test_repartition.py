@@ -286,14 +286,38 @@ def test_the_status_is_valid_for_its_schema() -> None:
     assert GPUPoolStatus.model_validate(fields).dump() == fields
 
 
+def test_a_geometry_that_nobody_can_enumerate_takes_its_node_out_and_no_time() -> None:
+    it = world(SMALL, nodes=2)
+    endless = f"99/99;1g.10gb:1:1:{','.join(map(str, range(99)))}"
+    it.nodes["n0"]["metadata"]["annotations"]["foretide.dev/mig-geometry"] = endless
+    it.run(10)
+    assert it.gives("n1") == {"1g.10gb": 7}
+    assert conditions(it)["Stalled"] == ("True", "NodeUnusable")
+    assert "in more than 20000 ways" in (it.views()[0].problem or "")
+
+
+def test_services_that_ask_for_every_profile_there_may_be_do_not_outgrow_the_status() -> None:
+    it = world(*(Want(f"demo/s{size}", f"1g.{size}gb", 1) for size in range(1, 100)))
+    fields, _ = pool_status(it.snapshot(), it.plan(), it.now_s)
+    assert GPUPoolStatus.model_validate(fields).dump() == fields
+
+
+def test_what_usable_gpus_have_is_counted_by_their_family() -> None:
+    it = World({"n0": node("n0", gpus=2, product="NVIDIA-A30")}, [Want("demo/s", "1g.6gb", 9)])
+    _, made = pool_status(it.snapshot(), it.plan(), it.now_s)
+    assert "the usable GPUs have 8." in next(one["message"] for one in made if one["type"] == "DemandMet")
+
+
 def test_a_record_survives_the_node_and_nonsense_is_no_record() -> None:
     gpus = (layout({"1g.10gb": 7}), layout({"gpu": 1}))
     record = Record(Step.ASK, 12.5, gpus, None, layout({"gpu": 2}), cordoned=True, attempt=2, reason="because")
     assert Record.read(record.dump()) == record
-    for text in (None, "", "{}", "[]", "nonsense", json.dumps({"step": "fly"})):
+    endless = record.dump().replace("12.5", "Infinity"), record.dump().replace('"attempt":2', '"attempt":1e999')
+    for text in (None, "", "{}", "[]", "nonsense", json.dumps({"step": "fly"}), "[" * 100_000, *endless):
         assert Record.read(text) is None
     assert read_gpus(dump_gpus(gpus)) == gpus
-    assert read_gpus('{"a": 1}') is None
+    for text in ('{"a": 1}', "[" * 100_000, '[[["1g.10gb", 1e999]]]'):
+        assert read_gpus(text) is None
     assert NodeView.of({"metadata": {"name": "cpu-only"}}) is None
 
 
