@@ -22,8 +22,11 @@ ROOT: Final = Path(__file__).parent.parent
 TESTS: Final[Mapping[str, str]] = {
     "controllers/plans/quota.py": "tests/plans/test_quota.py tests/plans/test_borrowing.py",
     "controllers/plans/borrowing.py": "tests/plans/test_borrowing.py",
+    "controllers/plans/fair_share.py": "tests/plans/test_fair_share.py",
     "controllers/plans/limits.py": "tests/plans/test_limits.py",
+    "forecasting/policy/decide.py": "tests/forecasting/test_policy.py",
     "forecasting/policy/limits.py": "tests/forecasting/test_policy.py",
+    "forecasting/policy/need.py": "tests/forecasting/test_policy.py",
     "gateway/sharing.py": "tests/gateway/test_sharing.py",
 }
 _TYPES: Final = "BitOr"
