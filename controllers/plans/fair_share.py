@@ -129,5 +129,9 @@ def _part(line: str, amount: float, tenant: Tenant, others: Sequence[Tenant]) ->
 
 
 def _duration(length_s: float) -> str:
+    """As a half-life is written, in no more digits than one may have: `90m`, `24h`, `500d`."""
     minutes = round(length_s / 60)
-    return f"{minutes}m" if minutes % 60 else f"{minutes // 60}h"
+    if minutes % 60:
+        return f"{minutes}m"
+    hours = minutes // 60
+    return f"{hours}h" if hours < 10_000 else f"{hours // 24}d"

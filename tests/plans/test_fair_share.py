@@ -22,7 +22,8 @@ from controllers.plans.fair_share import (
     until_due,
 )
 from controllers.plans.tenancy import Tenant
-from crds.tenant import TenantSpec
+from crds.fields import seconds
+from crds.tenant import FairShare, TenantSpec
 
 HOUR_S = 3600.0
 HALF_LIFE_S = 24 * HOUR_S
@@ -214,6 +215,13 @@ def test_what_is_published_says_how_much_beside_how_much_is_due() -> None:
         "average": {"gpus": "3.000", "replicas": "0.000"},
         "standing": "gpus 75%/50%",
     }
+
+
+@pytest.mark.parametrize("written", ["1m", "90m", "9999m", "24h", "9999h", "28d", "417d", "9999d"])
+def test_every_half_life_that_may_be_written_is_published_as_its_schema_has_it(written: str) -> None:
+    one = tenant("a", halfLife=written)
+    told = FairShare.model_validate(published(one, Usage(1000.0), ["gpus"], seconds(written), [one]))
+    assert seconds(told.half_life) == seconds(written)
 
 
 def test_the_turn_in_a_pool_is_what_was_borrowed_for_the_weight_in_the_first_line_that_counts() -> None:
