@@ -11,10 +11,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from controllers.gpu_agent.usage import GpuUsage
 from controllers.plans.mig.geometry import Family, Profile, write_family
+
+UNKNOWN: Final = "unknown"
+"""In the place of a UUID."""
 
 
 class SourceError(Exception):
@@ -58,6 +61,7 @@ class NvmlSource:
         try:
             pynvml.nvmlInit()
             self._gpus = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            self._uuids = {_address(gpu): _text(pynvml.nvmlDeviceGetUUID(gpu)) for gpu in self._gpus}
             self._events = pynvml.nvmlEventSetCreate()
             for gpu in self._gpus:
                 pynvml.nvmlDeviceRegisterEvents(gpu, pynvml.nvmlEventTypeXidCriticalError, self._events)
@@ -73,7 +77,17 @@ class NvmlSource:
             return None
         except self._nvml.NVMLError as error:
             raise SourceError(f"NVML: {error}.") from error
-        return Event(int(event.eventData), _text(self._nvml.nvmlDeviceGetUUID(event.device)))
+        return Event(int(event.eventData), self._uuid_of(event.device))
+
+    def _uuid_of(self, gpu: Any) -> str:
+        """As it was told at the start: a GPU that has fallen off the bus (XID 79) tells nothing any more."""
+        known = self._uuids.get(_address(gpu))
+        if known is not None:
+            return known
+        try:
+            return _text(self._nvml.nvmlDeviceGetUUID(gpu))
+        except self._nvml.NVMLError:
+            return UNKNOWN
 
     def usage(self) -> list[GpuUsage]:
         try:
@@ -129,6 +143,11 @@ class NvmlSource:
         places = (nvml.c_nvmlGpuInstancePlacement_t * count.value)()
         nvml.nvmlDeviceGetGpuInstancePossiblePlacements(self._gpus[0], profile_id, places, ctypes.byref(count))
         return sorted((int(one.start), int(one.size)) for one in places[: count.value])
+
+
+def _address(handle: Any) -> int | None:
+    """What a handle of NVML points to, by which two of them are the same."""
+    return ctypes.cast(handle, ctypes.c_void_p).value
 
 
 def _text(value: Any) -> str:

@@ -138,11 +138,12 @@ def nvml() -> Any:
     h200 += [(20, "1g.18gb+me", 1), (15, "1g.35gb", 1)]
     it.NVMLError, it.NVMLError_Timeout = NVMLError, NVMLError_Timeout
     it.NVML_GPU_INSTANCE_PROFILE_COUNT, it.nvmlEventTypeXidCriticalError = 18, 8
+    it.gpus = [ctypes.c_int(), ctypes.c_int()]
     it.nvmlInit, it.nvmlDeviceGetCount = lambda: None, lambda: 1
-    it.nvmlDeviceGetHandleByIndex = lambda index: f"gpu {index}"
+    it.nvmlDeviceGetHandleByIndex = lambda index: ctypes.pointer(it.gpus[index])
     it.nvmlEventSetCreate, it.nvmlDeviceRegisterEvents = lambda: "set", lambda gpu, kind, events: None
     it.nvmlDeviceGetUUID = lambda gpu: b"GPU-a"
-    it.queue = [types.SimpleNamespace(eventData=109, device="gpu 0")]
+    it.queue = [types.SimpleNamespace(eventData=109, device=ctypes.pointer(it.gpus[0]))]
 
     def wait(events: str, timeout_ms: int) -> Any:
         if not it.queue:
@@ -194,6 +195,28 @@ def test_the_driver_is_asked_for_faults_and_for_its_geometry(monkeypatch: pytest
     found, listed = read_family("it", text), family("H200-141")
     assert (found.compute, found.memory) == (7, 8)
     assert set(found.profiles) == set(listed.profiles)
+
+
+def test_a_gpu_that_fell_off_the_bus_is_named_though_it_tells_nothing_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = nvml()
+    driver.nvmlDeviceGetCount = lambda: 2
+    driver.nvmlDeviceGetUUID = lambda gpu: f"GPU-{[ctypes.addressof(one) for one in driver.gpus].index(at(gpu))}"
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    source = NvmlSource()
+
+    def lost(gpu: Any) -> str:
+        raise driver.NVMLError("GPU is lost")
+
+    driver.nvmlDeviceGetUUID = lost
+    stranger = ctypes.c_int()
+    driver.queue = [
+        types.SimpleNamespace(eventData=79, device=ctypes.pointer(one)) for one in (*reversed(driver.gpus), stranger)
+    ]
+    assert [source.wait(1.0) for _ in range(3)] == [Event(79, "GPU-1"), Event(79, "GPU-0"), Event(79, "unknown")]
+
+
+def at(pointer: Any) -> int:
+    return ctypes.addressof(pointer.contents)
 
 
 async def test_the_page_has_what_the_driver_tells_and_the_faults_that_were_heard(
