@@ -203,6 +203,11 @@ WRITTEN += [
         "spec.silences[0]",
         silences=[{"name": "a", "matchers": [{"label": "b", "value": "c"}], "ends": "2026-13-01T00:00:00Z"}],
     ),
+    _written(
+        "AlertPolicy",
+        "should match",
+        silences=[{"name": "a", "matchers": [{"label": "b", "value": "c"}], "ends": "2026-01-01T00:00:00+24:00"}],
+    ),
     _written("AlertPolicy", "routingKeySecret: Required value", receivers=[{"name": "a", "pagerDuty": {}}]),
 ]
 
