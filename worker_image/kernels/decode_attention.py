@@ -271,7 +271,7 @@ def _decode_kernel(
         inside_kv = (positions < length) & (left > 0)
         pages = tl.load(block_tables + row.to(tl.int64) * table_stride + positions // PAGE, mask=inside_kv, other=0)
         slots = pages.to(tl.int64) * block_stride + head * (PAGE * HEAD_DIM) + (positions % PAGE) * HEAD_DIM
-        lines = tl.arange(0, tl.cdiv(HEAD_PAD, 64)) * 64
+        lines = tl.arange(0, (HEAD_PAD + 63) // 64) * 64
         fetched = slots[:, None] + lines[None, :]
         wanted = inside_kv[:, None] & (lines[None, :] < HEAD_DIM)
         fetch_to_l2(k_cache + fetched, wanted)
