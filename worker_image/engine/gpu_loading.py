@@ -26,6 +26,7 @@ from worker_image.engine.memory import KvPlan, plan_kv
 from worker_image.engine.messages import EngineSettings
 from worker_image.engine.swapping import CARD_COPY_BYTES_PER_S, CARD_FLOPS, Rates, swap_costs, swap_slots
 from worker_image.errors import SettingsError
+from worker_image.kernels.gemm import matmul_fits
 from worker_image.kernels.triton_ops import KvTensors, StepLimits, Steps, TritonOps, TritonStep
 from worker_image.kernels.tuning import tuning_for
 from worker_image.models.assembly import OnProgress, load_model
@@ -46,6 +47,8 @@ def load_gpu(
     tuning = tuning_for(torch.cuda.get_device_name(device))
     if settings.gpu_memory_bytes is not None:
         keep_to(settings.gpu_memory_bytes, device)
+    if settings.deterministic:
+        check_deterministic(checkpoint.config)
     ops = TritonOps(device, tuning, DTYPE, deterministic=settings.deterministic)
     with torch.inference_mode():
         model: Decoder[torch.Tensor, TritonStep] = load_model(checkpoint, ops, on_layer, settings.max_model_len)
@@ -58,6 +61,16 @@ def load_gpu(
         memory = HostCache((cache.data,), 2, n_slots) if n_slots else None
         runner = GpuRunner(model, steps, cache, runner_sizes(settings, plan), GraphMaker(), memory)
         return runner, plan, _host_blocks(model.config, n_slots)
+
+
+def check_deterministic(config: ModelConfig) -> None:
+    """Raises SettingsError where a matrix of the model has rows that only cuBLAS could read."""
+    for name in ("hidden", "q_rows", "ffn"):
+        if not matmul_fits(width := getattr(config, name), DTYPE):
+            raise SettingsError(
+                f"--deterministic: the model's {name} is {width}; it must be a multiple of {16 // DTYPE.itemsize}. "
+                "Leave the flag out."
+            )
 
 
 def _host_blocks(config: ModelConfig, n_slots: int) -> HostBlocks | None:

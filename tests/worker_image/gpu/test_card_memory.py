@@ -10,6 +10,7 @@ import torch
 
 from worker_image.engine.batch import TableUpdate
 from worker_image.engine.card_rows import CardRows, parameter_words
+from worker_image.engine.gpu_loading import check_deterministic
 from worker_image.engine.gpu_memory import (
     GRAPH_BYTES,
     LIBRARIES_BYTES,
@@ -37,6 +38,13 @@ def test_the_cache_gets_the_cards_share_less_weights_the_largest_step_and_graphs
 def test_a_card_that_weights_fill_is_refused_with_what_it_has_and_needs() -> None:
     with pytest.raises(SettingsError, match=r"24576 MiB; weights and others use 20480.*leaves no KV cache"):
         kv_bytes(CardMemory(24 * GIB, 4 * GIB), 0.9, GIB, 10)
+
+
+def test_what_only_cublas_could_multiply_is_refused_in_deterministic_mode_and_a_vocabulary_of_any_size_is_not() -> None:
+    check_deterministic(replace(SHAPE, vocab=32001))
+    for odd, said in ({"hidden": 4098}, "hidden is 4098"), ({"ffn": 14337}, "ffn is 14337"):
+        with pytest.raises(SettingsError, match=f"{said}; it must be a multiple of 8"):
+            check_deterministic(replace(SHAPE, **odd))
 
 
 def test_a_share_counts_what_this_worker_holds_and_not_what_others_do() -> None:

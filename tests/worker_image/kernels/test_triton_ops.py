@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -90,6 +92,15 @@ def test_everything_else_is_the_references(deterministic: bool) -> None:
     found = ops.add_rms_norm(x, residual, weight, 1e-5)
     close(found[0], expected[0])
     close(found[1], expected[1])
+
+
+def test_rows_that_our_matmul_cannot_read_are_left_to_cublas() -> None:
+    tuning = replace(tuning_for("none"), own_matmul_rows=32)
+    ops = TritonOps(CPU, tuning, torch.float32)
+    assert ops.has_own_matmul(3, 33, 64)
+    for depth in (64, 66):
+        x, weight = randn(3, depth), randn(33, depth, seed=1)
+        torch.testing.assert_close(ops.linear(x, weight), x @ weight.T, rtol=1e-5, atol=1e-5)
 
 
 def test_whole_blocks_are_copied_in_all_layers() -> None:
