@@ -53,6 +53,7 @@ _CHILDREN: Final = (
 )
 _HASH: Final = re.compile(r"OBJECT-[0-9a-f]{8}\b")
 """Of namespace and name, in the names of volumes."""
+OTHERS: Final = "workers of others"
 View = dict[str, Any]
 
 
@@ -196,7 +197,8 @@ def _left(ground: Ground, names: Sequence[str]) -> list[str]:
 
 def _compared(trial: _Trial, when: str, found: View, wanted: View) -> list[str]:
     if "template" not in wanted:  # What stood before serves on while what is asked for cannot stand.
-        found = {key: value for key, value in found.items() if key not in ("template", "workers")}
+        found = {key: value for key, value in found.items() if key not in ("template", "workers", OTHERS)}
+        wanted = {key: value for key, value in wanted.items() if key != OTHERS}
     return [f"{trial.mutation}, {when}: {one}" for one in differences(found, wanted, most=2)]
 
 
@@ -252,5 +254,5 @@ def _workers(ground: Ground, service: Object) -> View:
             found["workers"] = one["spec"]["replicas"] if _is_steady(service) else None
         else:
             others += one["spec"]["replicas"]
-    found["workers of others"] = others if _is_steady(service) else None
+    found[OTHERS] = others if _is_steady(service) else None
     return found
