@@ -28,6 +28,8 @@ Manifest = dict[str, Any]
 PEAK_FACTOR: Final = 1.5
 BURST_RESERVE: Final = 1
 """What accelerators are bought for: half as much again as the highest load, and one worker."""
+_MOST: Final = 1e12 - 1
+"""Of a rate or a price: as many digits as their schema has."""
 SHOWN_S: Final = (60.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 14_400.0)
 """Distances that are shown, as far as the forecast goes."""
 
@@ -205,7 +207,7 @@ def _cost(outlook: Outlook, forecast: Forecast, series: Series) -> CostPlan | No
         reserved=found.reserved,
         on_demand=found.on_demand,
         spot=found.spot,
-        per_hour=f"{found.cost / hours:.3f}",
+        per_hour=f"{min(found.cost / hours, _MOST):.3f}",
         message=found.message[:1024],
     )
 
@@ -230,4 +232,4 @@ def _coverage_text(calibration: Calibration) -> str | None:
 
 
 def _rate(value: float) -> str:
-    return f"{min(value, 1e12 - 1):.1f}"
+    return f"{min(value, _MOST):.1f}"

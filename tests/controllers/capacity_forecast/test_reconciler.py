@@ -50,6 +50,9 @@ class Steady:
         return out
 
 
+USUAL = Prices()
+
+
 @dataclass
 class World:
     client: FakeClient
@@ -76,7 +79,7 @@ class World:
 
 
 @asynccontextmanager
-async def world() -> AsyncIterator[World]:
+async def world(prices: Prices = USUAL) -> AsyncIterator[World]:
     client, keys, source = FakeClient(), Keys(), Steady()
     services = Informer(client, INFERENCE_SERVICES, keep=lean)
     forecasts = Informer(client, CAPACITY_FORECASTS, keep=lean)
@@ -94,7 +97,7 @@ async def world() -> AsyncIterator[World]:
         cold_starts,
         capacities,
         Applier(client),
-        lambda _: Prices(),
+        lambda _: prices,
         lambda _: tuple(limits),
     )
     wake(services, keys, forecast_of)
@@ -129,6 +132,15 @@ async def test_a_service_that_scales_has_one_that_belongs_to_it_and_says_what_co
         assert cost["reserved"] >= 4, "most of what is always there is reserved"
         assert 2 < float(cost["perHour"]) < 4, "less than five workers on demand"
         assert "reserved (pays when used over 60% of the time" in cost["message"]
+
+
+async def test_a_price_beyond_all_others_is_shown_as_the_most_that_the_status_holds() -> None:
+    async with world(Prices(on_demand=9e14, reserved=9e14, spot=9e14)) as it:
+        await put(it.client, INFERENCE_SERVICES, inference_service(NS, scaling=SCALING))
+        it.board.follow(CHAT, 300.0)
+        await it.look()
+        await eventually(lambda: it.ready() == ("True", "Calibrated"), "the forecast", 20)
+        assert it.status()["cost"]["perHour"] == "999999999999.000"
 
 
 async def test_replanning_after_it_was_written_writes_nothing() -> None:
