@@ -100,6 +100,19 @@ def test_borrowers_who_want_all_they_can_get_share_by_weight(amount: int, weight
         assert abs(given_[str(at)] - amount * weight / sum(weights)) <= 1 + 1e-9, "rounded down, and one more at most"
 
 
+def test_a_worker_that_lacks_three_of_four_is_completed_before_another_begins() -> None:
+    asked = {"a": Asked(10, 1, has=1, each=4), "b": Asked(10, 1, each=2)}
+    assert fill(5, asked) == {"a": 3, "b": 2}
+
+
+def test_what_does_not_divide_goes_to_who_borrowed_least_for_its_weight() -> None:
+    lends = Member("c", nominal=1, wish=0, held=0)
+    heavy = Member("b", nominal=0, wish=5, held=0, weight=2, used=4.0)
+    light = Member("a", nominal=0, wish=5, held=0, weight=1, used=3.0)
+    assert fair([light, heavy, lends]) == {"a": 0, "b": 1, "c": 0}
+    assert fair([light, dataclasses.replace(heavy, used=6.5), lends]) == {"a": 1, "b": 0, "c": 0}
+
+
 def test_a_lender_that_wants_its_own_back_takes_it_from_whoever_is_most_over_its_share() -> None:
     lender = Member("lender", nominal=8, wish=2, held=2)
     heavy, light = Member("heavy", 0, 10, 4, weight=3), Member("light", 0, 10, 2, weight=1)

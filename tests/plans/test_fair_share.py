@@ -219,8 +219,10 @@ def test_what_is_published_says_how_much_beside_how_much_is_due() -> None:
 
 @pytest.mark.parametrize(
     ("written", "said"),
-    [("1m", "1m"), ("61m", "61m"), ("120m", "2h"), ("9999m", "9999m"), ("9999h", "9999h"), ("28d", "672h")]
-    + [("416d", "9984h"), ("417d", "417d"), ("9999d", "9999d")],
+    [
+        *(("1m", "1m"), ("61m", "61m"), ("120m", "2h"), ("9999m", "9999m"), ("9999h", "9999h")),
+        *(("28d", "672h"), ("416d", "9984h"), ("417d", "417d"), ("9999d", "9999d")),
+    ],
 )
 def test_every_half_life_that_may_be_written_is_published_as_its_schema_has_it(written: str, said: str) -> None:
     one = tenant("a", halfLife=written)
