@@ -146,6 +146,21 @@ def test_quantiles_that_cross_never_ask_for_less() -> None:
     assert plan(asked(measured=load(900), ahead=crossed)).replicas == 6
 
 
+def test_a_forecast_whose_levels_end_below_the_quantile_counts_with_its_highest() -> None:
+    low = LoadForecast(NOW_S, 60.0, (0.5, 0.9), ((900.0, 5400.0),) * 12)
+    decision = plan(asked(measured=load(900), ahead=low))
+    assert decision.replicas == 6
+    assert "p90 load 5.4k tok/s" in decision.message
+
+
+def test_a_long_queue_asks_for_half_as_many_again_as_are_ready_and_one_more() -> None:
+    wide = PolicySettings(up_replicas=100)
+    decision = plan(asked(measured=load(running=160, waiting=9000), settings=wide))
+    assert (decision.replicas, decision.reason) == (7, Reason.CONCURRENCY)
+    assert "at most 7 while 4 are ready" in decision.message
+    assert plan(asked(current=0, ready=0, measured=load(waiting=9000), settings=wide)).replicas == 3
+
+
 @pytest.mark.parametrize("lost", [None, load(50_000, age_s=91), load(math.nan), load(-5)])
 def test_missing_stale_or_broken_load_holds(lost: Load | None) -> None:
     decision = plan(asked(measured=lost, ahead=forecast(*[9000.0] * 12)))
