@@ -45,6 +45,12 @@ def build_pools(client: Api, settings: Settings, queue: Marker, recorder: Record
         sides = [(one["spec"], (one.get("status") or {}).get("fairShare")) for one in (change.old, change.new) if one]
         return [] if len(sides) == 2 and sides[0] == sides[1] else every_pool(change)
 
+    def of_pool(change: Change[Any]) -> Iterable[Key]:
+        """A pool that comes, goes or selects other nodes takes some from others, or leaves some to them."""
+        old, new = ((one or {}).get("spec") for one in (change.old, change.new))
+        return [] if old == new else every_pool()
+
+    wake(caches.pools, queue, of_pool)
     wake(caches.nodes, queue, of_node)
     wake(caches.tenants, queue, of_tenant)
     for demand in (caches.services, caches.slas, caches.forecasts):

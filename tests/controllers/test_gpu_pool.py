@@ -210,6 +210,18 @@ async def test_two_pools_never_share_a_node_and_a_service_counts_once(world: Wor
     assert world.status("later")["served"] == "0/0"
 
 
+async def test_a_pool_that_comes_or_goes_is_noticed_by_the_one_that_has_its_nodes_otherwise(world: World) -> None:
+    world.node("n0", m1g_10gb=7)
+    world.service("chat", "1g.10gb", 5)
+    world.pool()
+    await eventually(lambda: world.conditions().get("Ready") == "AsPlanned", "the node is the pool's")
+    world.api.put(GPU_POOLS, {"metadata": {"name": "earlier"}, "spec": {"nodeSelector": {"pool": "gpus"}}})
+    await eventually(lambda: world.status().get("gpus") == 0, "the first by name has it now")
+    assert world.conditions()["Ready"] == "NoNodes"
+    await world.api.delete(GPU_POOLS, None, "earlier")
+    await eventually(lambda: world.status().get("gpus") == 1, "it is the other's again")
+
+
 async def test_a_node_whose_labels_change_on_the_way_is_brought_to_its_end(world: World) -> None:
     world.node("n0")
     world.service("chat", "1g.10gb", 5)
