@@ -114,8 +114,14 @@ def _fewest_awake(given: ScalingInput, load: Load, memory: Memory, need: Need, b
         return 1
     if given.current == 0 or need.replicas >= IDLE_SHARE:
         return 0  # asleep stays asleep; with a need the need decides
-    quiet_s = given.now_s - (given.now_s if memory.busy_s is None else memory.busy_s)
+    quiet_s = _quiet_s(memory, given.now_s)
     return 0 if bounds.min_replicas == 0 and quiet_s >= given.settings.idle_after_s else 1
+
+
+def _quiet_s(memory: Memory, now_s: float) -> float:
+    """How long nothing ran or waited."""
+    assert memory.busy_s is not None, "`_seen` begins to count where nothing is known"
+    return now_s - memory.busy_s
 
 
 def _answer(given: ScalingInput, bounds: Bounds, demand: _Demand, memory: Memory) -> _Answer:
@@ -172,7 +178,7 @@ def _step_down(given: ScalingInput, demand: _Demand, lowest: int, memory: Memory
         )
     fewest = max(fewest_after_a_step_down(given.current, given.settings), lowest)
     if fewest == 0:
-        quiet_s = given.now_s - (given.now_s if memory.busy_s is None else memory.busy_s)
+        quiet_s = _quiet_s(memory, given.now_s)
         return _Answer(0, Reason.IDLE, f"0 replicas: nothing ran or waited for {quiet_s:.0f} s and none is forecast")
     return _Answer(fewest, demand.need.reason, _said(fewest, demand))
 

@@ -216,6 +216,17 @@ def test_after_a_change_the_next_step_down_waits() -> None:
     assert "down again in 40 s" in decision.message
 
 
+@pytest.mark.parametrize(("current", "replicas"), [(0, 2), (1, 1), (2, 2)])
+def test_after_a_change_the_next_step_up_waits_unless_nothing_runs(current: int, replicas: int) -> None:
+    settings = PolicySettings(cooldown_up_s=60)
+    just_changed = replace(SETTLED, changed_s=NOW_S - 1)
+    decision = plan(
+        asked(current=current, measured=load(900 * (current + 1.5)), memory=just_changed, settings=settings)
+    )
+    assert decision.replicas == replicas
+    assert (decision.reason is Reason.COOLING_DOWN) == (current > 0)
+
+
 def test_a_tenants_limit_is_respected_and_named() -> None:
     decision = plan(asked(measured=load(9000), bounds=Bounds(1, 5, "tenant 'acme': quota 5")))
     assert (decision.replicas, decision.reason) == (5, Reason.BOUNDS)
@@ -264,6 +275,7 @@ def test_scale_to_zero_only_after_the_quiet_time() -> None:
     idle = Memory(since_s=0.0, busy_s=NOW_S - 600)
     decision = plan(asked(current=1, measured=quiet, bounds=bounds, memory=idle))
     assert (decision.replicas, decision.reason) == (0, Reason.IDLE)
+    assert "nothing ran or waited for 600 s" in decision.message
 
 
 def test_a_forecast_of_load_keeps_the_last_replica_and_wakes_a_sleeping_service() -> None:
