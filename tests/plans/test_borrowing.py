@@ -154,6 +154,16 @@ def test_without_borrowing_the_quota_is_all_and_what_runs_is_kept() -> None:
     assert (alone.replicas, alone.borrows) == (6, False)
 
 
+def test_within_its_own_quota_nobody_borrows() -> None:
+    for wanted in (2, 4):
+        assert not plan_quota(borrower(), asks(wanted, wanted), [], [lender(wanted=0, held=0)]).borrows
+
+
+def test_a_lender_lends_no_more_than_it_says() -> None:
+    lends = borrower("other", lendingLimit={"gpus": 1})
+    assert plan_quota(borrower(), asks(8, 4), [], [Neighbour(lends, ())]).replicas == 5
+
+
 def test_a_limit_bounds_what_is_borrowed() -> None:
     assert plan_quota(borrower(limit={"gpus": 1}), asks(8, 4), [], [lender(0, 0)]).replicas == 5
 
@@ -174,6 +184,9 @@ def test_the_reclaim_says_its_arithmetic_and_needs_nobody() -> None:
         "Tenant 'acme' has 8 GPUs; its quota is 4, and cohort 'lab' lends it 1 now, so 'chat' goes from 8 to 7 workers."
     )
     assert not finding.needs_person
+    last = plan_quota(borrower(), asks(8, 5), [], [lender(wanted=4, held=3)]).finding
+    assert last
+    assert "cohort 'lab' lends it 0 now, so 'chat' goes from 5 to 4 workers" in last.message
 
 
 def test_where_history_counts_against_a_tenant_the_sentence_has_its_arithmetic() -> None:
