@@ -37,7 +37,7 @@ def compiled(script: str, cache: Path) -> list[str]:
     """Names of the kernels that the script leaves in Triton's cache."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(cache), "TRITON_DEFAULT_FP_FUSION": "1"}
-    subprocess.run([sys.executable, "-c", NO_CARD + script], env=environment, check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", NO_CARD + script], env=environment, check=True, timeout=900)
     return sorted(path.name for path in cache.rglob("*.cubin"))
 
 
