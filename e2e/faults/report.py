@@ -99,8 +99,9 @@ def words(outcomes: Sequence[Outcome]) -> Words:
             " take a step twice, which changes nothing at the end. *Lives* are begins of the operator.",
             "Renewals of the lease and Events do not count as writes.",
             "Campaigns may be broken off and gone on with, so the number of cases tried says how much of one has been"
-            " run. Kopf, which follows our own kinds, ends on HTTP 410 at a reopened watch, and the operator with it;"
-            " the next one comes to the same state, but the log has the traceback.",
+            " run. Cases are drawn anew at each beginning, from what the undisturbed run wrote and heard then. Those here"
+            f" ran between {_minute(min(one.at for one in outcomes))} and {_minute(max(one.at for one in outcomes))}; a"
+            " case that found something ran again once that was mended, and the commit is that of the last.",
             *_troubles(outcomes),
         ),
     )
@@ -117,7 +118,11 @@ def _shown(said: str) -> str:
     return re.sub(r" at /\S+", "", said.partition("\n")[0])[:240]
 
 
+def _minute(at: str) -> str:
+    return f"{at[:16].replace('T', ' ')} UTC"
+
+
 def write(outcomes: Sequence[Outcome], commit: str) -> tuple[Path, Path]:
     """The page and its numbers, dated by the last case."""
-    date = f"{max(one.at for one in outcomes)[:16].replace('T', ' ')} UTC"
+    date = _minute(max(one.at for one in outcomes))
     return publish(Report(machine(), commit, date, tuple(rows(outcomes))), words(outcomes), NAME)
