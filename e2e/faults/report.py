@@ -99,8 +99,8 @@ def words(outcomes: Sequence[Outcome]) -> Words:
             " take a step twice, which changes nothing at the end. *Lives* are begins of the operator.",
             "Renewals of the lease and Events do not count as writes.",
             "Campaigns may be broken off and gone on with, so the number of cases tried says how much of one has been"
-            " run. Cases are drawn anew at each beginning, from what the undisturbed run wrote and heard then. Those here"
-            f" ran between {_minute(min(one.at for one in outcomes))} and {_minute(max(one.at for one in outcomes))}; a"
+            " run. Cases are drawn anew at each beginning, from what the undisturbed run wrote and heard then. Those"
+            f" here ran between {_minute(min(one.at for one in outcomes))} and {_minute(max(one.at for one in outcomes))}; a"
             " case that found something ran again once that was mended, and the commit is that of the last.",
             *_troubles(outcomes),
         ),
