@@ -64,6 +64,7 @@ def _is_found(tried: Sequence[Outcome]) -> float:
 
 def words(outcomes: Sequence[Outcome]) -> Words:
     """What the page says around its tables, with what went wrong in it."""
+    first, last = (_minute(end(one.at for one in outcomes)) for end in (min, max))
     return Words(
         title="Faults between the operator and its API server",
         command="make bench-operator-faults",
@@ -100,8 +101,8 @@ def words(outcomes: Sequence[Outcome]) -> Words:
             "Renewals of the lease and Events do not count as writes.",
             "Campaigns may be broken off and gone on with, so the number of cases tried says how much of one has been"
             " run. Cases are drawn anew at each beginning, from what the undisturbed run wrote and heard then. Those"
-            f" here ran between {_minute(min(one.at for one in outcomes))} and {_minute(max(one.at for one in outcomes))}; a"
-            " case that found something ran again once that was mended, and the commit is that of the last.",
+            f" here ran from {first} to {last}; a case that found something ran again once that was mended, and the"
+            " commit is that of the last.",
             *_troubles(outcomes),
         ),
     )
