@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,8 +71,7 @@ def test_logits_in_bfloat16_are_within_its_rounding(saved: tuple[PreTrainedModel
     prompt = prompts()[2]
     with torch.inference_mode():
         exact = model(torch.tensor([prompt])).logits[0, -1]
-        peer = model.to(torch.bfloat16)(torch.tensor([prompt])).logits[0, -1].float()
-    model.to(torch.float32)
+        peer = copy.deepcopy(model).to(torch.bfloat16)(torch.tensor([prompt])).logits[0, -1].float()
     _, logits = Paged(a_decoder(path, torch.bfloat16), 1, 32).greedy([prompt], 1, 100)
     # The peer's own distance from float32 is what bfloat16 costs; ours may not be much more.
     error, peer_error = ((row - exact).norm() / exact.norm() for row in (logits[0, 0].float(), peer))

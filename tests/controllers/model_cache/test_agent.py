@@ -349,9 +349,12 @@ async def test_no_more_than_two_downloads_run_at_once(node: Node) -> None:
     async with serving(server), node.agent():
         for name in "abcd":
             node.model(name, f"{server.url}/m.gguf")
-        await eventually(lambda: [node.state(name) for name in "abcd"].count("Downloading") == 2, "two download")
-        assert [node.state(name) for name in "abcd"].count("Pending") == 2
-        assert len(server.ranges) == 4
+        both_asked_twice = 4
+        await eventually(lambda: len(server.ranges) == both_asked_twice, "two download")
+        await eventually(
+            lambda: sorted(node.state(name) for name in "abcd") == ["Downloading"] * 2 + ["Pending"] * 2, "two wait"
+        )
+        assert len(server.ranges) == both_asked_twice
         assert server.hold is not None
         server.hold.set()
         for name in "abcd":
