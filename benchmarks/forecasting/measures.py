@@ -212,15 +212,16 @@ def speed(services: int, processes: int) -> list[Row]:
 
 async def _refreshed(services: int, processes: int) -> float:
     """Forecasts of all; the peaks of this process and of the pool's, in MB, together."""
+    others = set(_children())
     pool, slots, children = ForecastPool(processes, timeout_s=120.0), asyncio.Semaphore(2 * processes), set[int]()
 
     async def one(index: int) -> None:
         async with slots:
             await pool.run(PoolJob(made.service(index), AHEAD_STEPS))
-            children.update(_children())
+            children.update(set(_children()) - others)
 
     await asyncio.gather(*(one(index) for index in range(services)))
-    peak_mb = sum(_peak_mb(pid) for pid in (os.getpid(), *_children()))
+    peak_mb = sum(_peak_mb(pid) for pid in (os.getpid(), *(set(_children()) - others)))
     assert len(children) <= processes, f"{len(children)} processes were started for {processes}: some died"
     await pool.close()
     return peak_mb
