@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, Protocol
 
+from kube.errors import NotFound
 from kube.resources import Object, Resource
 
 Propagation = Literal["Background", "Foreground", "Orphan"]
@@ -146,3 +147,11 @@ class Api(Protocol):
     ) -> None:
         """Delete if the preconditions hold (Conflict otherwise). An object that is already gone is success."""
         ...
+
+
+async def find(client: Api, resource: Resource, namespace: str | None, name: str) -> Object | None:
+    """One object as the API server has it now; None where it has none."""
+    try:
+        return await client.get(resource, namespace, name)
+    except NotFound:
+        return None

@@ -20,7 +20,7 @@ from controllers.plans.alerting.book import Book, Policy
 from controllers.runtime.interface import Key, Outcome
 from crds.alert_policy import AlertPolicySpec
 from crds.contract import API_VERSION, LABEL_MANAGED_BY, LABEL_POLICY, MANAGED_BY
-from kube.api import Api
+from kube.api import Api, find
 from kube.errors import NotFound
 from kube.events import Recorder
 from kube.informer import Informer
@@ -144,18 +144,12 @@ class AlertPolicyReconciler:
 
     async def _ensure(self, wanted: Object, resource: Resource) -> None:
         meta = wanted["metadata"]
-        await self._applier.ensure(wanted, await self._get(resource, meta["namespace"], meta["name"]))
-
-    async def _get(self, resource: Resource, namespace: str, name: str) -> Object | None:
-        try:
-            return await self._client.get(resource, namespace, name)
-        except NotFound:
-            return None
+        await self._applier.ensure(wanted, await find(self._client, resource, meta["namespace"], meta["name"]))
 
     async def _remove(self, resource: Resource, obj: Object) -> None:
         """Only what was written for this very policy: it may be gone already, and another of its name have rules."""
         meta = obj["metadata"]
-        held = await self._get(resource, meta["namespace"], rules_name(meta["name"]))
+        held = await find(self._client, resource, meta["namespace"], rules_name(meta["name"]))
         owners = [] if held is None else held["metadata"].get("ownerReferences") or []
         if held is not None and any(one.get("uid") == meta["uid"] for one in owners):
             await self._applier.delete(resource, held)

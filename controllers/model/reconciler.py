@@ -19,11 +19,10 @@ from controllers.plans.model_volume import ModelVolume, model_volume
 from controllers.runtime.interface import Key, Outcome
 from crds.contract import API_VERSION, FINALIZER_MODEL
 from crds.model import MeasuredProfile, ModelSpec, NodeCopy
-from kube.api import Api
-from kube.errors import NotFound
+from kube.api import Api, find
 from kube.events import Recorder
 from kube.informer import Informer
-from kube.resources import MODELS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, Object, Resource
+from kube.resources import MODELS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, Object
 
 END_LOOK_S: Final = 2.0
 """A step of a Model's end is looked at again after this: the event that it is done may be lost."""
@@ -94,26 +93,22 @@ class ModelReconciler:
         return None
 
     async def _release(self, obj: Object, volume: ModelVolume) -> bool:
-        """Claim, then volume, then the finalizer; each waits until the one before is gone. True when all is done."""
+        """Claim, then volume, then the finalizer; each waits until the one before is gone. True when all is done.
+
+        Asks the API server: a cache that lost an event would leave behind what nobody looks for again.
+        """
         if volume.volume_name is not None:
-            claim = await self._find(PERSISTENT_VOLUME_CLAIMS, obj["metadata"]["namespace"], volume.claim_name)
+            claim = await find(self._client, PERSISTENT_VOLUME_CLAIMS, obj["metadata"]["namespace"], volume.claim_name)
             if claim is not None and _is_owned_by(claim, obj):
                 await self._applier.delete(PERSISTENT_VOLUME_CLAIMS, claim)
                 return False
-            observed = await self._find(PERSISTENT_VOLUMES, None, volume.volume_name)
+            observed = await find(self._client, PERSISTENT_VOLUMES, None, volume.volume_name)
             if observed is not None and volume_problem(persistent_volume(obj, volume, self._root), observed) is None:
                 await self._applier.delete(PERSISTENT_VOLUMES, observed)
                 return False
         await self._finalizers(obj, [one for one in _finalizers(obj) if one != FINALIZER_MODEL])
         self._applier.forget(MODELS.kind, obj["metadata"]["namespace"], obj["metadata"]["name"])
         return True
-
-    async def _find(self, resource: Resource, namespace: str | None, name: str) -> Object | None:
-        """At the API server: a cache that lost an event would leave behind what nobody looks for again."""
-        try:
-            return await self._client.get(resource, namespace, name)
-        except NotFound:
-            return None
 
     async def _hold(self, obj: Object) -> None:
         if FINALIZER_MODEL not in _finalizers(obj):
