@@ -26,9 +26,11 @@ from worker_image.engine.memory import KvPlan, plan_kv
 from worker_image.engine.messages import EngineSettings
 from worker_image.engine.swapping import CARD_COPY_BYTES_PER_S, CARD_FLOPS, Rates, swap_costs, swap_slots
 from worker_image.errors import SettingsError
+from worker_image.kernels.checks import KernelError
+from worker_image.kernels.fitting import fitted
 from worker_image.kernels.gemm import matmul_fits
 from worker_image.kernels.triton_ops import KvTensors, StepLimits, Steps, TritonOps, TritonStep
-from worker_image.kernels.tuning import tuning_for
+from worker_image.kernels.tuning import Tuning, tuning_for
 from worker_image.models.assembly import OnProgress, load_model
 from worker_image.models.config import ModelConfig
 from worker_image.models.decoder import Decoder
@@ -44,7 +46,8 @@ def load_gpu(
         raise SettingsError("--device cuda: torch finds no CUDA card. Use --device cpu, or look at the driver.")
     device = torch.device("cuda", 0)
     torch.cuda.set_device(device)
-    tuning = tuning_for(torch.cuda.get_device_name(device))
+    card = torch.cuda.get_device_properties(device)
+    tuning = fitted_tuning(tuning_for(card.name), checkpoint.config, card.shared_memory_per_block_optin)
     if settings.gpu_memory_bytes is not None:
         keep_to(settings.gpu_memory_bytes, device)
     if settings.deterministic:
@@ -61,6 +64,14 @@ def load_gpu(
         memory = HostCache((cache.data,), 2, n_slots) if n_slots else None
         runner = GpuRunner(model, steps, cache, runner_sizes(settings, plan), GraphMaker(), memory)
         return runner, plan, _host_blocks(model.config, n_slots)
+
+
+def fitted_tuning(tuning: Tuning, config: ModelConfig, limit_bytes: int) -> Tuning:
+    """limit_bytes: the shared memory that one program may have. Raises SettingsError."""
+    try:
+        return fitted(tuning, config, limit_bytes)
+    except KernelError as error:
+        raise SettingsError(f"this model's {error}. Serve it on a card with more, or with --device cpu.") from None
 
 
 def check_deterministic(config: ModelConfig) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 import triton
@@ -23,6 +24,9 @@ from worker_image.kernels.decode_plan import PLAN_COLUMNS, PlanShape, plan_decod
 from worker_image.kernels.early import fetch_to_l2, launch_options, wait_for_predecessor
 from worker_image.kernels.paged import PagedCache, gather_reference
 from worker_image.kernels.tuning import AttentionTile
+
+COMBINE_BYTES: Final = 96 << 10
+"""Of partials that are combined at once: they lie in shared memory, of which every card with bf16 has as much."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ class DecodeShape:
     @property
     def block_m(self) -> int:
         return max(self.tile.block_m, power_of_two(self.group))
+
+    @property
+    def parts_at_once(self) -> int:
+        """Partials are combined one by one in deterministic mode, as `prefill_attention` merges them."""
+        return 1 if self.fixed_split else combined_at_once(self.group, self.head_dim, self.tile.warps)
 
     @property
     def plan(self) -> PlanShape:
@@ -92,6 +101,24 @@ class DecodeWorkspace:
             empty(n_slots, 2, shape.group),
             torch.zeros(n_slots, dtype=torch.int32, device=device),
         )
+
+
+def combined_at_once(group: int, head_dim: int, warps: int) -> int:
+    """Partial results of one pair that are merged together: fewer where many heads, or large ones, lie in each."""
+    parts = 4 * min(4, warps)
+    while parts > 1 and parts * _partial_bytes(group, head_dim) > COMBINE_BYTES:
+        parts //= 2
+    return parts
+
+
+def combine_bytes(group: int, head_dim: int, warps: int) -> int:
+    """Shared memory that merging takes."""
+    return combined_at_once(group, head_dim, warps) * _partial_bytes(group, head_dim)
+
+
+def _partial_bytes(group: int, head_dim: int) -> int:
+    """In float32."""
+    return power_of_two(group) * padded_head(head_dim) * 4
 
 
 def plan_step(shape: DecodeShape, workspace: DecodeWorkspace, lengths: torch.Tensor) -> None:
@@ -148,8 +175,7 @@ def decode_attention(
         FIXED=shape.fixed_split is not None,
         WINDOW=shape.window or 0,
         COLUMNS=PLAN_COLUMNS,
-        # Partials are combined one by one in deterministic mode, as `prefill_attention` merges them.
-        COMBINE=1 if shape.fixed_split else 4 * min(4, shape.tile.warps),
+        COMBINE=shape.parts_at_once,
         STAGES=shape.tile.stages,
         EARLY=early,
         num_warps=shape.tile.warps,

@@ -18,6 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
 from worker_image.checkpoint.hf_config import read_hf_config
+from worker_image.kernels.fitting import fitted, shared_bytes_of
 from worker_image.kernels.prefill_attention import Chunk
 from worker_image.kernels.sampling import SamplingParameters, sample
 from worker_image.kernels.step_inputs import (
@@ -177,7 +178,9 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     driver.set_active(CompilingDriver(options.capability))
     for path in options.models:
-        compile_kernels(Model(read_hf_config(path)), tuning_for(options.device), deterministic=options.deterministic)
+        config = read_hf_config(path)
+        tuning = fitted(tuning_for(options.device), config, shared_bytes_of(options.capability))
+        compile_kernels(Model(config), tuning, deterministic=options.deterministic)
         print(f"compiled the kernels of {path}", flush=True)
     return 0
 
