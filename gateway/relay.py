@@ -210,10 +210,14 @@ class Relay:
         if self._events.tail:
             self._held.append(self._events.tail)
         rest = b"".join(self._held)
-        if not flight.begun:
+        begun = flight.begun
+        if not begun:
+            self._claim()
+        # The next request may have this connection by now: how its client reads is no reason any more to hold it up.
+        self._reply.govern(None)
+        if not begun:
             flight.status = self.status
             flight.bytes_out = len(rest)
-            self._claim()
             self._reply.respond(self.status, self._block(), rest)
         else:
             if self._live and rest:

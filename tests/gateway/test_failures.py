@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from dataclasses import replace
 
@@ -317,6 +318,24 @@ async def test_a_slow_reader_holds_its_worker_back_and_costs_bounded_memory() ->
         while received < previous + 1_000_000:
             received += len(await client.reader.read(1 << 16))
         assert sent > previous, "the worker goes on when the client reads"
+
+
+async def test_whoever_reads_a_whole_answer_slowly_holds_up_nobody_who_comes_after_it_at_its_worker() -> None:
+    async def large(exchange: Exchange) -> None:
+        await exchange.json(200, "x" * 7_500_000)
+
+    worker = FakeWorker(large, answers)
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        async with serving(worker) as gateway:
+            slow.connect(("127.0.0.1", gateway.port))
+            slow.sendall(request_bytes(ASK))
+            (state,) = gateway.gateway._fleet
+            await eventually(lambda: state.backends[0].pool.idle_connections, "the worker has answered")
+            (connection,) = gateway.gateway._listener._shared.connections
+            assert connection._transport.get_write_buffer_size() > 0, "and its client has not read that"
+            assert (await gateway.post(ASK)).status == 200
+            assert worker.connections == 1
 
 
 async def test_a_client_that_reads_nothing_for_too_long_is_cut_off() -> None:
