@@ -14,9 +14,11 @@ from gateway.http1.limits import Problem
 
 Headers = list[tuple[bytes, bytes]]
 
+_PHRASES: Final[Mapping[int, str]] = {status.value: status.phrase for status in HTTPStatus}
 STATUS_LINES: Final[Mapping[int, bytes]] = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
+    status: f"HTTP/1.1 {status} {_PHRASES.get(status, '')}\r\n".encode() for status in range(200, 1000)
 }
+"""Of all that a worker can say, also without a phrase for it."""
 HOP_BY_HOP: Final = frozenset(
     {
         b"connection",

@@ -173,6 +173,16 @@ async def test_a_worker_that_always_fails_ends_in_502_with_retry_after() -> None
     assert len(worker.asked) == 10
 
 
+@pytest.mark.parametrize("status", [299, 520, 999])
+async def test_a_status_that_nobody_knows_is_passed_on(status: int) -> None:
+    async def answers_oddly(exchange: Exchange) -> None:
+        await exchange.json(status, {"odd": True})
+
+    async with serving(FakeWorker(answers_oddly)) as gateway:
+        got = await gateway.post(ASK)
+        assert (got.status, got.json) == (status, {"odd": True})
+
+
 async def test_a_killed_pod_under_load_loses_no_request() -> None:
     async def slow(exchange: Exchange) -> None:
         await asyncio.sleep(0.02)
