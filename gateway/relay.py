@@ -194,6 +194,8 @@ class Relay:
             self._hold(data)
 
     def on_end(self) -> None:
+        if not self.first_s:
+            self.first_s = time.perf_counter()  # an empty answer begins with its end
         if self._refusal is not None:
             self._finish(self._refusal)
             return

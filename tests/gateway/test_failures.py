@@ -183,6 +183,20 @@ async def test_a_status_that_nobody_knows_is_passed_on(status: int) -> None:
         assert (got.status, got.json) == (status, {"odd": True})
 
 
+@pytest.mark.parametrize("body", [ASK, STREAM])
+async def test_a_worker_that_answers_nothing_at_all_is_not_taken_for_the_quickest(body: dict[str, object]) -> None:
+    async def says_nothing(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+    async with serving(FakeWorker(says_nothing)) as gateway:
+        got = await gateway.post(body)
+        assert (got.status, got.body) == (200, b"")
+        (state,) = gateway.gateway._fleet
+        latency_s = state.backends[0].latency_s
+        assert latency_s is not None
+        assert latency_s >= 0.0
+
+
 async def test_a_killed_pod_under_load_loses_no_request() -> None:
     async def slow(exchange: Exchange) -> None:
         await asyncio.sleep(0.02)
