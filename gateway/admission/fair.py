@@ -100,7 +100,7 @@ class _Class:
         """By tenant."""
         self.tenants: dict[str, list[tuple[float, int, Ask]]] = {}
         self.arrivals: deque[Ask] = deque()
-        self.newest_of: dict[str, list[Ask]] = {}
+        self.newest_of: dict[str, deque[Ask]] = {}
         """By tenant, in the order of arrival."""
 
     def oldest(self) -> Ask:
@@ -124,7 +124,7 @@ class _Class:
         self.arrivals = deque(one for one in self.arrivals if one.waits)
         for tenant, heap in self.tenants.items():
             self.tenants[tenant] = sorted(entry for entry in heap if entry[2].waits)
-            self.newest_of[tenant] = [one for one in self.newest_of[tenant] if one.waits]
+            self.newest_of[tenant] = deque(one for one in self.newest_of[tenant] if one.waits)
 
 
 class FairQueue:
@@ -150,7 +150,7 @@ class FairQueue:
         row = self._classes[ask.priority]
         if ask.tenant not in row.tenants:
             row.meter.lift(ask.tenant, row.tenants)
-            row.tenants[ask.tenant], row.newest_of[ask.tenant] = [], []
+            row.tenants[ask.tenant], row.newest_of[ask.tenant] = [], deque()
         heapq.heappush(row.tenants[ask.tenant], (ask.due_s, ask.seq, ask))
         row.arrivals.append(ask)
         row.newest_of[ask.tenant].append(ask)
@@ -184,9 +184,11 @@ class FairQueue:
         row.counts[ask.tenant] -= 1
         self._count -= 1
         self.bytes -= ask.bytes
-        heap = row.tenants[ask.tenant]
+        heap, arrived = row.tenants[ask.tenant], row.newest_of[ask.tenant]
         while heap and not heap[0][2].waits:
             heapq.heappop(heap)
+        while arrived and not arrived[0].waits:
+            arrived.popleft()
         if not heap:
             del row.tenants[ask.tenant], row.newest_of[ask.tenant], row.counts[ask.tenant]
         if len(row.arrivals) > 2 * row.count + 16:

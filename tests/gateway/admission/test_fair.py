@@ -258,3 +258,14 @@ def test_the_newest_is_the_last_that_came_of_the_tenant_with_most(steps: list[tu
         assert newest is not None
         assert counts[newest.tenant] == max(counts.values())
         assert newest is [one for one in waiting if one.tenant == newest.tenant][-1]
+
+
+def test_who_was_served_is_forgotten_though_its_tenant_always_waits() -> None:
+    queue = FairQueue()
+    queue.push(ask())
+    for number in range(1000):
+        queue.push(ask(came_s=float(number)))
+        queue.pop(float(number))
+    row = queue._classes[P1]
+    assert len(queue) == 1
+    assert max(len(row.arrivals), len(row.tenants["acme"]), len(row.newest_of["acme"])) < 20
