@@ -119,8 +119,8 @@ class Account:
         return 0.0 if known < 0.0 else known if known < self.depth else self.depth
 
     def wait_s(self, amount: float) -> float:
-        """Until the whole bucket holds `amount`, if nobody else spends."""
-        return max(0.0, min(amount, self.depth) - self.left()) / self.rate_per_s
+        """Until the whole bucket holds `amount`, if nobody else spends; what is owed must come first."""
+        return max(0.0, min(amount, self.depth) - self.level - self._others) / self.rate_per_s
 
     # --- once a round -------------------------------------------------------------------------------------------
 

@@ -124,11 +124,9 @@ def rendered(held: Holdings) -> bytes:
     """The same, ready to be sent."""
     block = b""
     if (account := held.requests) is not None:
-        left = account.left()
-        block = _REQUESTS % (account.per_minute, left, (account.depth - left) / account.rate_per_s)
+        block = _REQUESTS % (account.per_minute, account.left(), account.wait_s(account.depth))
     if (account := held.tokens) is not None:
-        left = account.left()
-        block += _TOKENS % (account.per_minute, left, (account.depth - left) / account.rate_per_s)
+        block += _TOKENS % (account.per_minute, account.left(), account.wait_s(account.depth))
     return block
 
 

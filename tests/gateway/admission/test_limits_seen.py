@@ -101,6 +101,22 @@ async def test_tokens_beyond_what_was_reserved_are_charged() -> None:
         assert int(refused.headers["retry-after"]) > 10
 
 
+async def test_whoever_owes_tokens_is_told_to_wait_until_they_are_paid() -> None:
+    async def hangs(exchange: Exchange) -> None:
+        await exchange.hang()
+
+    worker = FakeWorker(hangs)
+    async with serving(worker, limits=Limits(tokens_per_minute=6000, burst_s=1.0)) as gateway:
+        asking = asyncio.create_task(gateway.post(ASK | {"max_tokens": 5900}))
+        await eventually(lambda: worker.asked, "it is admitted, and owes nearly a minute of the limit")
+        refused = await gateway.post(ASK)
+        assert refused.status == 429
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    assert 40 < int(refused.headers["retry-after"]) <= 60
+    assert 40.0 < float(refused.headers["x-ratelimit-reset-tokens"].removesuffix("s")) <= 60.0
+
+
 async def test_a_request_that_never_fits_is_told_so_and_not_to_try_again() -> None:
     async with serving(FakeWorker(answers), limits=Limits(tokens_per_minute=600)) as gateway:
         got = await gateway.post(ASK | {"max_tokens": 4000})
