@@ -15,8 +15,8 @@ from gateway.usage import Usage
 
 WORKER_FAULTS: Final = frozenset({500, 502, 504})
 """Answers that count against a worker. 503 does not: a worker with a full queue is healthy."""
-_JUDGED_ELSEWHERE: Final = frozenset({Failure.LOST, Failure.OUTRUN})
-"""By better evidence, or by the one that was quicker."""
+_NOT_THE_WORKER_S: Final = frozenset({Failure.LOST, Failure.OUTRUN, Failure.TIMEOUT})
+"""Judged by better evidence, or by the one that was quicker; and a deadline is its client's choice, however short."""
 _NOT_THE_REVISION_S: Final = frozenset({Failure.DRAINING, Failure.TIMEOUT, Failure.OUTRUN})
 """A drain is nobody's fault, and a deadline may have been any."""
 
@@ -46,7 +46,7 @@ def judge(state: ServiceState, backend: Backend, outcome: Outcome, now_s: float)
         state.succeeded(backend, now_s)
         if outcome.streamed:
             state.first_tokens.add(outcome.latency_s)
-    elif failure not in _JUDGED_ELSEWHERE:
+    elif failure not in _NOT_THE_WORKER_S:
         backend.met(False, None, now_s)
         state.failed(backend, now_s)
 

@@ -460,6 +460,19 @@ async def test_the_deadline_ends_a_request_and_its_work() -> None:
         await eventually(lambda: worker.left == 2, "the worker was released")
 
 
+async def test_a_client_that_gives_too_little_time_speaks_against_no_worker() -> None:
+    async def hangs(exchange: Exchange) -> None:
+        await exchange.hang()
+
+    hurried = {"x-request-timeout": "0.05"}
+    async with serving(FakeWorker(hangs), FakeWorker(hangs)) as gateway:
+        got = await asyncio.gather(*(gateway.post(ASK, headers=hurried) for _ in range(12)))
+        assert {one.status for one in got} == {504}
+        assert await gateway.metric("ejections_total") == 0
+        (state,) = gateway.gateway._fleet
+        assert [one.errors for one in state.backends] == [0.0, 0.0]
+
+
 async def test_the_gateway_serves_on_while_its_source_is_silent() -> None:
     async with serving(FakeWorker(answers)) as gateway:
         gateway.source.age_s = 3600.0
