@@ -327,9 +327,10 @@ class Proxy:
 async def wait_for_endpoint(flight: Flight, loop: asyncio.AbstractEventLoop) -> None:
     """Returns when there may be one. Raises NoEndpoint in time, or UnknownModel when its service is gone."""
     state = flight.state
-    started_s = loop.time()
-    await state.wait(min(flight.wait_s, flight.deadline_s - started_s))
-    flight.wait_s -= loop.time() - started_s
+    if not state.gone:
+        started_s = loop.time()
+        await state.wait(min(flight.wait_s, flight.deadline_s - started_s))
+        flight.wait_s -= loop.time() - started_s
     if state.gone:
         raise UnknownModel(f"The model '{state.service.key}' was deleted while the request waited.", param="model")
 

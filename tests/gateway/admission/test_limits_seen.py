@@ -260,6 +260,22 @@ async def test_a_client_lowers_its_class_and_is_served_last() -> None:
         assert [(await one).status for one in (*busy, low, high)] == [200] * 4
 
 
+async def test_whoever_queues_for_a_service_that_is_deleted_is_told_at_once() -> None:
+    held, worker = Held(), FakeWorker()
+    worker.behaviours = [held]
+    patient = replace(SETTINGS, requests=replace(SETTINGS.requests, wait_s=600.0, deadline_s=600.0))
+    async with workers(worker), running(shared(service(worker)), patient) as gateway:
+        busy = [asyncio.create_task(gateway.post(ASK)) for _ in range(2)]
+        await eventually(lambda: len(worker.asked) == 2, "the worker is full")
+        waiting = asyncio.create_task(gateway.post(ASK))
+        await queued(gateway, 1)
+        gateway.source.publish_services()
+        assert (await waiting).status == 404
+        for _ in range(2):
+            held.turns.release()
+        assert [(await one).status for one in busy] == [200, 200]
+
+
 async def test_a_class_that_is_none_is_refused() -> None:
     async with serving(FakeWorker(answers)) as gateway:
         got = await gateway.post(ASK, headers={"x-foretide-priority": "high"})
