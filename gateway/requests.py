@@ -26,6 +26,8 @@ CHOICES_RESERVED = 8
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{8,128}")
 _FORWARDED = (b"traceparent", b"tracestate")
 _MODELS = b"/v1/models"
+_ORIGIN = re.compile(rb"^https?://[^/?#]*", re.IGNORECASE)
+"""Which a client that takes us for a proxy puts before the path (RFC 9112, 3.2.2)."""
 _SECONDS = re.compile(rb"[0-9]{1,7}(\.[0-9]{1,6})?")
 HEADER_TIMEOUT = b"x-request-timeout"
 """Seconds after which the client has no use for the answer; bounded by the gateway's own deadline."""
@@ -63,6 +65,8 @@ def route_of(request: Request) -> tuple[Route, bytes]:
         WrongMethod: it is, by another method.
     """
     path = request.target.partition(b"?")[0]
+    if path[:1] != b"/":
+        path = _ORIGIN.sub(b"", path)
     route = _POSTS.get(path)
     if route is not None:
         return route, _by(b"POST", request, path)

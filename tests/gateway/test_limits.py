@@ -257,6 +257,18 @@ async def test_a_client_that_asks_before_sending_is_told_to_continue() -> None:
         assert (await client.response()).status == 200
 
 
+async def test_a_target_with_its_origin_is_the_same_target() -> None:
+    worker = FakeWorker(answers)
+    async with serving(worker) as gateway, raw(gateway.port) as client:
+        await client.send(request_bytes(ASK, path="http://gateway:8080/v1/chat/completions?a=http://b/"))
+        assert (await client.response()).status == 200
+        await client.send(b"GET HTTPS://x/v1/models/chat HTTP/1.1\r\nHost: x\r\n" + AUTH + b"\r\n")
+        assert (await client.response()).json["id"] == "chat"
+        await client.send(b"GET http://x HTTP/1.1\r\nHost: x\r\n" + AUTH + b"\r\n")
+        assert (await client.response()).status == 404
+    assert worker.asked[0].line == "POST /v1/chat/completions HTTP/1.1"
+
+
 async def test_an_upgrade_is_ignored_and_the_next_request_is_read() -> None:
     async with serving(FakeWorker(answers)) as gateway, raw(gateway.port) as client:
         upgrade = request_bytes(
