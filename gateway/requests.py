@@ -82,7 +82,9 @@ def route_of(request: Request) -> tuple[Route, bytes]:
 
 def _by(method: bytes, request: Request, path: bytes) -> bytes:
     if request.method != method:
-        raise WrongMethod(f"This URL takes {method.decode()} only.")
+        error = WrongMethod(f"This URL takes {method.decode()} only.")
+        error.headers = ((b"allow", method),)
+        raise error
     return path
 
 

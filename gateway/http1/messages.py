@@ -62,6 +62,8 @@ class Answer:
     content_type: bytes = b"application/json"
     headers: tuple[tuple[bytes, bytes], ...] = ()
     close: bool = False
+    is_to_head: bool = False
+    """The body is told of and not sent."""
 
 
 class Flow(Protocol):

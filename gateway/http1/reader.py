@@ -138,7 +138,9 @@ class RequestReader:
             return
         self._problem = self._problem or self._head_problem(request)
         if self._problem is None:
-            self._early = self._admit(request)
+            early = self._early = self._admit(request)
+            if early is not None and request.method == b"HEAD":
+                self._early = replace(early, is_to_head=True)
 
     def on_body(self, body: bytes) -> None:
         self._progressed = True

@@ -252,14 +252,14 @@ class ServerConnection(asyncio.Protocol):
     def answer(self, answer: Answer) -> None:
         if answer.close:
             self._keep_alive = False
-        self.respond(answer.status, render_answer(answer), answer.body)
+        self.respond(answer.status, render_answer(answer), answer.body, is_to_head=answer.is_to_head)
 
-    def respond(self, status: int, block: bytes, body: bytes) -> None:
+    def respond(self, status: int, block: bytes, body: bytes, *, is_to_head: bool = False) -> None:
         self._begun = self._ended = True
         if not self.closed:
             line = self._connection_line()
             head = b"%b%bcontent-length: %d\r\n%b\r\n" % (STATUS_LINES[status], block, len(body), line)
-            self._transport.write(head + body)
+            self._transport.write(head if is_to_head else head + body)
 
     def begin(self, status: int, block: bytes, length: int | None, first: bytes) -> None:
         self._begun = True

@@ -269,6 +269,18 @@ async def test_a_target_with_its_origin_is_the_same_target() -> None:
     assert worker.asked[0].line == "POST /v1/chat/completions HTTP/1.1"
 
 
+@pytest.mark.parametrize(("path", "status", "allow"), [("/v1/models", 405, b"allow: GET\r\n"), ("/", 404, b"")])
+async def test_a_head_is_refused_without_a_body_and_the_next_request_is_read(
+    path: str, status: int, allow: bytes
+) -> None:
+    async with serving(FakeWorker(answers)) as gateway, raw(gateway.port) as client:
+        await client.send(f"HEAD {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() + request_bytes(ASK))
+        head = await client.reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 %d " % status)
+        assert allow in head
+        assert (await client.response()).status == 200
+
+
 async def test_an_upgrade_is_ignored_and_the_next_request_is_read() -> None:
     async with serving(FakeWorker(answers)) as gateway, raw(gateway.port) as client:
         upgrade = request_bytes(
