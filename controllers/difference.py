@@ -23,8 +23,9 @@ LIST_KEYS: Final = ("name", "mountPath", "containerPort", "uid")
 """Fields that identify the entries of lists into which others may add (a sidecar, an owner). Any other list is compared
 entry by entry, so that one more allowed port in a policy is a difference."""
 _QUANTITY: Final = re.compile(
-    r"^([+-]?[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]+)?$"
+    r"^([+-]?[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(m|k|M|G|T|P|E|Ki|Mi|Gi|Ti|Pi|Ei|[eE][+-]?[0-9]{1,2})?$"
 )
+"""Of exponents that Kubernetes takes: names of revisions may read like numbers that are beyond all arithmetic."""
 _FACTORS: Final[Mapping[str, Decimal]] = {
     "m": Decimal("0.001"),
     **{unit: Decimal(1000) ** power for power, unit in enumerate(("k", "M", "G", "T", "P", "E"), start=1)},
