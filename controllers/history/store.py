@@ -34,6 +34,12 @@ _LEAST_OBSERVED: Final = 0.5
 _SHRINK: Final = 0.8
 """Of the allowed size; what is above goes, oldest first, so that pruning does not run all the time."""
 
+_NOT_NOW: Final = frozenset(
+    (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR,
+     sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM)
+)  # fmt: skip
+"""What says nothing about the file itself: no room, no right, or somebody else holds it."""
+
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS services (id INTEGER PRIMARY KEY, namespace TEXT, name TEXT, UNIQUE (namespace, name));
 CREATE TABLE IF NOT EXISTS counts (
@@ -251,7 +257,7 @@ def _open(path: Path | None) -> sqlite3.Connection:
     try:
         return _connected(path)
     except sqlite3.DatabaseError as error:
-        if path is None or not path.exists():
+        if path is None or not path.exists() or _code(error) in _NOT_NOW:
             raise StoreUnusable(f"The history '{path}' cannot be opened: {error}. Check its folder.") from error
         aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
         log.warning("The history '%s' is damaged (%s); it is kept as '%s' and begun anew.", path, error, aside.name)
@@ -264,6 +270,12 @@ def _open(path: Path | None) -> sqlite3.Connection:
         return _connected(path)
     except sqlite3.DatabaseError as error:
         raise StoreUnusable(f"The history '{path}' cannot be begun anew: {error}. Check its folder.") from error
+
+
+def _code(error: sqlite3.Error) -> int | None:
+    """SQLite's own, without its details; None of an error that is ours."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
 
 
 def _connected(path: Path | None) -> sqlite3.Connection:

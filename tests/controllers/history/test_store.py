@@ -87,6 +87,22 @@ def test_a_folder_that_cannot_be_written_is_refused_at_start(tmp_path: Path) -> 
         Store(tmp_path / "file" / "history.sqlite")
 
 
+def test_a_file_that_cannot_be_opened_now_is_not_taken_for_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    store = Store(path)
+    fill(store, CHAT, T0, T0 + 600, 1.0)
+    store.close()
+    # As on a disk without room, or while another process holds the file: its log cannot be made.
+    (tmp_path / "history.sqlite-wal").mkdir()
+    with pytest.raises(StoreUnusable, match=r"cannot be opened: .+ Check its folder"):
+        Store(path)
+    (tmp_path / "history.sqlite-wal").rmdir()
+    again = Store(path)
+    assert again.counts(CHAT, T0, T0 + 600, 600).arrivals.tolist() == [40]
+    again.close()
+    assert not list(tmp_path.glob("*.damaged-*"))
+
+
 def test_old_counts_go_and_fine_ones_sooner() -> None:
     store = Store(None, Limits(retention_s=10 * DAY_S))
     for day in range(12):
