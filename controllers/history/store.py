@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -93,7 +94,7 @@ class Store:
     def add(self, rows: Mapping[ServiceId, Row], seconds: float, at_s: float) -> None:
         """What happened in the `seconds` before `at_s`, to the step in which they began."""
         began_s = at_s - seconds
-        with self._db:
+        with self._all_or_nothing():
             values = [
                 (step_s, self._id(service), int(began_s // step_s * step_s), seconds, *row)
                 for service, row in rows.items()
@@ -163,7 +164,7 @@ class Store:
     # --- decisions ----------------------------------------------------------------------------------------------------
     def add_decisions(self, lines: Sequence[tuple[ServiceId, float, str]]) -> None:
         """(service, when, one JSON line)."""
-        with self._db:
+        with self._all_or_nothing():
             values = [(self._id(service), at_s, line) for service, at_s, line in lines]
             self._db.executemany("INSERT INTO decisions VALUES (NULL, ?, ?, ?)", values)
             for service in {service for service, _, _ in lines}:
@@ -243,6 +244,18 @@ class Store:
 
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """A transaction that may name services: those that were new in it go with it."""
+        known = len(self._ids)
+        try:
+            with self._db:
+                yield
+        except BaseException:
+            while len(self._ids) > known:
+                self._ids.popitem()
+            raise
 
     def _id(self, service: ServiceId) -> int:
         known = self._ids.get(service)

@@ -103,6 +103,23 @@ def test_a_file_that_cannot_be_opened_now_is_not_taken_for_damaged(tmp_path: Pat
     assert not list(tmp_path.glob("*.damaged-*"))
 
 
+def test_what_a_full_disk_did_not_take_is_no_service_that_is_known(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    store, disk = Store(path), sqlite3.connect(path)
+    disk.execute("CREATE TRIGGER no_room BEFORE INSERT ON counts BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    with pytest.raises(sqlite3.Error, match="disk is full"):
+        store.add({CHAT: (1.0, 1.0, 1.0, 1.0)}, 600, T0 + 600)
+    disk.execute("DROP TRIGGER no_room")
+    disk.close()
+    store.add({OTHER: (5.0, 5.0, 5.0, 5.0)}, 600, T0 + 600)
+    store.add({CHAT: (7.0, 7.0, 7.0, 7.0)}, 600, T0 + 600)
+    store.close()
+    again = Store(path)
+    found = [again.counts(one, T0, T0 + 600, 600).arrivals.tolist() for one in (CHAT, OTHER)]
+    assert found == [[7.0], [5.0]]
+    again.close()
+
+
 def test_old_counts_go_and_fine_ones_sooner() -> None:
     store = Store(None, Limits(retention_s=10 * DAY_S))
     for day in range(12):
