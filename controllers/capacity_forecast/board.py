@@ -121,11 +121,12 @@ class ForecastBoard:
         await asyncio.gather(*(self._refresh(service, entry) for service, entry in self._due()))
 
     def _due(self) -> list[tuple[ServiceId, Entry]]:
-        """Those whose time has come; their next one is set."""
+        """Those whose time has come, or is too far away: the clock was set back. Their next one is set."""
         now_s = self._clock()
-        due = [(service, entry) for service, entry in self._entries.items() if entry.due_s <= now_s]
+        next_s = now_s + self.schedule.refresh_s
+        due = [(service, entry) for service, entry in self._entries.items() if not now_s < entry.due_s <= next_s]
         for _, entry in due:
-            entry.due_s = now_s + self.schedule.refresh_s
+            entry.due_s = next_s
         return due
 
     async def _until_due(self) -> None:

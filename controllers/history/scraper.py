@@ -83,7 +83,7 @@ class Scraper:
         self._remember(pages, frozenset(asked), now_s)
         if counted.rows:
             await self._store.call(Store.add, counted.rows, counted.seconds, now_s)
-        if now_s - self._pruned_s >= PRUNE_EVERY_S:
+        if not 0 <= now_s - self._pruned_s < PRUNE_EVERY_S:  # A clock may be set back.
             self._pruned_s = now_s
             await self._store.call(Store.prune, now_s)
 

@@ -80,7 +80,7 @@ class BudgetBoard:
         """All that are due, one after the other: nobody waits for them."""
         for key, followed in list(self._followed.items()):
             known = self._known.get(key)
-            fresh = known is not None and known.sla == followed.sla and self._wall_clock() - known.read_s < RARE_S
+            fresh = known is not None and known.sla == followed.sla and 0 <= self._wall_clock() - known.read_s < RARE_S
             if followed.gates or not fresh:
                 await self._read(key, followed.sla)
 

@@ -146,6 +146,18 @@ async def test_a_history_that_is_away_keeps_the_last_forecast_and_is_asked_again
     assert view.reason == "Calibrated"
 
 
+async def test_a_clock_that_is_set_back_is_no_reason_to_wait_until_it_is_there_again() -> None:
+    it = await a_world()
+    it.clock.now_s -= 86_400.0
+    await it.board.look()
+    await it.board.look()
+    assert [to_s for _, to_s in it.source.asked] == [T0, T0 - 86_400.0]
+    view = it.board.view(CHAT)
+    assert view
+    assert view.forecast
+    assert view.forecast.issued_s == T0 - 86_400.0
+
+
 async def test_a_forecast_that_ran_out_is_given_up() -> None:
     it = await a_world()
     entry = it.board.entry(CHAT)

@@ -226,6 +226,20 @@ async def test_rounds_of_the_scraper_become_counts_and_a_silent_gateways_are_lat
     await store.close()
 
 
+async def test_a_clock_that_is_set_back_does_not_end_the_pruning(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, thread = Clock(), StoreThread(Store(None))
+    pruned: list[float] = []
+    monkeypatch.setattr(Store, "prune", lambda _, now_s: pruned.append(now_s))
+    scraper = Scraper(Gateways(), thread, 15.0, clock=clock)
+    await scraper.round()
+    clock.now_s -= DAY_S
+    await scraper.round()
+    clock.now_s += 15
+    await scraper.round()
+    assert pruned == [T0, T0 - DAY_S]
+    await thread.close()
+
+
 async def test_a_disk_that_refuses_does_not_end_the_scraper(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,6 +204,9 @@ async def test_a_budget_that_holds_nothing_is_read_less_often() -> None:
         clock[0] += 150.0
         await board.round()
     assert reads == [10_000.0, 10_600.0]
+    clock[0] = 5_000.0  # It was set back.
+    await board.round()
+    assert reads[2:] == [5_000.0]
 
 
 # --- running ---------------------------------------------------------------------------------------------------------
