@@ -94,6 +94,6 @@ class Access:
 
 def _bearer(authorization: str | None) -> str | None:
     scheme, _, token = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer" or not 0 < len(token) <= _TOKEN_BYTES:
+    if scheme.lower() != "bearer" or not 0 < len(token) <= _TOKEN_BYTES or not token.isascii():
         return None
     return token.strip() or None

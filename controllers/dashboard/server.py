@@ -104,7 +104,7 @@ class DashboardServer:
             words.get("search", "")[:200],
             words.get("sort", "name"),
             words.get("descending") == "true",
-            int(page) if (page := words.get("page", "1")).isdigit() and len(page) < 7 and int(page) else 1,
+            _whole(words.get("page", "1")) or 1,
         )
         if not rows.is_order(query.sort):
             return _told(400, f"sort is '{query.sort}': name, servable, replicas, load, planned, policy or tenant.")
@@ -124,11 +124,12 @@ class DashboardServer:
         found = self._found(request)
         if found is None:
             return _unknown(request)
-        hours = request.query.get("hours", "24")
-        if not hours.isdigit() or len(hours) > 4 or int(hours) not in HOURS:
-            return _told(400, f"hours is '{hours}': a whole number from {HOURS.start} to {HOURS.stop - 1}.")
+        asked = request.query.get("hours", "24")
+        hours = _whole(asked)
+        if hours not in HOURS:
+            return _told(400, f"hours is '{asked}': a whole number from {HOURS.start} to {HOURS.stop - 1}.")
         now_s = self._clock()
-        span = charts.span_of(int(hours), now_s)
+        span = charts.span_of(hours, now_s)
         try:
             counts = await self._past.counts(found[1], span.start_s, span.end_s, span.step_s)
             lines = await self._past.decisions(found[1], span.start_s, MOST_DECISIONS)
@@ -173,6 +174,11 @@ class DashboardServer:
         if len(self._windows) >= MOST_WINDOWS:
             self._windows.clear()
         self._windows[key] = (asked, counts)
+
+
+def _whole(text: str) -> int:
+    """0 of what is no number, or one that nobody means."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0
 
 
 def _json(value: object) -> web.Response:

@@ -171,11 +171,31 @@ async def test_a_window_of_weeks_is_read_once_in_ten_minutes_however_many_pages_
 
 
 @pytest.mark.parametrize(
-    "question", ["services?sort=colour", "services/demo/chat/chart?hours=0", "services/demo/chat/chart?hours=x"]
+    "question",
+    [
+        "services?sort=colour",
+        "services/demo/chat/chart?hours=0",
+        "services/demo/chat/chart?hours=x",
+        "services/demo/chat/chart?hours=²",
+    ],
 )
 async def test_a_wrong_question_is_answered_with_what_is_allowed(tmp_path: Path, question: str) -> None:
     async with dashboard(Reviewer(), tmp_path, anonymous=True) as http:
         assert (await http.get(f"/api/v1/{question}")).status == 400
+
+
+async def test_a_page_that_is_no_number_is_the_first_one(tmp_path: Path) -> None:
+    async with dashboard(Reviewer(), tmp_path, anonymous=True) as http:
+        for page in ("²", "x", "0", "-1", "9" * 50):
+            answer = await http.get("/api/v1/services", params={"page": page})
+            assert (await answer.json())["page"] == 1
+
+
+async def test_a_token_that_is_no_text_is_none() -> None:
+    client = Reviewer()
+    with pytest.raises(Refused, match="Sign in") as refused:
+        await Access(client, anonymous=False).viewer("Bearer \udcff")  # What aiohttp makes of a byte that is no UTF-8.
+    assert (refused.value.status, client.asked) == (401, [])
 
 
 async def test_a_history_that_is_away_is_said_and_the_rest_still_shows(tmp_path: Path) -> None:
