@@ -61,6 +61,7 @@ async def _authenticated(
         log.warning("Alerts of an Alertmanager are refused: %s", error)
         return Answer(503, "The token cannot be checked now.\n")
     scheme, _, said = headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token and hmac.compare_digest(said.strip().encode(), token.encode()):
+    found = said.strip().encode(errors="surrogateescape")  # aiohttp's way with bytes that are no UTF-8
+    if scheme.lower() == "bearer" and token and hmac.compare_digest(found, token.encode()):
         return None
     return Answer(401, "A bearer token is asked for.\n")

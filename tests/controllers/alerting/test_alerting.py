@@ -245,7 +245,9 @@ async def test_an_alertmanager_needs_the_token_and_is_answered_after_its_alerts_
     async with world.operator() as wired:
         (it,) = wired.hooks
         assert it.path == OPERATOR_PATH_ALERTS
-        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic right"}):
+        # The last is what aiohttp makes of a byte that is no UTF-8.
+        for said in ("", "Bearer wrong", "Basic right", "Bearer \udcff"):
+            headers = {"Authorization": said} if said else {}
             assert (await it.answer(headers, message("firing", "Disk"))).status == 401
         assert (await it.answer(right, b"nonsense")).status == 400
         answer = await it.answer(right, message("firing", "Disk", "Fan"))
