@@ -92,6 +92,8 @@ class Informer(Generic[T]):
         self._presence_listeners: list[Callable[[], None]] = []
         self._clock, self._rng = clock, rng or random.Random()
         self._resume_at: str | None = None
+        self._stream: asyncio.Timeout | None = None
+        self._listed = asyncio.Event()
         self._relist_s: float | None = None
         self._relist_at_s = 0.0
         self._failures_in_a_row = 0
@@ -171,6 +173,16 @@ class Informer(Generic[T]):
                 self._resume_at = None
                 await self._wait_after(KubeError(f"An answer made no sense ({error!r}); all is listed again."))
 
+    async def renew(self) -> None:
+        """Returns when all was listed anew: a stream may be late, or dead without anybody having noticed."""
+        if not self.present:
+            return  # There is nothing to list, and it is looked for anyway.
+        self._listed.clear()
+        self._resume_at = None
+        if self._stream is not None and not self._stream.expired():
+            self._stream.reschedule(asyncio.get_running_loop().time())
+        await self._listed.wait()
+
     async def _follow(self) -> None:
         if self._resume_at is None:
             await self._list()
@@ -184,13 +196,15 @@ class Informer(Generic[T]):
             inactivity_timeout_s=INACTIVITY_TIMEOUT_S,
         )
         try:
-            async with asyncio.timeout(self._until_list_s()), contextlib.aclosing(stream) as events:
+            async with asyncio.timeout(self._until_list_s()) as self._stream, contextlib.aclosing(stream) as events:
                 async for event in events:
                     self._heard()
                     self._take(event)
         except TimeoutError:
             self._resume_at = None
             return
+        finally:
+            self._stream = None
         self._beat_at_s = self._clock()  # Not heard: silence ends a stream too.
         if self._clock() - opened_at_s < SHORT_STREAM_S:
             await self._pause(RECONNECT)
@@ -221,6 +235,7 @@ class Informer(Generic[T]):
         self.lists += 1
         self._failures_in_a_row = 0
         self._set_present(True)
+        self._listed.set()
         self.synced.set()
 
     async def _wait_until_present(self) -> None:
@@ -229,6 +244,7 @@ class Informer(Generic[T]):
         self._resume_at = None
         self._tell(self._store.drop_all_but(set()))
         self._set_present(False)
+        self._listed.set()
         self.synced.set()
         await self._pause(ABSENT)
 

@@ -1,7 +1,8 @@
 """The operator's life: warm up, stand for election, lead, end.
 
     start      HTTP port, informers (a standby's caches are warm), elector
-    lead       wait for every cache, mark every object, then workers, background loops, Events, resync, Kopf
+    lead       wait for every cache, list anew what was silent, mark every object, then workers, background loops,
+               Events, resync, Kopf
     end        stop taking work, let what is in work end, give the lease back
 
 Whatever ends unexpectedly ends the process with one line and a non-zero code; the restart converges. Losing the lease
@@ -18,7 +19,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -46,6 +47,10 @@ DRAIN_S: Final = 0.7
 RELEASE_S: Final = 0.8
 """Together with what else a stop does: less than 2 s from SIGTERM to exit."""
 PULSE_S: Final = 1.0
+HEARD_S: Final = 1.0
+"""A cache that the server has spoken to within this time shows what the leader before us has written."""
+RENEWED_WITHIN_S: Final = 10.0
+"""Longer is not waited for caches to be filled anew: to lead with old ones is better than that nobody leads."""
 CONTROLLER: Final = "foretide.dev/operator"
 
 
@@ -150,6 +155,7 @@ class _Life:
                     await asyncio.wait_for(informer.synced.wait(), 10.0)
                     break
                 log.warning("Waiting for the first list of %s: %s", name, " ".join(health.unready()))
+        await _renewed(_named(assembly))
         # What was loaded stays; the collector need not walk through it again and again.
         gc.collect()
         gc.freeze()
@@ -219,6 +225,18 @@ class _Life:
     def _in_loop(self, act: Any, *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # The loop is closed: the process is ending.
             self._loop.call_soon_threadsafe(act, *arguments)
+
+
+async def _renewed(informers: Mapping[str, Informer[Any]]) -> None:
+    """From a standby's cache that lags, what the leader before decided would be decided again, and written over."""
+    renewing = {asyncio.create_task(one.renew(), name=name) for name, one in informers.items() if one.age_s > HEARD_S}
+    if not renewing:
+        return
+    _, late = await asyncio.wait(renewing, timeout=RENEWED_WITHIN_S)
+    for task in late:
+        task.cancel()
+    if late:
+        log.warning("Caches that may be behind: %s.", ", ".join(sorted(task.get_name() for task in late)))
 
 
 async def _of(work: Any) -> None:

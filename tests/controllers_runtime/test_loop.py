@@ -1,10 +1,21 @@
+import asyncio
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from controllers.runtime import loop
+from controllers.runtime.health import Health
 from controllers.runtime.interface import Assembly
-from controllers.runtime.loop import _named
+from controllers.runtime.loop import Options, _Life, _named
+from controllers.runtime.metrics import Metrics
+from controllers.settings import Settings
+from kube.connection import Connection
+from kube.errors import Unreachable
 from kube.informer import Informer, lean
 from kube.resources import SECRETS, TENANTS
 from tests.fakes import FakeClient
+from tests.waiting import eventually
 
 
 def test_informers_of_the_same_objects_all_run_and_one_listed_twice_runs_once() -> None:
@@ -20,3 +31,59 @@ def test_informers_of_the_same_objects_all_run_and_one_listed_twice_runs_once() 
         "secrets in system where metadata.name=ring": ring,
         "secrets in system where key=true #2": again,
     }
+
+
+TENANT = {"metadata": {"name": "acme"}, "spec": {"namespaces": ["demo"]}}
+
+
+@pytest.fixture(autouse=True)
+def _collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that leads freezes what it has loaded; this one has other tests to run."""
+    monkeypatch.setattr(loop, "gc", SimpleNamespace(collect=lambda: 0, freeze=lambda: None))
+
+
+async def takes_over(client: FakeClient, quiet_s: float) -> Informer[Any]:
+    """The cache of a standby whose stream hears of nothing any more, `quiet_s` after its last word, once it leads."""
+    now_s = 0.0
+    tenants = Informer(client, TENANTS, keep=lean, clock=lambda: now_s)
+    assembly = Assembly(owned={"Tenant": tenants}, children=(), reconcilers=())
+    life = _Life(Connection("http://nowhere", None, lambda: None), Settings(), Options("me"), Metrics())
+    following = asyncio.create_task(tenants.run())
+    try:
+        await asyncio.wait_for(tenants.synced.wait(), 10)
+        await eventually(lambda: client.calls["watch", "Tenant"], "the stream is open")
+        client.lose_events(TENANTS)
+        client.put(TENANTS, {**TENANT, "status": {"decided": "by the leader before"}})
+        now_s = quiet_s
+        await life._synced(assembly, Health(life.queue, _named(assembly)))
+        return tenants
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_a_standby_that_takes_over_knows_what_the_leader_before_decided_though_its_stream_died() -> None:
+    client = FakeClient((TENANTS, TENANT))
+    tenants = await takes_over(client, quiet_s=20.0)
+    known = tenants.get(None, "acme")
+    assert known
+    assert known["status"] == {"decided": "by the leader before"}
+
+
+async def test_a_cache_that_has_just_heard_from_the_server_is_not_filled_twice() -> None:
+    client = FakeClient((TENANTS, TENANT))
+    assert (await takes_over(client, quiet_s=0.5)).lists == 1
+
+
+async def test_a_server_that_lists_nothing_does_not_keep_a_standby_from_leading(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loop, "RENEWED_WITHIN_S", 0.05)
+
+    class Away(FakeClient):
+        def lose_events(self, resource: Any) -> None:
+            super().lose_events(resource)
+            self.fail_next("list", resource, *[Unreachable("no answer")] * 1000)
+
+    assert (await takes_over(Away((TENANTS, TENANT)), quiet_s=20.0)).lists == 1
+    assert "may be behind: tenants.foretide.dev" in caplog.text

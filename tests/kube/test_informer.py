@@ -77,6 +77,26 @@ async def test_an_event_that_never_came_is_found_by_the_next_list() -> None:
         assert [change.name for change in seen].count("b") == 1, "what did not change is not reported again"
 
 
+async def test_what_a_stream_that_died_in_silence_did_not_tell_is_known_once_all_is_listed_anew() -> None:
+    client = FakeClient((PODS, pod("a")))
+    async with following(client) as (informer, seen):
+        await eventually(lambda: client.calls["watch", "Pod"], "the stream is open")
+        client.lose_events(PODS)
+        client.put(PODS, pod("b"))
+        client.remove(PODS, "demo", "a")
+        await asyncio.wait_for(informer.renew(), 10)
+        assert story(seen)[1:] == [("added", "b"), ("deleted", "a")]
+        assert informer.lists == 2
+
+
+async def test_a_kind_that_is_not_there_is_as_new_as_can_be() -> None:
+    client = FakeClient()
+    client.fail_next("list", PODS, *[answer(404)] * 100)
+    async with following(client, optional=True) as (informer, _):
+        await asyncio.wait_for(informer.renew(), 10)
+        assert informer.items() == []
+
+
 async def test_without_a_period_nothing_is_listed_again() -> None:
     client = FakeClient((PODS, pod("a")))
     async with following(client) as (informer, seen):
