@@ -98,6 +98,7 @@ class Agent:
         wanted, used = self._views.wanted(), self._views.used()
         await self._forget(wanted)
         evicted = await asyncio.to_thread(self._store.evicted)
+        self._copies = {ref: record for ref, record in self._copies.items() if self._store.holds(ref)}
         copies = [self._copy(ref, record, wanted.get(ref), used) for ref, record in self._copies.items()]
         actions = plan(copies, [self._wanted(one, evicted) for one in wanted.values()], used, self._budget_bytes())
         for action in actions:

@@ -18,6 +18,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -97,6 +98,10 @@ class Store:
         """Delete the copy. A pod that has it open keeps its bytes until it ends."""
         self._discard(self.copy_path(model))
 
+    def holds(self, model: ModelRef) -> bool:
+        """Whether the copy is still there: people delete what they take for damaged."""
+        return (self.copy_path(model) / RECORD).exists()
+
     def last_used_s(self, model: ModelRef) -> float:
         """Unix time."""
         try:
@@ -106,7 +111,8 @@ class Store:
 
     def touch(self, model: ModelRef, now_s: float) -> None:
         """A pod has it."""
-        os.utime(self.copy_path(model) / RECORD, (now_s, now_s))
+        with suppress(FileNotFoundError):  # Deleted by hand just now.
+            os.utime(self.copy_path(model) / RECORD, (now_s, now_s))
 
     # --- downloads -------------------------------------------------------------------------------------------
     def partial_path(self, model: ModelRef) -> Path:
@@ -129,10 +135,17 @@ class Store:
     # --- evictions -------------------------------------------------------------------------------------------
     def evict(self, model: ModelRef, size_bytes: int) -> None:
         """Delete the copy and remember that it was here."""
+        try:
+            self._note_eviction(model, size_bytes)
+        except OSError:
+            self.remove(model)  # The disk is full, which may be why it goes: then the other way round.
+            self._note_eviction(model, size_bytes)
+        self.remove(model)
+
+    def _note_eviction(self, model: ModelRef, size_bytes: int) -> None:
         marker = self._evictions / model.namespace / model.name
         marker.parent.mkdir(exist_ok=True)
         marker.write_text(str(size_bytes), encoding="ascii")
-        self.remove(model)
 
     def evicted(self) -> dict[ModelRef, int]:
         """Evicted Models and their sizes in bytes."""

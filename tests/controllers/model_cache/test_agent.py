@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import random
 import shutil
@@ -311,6 +312,37 @@ async def test_copies_in_use_leave_no_room_and_the_new_model_says_so_with_sizes(
         node.api.remove(PODS, "demo", "p")
         await node.settles("late", "Cached")
         await node.settles("busy", "Evicted")
+
+
+@pytest.mark.parametrize("used", [True, False])
+async def test_a_copy_that_somebody_deleted_is_fetched_again(node: Node, used: bool) -> None:
+    async with serving(WebServer(gguf())) as server, node.agent() as agent:
+        node.model("m", f"{server.url}/m.gguf")
+        await node.settles("m", "Cached")
+        shutil.rmtree(node.copy("m"))
+        node.pod("p", "m" if used else "other")
+        await eventually(lambda: agent.counts.finished == 2, "it was fetched a second time")
+        assert (node.copy("m") / "m.gguf").stat().st_size == SIZE
+        await node.settles("m", "Cached")
+
+
+async def test_a_disk_without_room_for_a_note_of_it_does_not_keep_a_copy_from_making_room(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text = Path.write_text
+
+    def on_a_full_disk(path: Path, *args: Any, **kwargs: Any) -> int:
+        if ".evicted" in path.parts and node.copy("a").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_text(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "write_text", on_a_full_disk)
+    node.cache_bytes = int(SIZE * 1.5)
+    async with serving(WebServer(gguf())) as server, node.agent():
+        for name in ("a", "b"):
+            node.model(name, f"{server.url}/m.gguf")
+            await node.settles(name, "Cached")
+        await node.settles("a", "Evicted")
 
 
 async def test_an_evicted_model_stays_away_after_a_restart(node: Node) -> None:
