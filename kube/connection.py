@@ -129,7 +129,7 @@ def _tls_of(settings: Any) -> ssl.SSLContext | None:
 def _token_of(settings: Any) -> Callable[[], str | None]:
     def token() -> str | None:
         # The package renews what an exec plugin gave when this is asked for.
-        header = settings.get_api_key_with_prefix("authorization")
+        header = settings.get_api_key_with_prefix("BearerToken", alias="authorization")  # The alias: before release 37.
         return None if header is None else str(header).removeprefix("Bearer ").strip()
 
     return token

@@ -54,6 +54,38 @@ def test_a_kubeconfig_that_is_not_there_is_named(tmp_path: Path) -> None:
         Connection.from_environment(tmp_path / "nowhere", environ={})
 
 
+def kubeconfig(path: Path, user: str, server: str = "https://10.0.0.1:6443") -> Path:
+    path.write_text(
+        f"""apiVersion: v1
+kind: Config
+clusters: [{{name: c, cluster: {{server: {server}}}}}]
+users: [{{name: u, user: {user}}}]
+contexts: [{{name: x, context: {{cluster: c, user: u, namespace: demo}}}}]
+current-context: x
+"""
+    )
+    return path
+
+
+def test_the_token_of_a_kubeconfig_is_sent(tmp_path: Path) -> None:
+    connection = Connection.from_environment(kubeconfig(tmp_path / "config", "{token: secret}"), environ={})
+    assert connection.headers() == {"Authorization": "Bearer secret"}
+    assert (connection.server, connection.namespace) == ("https://10.0.0.1:6443", "demo")
+
+
+def test_the_token_that_a_plugin_of_a_kubeconfig_prints_is_sent(tmp_path: Path) -> None:
+    plugin = tmp_path / "login"
+    plugin.write_text(
+        """#!/bin/sh
+echo '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"fresh"}}'
+"""
+    )
+    plugin.chmod(0o755)
+    asks = "apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never"
+    config = kubeconfig(tmp_path / "config", f"{{exec: {{{asks}, command: {plugin}}}}}")
+    assert Connection.from_environment(config, environ={}).headers() == {"Authorization": "Bearer fresh"}
+
+
 def test_a_service_account_that_cannot_be_read_is_named() -> None:
     with pytest.raises(LoginFailed, match="token"):
         Connection.from_environment(environ={"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
