@@ -101,17 +101,28 @@ def _from_service_account(environ: Mapping[str, str], folder: Path) -> Connectio
 
 
 def _from_kubeconfig(path: str, context: str | None) -> Connection:
+    import yaml
     from kubernetes import client, config
     from kubernetes.config.config_exception import ConfigException
 
     settings = client.Configuration()
+    # The package checks little of what it reads: a list where a map should be is a TypeError.
+    shapes = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
     try:
         config.load_kube_config(config_file=path, context=context, client_configuration=settings)  # type: ignore[no-untyped-call]
-        tls = _tls_of(settings)
+        server, tls = _server_of(settings), _tls_of(settings)
         contexts = config.list_kube_config_contexts(config_file=path)  # type: ignore[no-untyped-call]
-    except (ConfigException, OSError, ssl.SSLError, ValueError) as error:
-        raise LoginFailed(f"Kubeconfig '{path}' cannot be used: {error}.") from error
-    return Connection(str(settings.host).rstrip("/"), tls, _token_of(settings), _namespace_of(contexts, context))
+    except (ConfigException, yaml.YAMLError, OSError, *shapes) as error:
+        said = " ".join(str(error).split())[:500].rstrip(".")
+        raise LoginFailed(f"Kubeconfig '{path}' cannot be used: {said}.") from error
+    return Connection(server, tls, _token_of(settings), _namespace_of(contexts, context))
+
+
+def _server_of(settings: Any) -> str:
+    server = str(settings.host).rstrip("/")
+    if not server.startswith(("http://", "https://")):
+        raise ValueError(f"its server is '{server}', which is no URL")
+    return server
 
 
 def _tls_of(settings: Any) -> ssl.SSLContext | None:

@@ -86,6 +86,20 @@ echo '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","s
     assert Connection.from_environment(config, environ={}).headers() == {"Authorization": "Bearer fresh"}
 
 
+@pytest.mark.parametrize("text", ["a: [", "\ta: b", "", "[]", "hello", "clusters: 5", "[" * 5000])
+def test_a_kubeconfig_that_is_none_is_named_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config").write_text(text)
+    with pytest.raises(LoginFailed, match=r"Kubeconfig '.+config' cannot be used: ") as failed:
+        Connection.from_environment(tmp_path / "config", environ={})
+    assert "\n" not in str(failed.value)
+
+
+@pytest.mark.parametrize("server", ["5", "''", "ftp://10.0.0.1"])
+def test_a_kubeconfig_whose_server_has_no_address_is_refused(tmp_path: Path, server: str) -> None:
+    with pytest.raises(LoginFailed, match="cannot be used: "):
+        Connection.from_environment(kubeconfig(tmp_path / "config", "{token: t}", server), environ={})
+
+
 def test_a_service_account_that_cannot_be_read_is_named() -> None:
     with pytest.raises(LoginFailed, match="token"):
         Connection.from_environment(environ={"KUBERNETES_SERVICE_HOST": "10.0.0.1"})
