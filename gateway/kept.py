@@ -1,11 +1,13 @@
 """What the gateway keeps of each object of the API server: the few fields that a catalog is made of. Pure.
 
-Reads what the server has admitted, so it judges nothing; what is not listed here is never held.
+Reads what the server has admitted, so it judges nothing; what is not listed here is never held. What was admitted under
+other rules than this release's is read by its parts (`crds.reading`): one such object keeps no gateway from the others.
 """
 
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,6 +25,7 @@ from crds.contract import (
     WORKER_SLOTS_GPU,
 )
 from crds.fields import seconds
+from crds.reading import listed, understood, unread_of
 from crds.routing import Fallback as ApiFallback
 from crds.routing import Routing
 from crds.scaling import Scaling, ScalingPolicy
@@ -32,6 +35,8 @@ from gateway.identity import Keyring, keyring_of
 from gateway.routing.terms import RoutingTerms, TrafficShare
 from gateway.wishes import fallbacks_of, routing_terms
 from kube.resources import Object
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +69,18 @@ class Slice:
     endpoints: tuple[Endpoint, ...]
 
 
+def _read(obj: Object) -> Object:
+    """As much of it as can be read; the operator tells people of the rest, in the object's own conditions."""
+    read = understood(obj)
+    unread = (*unread_of(read), *unread_of(read, "status"))
+    if unread:
+        meta = obj["metadata"]
+        log.warning("%s '%s' is read in part: %s", obj["kind"], meta["name"], listed(unread))
+    return read
+
+
 def keep_service(obj: Object) -> ServiceSpec:
+    obj = _read(obj)
     meta = obj["metadata"]
     created = datetime.fromisoformat(meta["creationTimestamp"])
     key = ServiceKey(meta["namespace"], meta["name"])
@@ -100,6 +116,7 @@ def _may_sleep(spec: dict[str, Any]) -> bool:
 
 
 def keep_level(obj: Object) -> Level:
+    obj = _read(obj)
     targets = obj["spec"].get("targets") or {}
     ttft_s, tpot_s, e2e_s = (seconds(targets[one]) if one in targets else None for one in ("ttft", "tpot", "e2e"))
     return Level(Priority[obj["spec"]["priority"]], ttft_s, tpot_s, e2e_s)
@@ -107,7 +124,7 @@ def keep_level(obj: Object) -> Level:
 
 def keep_tenant(obj: Object) -> Tenant:
     """With every namespace that it lists: several Tenants may use a service, whoever owns its namespace."""
-    spec = obj["spec"]
+    spec = _read(obj)["spec"]
     namespaces = frozenset(spec.get("namespaces") or ())
     return Tenant(obj["metadata"]["name"], namespaces, _terms(spec), spec.get("cacheDomain"))
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.admission.terms import Limits
 from gateway.catalog import Catalog, Fallback, ServiceKey
 from gateway.errors import SettingsError
 from gateway.identity import Keyring
@@ -152,6 +153,28 @@ async def test_the_zone_is_the_label_of_the_gateway_s_own_node_and_none_without_
     assert await zone_of(client, "n1") == "z1"
     assert await zone_of(client, "gone") is None
     assert await zone_of(client, None) is None
+
+
+async def test_what_another_release_stored_is_read_in_part_and_keeps_no_gateway_from_the_rest() -> None:
+    client = cluster()
+    client.put(INFERENCE_SERVICES, {"metadata": meta("odd"), "spec": {"model": "m", "scaling": {"min": -1, "max": 3}}})
+    client.put(INFERENCE_SERVICES, {"metadata": meta("none"), "spec": "what?"})
+    client.put(
+        SLAS, {"metadata": meta("fast"), "spec": {"priority": "P9", "targets": {"ttft": "0.5s", "tpot": "50ms"}}}
+    )
+    limits = {"concurrency": 0, "requestsPerMinute": 60, "burst": "soon"}
+    client.put(TENANTS, {"metadata": meta("acme", None), "spec": {"namespaces": ["demo", 7], "limits": limits}})
+    client.put(TENANTS, {"metadata": meta("mute", None), "spec": {"namespaces": "demo", "maxPriority": "P9"}})
+    async with following(client) as views:
+        view = views[-1]
+        assert {str(one) for one in view.services} == {"demo/chat", "demo/odd", "demo/none"}
+        chat, acme = view.services[CHAT], view.tenants["acme"]
+        assert (chat.ttft_target_s, chat.tpot_target_s) == (None, 0.05)
+        assert acme.namespaces == {"demo"}
+        assert acme.terms.limits == Limits(requests_per_minute=60, concurrency=1)
+        assert view.tenants["mute"].namespaces == frozenset()
+        client.put(TENANTS, {"metadata": meta("acme", None), "spec": {"namespaces": ["demo", "lab"]}})
+        await eventually(lambda: "lab" in views[-1].tenants["acme"].namespaces, "and later changes are seen")
 
 
 async def test_slices_that_come_before_their_service_wait_for_it() -> None:
