@@ -14,6 +14,7 @@ from cli.errors import CliError
 from cli.kubectl import Kubectl, NotAllowed
 from controllers.plans.alerting.shown import firing_about
 from controllers.plans.units import names_text
+from crds.reading import explained, understood, unread_of
 
 Json = dict[str, Any]
 
@@ -62,16 +63,25 @@ class Fleet:
 
 def read_fleet(kubectl: Kubectl, namespace: str | None, *, everywhere: bool = False) -> Fleet:
     """Raises CliError where the services cannot be read."""
-    services = kubectl.objects("inferenceservices", namespace, everywhere=everywhere)
     notes: list[str] = []
+    services = _understood(kubectl.objects("inferenceservices", namespace, everywhere=everywhere), notes)
     more: dict[str, list[Json]] = {}
     for plural in ("capacityforecasts", "slas", "alertpolicies"):
         try:
-            more[plural] = kubectl.objects(plural, namespace, everywhere=everywhere)
+            more[plural] = _understood(kubectl.objects(plural, namespace, everywhere=everywhere), notes)
         except NotAllowed as error:
             more[plural] = []
             notes.append(f"Without {plural}: {error}")
     return Fleet(joined(services, more["capacityforecasts"], more["slas"], more["alertpolicies"]), tuple(notes))
+
+
+def _understood(objects: list[Json], notes: list[str]) -> list[Json]:
+    """As much of each as this release can read; a note says what it cannot."""
+    found = [understood(one) for one in objects]
+    for one in found:
+        if unread := unread_of(one):
+            notes.append(f"{one['kind']} '{'/'.join(_key(one))}' is read in part: {explained(unread)}")
+    return found
 
 
 def joined(services: list[Json], forecasts: list[Json], slas: list[Json], policies: list[Json]) -> tuple[Service, ...]:

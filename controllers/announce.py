@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from pydantic import ValidationError
-
 from controllers.apply import Applier, merge_conditions
 from controllers.plans.transitions import transition
-from crds.conditions import READY, STALLED
+from crds.conditions import READY, RECONCILING, STALLED
+from crds.reading import NOT_UNDERSTOOD, Unread, explained
 from kube.events import Recorder
 from kube.resources import Resource
 
@@ -42,16 +41,29 @@ async def write_verdict(
 
 
 async def write_misread(
-    applier: Applier, resource: Resource, obj: Mapping[str, Any], error: ValidationError, *, now: datetime
+    applier: Applier,
+    recorder: Recorder,
+    resource: Resource,
+    obj: Mapping[str, Any],
+    unread: Sequence[Unread],
+    *,
+    observed: Mapping[str, Any],
+    now: datetime,
 ) -> None:
-    """Of an object whose spec was stored under another release's rules: which field, and what to do about it."""
-    first = error.errors()[0]
-    message = f"spec.{'.'.join(map(str, first['loc']))}: {first['msg']}. Apply it anew."
+    """Of an object whose spec was stored under another release's rules: which field, and what to do about it.
+
+    All else that its status `observed` says stays: it is what was decided last, and plans go on from it.
+    """
+    message = explained(unread)
     said = [
-        {"type": type_, "status": value, "reason": "NotUnderstood", "message": message}
+        {"type": type_, "status": value, "reason": NOT_UNDERSTOOD, "message": message}
         for type_, value in ((READY, "False"), (STALLED, "True"))
     ]
-    observed = obj.get("status") or {}
+    before = observed.get("conditions") or ()
     generation = int(obj["metadata"].get("generation", 0))
-    merged = merge_conditions(observed.get("conditions"), said, now=now, generation=generation)
-    await applier.status(resource, obj, {"conditions": merged}, observed)
+    merged = merge_conditions(before, said, now=now, generation=generation)
+    merged += [dict(one) for one in before if one["type"] not in (READY, STALLED, RECONCILING)]
+    if await applier.status(resource, obj, {**observed, "conditions": merged}, observed):
+        found = transition(before, said)
+        if found is not None:
+            recorder.warning(obj, found.reason, found.message)

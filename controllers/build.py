@@ -24,6 +24,7 @@ from controllers.inference_service.wiring import wire_inference_service
 from controllers.model.wiring import wire_model
 from controllers.plans.mig.offers import pool_specs
 from controllers.plans.mig.prices import PricedPool, prices_of
+from controllers.reading import readable
 from controllers.runtime.interface import Assembly, Background, Marker
 from controllers.settings import Settings
 from controllers.sla.reconciler import SlaReconciler
@@ -49,10 +50,10 @@ from kube.resources import (
 def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) -> Assembly:
     """Everything connected, nothing started."""
     # What people declare.
-    services = Informer(client, INFERENCE_SERVICES, keep=lean, index=SERVICE_INDEX)
-    models = Informer(client, MODELS, keep=lean, index={"by_namespace": by_namespace})
-    slas = Informer(client, SLAS, keep=lean)
-    tenants = Informer(client, TENANTS, keep=lean, index=TENANT_INDEX)
+    services = Informer(client, INFERENCE_SERVICES, keep=readable, index=SERVICE_INDEX)
+    models = Informer(client, MODELS, keep=readable, index={"by_namespace": by_namespace})
+    slas = Informer(client, SLAS, keep=readable)
+    tenants = Informer(client, TENANTS, keep=readable, index=TENANT_INDEX)
     forecasts = Informer(client, CAPACITY_FORECASTS, keep=lean)
     pools = Informer(client, GPU_POOLS, keep=lean)
     policies = Informer(client, ALERT_POLICIES, keep=lean, index={"by_namespace": by_namespace})

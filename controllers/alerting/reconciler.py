@@ -20,6 +20,7 @@ from controllers.plans.alerting.book import Book, Policy
 from controllers.runtime.interface import Key, Outcome
 from crds.alert_policy import AlertPolicySpec
 from crds.contract import API_VERSION, LABEL_MANAGED_BY, LABEL_POLICY, MANAGED_BY
+from crds.reading import unread_in
 from kube.api import Api, find
 from kube.errors import NotFound
 from kube.events import Recorder
@@ -80,7 +81,10 @@ class AlertPolicyReconciler:
         try:
             policy = Policy(*place, AlertPolicySpec.model_validate(obj["spec"]))
         except ValidationError as error:
-            await write_misread(self._applier, ALERT_POLICIES, obj, error, now=self._wall_clock())
+            await write_misread(
+                self._applier, self._recorder, ALERT_POLICIES, obj, unread_in(error, "spec"),
+                observed=obj.get("status") or {}, now=self._wall_clock(),
+            )  # fmt: skip
             return Outcome()
         book = self._desk.book(place)
         if book is not None:

@@ -18,6 +18,7 @@ from controllers.plans.mig.chosen import spec_of
 from controllers.runtime.interface import Key, Outcome
 from crds.contract import LABEL_MANAGED_BY, MANAGED_BY
 from crds.inference_service import InferenceServiceSpec
+from crds.reading import unread_of
 from forecasting.cost import Prices
 from forecasting.standing import Standing
 from kube.informer import Informer
@@ -57,6 +58,8 @@ class CapacityForecastReconciler:
         if service is None or service["metadata"].get("deletionTimestamp"):
             self._applier.forget(KIND, key.namespace, key.name)  # It goes with its owner.
             return Outcome()
+        if unread_of(service):
+            return Outcome()  # What was foretold last stays.
         if not service["spec"].get("scaling"):
             await self._remove(forecast)
             return Outcome()

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from controllers.dashboard import health
-from crds.conditions import DEGRADED, QUALITY_DRIFT, SCALING_LIMITED
+from crds.conditions import DEGRADED, QUALITY_DRIFT, SCALING_LIMITED, STALLED
+from crds.reading import NOT_UNDERSTOOD
 from kube.resources import Object
 
 Json = dict[str, Any]
@@ -49,7 +50,7 @@ def service_row(service: Object, forecast: Object | None) -> Json:
         "ready": condition(service, "Ready")["status"],
         "servable": servable["status"],
         "message": servable["message"],
-        "marks": [_mark(service, type_) for type_ in MARKS if condition(service, type_)["status"] == "True"],
+        "marks": _marks(service),
         "policy": _policy(service["spec"]),
         "replicas": status.get("replicas") or 0,
         "readyReplicas": status.get("readyReplicas") or 0,
@@ -102,6 +103,14 @@ def tenant_rows(tenants: Iterable[Object], services: Sequence[Object]) -> Json:
 
 def is_order(name: str) -> bool:
     return name in _ORDERS
+
+
+def _marks(service: Object) -> list[Json]:
+    """A service that cannot be read is not looked after, however well it serves."""
+    unread = condition(service, STALLED)["reason"] == NOT_UNDERSTOOD
+    shown = [STALLED] if unread else []
+    shown += [type_ for type_ in MARKS if condition(service, type_)["status"] == "True"]
+    return [_mark(service, type_) for type_ in shown]
 
 
 def _mark(service: Object, type_: str) -> Json:

@@ -2,13 +2,12 @@
 
 A node counts in one pool, the first by name whose selector it matches; a service in one pool, the first by name with a
 node that the service's own selector matches. So no slice and no worker is counted twice. What was stored under another
-release's rules takes part in nothing: such a service wants nothing here, such a pool keeps its nodes and serves nobody.
+release's rules changes nothing: such a service wants what it has, such a pool keeps its nodes and serves nobody.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,9 +24,11 @@ from controllers.plans.mig.pool import PoolSnapshot
 from controllers.plans.mig.records import GpuPod, NodeView
 from controllers.plans.mig.sharing import ShareWant
 from controllers.plans.tenancy import Tenant, demand_of, owner_of
+from controllers.reading import readable
 from crds.contract import LABEL_SERVICE
 from crds.gpu_pool import GPUPoolSpec
 from crds.inference_service import Allocation, InferenceServiceSpec
+from crds.reading import unread_of
 from kube.api import Api
 from kube.informer import Informer, lean
 from kube.resources import (
@@ -85,8 +86,8 @@ class Caches:
         """Nothing is started."""
         return cls(
             pools=Informer(client, GPU_POOLS, keep=lean),
-            services=Informer(client, INFERENCE_SERVICES, keep=lean),
-            slas=Informer(client, SLAS, keep=lean),
+            services=Informer(client, INFERENCE_SERVICES, keep=readable),
+            slas=Informer(client, SLAS, keep=readable),
             forecasts=Informer(client, CAPACITY_FORECASTS, keep=lean),
             nodes=Informer(client, NODES, keep=NodeView.of),
             pods=Informer(client, PODS, keep=_gpu_pod),
@@ -97,7 +98,7 @@ class Caches:
                 namespace=manager_namespace,
                 field_selector=f"metadata.name={config_map}",
             ),
-            tenants=Informer(client, TENANTS, keep=lean, index={"by_namespace": _namespaces}),
+            tenants=Informer(client, TENANTS, keep=readable, index={"by_namespace": _namespaces}),
             slices=Informer(client, RESOURCE_SLICES, keep=SliceView.of, optional=True),
             claims=Informer(client, RESOURCE_CLAIMS, keep=ClaimView.of, optional=True),
             classes=Informer(client, DEVICE_CLASSES, keep=_name, optional=True),
@@ -168,12 +169,8 @@ class Observer:
         return found
 
     def _services(self) -> list[_Service]:
-        """All that can be read, the oldest first."""
-        found = []
-        for service in sorted(self._caches.services.items(), key=_created):
-            with suppress(ValidationError):
-                found.append((service, spec_of(service)))
-        return found
+        """The oldest first."""
+        return [(one, spec_of(one)) for one in sorted(self._caches.services.items(), key=_created)]
 
     def _wants(self, pool: str, services: Iterable[_Service], nodes: _Nodes, pools: _Pools) -> Iterable[Want]:
         for service, spec in services:
@@ -198,7 +195,7 @@ class Observer:
             service=f"{meta['namespace']}/{meta['name']}",
             strategy=on.strategy,
             gigabytes=on.gigabytes,
-            replicas=max(self._now(service, spec), self._planned(meta["namespace"], meta["name"])),
+            replicas=self._replicas(service, spec),
             priority=self._priority(meta["namespace"], spec.sla),
             turn=self._turn(meta["namespace"], "sharedGigabytes"),
         )
@@ -212,11 +209,16 @@ class Observer:
         return Want(
             service=f"{meta['namespace']}/{meta['name']}",
             profile=profile,
-            replicas=max(self._now(service, spec), self._planned(meta["namespace"], meta["name"])),
+            replicas=self._replicas(service, spec),
             priority=self._priority(meta["namespace"], spec.sla),
             gpus=on.gpu.count if on.gpu else 1,
             turn=self._turn(meta["namespace"], *(("migGigabytes", "migSlices") if on.mig else ("gpus",))),
         )
+
+    def _replicas(self, service: Object, spec: InferenceServiceSpec) -> int:
+        """Now, or when a new worker would be ready. Of a service that cannot be read nobody knows what it will want."""
+        now, meta = self._now(service, spec), service["metadata"]
+        return now if unread_of(service) else max(now, self._planned(meta["namespace"], meta["name"]))
 
     def _now(self, service: Object, spec: InferenceServiceSpec) -> int:
         """What it wants, whatever this pool has: else a limit of the pool's would lower what the pool is asked for."""

@@ -27,6 +27,7 @@ from controllers.plans.mig.records import NodeView, Record
 from controllers.plans.mig.repartition import Move
 from controllers.runtime.interface import Key, Outcome
 from crds.contract import ANNOTATION_REPARTITION, FINALIZER_POOL, LABEL_MANAGED_BY, MANAGED_BY
+from crds.reading import unread_in
 from kube.api import Api
 from kube.errors import Conflict, NotFound
 from kube.events import Recorder
@@ -85,7 +86,10 @@ class GpuPoolReconciler:
         try:
             seen = self._observer.snapshot(pool)
         except ValidationError as error:
-            await write_misread(self._applier, GPU_POOLS, pool, error, now=now)
+            await write_misread(
+                self._applier, self._recorder, GPU_POOLS, pool, unread_in(error, "spec"),
+                observed=pool.get("status") or {}, now=now,
+            )  # fmt: skip
             return Outcome()
         # The solver takes seconds on large pools; the loop goes on meanwhile.
         solver = self._solvers.setdefault(seen.name, Remembered())

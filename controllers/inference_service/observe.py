@@ -43,6 +43,7 @@ from crds.gpu_pool import GPUPoolSpec
 from crds.healing import HealthStatus
 from crds.inference_service import Allocation, InferenceServiceSpec, InferenceServiceStatus
 from crds.model import MeasuredProfile, ModelFormat
+from crds.reading import concerns, unread_of
 from crds.sla import Priority
 from forecasting.policy import Judged
 from forecasting.standing import Forecasted
@@ -105,6 +106,7 @@ class Observer:
             model=model_view(model) if model else None,
             model_names=() if model else self._names(self._caches.models.places(), namespace),
             sla_found=sla is not None,
+            sla_unread=unread_of(sla),
             sla_names=self._names(self._caches.slas.places(), namespace) if spec.sla else (),
             fallbacks=self._fallbacks(namespace) if spec.fallbacks else {},
             tenant=tenant,
@@ -172,7 +174,7 @@ class Observer:
             format=ModelFormat(format_) if format_ else None,
             measured=tuple(MeasuredProfile.model_validate(one) for one in status.get("profiles") or ()),
             offers=offers_of(self._pool_specs(), self._caches.gpu_nodes.items(), spec.node_selector or {}),
-            targets_known=spec.sla is None or sla is not None,
+            targets_known=spec.sla is None or (sla is not None and not concerns(unread_of(sla), "targets")),
         )
 
     def _autoscaler(self, place: str) -> str | None:
@@ -255,6 +257,7 @@ def model_view(model: Object) -> ModelView:
         reason="Deleting" if meta.get("deletionTimestamp") else ready.get("reason", "Pending"),
         stalled=stalled.get("message") if stalled else None,
         node_selector=spec.get("nodeSelector") or {},
+        unread=unread_of(model),
     )
 
 

@@ -30,6 +30,7 @@ from controllers.plans.snapshot import Snapshot
 from controllers.plans.transitions import Transition
 from controllers.runtime.interface import Key, Outcome
 from crds.contract import FINALIZER_SERVICE
+from crds.reading import unread_of
 from crds.rollout import Strategy
 from crds.scaling import ScalingPolicy
 from forecasting.policy import Memory
@@ -130,6 +131,9 @@ class InferenceServiceReconciler:
         if not meta.get("deletionTimestamp") and FINALIZER_SERVICE not in (meta.get("finalizers") or ()):
             await self._writer.hold(service)
             return Outcome()  # The change it makes wakes the key.
+        if unread_of(service) and not meta.get("deletionTimestamp"):
+            await self._writer.misread(self._recorder, service, self._wall_clock())
+            return Outcome()  # Its workers stay as they are.
         seen, plan = self._decide(key, service)
         await self._write_children(key, service, seen, plan)
         if seen.refused:

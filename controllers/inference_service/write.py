@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from controllers.announce import write_misread
 from controllers.apply import Applier, merge_conditions
 from controllers.inference_service.caches import BY_SERVICE, Caches, service_place
 from controllers.inference_service.loads import LoadBoard
@@ -23,10 +24,12 @@ from controllers.plans.rollout import Move
 from controllers.plans.service import ServicePlan
 from controllers.plans.snapshot import Snapshot
 from controllers.plans.worker_pod import Manifest, worker_account
+from controllers.reading import readable
 from crds.contract import ANNOTATION_DELETION_COST, FINALIZER_SERVICE, LABEL_REVISION
+from crds.reading import unread_of
 from kube.api import Api
 from kube.errors import Conflict, NotFound
-from kube.informer import lean
+from kube.events import Recorder
 from kube.resources import DEPLOYMENTS, INFERENCE_SERVICES, PODS, RESOURCE_CLAIM_TEMPLATES, Object
 
 UNSEEN_S: Final = 10.0
@@ -115,8 +118,15 @@ class Writer:
             return False
         before = self._ahead.get(_place(service))
         behind = (*(before.behind if before else ()), str(service["metadata"].get("resourceVersion")))
-        self._ahead[_place(service)] = _Ahead(lean(stored), behind[-MOST_BEHIND:])
+        self._ahead[_place(service)] = _Ahead(readable(stored), behind[-MOST_BEHIND:])
         return True
+
+    async def misread(self, recorder: Recorder, service: Object, now: datetime) -> None:
+        """Nothing but what a person has to know."""
+        await write_misread(
+            self._applier, recorder, INFERENCE_SERVICES, service, unread_of(service),
+            observed=service.get("status") or {}, now=now,
+        )  # fmt: skip
 
     async def restart(self, namespace: str, one: Restart) -> None:
         """Exactly this pod; its Deployment makes another. One that has gone already is as good."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from controllers.announce import write_verdict
+from controllers.announce import write_misread, write_verdict
 from controllers.apply import Applier
 from controllers.plans.model import Facts, Node, assess, claim_of, field_manager
 from controllers.plans.model_manifests import (
@@ -19,6 +19,7 @@ from controllers.plans.model_volume import ModelVolume, model_volume
 from controllers.runtime.interface import Key, Outcome
 from crds.contract import API_VERSION, FINALIZER_MODEL
 from crds.model import MeasuredProfile, ModelSpec, NodeCopy
+from crds.reading import unread_of
 from kube.api import Api, find
 from kube.events import Recorder
 from kube.informer import Informer
@@ -70,6 +71,11 @@ class ModelReconciler:
             await self._status(obj, volume, users, problem=None)
             return Outcome() if users else Outcome(requeue_after_s=END_LOOK_S)
         await self._hold(obj)
+        if unread := unread_of(obj):
+            await write_misread(
+                self._applier, self._recorder, MODELS, obj, unread, observed=_ours(obj), now=datetime.now(UTC)
+            )
+            return Outcome()  # Copies and volume stay as they are.
         problem = await self._ensure_volume(obj, volume)
         await self._status(obj, volume, users, problem)
         return Outcome()
@@ -123,13 +129,10 @@ class ModelReconciler:
 
     # --- status ----------------------------------------------------------------------------------------------
     async def _status(self, obj: Object, volume: ModelVolume, users: list[str], problem: str | None) -> None:
-        observed: dict[str, Any] = obj.get("status") or {}
         result = assess(self._facts(obj, users, problem, volume))
-        # `nodes` belongs to the agents: neither compared nor written here.
-        ours = {key: value for key, value in observed.items() if key != "nodes"}
         await write_verdict(
             self._applier, self._recorder, MODELS, obj, result.fields, result.conditions,
-            observed=ours, now=datetime.now(UTC),
+            observed=_ours(obj), now=datetime.now(UTC),
         )  # fmt: skip
         await self._dismiss(obj, result.strangers)
 
@@ -170,6 +173,11 @@ class ModelReconciler:
             "status": {},
         }
         await self._client.apply(MODELS, manifest, field_manager=field_manager(node), subresource="status")
+
+
+def _ours(obj: Object) -> dict[str, Any]:
+    """Of its status: `nodes` belongs to the agents, neither compared nor written here."""
+    return {key: value for key, value in (obj.get("status") or {}).items() if key != "nodes"}
 
 
 def _finalizers(obj: Object) -> list[str]:

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
-
 from controllers.plans.model import admits, claim_of
 from controllers.plans.model_cache import ModelRef
 from crds.contract import LABEL_SERVICE
 from crds.model import ModelSpec, NodeCopy
+from crds.reading import explained, understood, unread_of
 from kube.api import Api
 from kube.informer import Informer
 from kube.resources import MODELS, NODES, PODS, Object
@@ -45,13 +44,13 @@ def model_view(node_name: str) -> Callable[[Object], ModelView | UnreadModel]:
     """Projection for the informer."""
 
     def keep(obj: Object) -> ModelView | UnreadModel:
+        obj = understood({**obj, "kind": MODELS.kind})
         meta, status = obj["metadata"], obj.get("status") or {}
         ref = ModelRef(meta["namespace"], meta["name"])
-        try:
-            spec = ModelSpec.model_validate(obj["spec"])
-        except ValidationError as error:
-            log.warning("Model '%s' is left as it is, since this release cannot read it: %s", ref, error)
+        if unread := unread_of(obj):
+            log.warning("Model '%s' is left as it is, since this release cannot read it: %s", ref, explained(unread))
             return UnreadModel(ref)
+        spec = ModelSpec.model_validate(obj["spec"])
         mine = next((one for one in status.get("nodes") or [] if one.get("name") == node_name), None)
         return ModelView(
             ref=ref,

@@ -14,6 +14,7 @@ from controllers.plans.fallbacks import circle, missing_fallback
 from controllers.plans.mig.claims import NO_API, TEMPLATE_KIND
 from controllers.plans.snapshot import Snapshot
 from crds.inference_service import Allocation
+from crds.reading import explained
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,9 @@ def check_model(snapshot: Snapshot) -> Finding | None:
         message = f"Model '{wanted}' is not in namespace '{snapshot.namespace}'"
         hint = _did_you_mean(wanted, snapshot.model_names) or ". Apply it, or name another."
         return Finding("ModelNotFound", message + hint, blocks_start=True)
+    if model.unread:
+        message = f"Model '{wanted}' cannot be read, and its workers stay as they are. {explained(model.unread)}"
+        return Finding("ModelNotUnderstood", message, blocks_start=True)
     if model.ready:
         return None
     if model.stalled:
@@ -74,6 +78,8 @@ def check_model(snapshot: Snapshot) -> Finding | None:
 def check_sla(snapshot: Snapshot) -> Finding | None:
     """Workers start without it: they serve, only nothing is measured."""
     wanted = snapshot.spec.sla
+    if wanted is not None and snapshot.sla_unread:
+        return Finding("SLANotUnderstood", f"SLA '{wanted}' cannot be read. {explained(snapshot.sla_unread)}")
     if wanted is None or snapshot.sla_found:
         return None
     hint = _did_you_mean(wanted, snapshot.sla_names) or ". Apply it, or leave spec.sla out."

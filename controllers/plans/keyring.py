@@ -11,14 +11,19 @@ import hashlib
 import hmac
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final
 
 from controllers.plans.tenancy import Tenant
 from crds.contract import LABEL_API_KEY
+from crds.reading import concerns
 
 SHORTEST_KEY_CHARACTERS: Final = 16
+Published = Mapping[str, Sequence[str]]
+"""Tenant → hashes of keys."""
+NOTHING: Final[Published] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +64,20 @@ class Keyring:
         return json.dumps({name: list(hashes) for name, hashes in sorted(self.hashes.items())}, separators=(",", ":"))
 
 
-def keyring(tenants: Iterable[Tenant], secrets: Iterable[KeySecret], pepper: bytes) -> Keyring:
-    """The hashes of every valid key. A key that two Tenants have is valid for neither."""
+def keyring(
+    tenants: Collection[Tenant], secrets: Iterable[KeySecret], pepper: bytes, published: Published = NOTHING
+) -> Keyring:
+    """The hashes of every valid key. A key that two Tenants have is valid for neither.
+
+    A Tenant whose `apiKeys` cannot be read keeps those that were `published` for it, as long as a Secret has them: so a
+    key is still taken away by taking it out of its Secret.
+    """
     by_name = {secret.name: secret for secret in secrets}
     found = {tenant.name: _keys_of(tenant, by_name) for tenant in tenants}
+    for tenant in tenants:
+        if keeps_published(tenant):
+            known = set(published.get(tenant.name, ()))
+            found[tenant.name][0].update(_still_there(by_name, known, pepper))
     holders: defaultdict[str, set[str]] = defaultdict(set)
     for name, (keys, _) in found.items():
         for key in keys:
@@ -75,6 +90,28 @@ def keyring(tenants: Iterable[Tenant], secrets: Iterable[KeySecret], pepper: byt
         },
         problems={name: [*problems, *_shared(name, keys, shared)] for name, (keys, problems) in found.items()},
     )
+
+
+def keeps_published(tenant: Tenant) -> bool:
+    """Which keys it has is not known."""
+    return concerns(tenant.unread, "apiKeys")
+
+
+def published_in(text: str | bytes | None) -> Published:
+    """What a keyring's `json` said. Nothing of one that was damaged: it is written anew."""
+    try:
+        said = json.loads(text or "{}")
+    except ValueError:
+        return NOTHING
+    return said if isinstance(said, dict) else NOTHING
+
+
+def _still_there(secrets: Mapping[str, KeySecret], known: AbstractSet[str], pepper: bytes) -> Iterator[tuple[str, str]]:
+    """Key → `secret/entry`, of those of a known hash."""
+    for secret in secrets.values():
+        for entry, key in secret.entries.items():
+            if key is not None and key_hash(pepper, key) in known:
+                yield key, f"{secret.name}/{entry}"
 
 
 def key_hash(pepper: bytes, key: str) -> str:

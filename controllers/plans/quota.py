@@ -17,6 +17,7 @@ from controllers.plans.fair_share import Standing
 from controllers.plans.findings import Finding
 from controllers.plans.snapshot import Claim, Neighbour
 from controllers.plans.tenancy import Demand, Tenant
+from crds.reading import explained
 
 RECLAIMED: Final = "QuotaReclaimed"
 
@@ -67,6 +68,8 @@ class _Limit:
 def plan_quota(tenant: Tenant | None, mine: Claim, others: Sequence[Claim], cohort: Sequence[Neighbour] = ()) -> Grant:
     """The part of `mine.wanted` that the quota allows; no Tenant or no quota allows all."""
     wanted = mine.wanted.replicas
+    if tenant is not None and tenant.is_frozen:
+        return _frozen(tenant, mine)
     grants = [_under(limit, mine, others) for limit in _shared(tenant, mine, others, cohort)]
     replicas = min([wanted, *(replicas for replicas, _ in grants)])
     borrows = any(limit.cohort and _sum(limit, (mine, *others)) > limit.nominal for _, limit in grants)
@@ -75,6 +78,18 @@ def plan_quota(tenant: Tenant | None, mine: Claim, others: Sequence[Claim], coho
     limit = next(limit for granted, limit in grants if granted == replicas)
     by = f"Tenant '{tenant.name}': {limit.text}"
     return Grant(replicas, _finding(tenant, limit, mine, others, replicas), by, borrows)
+
+
+def _frozen(tenant: Tenant, mine: Claim) -> Grant:
+    """How much it may have is not known: as much as it has."""
+    wanted, replicas = mine.wanted.replicas, min(mine.wanted.replicas, mine.held.replicas)
+    if replicas == wanted:
+        return Grant(wanted)
+    by = f"Tenant '{tenant.name}', whose quota cannot be read"
+    finding = Finding(
+        "TenantNotUnderstood", f"{by}, leaves '{mine.name}' {replicas} of {wanted} workers. {explained(tenant.unread)}"
+    )
+    return Grant(replicas, finding, by)
 
 
 def _limits(tenant: Tenant | None) -> list[_Limit]:
@@ -130,7 +145,7 @@ def _member(tenant: Tenant, limit: _Limit, claims: Sequence[Claim]) -> Member:
         name=tenant.name,
         nominal=limit.nominal,
         # What is kept for a while after the load fell is only taken where another wants it.
-        wish=max(held, sum(limit.amount(one) for one in _wishes(claims))),
+        wish=held if tenant.is_frozen else max(held, sum(limit.amount(one) for one in _wishes(claims))),
         held=held,
         weight=tenant.spec.weight,
         limit=most.get(limit.field),

@@ -50,6 +50,8 @@ class Signals:
     """What Tenant and pools leave."""
     judged: Judged | None = None
     """How many requests met the targets of the SLA."""
+    unread: str = ""
+    """What of the SLA's targets cannot be read: then no worker is taken away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,17 @@ def plan_scaling(
     except BadSetting as error:
         return ScalingPlan(held, Direction.HOLD, "ScheduleInvalid", f"{held} kept: {error}", memory, trouble=str(error))
     decision = _decide(asked, seen, scaling)
-    return _answer(held, decision, _wish(decision, seen, scaling))
+    answer = _answer(held, decision, _wish(decision, seen, scaling))
+    if seen.unread and answer.replicas < held:
+        return replace(
+            answer,
+            replicas=held,
+            direction=Direction.HOLD,
+            reason="SLANotUnderstood",
+            message=f"{held} kept: {seen.unread}",
+            advised=max(held, answer.wished),
+        )
+    return answer
 
 
 def _fixed(spec: InferenceServiceSpec, memory: Memory) -> ScalingPlan:

@@ -47,6 +47,7 @@ from controllers.plans.transitions import Transition
 from controllers.plans.worker_pod import WorkerImages, WorkerTemplate, check_image, worker_template
 from crds.conditions import WEAK_ISOLATION, WORKERS_OUTDATED, ConditionStatus
 from crds.inference_service import Allocation, SliceChoice
+from crds.reading import concerns, explained
 from forecasting.policy import Direction, Memory
 
 
@@ -295,6 +296,7 @@ def _signals(snapshot: Snapshot, limit: Limit | None) -> Signals:
         autoscaler=snapshot.autoscaler,
         limit=limit,
         judged=snapshot.judged,
+        unread=explained(snapshot.sla_unread) if concerns(snapshot.sla_unread, "targets") else "",
     )
 
 

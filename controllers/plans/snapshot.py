@@ -21,6 +21,7 @@ from controllers.plans.quality import Drift
 from controllers.plans.tenancy import Demand, Tenant
 from crds.healing import HealthStatus
 from crds.inference_service import Allocation, InferenceServiceSpec, InferenceServiceStatus
+from crds.reading import Unread
 from crds.sla import Priority
 from forecasting.policy import Judged
 from forecasting.standing import Forecasted
@@ -42,6 +43,8 @@ class ModelView:
     """The sentence of its Stalled condition: a person has to act before it can become ready."""
     node_selector: Mapping[str, str] = field(default_factory=dict)
     uid: str = ""
+    unread: tuple[Unread, ...] = ()
+    """What of its spec was stored under another release's rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +188,8 @@ class Snapshot:
     model_names: tuple[str, ...] = ()
     """Models of the namespace, for the question "did you mean"."""
     sla_found: bool = False
+    sla_unread: tuple[Unread, ...] = ()
+    """What of it was stored under another release's rules."""
     sla_names: tuple[str, ...] = ()
     fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """The services that each service of the namespace names as its fallbacks; empty where this one names none."""

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from crds.fields import quantity
 from crds.inference_service import InferenceServiceSpec
+from crds.reading import Unread, concerns, unread_of
 from crds.scaling import ScalingPolicy
-from crds.tenant import TenantSpec
+from crds.tenant import Quota, TenantSpec
+
+_LINES: Final = ("replicas", "gpus", "migSlices", "migGigabytes", "sharedGigabytes")
+"""Of a quota: what is counted over all namespaces together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,13 @@ class Tenant:
     spec: TenantSpec
     borrowed: Mapping[str, float] = field(default_factory=dict)
     """On average lately, by line of the quota, as its status says it of the cohort that it is in."""
+    unread: tuple[Unread, ...] = ()
+    """What of its spec this release cannot read."""
+
+    @property
+    def is_frozen(self) -> bool:
+        """Its quota is not known: its services keep what they have, and get no more."""
+        return concerns(self.unread, "quota", "borrowing")
 
     @classmethod
     def of(cls, obj: Mapping[str, Any]) -> Tenant:
@@ -38,9 +49,31 @@ class Tenant:
             uid=meta.get("uid", ""),
             created=meta.get("creationTimestamp", ""),
             generation=meta.get("generation", 0),
-            spec=TenantSpec.model_validate(obj["spec"]),
+            spec=_spec_of(obj),
             borrowed=_borrowed(obj),
+            unread=unread_of(obj),
         )
+
+
+def _spec_of(obj: Mapping[str, Any]) -> TenantSpec:
+    """Of one that was read by its parts: all namespaces that it lists, and its quota as it was last published."""
+    unread, said = unread_of(obj), obj["spec"]
+    if not unread:
+        return TenantSpec.model_validate(said)
+    spec = TenantSpec.model_validate({**said, "namespaces": ["any"]})
+    named = spec.model_copy(update={"namespaces": list(said["namespaces"])})
+    return _with_published_quota(named, unread, obj.get("status") or {})
+
+
+def _with_published_quota(spec: TenantSpec, unread: tuple[Unread, ...], status: Mapping[str, Any]) -> TenantSpec:
+    """A status says `2/8` of each line of a quota that had one."""
+    lost = [one.path[2:3] for one in unread if one.path[1:2] in ((), ("quota",))]
+    if not lost:
+        return spec
+    lines = [line for line in _LINES if () in lost or (line,) in lost]
+    told = {line: int(most) for line in lines if (most := str(status.get(line, "")).partition("/")[2]).isdecimal()}
+    quota = (spec.quota.dump() if spec.quota else {}) | told
+    return spec.model_copy(update={"quota": Quota.model_validate(quota) if quota else None})
 
 
 def _borrowed(obj: Mapping[str, Any]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from controllers.plans.keyring import Problem
 from controllers.plans.tenancy import Demand, Tenant, owner_of
 from crds.conditions import BORROWING, READY, STALLED
 from crds.contract import API_VERSION, LABEL_MANAGED_BY, LABEL_TENANT, MANAGED_BY
+from crds.reading import concerns
 
 QUOTA_NAME: Final = "foretide-tenant"
 POLICY_NAME: Final = "foretide-workers"
@@ -56,11 +57,11 @@ def holding_of(tenant: Tenant, tenants: Iterable[Tenant], existing: AbstractSet[
 
 
 def children(tenant: Tenant, owned: Iterable[str]) -> list[Manifest]:
-    """ResourceQuota and NetworkPolicy of each owned namespace."""
+    """ResourceQuota and NetworkPolicy of each owned namespace. A quota that cannot be read makes no ResourceQuota."""
     out: list[Manifest] = []
     for namespace in owned:
         out.append(network_policy(tenant, namespace))
-        quota = resource_quota(tenant, namespace)
+        quota = None if concerns(tenant.unread, "quota") else resource_quota(tenant, namespace)
         if quota is not None:
             out.append(quota)
     return out

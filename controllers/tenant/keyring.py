@@ -14,9 +14,8 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from pydantic import ValidationError
-
 from controllers.apply import Applier
+from controllers.plans.keyring import published_in
 from controllers.tenant.reading import Keys
 from crds.contract import KEYRING_HASHES, KEYRING_PEPPER, LABEL_MANAGED_BY, MANAGED_BY, SECRET_KEYRING
 from kube.api import Api
@@ -62,8 +61,7 @@ class KeyringWriter:
             try:
                 await self.write()
                 failures, delay_s = 0, LOOK_EVERY_S
-            except (KubeError, ValidationError) as error:
-                # A Tenant of another release's rules cannot be read: the keys stay as they are.
+            except KubeError as error:
                 failures += 1
                 delay_s = RETRY.delay_s(failures, self._rng)
                 log.warning("The keyring was not written, next try in %.1f s: %s", delay_s, error)
@@ -79,7 +77,7 @@ class KeyringWriter:
         if pepper is None:
             await self._add_pepper(observed)
             return
-        hashes = self._keys.ring(pepper).json()
+        hashes = self._keys.ring(pepper, published_in(_decoded(observed, KEYRING_HASHES))).json()
         wanted = _manifest(self._namespace, {KEYRING_HASHES: _encoded(hashes.encode())})
         if await self._applier.ensure(wanted, observed):
             log.info("The keyring was written.")
@@ -109,11 +107,16 @@ class KeyringWriter:
 
 def pepper_of(keyring: Object | None) -> bytes | None:
     """The pepper, None when there is none or it is not 32 bytes."""
-    try:
-        found = base64.b64decode(((keyring or {}).get("data") or {}).get(KEYRING_PEPPER) or "", validate=True)
-    except binascii.Error:
-        return None
+    found = _decoded(keyring, KEYRING_PEPPER)
     return found if len(found) == PEPPER_BYTES else None
+
+
+def _decoded(keyring: Object | None, entry: str) -> bytes:
+    """Empty where it is missing or no base64."""
+    try:
+        return base64.b64decode(((keyring or {}).get("data") or {}).get(entry) or "", validate=True)
+    except binascii.Error:
+        return b""
 
 
 def _manifest(namespace: str, data: dict[str, str]) -> Object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controllers.plans.keyring import Keyring, KeySecret, keyring
+from controllers.plans.keyring import NOTHING, Keyring, KeySecret, Published, keeps_published, keyring
 from controllers.plans.tenancy import Tenant
 from kube.informer import Informer
 from kube.resources import Object
@@ -38,14 +38,16 @@ class Keys:
         self._made_from: object = None
         self._rings: dict[bytes, Keyring] = {}
 
-    def ring(self, pepper: bytes) -> Keyring:
-        """Hashes and problems of all Tenants."""
+    def ring(self, pepper: bytes, published: Published = NOTHING) -> Keyring:
+        """Hashes and problems of all Tenants. `published`: what the keyring said until now."""
         everyone = self._tenants.all()
         versions = sorted((tenant.uid, tenant.generation) for tenant in everyone)
         secrets = sorted(self._secrets.items(), key=lambda one: one.name)
         if self._made_from != (versions, secrets):
             self._made_from = (versions, secrets)
             self._rings = {}
+        if any(keeps_published(tenant) for tenant in everyone):
+            return keyring(everyone, secrets, pepper, published)
         if pepper not in self._rings:
             self._rings[pepper] = keyring(everyone, secrets, pepper)
         return self._rings[pepper]

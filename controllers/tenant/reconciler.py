@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from controllers.announce import write_verdict
+from controllers.announce import write_misread, write_verdict
 from controllers.apply import Applier
 from controllers.plans.claims import claim_of
 from controllers.plans.fair_share import half_life_s, is_due, published, until_due
@@ -63,6 +63,12 @@ class TenantReconciler:
         holding = holding_of(tenant, self._tenants.all(), set(self._namespaces.items()))
         if not obj["metadata"].get("deletionTimestamp"):
             await self._children_of(tenant, holding)
+        if tenant.unread:
+            await write_misread(
+                self._applier, self._recorder, TENANTS, obj, tenant.unread,
+                observed=obj.get("status") or {}, now=self._wall_clock(),
+            )  # fmt: skip
+            return Outcome()
         return await self._status(obj, tenant, holding, self._wall_clock())
 
     async def _children_of(self, tenant: Tenant, holding: Holding) -> None:
@@ -70,6 +76,8 @@ class TenantReconciler:
         for one in wanted:
             meta = one["metadata"]
             await self._applier.ensure(one, self._children[one["kind"]].get(meta["namespace"], meta["name"]))
+        if tenant.unread:
+            return  # What stands may be of a part that cannot be read.
         observed = [one for informer in self._children.values() for one in informer.by("by_tenant", tenant.name)]
         for left in stray(wanted, observed, tenant.name):
             await self._applier.delete(resource_of(left), left)

@@ -188,9 +188,11 @@ async def test_what_another_release_wrote_stops_no_pool_but_its_own(world: World
     unreadable = {"nodeSelector": {"pool": "later"}, "allocation": "ofTomorrow"}
     world.api.put(GPU_POOLS, {"metadata": {"name": "a-later"}, "spec": unreadable})
     world.service("chat", "1g.10gb", 5)
-    world.service("tomorrow", "1g.10gb", 2, rollout="ofTomorrow")
+    world.service("tomorrow", "1g.10gb", 3, rollout="ofTomorrow")
+    held = world.api.now(INFERENCE_SERVICES, "demo", "tomorrow") or {}
+    world.api.put(INFERENCE_SERVICES, held | {"status": {"desiredReplicas": 2}})
     world.pool()
-    await eventually(lambda: world.status().get("served") == "5/5", "the pool that can be read serves who can be read")
+    await eventually(lambda: world.status().get("served") == "7/7", "who cannot be read keeps what it has")
     await eventually(lambda: bool(world.status("a-later")), "the other says why it does not")
     told = {one["type"]: (one["status"], one["reason"]) for one in world.status("a-later")["conditions"]}
     assert told == {"Ready": ("False", "NotUnderstood"), "Stalled": ("True", "NotUnderstood")}
@@ -250,7 +252,12 @@ def test_the_solver_is_asked_again_only_when_the_question_has_changed() -> None:
 async def test_of_too_few_slices_who_has_borrowed_least_for_its_weight_is_served_first(world: World) -> None:
     def tenants(demo: str, late: str) -> None:
         for namespace, average in (("demo", demo), ("late", late)):
-            told = {"cohort": "lab", "average": {"migGigabytes": average}}
+            told = {
+                "cohort": "lab",
+                "halfLife": "24h",
+                "sampledAt": "2026-01-01T00:00:00Z",
+                "average": {"migGigabytes": average},
+            }
             spec = {"namespaces": [namespace], "quota": {"migGigabytes": 0}, "borrowing": {"cohort": "lab"}}
             tenant = {"metadata": {"name": namespace}, "spec": spec, "status": {"fairShare": told}}
             world.api.put(TENANTS, tenant)

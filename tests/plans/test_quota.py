@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from controllers.plans.quota import plan_quota
-from controllers.plans.snapshot import Claim
-from controllers.plans.tenancy import Demand, demand_of
+from controllers.plans.snapshot import Claim, Neighbour
+from controllers.plans.tenancy import Demand, Tenant, demand_of
+from crds.reading import understood
+from crds.tenant import Borrowing, Quota
 from tests.gen import claim, service_spec, tenant
 
 LATE = "2026-02-01T00:00:00Z"
@@ -88,3 +93,39 @@ def test_shares_of_gpus_are_counted_in_gigabytes() -> None:
     assert grant.replicas == 2
     assert grant.finding
     assert "asks 60 GB of shared GPUs; its quota is 50" in grant.finding.message
+
+
+def misread(status: Mapping[str, Any] | None = None, **spec: Any) -> Tenant:
+    """Tenant `acme` as the operator keeps it."""
+    meta = {"name": "acme", "uid": "uid-acme"}
+    spec = {"namespaces": ["demo"], **spec}
+    return Tenant.of(understood({"kind": "Tenant", "metadata": meta, "spec": spec, "status": status or {}}))
+
+
+def test_a_quota_that_cannot_be_read_leaves_every_service_what_it_has() -> None:
+    grant = plan_quota(misread(quota={"gpus": "four"}), claim("chat", wanted=4, held=3), [])
+    assert grant.replicas == 3
+    assert grant.finding
+    assert grant.finding.reason == "TenantNotUnderstood"
+    assert grant.finding.message.startswith(
+        "Tenant 'acme', whose quota cannot be read, leaves 'chat' 3 of 4 workers. spec.quota.gpus is 'four'"
+    )
+    assert plan_quota(misread(quota={"gpus": "four"}), claim("chat", wanted=2, held=3), []).replicas == 2
+
+
+def test_a_field_that_does_not_matter_to_the_quota_leaves_it_as_it_is() -> None:
+    grant = plan_quota(misread(quota={"replicas": 5}, prices={"input": "much"}), claim("chat", wanted=9, held=3), [])
+    assert grant.replicas == 5
+
+
+def test_what_a_quota_that_cannot_be_read_was_last_is_neither_lost_to_its_cohort_nor_given_away() -> None:
+    theirs = misread({"replicas": "3/8"}, quota={"replicas": "eight"}, borrowing={"cohort": "lab"})
+    assert theirs.spec.quota == Quota(replicas=8)
+    mine = Tenant(
+        "beta", "uid-beta", LATE, 1, tenant(quota={"replicas": 2}).spec.model_copy(
+            update={"borrowing": Borrowing(cohort="lab")}
+        )
+    )  # fmt: skip
+    grown = Neighbour(theirs, (claim("chat", wanted=20, held=3),))
+    grant = plan_quota(mine, claim("other", wanted=9, held=7), [], [grown])
+    assert grant.replicas == 7, "five of its eight were lent before, and still are"

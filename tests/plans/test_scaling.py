@@ -402,3 +402,13 @@ def test_only_a_predictive_service_with_latency_targets_steers_its_quantile_by_t
     assert memory(AHEAD, None).steering is None
     assert memory(AHEAD, Targets.model_validate({"e2e": "10s"})).steering is None
     assert memory(SCALED, targets).steering is None
+
+
+def test_while_the_targets_of_its_sla_cannot_be_read_no_worker_is_taken_away_and_more_may_come() -> None:
+    now_s = 10_000.0
+    assert decide(4, fresh(0, 0, 0, 0), now_s).direction is Direction.DOWN
+    kept = decide(4, fresh(0, 0, 0, 0), now_s, unread="spec.targets.ttft is '0.5s'.")
+    assert (kept.replicas, kept.direction, kept.reason) == (4, Direction.HOLD, "SLANotUnderstood")
+    assert kept.message == "4 kept: spec.targets.ttft is '0.5s'."
+    assert kept.wished == 4
+    assert decide(2, fresh(11, 9), now_s, unread="spec.targets.ttft is '0.5s'.").replicas == 3

@@ -6,12 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from crds.inference_service import InferenceServiceSpec
+from crds.reading import unread_of
 
 
 def spec_of(service: Mapping[str, Any]) -> InferenceServiceSpec:
-    """Of an InferenceService as JSON; `auto` stays where nothing was chosen yet."""
-    spec = InferenceServiceSpec.model_validate(service["spec"])
-    chosen = ((service.get("status") or {}).get("slice") or {}).get("profile")
+    """Of an InferenceService as JSON; `auto` stays where nothing was chosen yet.
+
+    One that cannot be read asks for the workers that were decided last, no more and no fewer: what it has, all count.
+    """
+    spec, status = InferenceServiceSpec.model_validate(service["spec"]), service.get("status") or {}
+    if unread_of(service):
+        spec = spec.model_copy(update={"replicas": status.get("desiredReplicas") or 0, "scaling": None})
+    chosen = (status.get("slice") or {}).get("profile")
     return with_profile(spec, chosen) if is_auto(spec) and chosen else spec
 
 

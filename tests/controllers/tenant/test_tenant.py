@@ -16,9 +16,9 @@ from controllers.apply import Applier
 from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX
 from controllers.plans.keyring import KeySecret, key_hash
 from controllers.plans.times import rfc3339
-from controllers.runtime.interface import Background, Key
+from controllers.reading import readable
+from controllers.runtime.interface import Key
 from controllers.settings import Settings
-from controllers.tenant.keyring import KeyringWriter
 from controllers.tenant.reading import Keys as Keyed
 from controllers.tenant.reading import Tenants
 from controllers.tenant.reconciler import TenantReconciler
@@ -313,26 +313,66 @@ async def test_a_half_life_that_another_of_the_cohort_names_is_heard_and_forgott
     await eventually(lambda: not world.status()["fairShare"].get("cohort"), "nothing is counted any more")
 
 
-async def test_a_tenant_that_cannot_be_read_leaves_the_keys_as_they_are_until_it_can(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Stored under the rules of another release: the loop of the keyring must not end, and the operator with it."""
+@pytest.fixture
+async def mixed() -> AsyncIterator[World]:
+    """As `world`, with what is kept of Tenants and services as the operator keeps it."""
     world = World()
-    tenants = Informer(world.api, TENANTS, keep=lean)
-    key_secrets = Informer(world.api, SECRETS, keep=KeySecret.of, label_selector="foretide.dev/api-key=true")
-    keyring = Informer(world.api, SECRETS, keep=lean, field_selector="metadata.name=foretide-keyring")
-    keys = Keyed(Tenants(tenants), key_secrets)
-    writer = KeyringWriter(world.api, "foretide-system", keys, keyring, Applier(world.api), bytes)
-    for informer in (tenants, key_secrets, keyring):
-        informer.on_change(lambda _: writer.wake())
-    world.secret("acme-key", old=KEY)
-    world.tenant(apiKeys=[{"secret": "acme-key"}])
-    background = [Background("the keyring", writer.run)]
-    async with running(world.queue, [], [], [tenants, key_secrets, keyring], background):
-        await eventually(lambda: world.keyring() == {"acme": world.hashes(KEY)}, "the key is known")
-        world.api.put(TENANTS, {"metadata": {"name": "strange"}, "spec": {"namespaces": "not a list"}})
-        await eventually(lambda: "The keyring was not written" in caplog.text, "it says so")
-        assert world.keyring() == {"acme": world.hashes(KEY)}
-        world.api.remove(TENANTS, None, "strange")
-        world.secret("acme-key", new=SECOND)
-        await eventually(lambda: world.keyring() == {"acme": world.hashes(SECOND)}, "it goes on")
+    world.namespace("demo")
+    world.namespace("lab")
+    services = Informer(world.api, INFERENCE_SERVICES, keep=readable, index=SERVICE_INDEX)
+    tenants = Informer(world.api, TENANTS, keep=readable, index=TENANT_INDEX)
+    recorder = Recorder(world.api, controller="test", instance="test")
+    wired = wire_tenant(
+        world.api, Settings(), world.queue, recorder, Applier(world.api), services=services, tenants=tenants
+    )
+    async with running(world.queue, [wired.reconciler], [tenants, services], wired.caches, wired.background):
+        yield world
+
+
+async def test_a_tenant_that_cannot_be_read_says_which_field_until_it_is_mended(mixed: World) -> None:
+    mixed.tenant(quota={"gpus": 4, "cpu": "8"})
+    await eventually(lambda: mixed.ready() == "Ready", "the tenant is ready")
+    told = mixed.status()
+    spec = {"namespaces": ["demo"], "quota": {"gpus": "four", "cpu": "8"}, "weight": 5000}
+    mixed.api.put(TENANTS, {"metadata": {"name": "acme"}, "spec": spec, "status": told})
+    await eventually(lambda: mixed.ready() == "NotUnderstood", "the tenant says what is wrong")
+    conditions = {one["type"]: one for one in mixed.status()["conditions"]}
+    assert conditions["Stalled"]["status"] == "True"
+    assert "spec.quota.gpus is 'four'" in conditions["Ready"]["message"]
+    assert "spec.weight is 5000" in conditions["Ready"]["message"]
+    assert "Apply it anew" in conditions["Ready"]["message"]
+    assert mixed.status() | {"conditions": ()} == told | {"conditions": ()}, "what was published stays"
+    assert mixed.api.now(RESOURCE_QUOTAS, "demo", "foretide-tenant"), "and what stands stays"
+    mixed.tenant(quota={"gpus": 5, "cpu": "8"})
+    await eventually(lambda: mixed.ready() == "Ready", "it is mended")
+    assert "Stalled" not in {one["type"] for one in mixed.status()["conditions"]}
+    assert mixed.status()["gpus"] == "0/5"
+
+
+async def test_keys_of_a_tenant_that_cannot_be_read_rotate_as_ever_where_it_still_names_them(mixed: World) -> None:
+    mixed.secret("acme-key", old=KEY)
+    mixed.tenant(apiKeys=[{"secret": "acme-key"}], weight=5000)
+    await eventually(lambda: mixed.keyring() == {"acme": mixed.hashes(KEY)}, "the gateway knows the key")
+    mixed.secret("acme-key", new=SECOND)
+    await eventually(lambda: mixed.keyring() == {"acme": mixed.hashes(SECOND)}, "the gateway knows the second")
+
+
+async def test_keys_that_were_published_stay_while_their_tenant_names_none_that_can_be_read(mixed: World) -> None:
+    mixed.secret("acme-key", one=KEY, two=SECOND)
+    mixed.tenant(apiKeys=[{"secret": "acme-key"}])
+    await eventually(lambda: mixed.keyring() == {"acme": mixed.hashes(KEY, SECOND)}, "the gateway knows the keys")
+    mixed.tenant(apiKeys="acme-key")
+    mixed.tenant("other", ("lab",))
+    await eventually(lambda: "other" in mixed.keyring(), "other Tenants are written")
+    assert mixed.keyring()["acme"] == mixed.hashes(KEY, SECOND)
+    mixed.secret("acme-key", two=SECOND)
+    await eventually(lambda: mixed.keyring()["acme"] == mixed.hashes(SECOND), "a key that is taken away is gone")
+
+
+async def test_a_tenant_whose_namespaces_are_no_list_stops_no_other(mixed: World) -> None:
+    mixed.api.put(TENANTS, {"metadata": {"name": "strange"}, "spec": {"namespaces": "not a list"}})
+    mixed.secret("acme-key", old=KEY)
+    mixed.tenant(apiKeys=[{"secret": "acme-key"}])
+    await eventually(lambda: mixed.ready("strange") == "NotUnderstood", "the one says why")
+    await eventually(lambda: mixed.ready() == "Ready", "the other is ready")
+    await eventually(lambda: mixed.keyring() == {"acme": mixed.hashes(KEY), "strange": []}, "and has its keys")
