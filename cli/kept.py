@@ -21,13 +21,16 @@ KEPT_S = 7 * 86_400.0
 class Saver:
     """Passes progress on and keeps the state from time to time."""
 
-    def __init__(self, path: Path, state: object, progress: Callable[[float], None]) -> None:
+    def __init__(
+        self, path: Path, state: object, progress: Callable[[float], None], every_s: float | None = None
+    ) -> None:
         self._path, self._state, self._progress = path, state, progress
+        self._every_s = SAVE_EVERY_S if every_s is None else every_s
         self._saved_s = time.monotonic()
 
     def __call__(self, share: float) -> None:
         self._progress(share)
-        if time.monotonic() - self._saved_s >= SAVE_EVERY_S and share < 1:
+        if time.monotonic() - self._saved_s >= self._every_s and share < 1:
             self.save()
 
     def save(self) -> None:

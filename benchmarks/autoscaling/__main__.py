@@ -1,7 +1,7 @@
 """`python -m benchmarks.autoscaling`: replay, compare, write docs/benchmarks/autoscaling.{json,md} and the plots.
 
-Every cell (trace × fleet × cold start) that is done is kept in the cache folder, so that an interrupted run goes on;
-`--fresh` forgets them.
+Every cell (trace × fleet × cold start) that is done is kept in the cache folder, and what is under way every five
+minutes, so that an interrupted run goes on; `--fresh` does cells again that are done.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--test-days", type=int, nargs=2, default=TEST_DAYS, metavar=("FIRST", "END"), help="from 0")
     parser.add_argument("--quick", action="store_true", help="a minute, on a trace made here; writes nothing")
     parser.add_argument("--finished", action="store_true", help="only write the page of the cells that are done")
-    parser.add_argument("--fresh", action="store_true", help="forget the cells that are done")
+    parser.add_argument("--fresh", action="store_true", help="do cells again that are done")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where results go")
     return parser
 

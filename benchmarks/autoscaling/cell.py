@@ -1,13 +1,15 @@
 """The cells of the study: a workload under cold-start regimes. Tune on its tuning days, test on its test days.
 
 From each family's grid those settings are tested that were cheapest for an attainment on the tuning days; the test days
-are looked at once. A cell that is done is kept as JSON, so that a run may be interrupted.
+are looked at once. A cell that is done is kept as JSON, and what is under way every five minutes, so that a run may be
+interrupted.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +19,8 @@ import numpy as np
 from benchmarks.autoscaling.families import Context, Setting, all_settings
 from benchmarks.autoscaling.pareto import Point
 from benchmarks.autoscaling.workloads import DAY_S, Workload, cache_folder
+from benchmarks.report import commit
+from cli.kept import Saver, restored
 from forecasting.simulator.arrivals import SecondArrivals
 from forecasting.simulator.autoscalers.common import Sizing
 from forecasting.simulator.many import Batch, Run
@@ -36,6 +40,9 @@ from forecasting.simulator.world import World
 TUNED_FOR = (0.98, 0.985, 0.99, 0.993, 0.996, 0.999)
 CHOSEN_FOR = 0.993
 """The attainment on the tuning days that a user who is promised 99 % would tune for."""
+SAVE_EVERY_S = 300.0
+COMMITTED = re.compile("[0-9a-f]+")
+"""What `commit` says of a checkout that is as it was committed."""
 Progress = Callable[[str, float], None]
 Tuned = dict[str, tuple[list[str], str]]
 
@@ -139,8 +146,26 @@ def _tuned(workload: Workload, worlds: Sequence[World], sizing: Sizing, plan: Pl
         for world, grid in zip(worlds, grids, strict=True)
         for setting in grid
     ]
-    outcomes = iter(Batch(runs, [part]).run(lambda share: progress("tune", share)))
+    labels = [setting.label for grid in grids for setting in grid]
+    outcomes = iter(_ran(runs, labels, [part], lambda share: progress("tune", share))[1])
     return [_best([(setting, next(outcomes)) for setting in grid]) for grid in grids]
+
+
+def _ran(
+    runs: Sequence[Run], labels: Sequence[str], parts: Sequence[SecondArrivals], progress: Callable[[float], None]
+) -> tuple[Batch, list[Outcome]]:
+    """From where an interrupted run of the same commit was kept; edited code is run from the beginning."""
+    at = commit()
+    said = f"{at} {labels} {[(run.world, run.seed, run.replicas, run.arrivals) for run in runs]}"
+    key = hashlib.sha256(said.encode())
+    for part in parts:
+        key.update(part.counts.tobytes() + part.inputs.tobytes())
+    path = cache_folder() / "interrupted" / f"{key.hexdigest()[:16]}.state"
+    found = restored(path) if COMMITTED.fullmatch(at) else None
+    batch = found if isinstance(found, Batch) else Batch(runs, parts)
+    outcomes = batch.run(Saver(path, batch, progress, SAVE_EVERY_S))
+    path.unlink(missing_ok=True)
+    return batch, outcomes
 
 
 def _best(tried: Sequence[tuple[Setting, Outcome]]) -> Tuned:
@@ -178,8 +203,7 @@ def _tested(
                 if setting.label in tuned[at].get(setting.family, ([], ""))[0]:
                     runs.append(Run(world, setting.make(), seed, _start_replicas(part, sizing), seed))
                     labels.append((at, setting.family, setting.label))
-    batch = Batch(runs, parts)
-    outcomes = batch.run(lambda share: progress("test", share))
+    batch, outcomes = _ran(runs, [each[2] for each in labels], parts, lambda share: progress("test", share))
     windows = batch.windows()
     points = [_points(_of_world(labels, at), outcomes, windows) for at in range(len(worlds))]
     return points, float(np.mean([part.counts.sum() for part in parts]))

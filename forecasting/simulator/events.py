@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from forecasting.simulator.replica import FOREVER, Replica
 from forecasting.simulator.requests import Requests
 from forecasting.simulator.view import Scrape
-from forecasting.simulator.world import ColdStarts, World
+from forecasting.simulator.world import World
 
 
 @dataclass(slots=True, eq=False)
@@ -49,7 +49,7 @@ class EventFleet:
         self._draining: list[_Place] = []
         self._gone: list[_Place] = []
         self._ends: list[tuple[float, int, _Place]] = []
-        self._cold_starts, self._starts, self._ties = ColdStarts(world.cold_start, seed), 0, 0
+        self._seed, self._starts, self._ties = seed, 0, 0
         self._input_total = self._gone_output_total = 0
         self.finished_total = self._good_total = 0
         self.refused: list[int] = []
@@ -71,7 +71,7 @@ class EventFleet:
     def resize(self, replicas: int) -> None:
         """Ask for `replicas`: more start cold; of fewer, those that start go first, then the least loaded drain."""
         while self.current < replicas:
-            cold_s = self._cold_starts.next_s(self._starts)
+            cold_s = self._world.cold_start.draw_s(self._seed, self._starts)
             self._starts += 1
             self._starting.append(self._place(self.now_s, self.now_s + cold_s))
         while self.current > replicas and self._starting:

@@ -22,7 +22,7 @@ from forecasting.simulator.fluid import Pools, Second, step
 from forecasting.simulator.outcome import WORST_WINDOW_S, Outcome, worst_of
 from forecasting.simulator.requests import Floats
 from forecasting.simulator.view import Scrape, View
-from forecasting.simulator.world import ColdStarts, Slo, World
+from forecasting.simulator.world import Slo, World
 
 TICK_S = 15
 # Deviation of the mean token time between requests of one second, as a share of it: what the fluid averages away
@@ -45,7 +45,6 @@ class Run:
 class _Fleet:
     """The rare part of one run."""
 
-    cold_starts: ColdStarts
     starting: list[float] = field(default_factory=list)
     drains: list[float] = field(default_factory=list)
     starts: int = 0
@@ -94,7 +93,7 @@ class Batch:
         self._gpu_s, self._asked_s = np.zeros(n), np.zeros(n)
         self._totals = np.zeros((4, n))  # requests, input tokens, output tokens, finished
         self._judged = np.zeros((2, n))  # requests, those of them that met both targets
-        self._fleets = [_Fleet(ColdStarts(run.world.cold_start, run.seed), peak=run.replicas) for run in runs]
+        self._fleets = [_Fleet(peak=run.replicas) for run in runs]
         self._current = [run.replicas for run in runs]
         self._events: list[tuple[float, int, bool]] = []  # (time, run, is a replica that is ready)
         self._rows: list[list[Scrape]] = []
@@ -200,7 +199,7 @@ class Batch:
         fleet.downs += wanted < current
         fleet.peak = max(fleet.peak, wanted)
         for _ in range(wanted - current):
-            ready_s = now_s + fleet.cold_starts.next_s(fleet.starts)
+            ready_s = now_s + run.world.cold_start.draw_s(run.seed, fleet.starts)
             fleet.starts += 1
             fleet.starting.append(ready_s)
             heapq.heappush(self._events, (ready_s, index, True))

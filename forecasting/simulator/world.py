@@ -6,11 +6,19 @@ Values only; the fleets in `events` and `fluid` live by them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from forecasting.errors import BadSetting
 from forecasting.profile import LLAMA_8B_H100, Profile
+
+
+@lru_cache(maxsize=1 << 16)
+def _drawn(seed: int, start: int) -> tuple[float, float, float]:
+    """Kept, because a generator a start is slow and all runs under one seed draw the same."""
+    warm, node, load = np.random.default_rng((seed, start, 0xC01D)).random(3).tolist()
+    return warm, node, load
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +37,7 @@ class ColdStart:
 
     def draw_s(self, seed: int, start: int) -> float:
         """The `start`-th cold start of a run: the same for every autoscaler under one seed."""
-        warm, node, load = np.random.default_rng((seed, start, 0xC01D)).random(3)
+        warm, node, load = _drawn(seed, start)
         node_s = 0.0 if warm < self.warm_share else self.node_min_s + node * (self.node_max_s - self.node_min_s)
         return float(node_s + self.load_s * (1 + self.spread * (2 * load - 1)))
 
@@ -69,16 +77,3 @@ class World:
                 f"World: min_replicas is {self.min_replicas}, max_replicas {self.max_replicas};"
                 " 0 <= min <= max and a max of at least 1 are needed. Lower min or raise max."
             )
-
-
-class ColdStarts:
-    """The drawn cold starts of one run, in order; drawn in blocks because a generator a start is slow."""
-
-    def __init__(self, cold_start: ColdStart, seed: int) -> None:
-        self._cold_start, self._seed = cold_start, seed
-        self._drawn: list[float] = []
-
-    def next_s(self, start: int) -> float:
-        while len(self._drawn) <= start:
-            self._drawn.append(self._cold_start.draw_s(self._seed, len(self._drawn)))
-        return self._drawn[start]

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.autoscaling import workloads
+from benchmarks.autoscaling import cell as cells
 from benchmarks.autoscaling.agreement import compare
 from benchmarks.autoscaling.agreement import rows_of as agreement_rows
-from benchmarks.autoscaling.cell import Cell, Plan, run_cells
+from benchmarks.autoscaling.cell import Cell, Plan, Progress, run_cells
 from benchmarks.autoscaling.families import OURS, Context, all_settings
 from benchmarks.autoscaling.page import words
 from benchmarks.autoscaling.pareto import Point, attainment_interval, front, gpu_hours_at, ratio_interval
@@ -22,7 +22,7 @@ from benchmarks.autoscaling.rows import best_baseline, of_family, rows_of, summa
 from benchmarks.autoscaling.workloads import Workload, from_file, sizing_of
 from benchmarks.report import Report, render
 from forecasting.profile import LLAMA_8B_H100
-from forecasting.simulator.arrivals import lengths_of
+from forecasting.simulator.arrivals import SecondArrivals, lengths_of
 from forecasting.simulator.record import record_of
 from forecasting.simulator.world import ColdStart, Slo, World
 
@@ -52,16 +52,20 @@ def test_intervals_hold_the_value_and_are_the_same_every_time() -> None:
     assert ratio_interval(point(0.97, 10), point(0.97, 20)) == pytest.approx((0.5, 0.5))
 
 
-@pytest.fixture(scope="module")
-def cell() -> Cell:
+def cell_of_minutes(progress: Progress) -> Cell:
     sizing = sizing_of(LLAMA_8B_H100, lengths_of(*made_lengths()), Slo())
 
-    def make(seed: int) -> workloads.SecondArrivals:
+    def make(seed: int) -> SecondArrivals:
         return made(seed, 3 * sizing.requests_per_s).between(0, 6 * 1200)
 
     short = Workload("minutes", (2400, 4200), (4800, 7200), make, lambda span_s: sample(20.0, span_s))
     world = World(cold_start=ColdStart(60.0), max_replicas=60)
-    return run_cells(short, [world], sizing, Plan(1, full=False), lambda stage, share: None)[0]
+    return run_cells(short, [world], sizing, Plan(1, full=False), progress)[0]
+
+
+@pytest.fixture(scope="module")
+def cell() -> Cell:
+    return cell_of_minutes(lambda stage, share: None)
 
 
 def test_a_cell_has_points_of_every_family_and_both_oracles(cell: Cell) -> None:
@@ -79,6 +83,29 @@ def test_a_cell_has_points_of_every_family_and_both_oracles(cell: Cell) -> None:
 def test_a_cell_is_read_back_as_it_was_written(cell: Cell, tmp_path: Path) -> None:
     cell.write(tmp_path / "cell.json")
     assert Cell.read(tmp_path / "cell.json") == cell
+
+
+def test_a_run_that_was_interrupted_goes_on_to_the_same_cell(
+    cell: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cells, "SAVE_EVERY_S", 0.0)
+    monkeypatch.setattr(cells, "commit", lambda: "0123abcd")
+    monkeypatch.setattr(cells, "cache_folder", lambda: tmp_path)
+    begun: list[float] = []
+
+    def stops(stage: str, share: float) -> None:
+        if stage == "test" and share > 0.5:
+            raise KeyboardInterrupt
+
+    def counts(stage: str, share: float) -> None:
+        begun.append(share)
+
+    with pytest.raises(KeyboardInterrupt):
+        cell_of_minutes(stops)
+    (kept,) = (tmp_path / "interrupted").iterdir()
+    assert cell_of_minutes(lambda stage, share: counts(stage, share) if stage == "test" else None) == cell
+    assert min(begun) > 0.5
+    assert not kept.exists()
 
 
 def test_the_page_and_the_plot_come_from_the_cells(cell: Cell, tmp_path: Path) -> None:
