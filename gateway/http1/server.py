@@ -61,10 +61,11 @@ class ServerConnection(asyncio.Protocol):
         self._read_paused = False
         self._awaited: Reading | None = None
         self._deadline_s: float | None = None
-        self._stalled_since_s: float | None = None
+        self._stalled = False
+        """More is unsent than the transport wants to hold."""
         self._unsent_bytes = 0
         self._unsent_since_s = 0.0
-        """Since when it is as much, while lingering."""
+        """Since when it is as much, while stalled or lingering."""
         self.closed = False
 
     # --- asyncio.Protocol ---------------------------------------------------------------------------------------
@@ -103,12 +104,13 @@ class ServerConnection(asyncio.Protocol):
             self._expect_more()
 
     def pause_writing(self) -> None:
-        self._stalled_since_s = self._loop.time()
+        self._stalled = True
+        self._unsent_bytes = 0
         if self._flow is not None:
             self._flow.pause()
 
     def resume_writing(self) -> None:
-        self._stalled_since_s = None
+        self._stalled = False
         if self._flow is not None:
             self._flow.resume()
 
@@ -220,8 +222,7 @@ class ServerConnection(asyncio.Protocol):
 
     def check(self, now_s: float) -> None:
         """Asked by the listener now and then: ends the connection when the client kept us waiting for too long."""
-        stalled_s = self._stalled_since_s
-        if stalled_s is not None and now_s - stalled_s > self._limits.write_stall_timeout_s:
+        if self._stalled and self._reads_nothing(now_s):
             self._transport.abort()
         elif self._deadline_s is not None and now_s >= self._deadline_s:
             self._deadline_s = None
@@ -235,13 +236,17 @@ class ServerConnection(asyncio.Protocol):
 
     def _end_linger(self, now_s: float) -> None:
         """Not yet where the client still takes its answer, slowly as it may be."""
+        if self._reads_nothing(now_s) or not self._unsent_bytes:
+            self._transport.abort()
+        else:
+            self._deadline_s = now_s + self._limits.linger_s
+
+    def _reads_nothing(self, now_s: float) -> bool:
+        """For too long, of what it was sent."""
         unsent_bytes = self._transport.get_write_buffer_size()
         if unsent_bytes != self._unsent_bytes:
             self._unsent_bytes, self._unsent_since_s = unsent_bytes, now_s
-        if unsent_bytes and now_s - self._unsent_since_s < self._limits.write_stall_timeout_s:
-            self._deadline_s = now_s + self._limits.linger_s
-        else:
-            self._transport.abort()
+        return now_s - self._unsent_since_s >= self._limits.write_stall_timeout_s
 
     def close_if_idle(self) -> None:
         if self._request is None and self._reader.phase is Reading.NOTHING and not self._lingering:
@@ -292,7 +297,7 @@ class ServerConnection(asyncio.Protocol):
 
     def govern(self, flow: Flow | None) -> None:
         self._flow = flow
-        if flow is not None and self._stalled_since_s is not None:
+        if flow is not None and self._stalled:
             flow.pause()
 
     def _connection_line(self) -> bytes:

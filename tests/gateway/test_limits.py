@@ -341,6 +341,35 @@ async def test_an_answer_is_not_cut_by_the_linger_while_its_reader_is_slow() -> 
             writer.close()
 
 
+async def test_a_client_that_reads_slowly_keeps_its_answer_and_one_that_reads_no_more_is_cut() -> None:
+    async def large(exchange: Exchange) -> None:
+        await exchange.json(200, "x" * 7_500_000)
+
+    with socket.socket() as small:
+        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        async with serving(FakeWorker(large), settings=limited(idle_timeout_s=1000.0)) as gateway:
+            small.connect(("127.0.0.1", gateway.port))
+            reader, writer = await asyncio.open_connection(sock=small)
+            writer.write(request_bytes(ASK))
+            listener = gateway.gateway._listener
+            assert listener._tick is not None
+            listener._tick.cancel()  # the clock is ours
+            connections = listener._shared.connections
+            await eventually(lambda: any(one._stalled for one in connections), "the answer waits for its reader")
+            (connection,) = connections
+            now_s = asyncio.get_running_loop().time()
+            for _ in range(3):
+                unsent_bytes = connection._transport.get_write_buffer_size()
+                while connection._transport.get_write_buffer_size() == unsent_bytes:
+                    await reader.readexactly(10_000)
+                now_s += 0.7 * Limits().write_stall_timeout_s
+                connection.check(now_s)
+            assert not connection._transport.is_closing()
+            connection.check(now_s + Limits().write_stall_timeout_s)
+            await eventually(lambda: not connections, "the connection has ended")
+            writer.transport.abort()
+
+
 async def test_a_linger_ends_where_nothing_is_read_at_all() -> None:
     async def large(exchange: Exchange) -> None:
         await exchange.json(200, "x" * 7_500_000)
