@@ -229,7 +229,7 @@ class ServerConnection(asyncio.Protocol):
             if self._lingering:
                 self._end_linger(now_s)
             elif self._reader.phase is Reading.NOTHING:
-                self._transport.close()
+                self._linger()
             else:
                 self._reader.fail(Problem.SLOW)
                 self._pump()

@@ -370,6 +370,33 @@ async def test_a_client_that_reads_slowly_keeps_its_answer_and_one_that_reads_no
             writer.transport.abort()
 
 
+async def test_an_idle_connection_is_freed_though_its_client_never_reads_what_it_asked_for() -> None:
+    async def short(exchange: Exchange) -> None:
+        await exchange.json(200, "x" * 60_000)  # less than what stalls a connection
+
+    with socket.socket() as small:
+        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        async with serving(FakeWorker(short)) as gateway:
+            small.connect(("127.0.0.1", gateway.port))
+            listener = gateway.gateway._listener
+            connections = listener._shared.connections
+            await eventually(lambda: connections, "the connection is there")
+            (connection,) = connections
+            own: socket.socket = connection._transport.get_extra_info("socket")
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            assert listener._tick is not None
+            listener._tick.cancel()  # the clock is ours
+            small.sendall(request_bytes(ASK))
+            await eventually(connection._transport.get_write_buffer_size, "a part of the answer waits for its reader")
+            await eventually(lambda: connection._request is None, "nothing is asked any more")
+            assert not connection._stalled
+            now_s = asyncio.get_running_loop().time()
+            for _ in range(4):
+                now_s += Limits().idle_timeout_s
+                connection.check(now_s)
+            await eventually(lambda: not connections, "the connection has ended")
+
+
 async def test_a_linger_ends_where_nothing_is_read_at_all() -> None:
     async def large(exchange: Exchange) -> None:
         await exchange.json(200, "x" * 7_500_000)
