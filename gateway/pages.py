@@ -12,8 +12,8 @@ from typing import Any, Final
 _OWN: Final = (
     "foretide_gateway_in_flight", "foretide_gateway_open_streams", "foretide_gateway_waiting",
     "foretide_gateway_queued", "foretide_gateway_connections", "foretide_gateway_buffered_bytes",
-    "foretide_gateway_access_log_dropped_lines", "process_virtual_memory_bytes", "process_resident_memory_bytes",
-    "process_open_fds",
+    "foretide_gateway_journal_bytes", "foretide_gateway_access_log_dropped_lines", "process_virtual_memory_bytes",
+    "process_resident_memory_bytes", "process_open_fds",
 )  # fmt: skip
 """Gauges that are a process's own."""
 _ADDED_KINDS: Final = frozenset({"counter", "histogram", "summary"})

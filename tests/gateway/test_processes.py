@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import aiohttp
+import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -149,6 +150,16 @@ def test_pages_are_added_up_and_a_dead_process_leaves_its_counts() -> None:
     assert "foretide_gateway_in_flight 3.0" in pages.joined()
     pages.put(1, page.format(1.0))
     assert 'a_total{x="1 2"} 8.0' in pages.joined()
+
+
+@pytest.mark.parametrize(
+    "name", ["connections", "buffered_bytes", "journal_bytes", "in_flight", "open_streams", "queued", "waiting"]
+)
+def test_what_each_process_holds_of_its_own_is_added_up(name: str) -> None:
+    pages = Pages()
+    for process in range(3):
+        pages.put(process, f"# TYPE foretide_gateway_{name} gauge\nforetide_gateway_{name} 5.0\n")
+    assert f"foretide_gateway_{name} 15.0" in pages.joined()
 
 
 def test_a_service_is_idle_as_long_as_in_the_process_that_was_busy_last() -> None:
