@@ -96,7 +96,7 @@ class Gateway:
         from gateway.endpoint_picker.own import OwnChoices
         from gateway.endpoint_picker.server import EndpointPicker
 
-        return EndpointPicker(OwnChoices(self._frontend), self._settings.limits.body_bytes)
+        return EndpointPicker(OwnChoices(self._frontend), self._settings.limits.body_bytes, self._listener.memory)
 
     def _new_tracing(self, chosen: TracingSettings, rng: random.Random) -> Tracing:
         # OpenTelemetry takes 20 MB and half a second, which a gateway without traces need not pay.

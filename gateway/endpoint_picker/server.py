@@ -12,7 +12,7 @@ from gateway.endpoint_picker import conversation as say
 from gateway.endpoint_picker import ext_proc_pb2 as wire
 from gateway.endpoint_picker.choices import Choices, Course
 from gateway.errors import SettingsError, answer_for_problem
-from gateway.http1.limits import Problem
+from gateway.http1.limits import ByteBudget, Problem
 from gateway.http1.messages import Answer, Request
 
 METHOD_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
@@ -25,9 +25,10 @@ _Messages = AsyncIterator[wire.ProcessingRequest]
 class EndpointPicker:
     """`start`, then `stop`. Requests that are open at the stop get `grace_s` to end."""
 
-    def __init__(self, choices: Choices, body_bytes: int) -> None:
+    def __init__(self, choices: Choices, body_bytes: int, memory: ByteBudget) -> None:
         self._choices = choices
         self._body_bytes = body_bytes
+        self._memory = memory
         self._server: grpc.aio.Server | None = None
 
     async def start(self, host: str, port: int, certificate: tuple[Path, Path] | None = None) -> int:
@@ -66,7 +67,7 @@ class EndpointPicker:
             await self._server.stop(grace_s)
 
     async def _process(self, messages: _Messages, context: object) -> AsyncIterator[wire.ProcessingResponse]:
-        talk = _Talk(self._choices, self._body_bytes)
+        talk = _Talk(self._choices, self._body_bytes, self._memory)
         try:
             async for message in messages:
                 async for answer in talk.take(message):
@@ -80,10 +81,11 @@ class EndpointPicker:
 class _Talk:
     """One HTTP request: what has come of it, and how far it is."""
 
-    def __init__(self, choices: Choices, body_bytes: int) -> None:
+    def __init__(self, choices: Choices, body_bytes: int, memory: ByteBudget) -> None:
         self.over = False
         self._choices = choices
         self._most = body_bytes
+        self._memory = memory
         self._request: Request | None = None
         self._tenant: Tenant | None = None
         self._body: list[bytes] = []
@@ -118,6 +120,8 @@ class _Talk:
 
     def end(self) -> None:
         """The stream is over, however it came to that."""
+        self._memory.give_back(self._size)
+        self._size = 0
         if self._course is not None:
             self._course.end(whole=self._whole)
             self._course = None
@@ -138,11 +142,16 @@ class _Talk:
             yield say.go_on_with_request_head()
 
     async def _more_body(self, body: wire.HttpBody) -> AsyncIterator[wire.ProcessingResponse]:
-        self._body.append(body.body)
-        self._size += len(body.body)
-        if self._size > self._most:
+        size = len(body.body)
+        if self._size + size > self._most:
             yield self._instead(answer_for_problem(Problem.BODY_TOO_LARGE))
-        elif body.end_of_stream:
+            return
+        if not self._memory.take(size):
+            yield self._instead(answer_for_problem(Problem.MEMORY))
+            return
+        self._size += size
+        self._body.append(body.body)
+        if body.end_of_stream:
             async for answer in self._choose():
                 yield answer
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from gateway.http1.limits import Limits
+from gateway.http1.limits import ByteBudget, Limits
 from gateway.http1.messages import Application
 from gateway.http1.server import ServerConnection, Shared
 
@@ -43,8 +43,13 @@ class Listener:
         return len(self._shared.connections)
 
     @property
+    def memory(self) -> ByteBudget:
+        """For request bodies, whoever holds them."""
+        return self._shared.memory
+
+    @property
     def buffered_bytes(self) -> int:
-        return self._shared.memory.held_bytes
+        return self.memory.held_bytes
 
     def begin_drain(self) -> None:
         """Still accepts, but every answer from now on asks its client to connect anew, which is elsewhere."""

@@ -11,7 +11,7 @@ from gateway.endpoint_picker import ext_proc_pb2 as wire
 from gateway.endpoint_picker.choices import Choices
 from gateway.endpoint_picker.server import _Talk
 from gateway.errors import answer_for_problem
-from gateway.http1.limits import Problem
+from gateway.http1.limits import ByteBudget, Problem
 from gateway.http1.messages import Request
 
 
@@ -20,13 +20,35 @@ class _AnyTenant:
         return Tenant("acme", frozenset())
 
 
-async def test_a_body_that_is_too_large_is_refused_as_the_gateway_itself_refuses_it() -> None:
-    talk = _Talk(cast(Choices, _AnyTenant()), body_bytes=10)
+async def refused(talk: _Talk, body: bytes) -> wire.ProcessingResponse:
+    """What is said to a body after a head."""
     head = wire.ProcessingRequest(request_headers=wire.HttpHeaders())
     assert [one.WhichOneof("response") async for one in talk.take(head)] == ["request_headers"]
-    body = wire.ProcessingRequest(request_body=wire.HttpBody(body=b"x" * 11))
-    (answer,) = [one async for one in talk.take(body)]
+    (answer,) = [one async for one in talk.take(wire.ProcessingRequest(request_body=wire.HttpBody(body=body)))]
+    return answer
+
+
+async def test_a_body_that_is_too_large_is_refused_as_the_gateway_itself_refuses_it() -> None:
+    talk = _Talk(cast(Choices, _AnyTenant()), body_bytes=10, memory=ByteBudget(100))
+    answer = await refused(talk, b"x" * 11)
     said, own = answer.immediate_response, answer_for_problem(Problem.BODY_TOO_LARGE)
     assert (said.status.code, orjson.loads(said.body)) == (413, orjson.loads(own.body))
     assert "x-request-id" not in [one.header.key for one in said.headers.set_headers]
     assert talk.over
+
+
+async def test_bodies_of_all_requests_together_are_bounded_and_given_back() -> None:
+    memory = ByteBudget(100)
+    one, other, later = (_Talk(cast(Choices, _AnyTenant()), body_bytes=80, memory=memory) for _ in range(3))
+    async for _ in one.take(wire.ProcessingRequest(request_body=wire.HttpBody(body=b"x" * 60))):
+        raise AssertionError("nothing is said before the body is whole")
+    answer = await refused(other, b"x" * 60)
+    assert answer.immediate_response.status.code == 503
+    assert other.over
+    other.end()
+    assert memory.held_bytes == 60
+    one.end()
+    async for _ in later.take(wire.ProcessingRequest(request_body=wire.HttpBody(body=b"x" * 60))):
+        raise AssertionError("there is room again")
+    later.end()
+    assert memory.held_bytes == 0
