@@ -19,6 +19,8 @@ METHOD_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 _SERVING = b"\x08\x01"
 """grpc.health.v1.HealthCheckResponse with the status SERVING."""
+_BESIDE_BYTES = 256 * 1024
+"""Of a message, beside the body that it may hold."""
 _Messages = AsyncIterator[wire.ProcessingRequest]
 
 
@@ -37,7 +39,13 @@ class EndpointPicker:
         Raises:
             SettingsError: the port is taken, or a file cannot be read.
         """
-        server = grpc.aio.server(options=[("grpc.so_reuseport", 1), ("grpc.max_concurrent_streams", 10_000)])
+        server = grpc.aio.server(
+            options=[
+                ("grpc.so_reuseport", 1),
+                ("grpc.max_concurrent_streams", 10_000),
+                ("grpc.max_receive_message_length", self._body_bytes + _BESIDE_BYTES),
+            ]
+        )
         process = grpc.stream_stream_rpc_method_handler(
             self._process,
             request_deserializer=wire.ProcessingRequest.FromString,

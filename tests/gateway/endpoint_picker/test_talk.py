@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import cast
 
+import grpc
 import orjson
 
 from gateway.catalog import Tenant
 from gateway.endpoint_picker import ext_proc_pb2 as wire
 from gateway.endpoint_picker.choices import Choices
-from gateway.endpoint_picker.server import _Talk
+from gateway.endpoint_picker.server import METHOD_SERVICE, EndpointPicker, _Talk
 from gateway.errors import answer_for_problem
-from gateway.http1.limits import ByteBudget, Problem
+from gateway.http1.limits import MIB, ByteBudget, Problem
 from gateway.http1.messages import Request
 
 
@@ -52,3 +53,21 @@ async def test_bodies_of_all_requests_together_are_bounded_and_given_back() -> N
         raise AssertionError("there is room again")
     later.end()
     assert memory.held_bytes == 0
+
+
+async def test_a_body_that_comes_in_one_message_may_be_as_long_as_any() -> None:
+    picker = EndpointPicker(cast(Choices, _AnyTenant()), 6 * MIB, ByteBudget(100 * MIB))
+    port = await picker.start("127.0.0.1", 0)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        process = channel.stream_stream(
+            f"/{METHOD_SERVICE}/Process",
+            request_serializer=wire.ProcessingRequest.SerializeToString,
+            response_deserializer=wire.ProcessingResponse.FromString,
+        )
+        call = process()
+        await call.write(wire.ProcessingRequest(request_headers=wire.HttpHeaders()))
+        assert (await call.read()).HasField("request_headers")
+        await call.write(wire.ProcessingRequest(request_body=wire.HttpBody(body=b"x" * 5 * MIB)))
+        await call.write(wire.ProcessingRequest(request_body=wire.HttpBody(body=b"x" * 2 * MIB)))
+        assert (await call.read()).immediate_response.status.code == 413, "seven are more than six"
+    await picker.stop(0.0)
