@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 
 async def eventually(condition: Callable[[], object], what: str, within_s: float = 60.0) -> None:
@@ -14,6 +14,15 @@ async def eventually(condition: Callable[[], object], what: str, within_s: float
         if time.monotonic() > deadline_s:
             raise AssertionError(f"Not within {within_s:g} s: {what}.")
         await asyncio.sleep(0.005)
+
+
+async def eventually_told(ask: Callable[[], Awaitable[object]], what: str, within_s: float = 60.0) -> None:
+    """The same where somebody else has to be asked, which takes as long as it takes."""
+    deadline_s = time.monotonic() + within_s
+    while not await ask():
+        if time.monotonic() > deadline_s:
+            raise AssertionError(f"Not within {within_s:g} s: {what}.")
+        await asyncio.sleep(0.02)
 
 
 def eventually_blocking(condition: Callable[[], object], what: str, within_s: float = 60.0) -> None:

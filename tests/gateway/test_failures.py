@@ -199,7 +199,7 @@ async def test_a_worker_that_answers_nothing_at_all_is_not_taken_for_the_quickes
 
 async def test_a_killed_pod_under_load_loses_no_request() -> None:
     async def slow(exchange: Exchange) -> None:
-        await asyncio.sleep(0.02)
+        await asyncio.sleep(0.02)  # a worker that takes its time
         await answers(exchange)
 
     pods = [FakeWorker(slow, name=f"chat-r{number}-1-2") for number in range(3)]
@@ -230,7 +230,8 @@ async def test_a_stream_broken_midway_ends_with_an_error_event_and_no_half_event
         await exchange.begin_events()
         await exchange.event(0)
         await exchange.chunk(b'data: {"half": ')
-        await asyncio.sleep(0.05)
+        relays = gateway.gateway._proxy._relays
+        await eventually(lambda: any(one._events.tail for one in relays), "the gateway has the half of an event")
         exchange.reset()
 
     worker = FakeWorker(dies)
@@ -256,7 +257,7 @@ async def test_events_cut_anywhere_arrive_whole_and_in_order() -> None:
         for start in range(0, len(text), 7):
             await exchange.chunk(text[start : start + 7])
             if start % 5 == 0:
-                await asyncio.sleep(0.001)
+                await asyncio.sleep(0.001)  # so that what was cut is read in pieces too
         await exchange.end_events()
 
     async with (
@@ -302,7 +303,7 @@ async def test_a_client_that_leaves_ends_the_work_within_a_second(body: dict[str
             await exchange.begin_events()
             while True:
                 await exchange.event(0)
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # between two tokens
         await exchange.hang()
 
     worker = FakeWorker(never_ends)
@@ -332,15 +333,20 @@ async def test_a_slow_reader_holds_its_worker_back_and_costs_bounded_memory() ->
     async with serving(worker) as gateway, raw(gateway.port) as client:
         await client.send(request_bytes(STREAM))
         await eventually(lambda: sent > 0, "the stream has begun")
-        previous = -1
-        while sent != previous:  # until the worker itself is stopped by the full pipe
-            previous = sent
-            await asyncio.sleep(0.2)
-        assert sent < 30_000_000
+        (relay,) = gateway.gateway._proxy._relays
+
+        def is_full() -> bool:
+            return relay._connection._paused and not all(line.writable.is_set() for line in worker.lines)
+
+        most = 30_000_000
+        await eventually(lambda: sent > most or is_full(), "the full pipe stops the worker too")
+        assert sent < most
+        previous = sent
         assert (await gateway.post({"model": "nobody"})).status == 404, "others are served meanwhile"
         received = 0
         while received < previous + 1_000_000:
             received += len(await client.reader.read(1 << 16))
+            assert sent - received < most
         assert sent > previous, "the worker goes on when the client reads"
 
 

@@ -23,7 +23,7 @@ from gateway.pages import Pages, joined_demand
 from gateway.processes import Child, Processes, SharedAdmin
 from gateway.settings import parse
 from tests.gateway.harness import FakeWorker, answers, workers
-from tests.waiting import eventually
+from tests.waiting import eventually, eventually_told
 
 KEY = "sk-many"
 
@@ -68,10 +68,16 @@ class Many:
         return [int(one) for one in path.read_text().split()]
 
     async def agreed(self, count: int) -> None:
-        deadline_s = asyncio.get_running_loop().time() + 60
-        while await self.metric("foretide_gateway_members") != count:
-            assert asyncio.get_running_loop().time() < deadline_s
-            await asyncio.sleep(0.1)
+        async def is_so() -> bool:
+            return await self.metric("foretide_gateway_members") == count
+
+        await eventually_told(is_so, f"{count} processes agree")
+
+    async def is_ready(self) -> bool:
+        try:
+            return (await self.admin("/health/ready"))[0] == 200
+        except aiohttp.ClientError:
+            return False
 
 
 @contextlib.asynccontextmanager
@@ -89,13 +95,7 @@ async def many(tmp_path: Path, worker: FakeWorker, limits: str = "") -> AsyncIte
     )  # fmt: skip
     one = Many(process, port, admin_port)
     try:
-        deadline_s = asyncio.get_running_loop().time() + 60
-        while True:
-            with contextlib.suppress(aiohttp.ClientError):
-                if (await one.admin("/health/ready"))[0] == 200:
-                    break
-            assert asyncio.get_running_loop().time() < deadline_s
-            await asyncio.sleep(0.1)
+        await eventually_told(one.is_ready, "a process is ready")
         await one.agreed(2)
         yield one
     finally:
