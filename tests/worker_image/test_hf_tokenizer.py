@@ -89,6 +89,15 @@ def test_special_tokens_and_their_uses_come_from_the_files(tmp_path: Path) -> No
     assert shown(vocabulary, [258, 257, 260, 259]) == "the<think é>"
 
 
+def test_a_prompt_is_neither_cut_nor_filled_up_where_the_file_kept_that_of_its_training(tmp_path: Path) -> None:
+    tokenizer = byte_level()
+    tokenizer.enable_truncation(max_length=4)
+    tokenizer.enable_padding(length=6)
+    vocabulary = open_vocabulary(write(tmp_path, tokenizer))
+    assert vocabulary.encode("a" * 9, add_bos=False) == [vocabulary.tokens.index("a")] * 9
+    assert vocabulary.encode("the", add_bos=False) == [257]
+
+
 @pytest.mark.parametrize("listed", [7, [7, 8]])
 def test_every_end_of_the_generation_config_stops(tmp_path: Path, listed: int | list[int]) -> None:
     path = write(tmp_path, byte_level(), {"eos_token_id": 3}, generation_config={"eos_token_id": listed})

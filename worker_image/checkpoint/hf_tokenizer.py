@@ -78,9 +78,13 @@ def load_hf_vocabulary(path: Path, n_vocab: int) -> Vocabulary:
 
 def _tokenizer(path: Path, raw: bytes) -> Tokenizer:
     try:
-        return Tokenizer.from_str(raw.decode("utf-8"))
+        tokenizer = Tokenizer.from_str(raw.decode("utf-8"))
     except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
         raise CheckpointError(f"{path}: is no tokenizer: {error}.") from None
+    # Files keep how their last user cut and filled up texts; a prompt is read as it is.
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
 
 
 def _optional(path: Path) -> Fields:
