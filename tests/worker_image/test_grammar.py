@@ -16,6 +16,7 @@ import pytest
 from llguidance import LLMatcher, LLTokenizer
 from tokenizers import Tokenizer, models
 
+from tests.waiting import eventually
 from tests.worker_image.tiny_gguf import tiny_llama, write_gguf
 from worker_image.checkpoint.gguf import GgufFile
 from worker_image.checkpoint.tokenizer import Vocabulary, load_vocabulary
@@ -142,6 +143,22 @@ async def test_a_client_that_leaves_amid_its_grammar_does_not_spoil_the_next(che
     left.cancel()
     await asyncio.gather(left, return_exceptions=True)
     await check.check(json_schema_grammar(PERSON), "response_format")
+
+
+async def test_a_client_that_leaves_while_the_child_starts_does_not_shift_the_verdicts_of_others(
+    vocabulary: Vocabulary,
+) -> None:
+    check = GrammarCheck(vocabulary, GrammarLimits())
+    try:
+        left = asyncio.create_task(check.check(json_object_grammar(), "response_format"))
+        await eventually(lambda: check.pid is not None, "the child is there")
+        left.cancel()
+        await asyncio.gather(left, return_exceptions=True)
+        with pytest.raises(RequestError, match="Invalid type: objec"):
+            await check.check(json_schema_grammar({"type": "objec"}), "response_format")
+        await check.check(json_schema_grammar(PERSON), "response_format")
+    finally:
+        await check.stop()
 
 
 async def test_a_child_that_dies_is_told_from_a_bad_grammar(vocabulary: Vocabulary) -> None:

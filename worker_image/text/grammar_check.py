@@ -98,13 +98,17 @@ class GrammarCheck:
         self._child = child
         vocabulary = self._vocabulary
         tokenizer = [vocabulary.tokenizer.to_str(), len(vocabulary.tokens), sorted(vocabulary.stop_ids)]
+        problem: str | None = None
         try:
             async with asyncio.timeout(START_LIMIT_S):
                 problem = await _exchange(child, orjson.dumps(tokenizer).decode())
         except (TimeoutError, asyncio.IncompleteReadError, ConnectionError):
             problem = f"no answer within {START_LIMIT_S:g} s and {self._limits.memory_bytes >> 20} MiB of memory"
+        finally:
+            # Also where the client went away: the child's first answer would be taken for that to a grammar.
+            if problem != "":
+                await self.stop()
         if problem:
-            await self.stop()
             raise EngineError(f"the process that checks schemas cannot start: {problem}.")
         return child
 
