@@ -66,6 +66,17 @@ def test_a_closing_tag_inside_an_argument_does_not_close_the_call() -> None:
     assert read(HERMES, text, [30]) == (" done", [Call("say", json.dumps(arguments))])
 
 
+def test_each_closing_tag_is_tried_once_however_many_an_argument_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = list[str]()
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: tried.append(text) or loads(text))
+    parser, calls = tool_calls(HERMES, {"say"}), list[Call]()
+    for piece in ['<tool_call>{"name": "say", "arguments": {"text": "', *["</tool_call>"] * 50, '"}}', "</tool_call>"]:
+        calls += parser.push(piece).calls
+    assert [call.arguments for call in calls] == [json.dumps({"text": "</tool_call>" * 50})]
+    assert len(tried) == 51
+
+
 def test_llama_calls_only_tools_it_was_told_of() -> None:
     text = '{"name": "Anna", "parameters": {"age": 7}}'
     assert read(LLAMA, text, []) == (text, [])

@@ -50,6 +50,8 @@ class HermesCalls:
     def __init__(self) -> None:
         self._held = ""
         self._inside = False
+        self._searched = 0
+        """No closing tag that begins before it closes the call."""
 
     def push(self, text: str) -> Parsed:
         self._held += text
@@ -83,12 +85,12 @@ class HermesCalls:
 
     def _next_call(self) -> Call | None:
         """The call whose closing tag is there. A tag inside the arguments' text does not close it."""
-        at = self._held.find(_CLOSE)
-        while at >= 0:
+        while (at := self._held.find(_CLOSE, self._searched)) >= 0:
             if (call := _read_call(self._held[:at])) is not None:
-                self._held, self._inside = self._held[at + len(_CLOSE) :], False
+                self._held, self._inside, self._searched = self._held[at + len(_CLOSE) :], False, 0
                 return call
-            at = self._held.find(_CLOSE, at + 1)
+            self._searched = at + 1
+        self._searched = max(self._searched, len(self._held) - len(_CLOSE) + 1)
         return None
 
 
