@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,23 @@ async def test_a_scratch_folder_below_its_limit_is_kept(model: Path, tmp_path: P
     with a_worker(model, tmp_path, "--scratch", str(scratch)) as worker:
         assert (scratch / "kernels").read_bytes() == b"compiled"
         assert worker.admin("/health/ready")[0] == 200
+
+
+@pytest.mark.parametrize("flag", ["--port", "--admin-port"])
+def test_a_port_that_another_has_ends_the_start_with_one_sentence_and_code_2(
+    model: Path, tmp_path: Path, flag: str
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        worker = WorkerProcess(model, tmp_path / "log", flag, str(taken))
+        try:
+            assert worker.wait(60.0) == 2, worker.output
+        finally:
+            worker.stop()
+    assert f"{flag} {taken}, --host 127.0.0.1: cannot listen" in worker.output.splitlines()[-1]
+    assert "Traceback" not in worker.output
 
 
 def no_engine_is_left(worker: WorkerProcess, engine_pid: int) -> bool:

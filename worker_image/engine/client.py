@@ -130,6 +130,8 @@ class EngineClient:
         self._streams: dict[int, TokenStream] = {}
         self._ids = count(1)
         self._ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+        # Nobody waits for it any more where the server gives up before: then it is no news.
+        self._ready.add_done_callback(lambda ready: ready.exception())
         self._watch: Callable[[EngineLoad, StepDone], None] = lambda before, step: None
         self.load = EngineLoad()
         self.n_measuring = 0

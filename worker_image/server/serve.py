@@ -71,9 +71,12 @@ async def serve(settings: ServeSettings) -> int:
         return _refused(error)
     state = ServerState(engine, Metrics(settings.names[0]), settings.stall_limit_s)
     state.metrics.watch(engine)
-    runners = await _listen(settings, state)
+    runners: list[web.AppRunner] = []
     try:
+        await _listen(settings, state, runners)
         return await _run(settings, state, path, signals, started_at)
+    except SettingsError as error:
+        return _refused(error)
     finally:
         for runner in runners:
             await runner.cleanup()
@@ -89,17 +92,21 @@ def _allow_many_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-async def _listen(settings: ServeSettings, state: ServerState) -> list[web.AppRunner]:
-    """Both ports, before the model is loaded: liveness and a clear 503 need no weights."""
-    runners = []
-    for app, port in ((api_app(state), settings.port), (admin_app(state), settings.admin_port)):
+async def _listen(settings: ServeSettings, state: ServerState, runners: list[web.AppRunner]) -> None:
+    """Both ports, before the model is loaded: liveness and a clear 503 need no weights. Whoever calls cleans the
+    runners up. Raises SettingsError where a port cannot be had.
+    """
+    ports = (("--port", api_app(state), settings.port), ("--admin-port", admin_app(state), settings.admin_port))
+    for flag, app, port in ports:
         # A client that leaves must cancel its handler, and with it the engine's work.
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=ANSWER_GRACE_S)
-        await runner.setup()
         runners.append(runner)
-        await web.TCPSite(runner, settings.host, port, backlog=BACKLOG).start()
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, settings.host, port, backlog=BACKLOG).start()
+        except OSError as error:
+            raise SettingsError(f"{flag} {port}, --host {settings.host}: cannot listen: {error.strerror}.") from None
         log.info("listening on %s", ", ".join(f"{host}:{port}" for host, port, *_ in runner.addresses))
-    return runners
 
 
 async def _run(settings: ServeSettings, state: ServerState, path: Path, signals: Signals, started_at: float) -> int:
