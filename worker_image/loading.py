@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 
 from worker_image import VERSION
 from worker_image.checkpoint.fingerprint import fingerprint
@@ -65,13 +66,18 @@ async def start_engine(settings: ModelSettings, on_progress: Callable[[Progress]
 
 async def finish_loading(settings: ModelSettings, path: Path, engine: EngineClient) -> Loaded:
     """Waits for the engine and for our own half. Raises the first CheckpointError or EngineError of either."""
-    text, ready = await asyncio.gather(asyncio.to_thread(_load_text, settings, path), engine.wait_ready())
+    given_up = Event()
+    try:
+        text, ready = await asyncio.gather(asyncio.to_thread(_load_text, settings, path, given_up), engine.wait_ready())
+    finally:
+        # A thread cannot be cancelled, and the process would not end before it: a large model takes minutes to hash.
+        given_up.set()
     return Loaded(text, ready)
 
 
-def _load_text(settings: ModelSettings, path: Path) -> Text:
+def _load_text(settings: ModelSettings, path: Path, given_up: Event) -> Text:
     if settings.digest is not None:
-        verify_checkpoint(settings.path, path, settings.digest)
+        verify_checkpoint(settings.path, path, settings.digest, given_up)
     vocabulary = open_vocabulary(path, settings.load_format)
     # Some vocabularies call the tags around tool calls special, which would hide them.
     hidden = frozenset(i for i in vocabulary.special_ids if vocabulary.tokens[i] not in MARKERS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import gguf
@@ -176,12 +177,12 @@ def test_a_pre_tokenizer_we_do_not_know_is_refused(path: Path) -> None:
 def test_a_wrong_digest_is_refused_with_both(path: Path) -> None:
     write_gguf(path, tiny_llama())
     with pytest.raises(CheckpointError, match=r"has digest sha256:[0-9a-f]{64}, sha256:0{64} was asked for"):
-        verify_digest(path, "sha256:" + "0" * 64)
+        verify_digest(path, "sha256:" + "0" * 64, Event())
 
 
 def test_a_digest_in_another_form_is_refused(path: Path) -> None:
     with pytest.raises(CheckpointError, match="digest 'md5:1' is not understood"):
-        verify_digest(path, "md5:1")
+        verify_digest(path, "md5:1", Event())
 
 
 def test_a_directory_must_hold_exactly_one_checkpoint(path: Path) -> None:

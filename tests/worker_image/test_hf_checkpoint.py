@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -309,13 +310,13 @@ def test_a_directory_without_weights_or_config_is_refused(tmp_path: Path, path: 
 def test_a_directorys_digest_is_of_the_sorted_list_of_its_files(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("first")
     digest = "sha256:a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e"
-    verify_digest(tmp_path, digest)
+    verify_digest(tmp_path, digest, Event())
     (tmp_path / ".note").write_text("not counted")
-    verify_digest(tmp_path, digest)
+    verify_digest(tmp_path, digest, Event())
     (tmp_path / "b").write_text("second")
     with pytest.raises(CheckpointError, match=r"has digest sha256:[0-9a-f]{64}, sha256:a7937b64"):
-        verify_digest(tmp_path, digest)
+        verify_digest(tmp_path, digest, Event())
     # Of a GGUF file in a directory with other files either digest will do.
-    verify_checkpoint(tmp_path, tmp_path / "a", digest)
+    verify_checkpoint(tmp_path, tmp_path / "a", digest, Event())
     with pytest.raises(CheckpointError, match="Fetch it again"):
-        verify_checkpoint(tmp_path, tmp_path / "b", digest)
+        verify_checkpoint(tmp_path, tmp_path / "b", digest, Event())

@@ -7,9 +7,12 @@ shape that agree in every sampled page do not come about by accident. Proves not
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
+
+from worker_image.checkpoint.files import open_file
 
 N_PAGES: Final = 32
 PAGE_BYTES: Final = 4096
@@ -18,12 +21,12 @@ _TEMPORARY: Final = (".lock", ".tmp", ".part", ".incomplete")
 
 
 def fingerprint(path: Path, facts: Iterable[object]) -> str:
-    """path: the checkpoint's file or directory. facts: whatever else the answers depend on."""
+    """path: the checkpoint's file or directory. facts: whatever else the answers depend on. Raises CheckpointError."""
     digest = hashlib.sha256(repr([str(fact) for fact in facts]).encode())
     for file in _files(path):
-        size = file.stat().st_size
-        digest.update(f"{file.name}\0{size}\0".encode())
-        with file.open("rb") as content:
+        with open_file(file) as content:
+            size = os.fstat(content.fileno()).st_size
+            digest.update(f"{file.name}\0{size}\0".encode())
             for offset in _offsets(size):
                 content.seek(offset)
                 digest.update(content.read(PAGE_BYTES))

@@ -8,8 +8,10 @@ from __future__ import annotations
 import hashlib
 from enum import StrEnum
 from pathlib import Path
+from threading import Event
 from typing import Final
 
+from worker_image.checkpoint.files import open_file
 from worker_image.errors import CheckpointError
 
 
@@ -24,6 +26,7 @@ class LoadFormat(StrEnum):
 
 ALGORITHM: Final = "sha256"
 CONFIG_FILE: Final = "config.json"
+PIECE_BYTES: Final = 1 << 20
 
 
 def find_gguf(path: Path) -> Path:
@@ -65,36 +68,41 @@ def parse_digest(digest: str) -> str:
     return value.lower()
 
 
-def verify_checkpoint(given: Path, opened: Path, digest: str) -> None:
+def verify_checkpoint(given: Path, opened: Path, digest: str, given_up: Event) -> None:
     """`given` on the command line, of which `opened` is served. The digest may be of a directory or of its GGUF file.
 
-    Raises CheckpointError where it is of neither.
+    given_up: once set, nobody waits for the result any more. Raises CheckpointError where it is of neither.
     """
-    of_the_file = given.is_dir() and opened.is_file() and _file_digest(opened) == parse_digest(digest)
+    of_the_file = given.is_dir() and opened.is_file() and _file_digest(opened, given_up) == parse_digest(digest)
     if not of_the_file:
-        verify_digest(given, digest)
+        verify_digest(given, digest, given_up)
 
 
-def verify_digest(path: Path, digest: str) -> None:
+def verify_digest(path: Path, digest: str, given_up: Event) -> None:
     """Raises CheckpointError where the file's or directory's digest is another."""
     wanted = parse_digest(digest)
-    found = _folder_digest(path) if path.is_dir() else _file_digest(path)
+    found = _folder_digest(path, given_up) if path.is_dir() else _file_digest(path, given_up)
     if found != wanted:
         raise CheckpointError(f"{path}: has digest sha256:{found}, sha256:{wanted} was asked for. Fetch it again.")
 
 
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, ALGORITHM).hexdigest()
+def _file_digest(path: Path, given_up: Event) -> str:
+    digest, piece = hashlib.new(ALGORITHM), memoryview(bytearray(PIECE_BYTES))
+    with open_file(path) as file:
+        while n_bytes := file.readinto(piece):
+            if given_up.is_set():
+                raise CheckpointError(f"{path}: reading it was given up.")
+            digest.update(piece[:n_bytes])
+    return digest.hexdigest()
 
 
-def _folder_digest(path: Path) -> str:
+def _folder_digest(path: Path, given_up: Event) -> str:
     """Of the only file, or of the list `<hex>  <path>` of several, sorted by path; hidden files do not count.
 
     The same as the operator's model cache computes for what it has fetched.
     """
     names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
-    digests = {name: _file_digest(path / name) for name in names if not name.startswith(".")}
+    digests = {name: _file_digest(path / name, given_up) for name in names if not name.startswith(".")}
     if len(digests) == 1:
         return next(iter(digests.values()))
     listing = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
