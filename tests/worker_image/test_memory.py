@@ -25,6 +25,20 @@ def test_a_containers_limit_counts_in_both_versions_of_cgroups(tmp_path: Path, l
     assert free_memory_bytes(_write(tmp_path, {limit: f"{GIB // 4}\n", used: f"{GIB // 16}\n"})) == GIB * 3 // 16
 
 
+@pytest.mark.parametrize(
+    ("folder", "limit", "used", "prefix"),
+    [("", "memory.max", "memory.current", ""), ("memory/", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_")],
+)
+def test_pages_of_files_that_were_read_count_as_free_as_the_kernel_gives_them_back(
+    tmp_path: Path, folder: str, limit: str, used: str, prefix: str
+) -> None:
+    """A container that has read its weights stands at its limit, whatever it needs of it."""
+    pages = f"anon 1\n{prefix}active_file {GIB // 16}\n{prefix}inactive_file {GIB // 8}\n{prefix}unevictable 7\n"
+    files = {limit: str(GIB // 4), used: str(GIB // 4), "memory.stat": pages}
+    root = _write(tmp_path, {folder + name: text for name, text in files.items()})
+    assert free_memory_bytes(root) == GIB * 3 // 16
+
+
 def test_more_use_than_the_limit_leaves_nothing_rather_than_less(tmp_path: Path) -> None:
     assert free_memory_bytes(_write(tmp_path, {"memory.max": "100", "memory.current": "101"})) == 0
 

@@ -13,11 +13,11 @@ SHARE_OF_FREE_MEMORY = 0.5
 
 CGROUPS = Path("/sys/fs/cgroup")
 CGROUP_FILES = (
-    ("memory.max", "memory.current"),
+    ("memory.max", "memory.current", "memory.stat", ""),
     # Version 1, where no limit is a number larger than any machine.
-    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_"),
 )
-"""Limit and use, in bytes, as the container sees its own group."""
+"""Limit, use and its parts, in bytes, as the container sees its own group; and what the parts' names begin with."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,25 @@ class KvPlan:
 
 
 def free_memory_bytes(cgroups: Path = CGROUPS) -> int:
-    """What this process may still allocate: the machine's available memory, or what its cgroup leaves if less."""
+    """What this process may still allocate: the machine's available memory, or what its cgroup leaves if less.
+
+    Pages of files count as a cgroup's use, and as free: the kernel gives them back. A container that has read its
+    weights stands at its limit because of them.
+    """
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     available = int(fields["MemAvailable"].split()[0]) * 1024
-    for limit, used in CGROUP_FILES:
+    for limit, used, parts, prefix in CGROUP_FILES:
         if (cgroups / limit).exists() and (text := (cgroups / limit).read_text().strip()) != "max":
-            available = min(available, int(text) - int((cgroups / used).read_text()))
+            in_use = int((cgroups / used).read_text()) - _pages_of_files(cgroups / parts, prefix)
+            available = min(available, int(text) - in_use)
     return max(available, 0)
+
+
+def _pages_of_files(parts: Path, prefix: str) -> int:
+    if not parts.exists():
+        return 0
+    sizes = dict(line.split() for line in parts.read_text().splitlines())
+    return sum(int(sizes.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
 
 
 def plan_kv(settings: EngineSettings, model_context: int, bytes_per_token: int, free_bytes: int) -> KvPlan:
