@@ -24,8 +24,13 @@ def fill_kernel_cache(environment: Mapping[str, str], brought: Path = IMAGE_KERN
     cache = Path(environment[CACHE_VARIABLE])
     if cache.exists():
         return
+    # Under another name until all is there: a start that was killed would leave half a kernel, which Triton trusts.
+    copying = cache.with_name(f"{cache.name}.part")
+    shutil.rmtree(copying, ignore_errors=True)
     try:
-        shutil.copytree(brought, cache)
+        shutil.copytree(brought, copying)
+        copying.rename(cache)
     except OSError as error:
+        shutil.rmtree(copying, ignore_errors=True)
         # Compiling them is slower, and as good.
         log.warning("the image's kernels cannot be copied to %s: %s", cache, error)

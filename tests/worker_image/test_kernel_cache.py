@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,26 @@ def test_an_empty_place_is_filled_and_a_filled_one_is_kept(tmp_path: Path) -> No
     (cache / "abc/attention.cubin").write_bytes(b"newer")
     fill_kernel_cache(environment, brought)
     assert (cache / "abc/attention.cubin").read_bytes() == b"newer"
+
+
+@pytest.mark.parametrize("cut_by", [KeyboardInterrupt("a kill"), OSError("No space left on device")])
+def test_a_copy_that_was_cut_short_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut_by: BaseException
+) -> None:
+    brought, cache = an_image(tmp_path), tmp_path / "tmp/kernels"
+    environment = {"TRITON_CACHE_DIR": str(cache)}
+
+    def half(_: Path, target: Path) -> None:
+        (target / "abc").mkdir(parents=True)
+        (target / "abc/attention.cubin").write_bytes(b"cu")
+        raise cut_by
+
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(shutil, "copytree", half)
+        fill_kernel_cache(environment, brought)
+    fill_kernel_cache(environment, brought)
+    assert (cache / "abc/attention.cubin").read_bytes() == b"cubin"
+    assert [entry.name for entry in cache.parent.iterdir()] == ["kernels"]
 
 
 def test_without_kernels_or_without_a_place_nothing_happens(tmp_path: Path) -> None:
