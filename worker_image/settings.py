@@ -252,7 +252,7 @@ def serve_settings(arguments: argparse.Namespace) -> ServeSettings:
     """Raises SettingsError."""
     return ServeSettings(
         model=model_settings(arguments),
-        names=tuple(arguments.served_model_name or [arguments.path.stem]),
+        names=tuple(arguments.served_model_name or [_name_of(arguments.path)]),
         host=arguments.host,
         port=arguments.port,
         admin_port=arguments.admin_port,
@@ -264,6 +264,11 @@ def serve_settings(arguments: argparse.Namespace) -> ServeSettings:
         scratch=arguments.scratch,
         scratch_bytes=arguments.scratch_bytes,
     )
+
+
+def _name_of(path: Path) -> str:
+    """A file's without its ending, a directory's as it is: what follows its last dot is mostly a version."""
+    return Path(os.path.abspath(path)).name if path.is_dir() else path.stem
 
 
 def present_device() -> Device:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import logging
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +25,18 @@ def test_without_flags_the_file_gives_the_name_and_the_machine_the_device() -> N
     found = settings()
     assert (found.names, found.port, found.admin_port) == (("model",), 8000, 8001)
     assert (found.model.device, found.prefix_caching) == (present_device(), True)
+
+
+def test_a_directory_gives_its_whole_name_also_where_that_has_a_dot_or_is_the_one_we_are_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "Qwen2.5-7B"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    parser = argparse.ArgumentParser()
+    add_serve_arguments(parser)
+    for path in (str(folder), "."):
+        assert serve_settings(parser.parse_args([path])).names == ("Qwen2.5-7B",)
 
 
 def test_flags_become_settings() -> None:
