@@ -22,7 +22,7 @@ from worker_image.engine.gpu_runner import GpuRunner, RunnerSizes
 from worker_image.engine.graphs import GraphMaker, bucket_sizes
 from worker_image.engine.host_blocks import HostBlocks
 from worker_image.engine.host_cache import HostCache
-from worker_image.engine.memory import KvPlan, plan_kv
+from worker_image.engine.memory import KvPlan, check_weights, free_memory_bytes, plan_kv
 from worker_image.engine.messages import EngineSettings
 from worker_image.engine.swapping import CARD_COPY_BYTES_PER_S, CARD_FLOPS, Rates, swap_costs, swap_slots
 from worker_image.errors import SettingsError
@@ -52,6 +52,7 @@ def load_gpu(
         keep_to(settings.gpu_memory_bytes, device)
     if settings.deterministic:
         check_deterministic(checkpoint.config)
+    check_weights(checkpoint.config, DTYPE.itemsize, card_memory(device, settings.gpu_memory_bytes).free_bytes)
     ops = TritonOps(device, tuning, DTYPE, deterministic=settings.deterministic)
     with torch.inference_mode():
         model: Decoder[torch.Tensor, TritonStep] = load_model(checkpoint, ops, on_layer, settings.max_model_len)
@@ -60,7 +61,7 @@ def load_gpu(
         layers = [layer.attention for layer in model.weights.layers]
         step_limits = StepLimits(settings.max_num_seqs, plan.max_model_len)
         steps = Steps(layers, cache, tuning, step_limits, deterministic=settings.deterministic)
-        n_slots = swap_slots(settings, kv_bytes_per_token(model.config))
+        n_slots = swap_slots(settings, kv_bytes_per_token(model.config), free_memory_bytes())
         memory = HostCache((cache.data,), 2, n_slots) if n_slots else None
         runner = GpuRunner(model, steps, cache, runner_sizes(settings, plan), GraphMaker(), memory)
         return runner, plan, _host_blocks(model.config, n_slots)

@@ -24,6 +24,7 @@ from worker_image.engine.prefix_cache import SECRET_BYTES, LeastRecentlyUsed
 from worker_image.engine.runner import Runner
 from worker_image.engine.scheduler.core import Limits, Scheduler
 from worker_image.engine.swapping import CPU_COPY_BYTES_PER_S, CPU_FLOPS, Rates, swap_costs, swap_slots
+from worker_image.errors import SettingsError
 from worker_image.models.assembly import OnProgress, load_model
 from worker_image.models.kv_cache import KvCache
 from worker_image.models.reference_ops import ReferenceOps
@@ -42,7 +43,14 @@ class Loaded:
 def load_engine(checkpoint: Checkpoint, settings: EngineSettings, on_progress: Callable[[Progress], None]) -> Engine:
     """Raises CheckpointError or SettingsError."""
     started_at = time.monotonic()
-    loaded = _load_runner(checkpoint, settings, lambda done, total: on_progress(Progress("weights", done, total)))
+    try:
+        loaded = _load_runner(checkpoint, settings, lambda done, total: on_progress(Progress("weights", done, total)))
+    except torch.OutOfMemoryError as error:
+        reason = str(error).partition("\n")[0]
+        raise SettingsError(
+            f"the card has not the memory for this model and these settings: {reason} "
+            "Lower --kv-cache-bytes or --max-num-batched-tokens, or serve a smaller model."
+        ) from None
     plan = loaded.plan
     limits = Limits(settings.max_num_seqs, settings.step_tokens, settings.block_tokens, plan.max_model_len)
     secret = secrets.token_bytes(SECRET_BYTES)
@@ -71,7 +79,7 @@ def _load_cpu(checkpoint: Checkpoint, settings: EngineSettings, on_layer: OnProg
     shape = model.config.kv_shape
     plan = plan_kv(settings, model.config.context, shape.bytes_per_token, free_memory_bytes())
     cache = KvCache(shape, plan.n_blocks, settings.block_tokens)
-    n_slots = swap_slots(settings, shape.bytes_per_token)
+    n_slots = swap_slots(settings, shape.bytes_per_token, free_memory_bytes())
     if n_slots == 0:
         return Loaded(CpuRunner(model, cache), plan, None)
     rates = Rates(CPU_FLOPS * settings.n_threads, CPU_COPY_BYTES_PER_S)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from worker_image.engine.messages import EngineSettings
 from worker_image.errors import SettingsError
+from worker_image.models.config import ModelConfig
+from worker_image.models.tensors import expected_tensors
 
 SHARE_OF_FREE_MEMORY = 0.5
 """The rest stays for activations, the server process and the page cache."""
@@ -46,6 +49,16 @@ def _pages_of_files(parts: Path, prefix: str) -> int:
         return 0
     sizes = dict(line.split() for line in parts.read_text().splitlines())
     return sum(int(sizes.get(f"{prefix}{kind}_file", 0)) for kind in ("active", "inactive"))
+
+
+def check_weights(config: ModelConfig, element_bytes: int, free_bytes: int) -> None:
+    """Before the first is read. Raises SettingsError where the device has no room for them."""
+    needed = element_bytes * sum(prod(shape) for shape in expected_tensors(config).values())
+    if needed > free_bytes:
+        raise SettingsError(
+            f"the weights take {needed >> 20} MiB at {element_bytes} bytes an element; {free_bytes >> 20} MiB are free."
+            " Raise the memory limit, or serve a smaller model."
+        )
 
 
 def plan_kv(settings: EngineSettings, model_context: int, bytes_per_token: int, free_bytes: int) -> KvPlan:

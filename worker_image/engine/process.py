@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from crds.contract import WORKER_EXIT_REFUSED
 from worker_image.checkpoint.open import open_checkpoint
+from worker_image.engine.memory import check_weights, free_memory_bytes
 from worker_image.engine.messages import (
     Add,
     Cancel,
+    Device,
     EngineSettings,
     Failed,
     FrameBuffer,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from worker_image.engine.core import Engine
 
 RECEIVE_BYTES = 1 << 20
+CPU_ELEMENT_BYTES = 4
+"""Of float32, in which a CPU computes."""
 BURST_S = 0.02
 """The most that a step waits for requests that are coming in."""
 
@@ -128,6 +132,8 @@ def serve(channel: Channel) -> NoReturn:
 def load(channel: Channel, settings: EngineSettings) -> Engine:
     """Raises CheckpointError or SettingsError."""
     checkpoint = open_checkpoint(Path(settings.model_path), settings.load_format)
+    if settings.device is Device.CPU:
+        check_weights(checkpoint.config, CPU_ELEMENT_BYTES, free_memory_bytes())
     checkpoint.prefetch(settings.n_threads)
     # Importing torch takes seconds: the weights are decoded meanwhile, and without the garbage collector, which
     # would walk a million objects that stay, it takes a quarter less.

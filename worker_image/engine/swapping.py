@@ -11,6 +11,7 @@ from typing import Final
 
 from worker_image.engine.host_blocks import SwapCosts
 from worker_image.engine.messages import EngineSettings
+from worker_image.errors import SettingsError
 from worker_image.models.config import ModelConfig
 
 CPU_FLOPS: Final = 5e10
@@ -29,8 +30,13 @@ class Rates:
     copy_bytes_per_s: float
 
 
-def swap_slots(settings: EngineSettings, bytes_per_token: int) -> int:
-    """Blocks that fit into the host memory that is set aside."""
+def swap_slots(settings: EngineSettings, bytes_per_token: int, free_bytes: int) -> int:
+    """Blocks that fit into the host memory that is set aside. Raises SettingsError where there is less of it."""
+    if settings.swap_bytes > free_bytes:
+        raise SettingsError(
+            f"--kv-swap-bytes is {settings.swap_bytes}; {free_bytes} bytes of memory are free. Lower it, or raise the "
+            "memory limit."
+        )
     return settings.swap_bytes // (bytes_per_token * settings.block_tokens)
 
 
