@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -12,9 +15,12 @@ import torch
 from tests.worker_image.hf_models import CONFIGS, random_model, save
 from worker_image.checkpoint.base import Prefetcher, StoredTensor
 from worker_image.checkpoint.dummy import DummyCheckpoint
+from worker_image.checkpoint.hf_checkpoint import HfCheckpoint
 from worker_image.checkpoint.open import open_checkpoint
 from worker_image.checkpoint.source import LoadFormat
-from worker_image.errors import CheckpointError
+from worker_image.engine import loading, process
+from worker_image.engine.messages import EngineSettings
+from worker_image.errors import CheckpointError, SettingsError
 from worker_image.models.assembly import load_model
 from worker_image.models.config import ModelConfig
 from worker_image.models.reference_ops import ReferenceOps
@@ -91,6 +97,24 @@ def test_a_tensor_that_cannot_be_read_fails_the_load_with_its_own_error(path: Pa
     with pytest.raises(CheckpointError, match="no file to read"):
         all_of(weights, checkpoint.config)
     weights.close()
+
+
+def test_a_load_that_fails_reads_nothing_more_in_the_background(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[HfCheckpoint] = []
+    close = HfCheckpoint.close
+
+    def refuse(*_: object) -> None:
+        raise SettingsError("no.")
+
+    monkeypatch.setattr(HfCheckpoint, "close", lambda self: (closed.append(self), close(self)))
+    monkeypatch.setattr(loading, "load_engine", refuse)
+    settings = EngineSettings(str(path), 1, 4, 64, 16, None, None)
+    try:
+        with pytest.raises(SettingsError):
+            process.load(cast("process.Channel", SimpleNamespace(send=None)), settings)
+    finally:
+        gc.enable()
+    assert len(closed) == 1
 
 
 def test_dummy_weights_need_only_the_config_and_depend_on_the_seed_alone(path: Path) -> None:

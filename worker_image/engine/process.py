@@ -134,14 +134,17 @@ def load(channel: Channel, settings: EngineSettings) -> Engine:
     checkpoint = open_checkpoint(Path(settings.model_path), settings.load_format)
     if settings.device is Device.CPU:
         check_weights(checkpoint.config, CPU_ELEMENT_BYTES, free_memory_bytes())
-    checkpoint.prefetch(settings.n_threads)
-    # Importing torch takes seconds: the weights are decoded meanwhile, and without the garbage collector, which
-    # would walk a million objects that stay, it takes a quarter less.
-    gc.disable()
-    from worker_image.engine.loading import load_engine
+    try:
+        checkpoint.prefetch(settings.n_threads)
+        # Importing torch takes seconds: the weights are decoded meanwhile, and without the garbage collector, which
+        # would walk a million objects that stay, it takes a quarter less.
+        gc.disable()
+        from worker_image.engine.loading import load_engine
 
-    engine = load_engine(checkpoint, settings, channel.send)
-    checkpoint.close()
+        engine = load_engine(checkpoint, settings, channel.send)
+    finally:
+        # Where it failed, too: the process would not end before all that is left has been read.
+        checkpoint.close()
     gc.freeze()
     gc.enable()
     return engine
