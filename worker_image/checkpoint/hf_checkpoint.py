@@ -21,6 +21,8 @@ SINGLE_FILE: Final = "model.safetensors"
 SHARD: Final = re.compile(r"-\d{5}-of-\d{5}\.safetensors$")
 IGNORED: Final = re.compile(r"\.rotary_emb\.inv_freq$")
 """Tables that old Llama files carry; ours are computed."""
+MAX_NAME_BYTES: Final = 255
+"""Of a file, in every file system that matters."""
 ELEMENTS_A_PAGE: Final = 1024
 """Touching every so many elements touches every page, whatever the type."""
 
@@ -96,7 +98,8 @@ def _indexed(path: Path) -> Mapping[str, SafetensorsFile]:
 
 def _check_shard_names(index: Path, shard_of: Mapping[str, str]) -> None:
     for name, shard in shard_of.items():
-        if Path(shard).name != shard or not shard.endswith(".safetensors"):
+        named = Path(shard).name == shard and len(shard.encode()) <= MAX_NAME_BYTES
+        if not named or not shard.endswith(".safetensors"):
             raise CheckpointError(f"{index}: tensor '{name}' is said to be in {shard[:80]!r}, which is no file name.")
         if not (index.parent / shard).is_file():
             raise CheckpointError(f"{index.parent / shard}: the shard with tensor '{name}' is missing. Fetch it again.")
