@@ -27,6 +27,7 @@ from worker_image.checkpoint.open import open_checkpoint
 from worker_image.checkpoint.safetensors_file import SafetensorsFile
 from worker_image.checkpoint.source import LoadFormat, find_checkpoint, verify_checkpoint, verify_digest
 from worker_image.errors import CheckpointError
+from worker_image.models.config import LinearScaling, RopeConfig
 from worker_image.models.rope import rope_table
 from worker_image.models.tensors import expected_tensors
 
@@ -107,7 +108,7 @@ def test_a_tensor_that_the_index_places_in_another_shard_is_refused(shards: Path
         open_checkpoint(shards)
 
 
-@pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "model.bin", ""])
+@pytest.mark.parametrize("name", ["../model.safetensors", "/etc/passwd", "model.bin", "", "x" * 300 + ".safetensors"])
 def test_an_index_cannot_lead_out_of_the_directory(shards: Path, name: str) -> None:
     change_json(shards / INDEX_FILE, lambda index: index["weight_map"].update({GATE: name}))
     with pytest.raises(CheckpointError, match=rf"tensor '{GATE}' is said to be in .*, which is no file name"):
@@ -277,6 +278,10 @@ def test_no_config_does_worse_than_a_sentence_and_what_passes_has_a_rope_table(
         ({"rope_scaling": {"rope_type": "longrope"}}, "rope_scaling: rope type 'longrope' is not supported; .* yarn"),
         ({"rope_scaling": {"type": "yarn"}}, "rope_scaling: key 'factor' is absent"),
         ({"rope_scaling": {"type": "linear", "factor": 0}}, "rope scaling's factor is 0; it must be from 1"),
+        (
+            {"rope_parameters": {"rope_type": "default"}, "rope_scaling": {"rope_type": "yarn", "factor": 2}},
+            "rope_scaling says rope_type 'yarn', rope_parameters says 'default'; leave one of the two objects out",
+        ),
         ({"layer_types": ["full_attention"]}, "layer_types has 1 entries for 2 layers"),
         ({"layer_types": ["mamba", "mamba"]}, "layer_types has 'mamba'"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is set"),
@@ -288,6 +293,13 @@ def test_a_config_that_cannot_be_served_is_refused_with_its_file_and_key(
     (tmp_path / "config.json").write_text(json.dumps(PLAIN | change))
     with pytest.raises(CheckpointError, match=rf"config\.json.*{sentence}"):
         open_checkpoint(tmp_path, LoadFormat.DUMMY)
+
+
+def test_the_older_name_of_the_rope_may_stand_beside_the_newer_where_both_say_the_same() -> None:
+    rope = {"rope_type": "linear", "factor": 2.0}
+    values = PLAIN | {"rope_parameters": rope | {"rope_theta": 5e5}, "rope_scaling": rope}
+    config = hf_config(parse_json("config.json", json.dumps(values).encode()))
+    assert (config.rope, config.context) == (RopeConfig(5e5, LinearScaling(2.0)), 128)
 
 
 def test_opening_a_checkpoint_and_its_tokenizer_imports_no_torch() -> None:

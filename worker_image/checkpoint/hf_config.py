@@ -149,7 +149,7 @@ def _listed_windows(fields: Fields, window: int | None, n_layers: int) -> tuple[
 
 def _rope(fields: Fields, trained_context: int) -> tuple[RopeConfig, int]:
     """The embedding, and the context that its scaling makes of the trained one."""
-    params = fields.fields("rope_parameters" if "rope_parameters" in fields else "rope_scaling")
+    params = _rope_fields(fields)
     theta = params.number("rope_theta", fields.number("rope_theta", DEFAULT_THETA))
     kind = params.text("rope_type", params.text("type", "default"))
     if params.number("partial_rotary_factor", 1.0) != 1.0:
@@ -162,6 +162,21 @@ def _rope(fields: Fields, trained_context: int) -> tuple[RopeConfig, int]:
         raise CheckpointError(f"{params.name}: rope type '{kind}' is not supported; this worker has {allowed}.")
     scaling, context = read(params, params.number("factor"), trained_context)
     return RopeConfig(theta, scaling), context
+
+
+def _rope_fields(fields: Fields) -> Fields:
+    """`rope_parameters`, or `rope_scaling` as older files call it."""
+    older = fields.fields("rope_scaling")
+    if "rope_parameters" not in fields:
+        return older
+    params = fields.fields("rope_parameters")
+    for key in older.names:
+        if older.get(key) != params.get(key):
+            raise CheckpointError(
+                f"{fields.name}: rope_scaling says {key} {str(older.get(key))[:40]!r}, rope_parameters says "
+                f"{str(params.get(key))[:40]!r}; leave one of the two objects out."
+            )
+    return params
 
 
 def _linear(params: Fields, factor: float, trained_context: int) -> tuple[RopeScaling, int]:
