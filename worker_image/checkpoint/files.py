@@ -5,8 +5,9 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from worker_image.errors import CheckpointError
 
@@ -15,7 +16,7 @@ MAP_NORESERVE: Final = 0x4000
 
 
 @contextmanager
-def open_file(path: Path) -> Iterator[BinaryIO]:
+def open_file(path: Path) -> Iterator[BufferedReader]:
     """To read pieces of it. Raises CheckpointError, also for what goes wrong inside the `with`."""
     try:
         with path.open("rb") as file:
