@@ -96,7 +96,7 @@ class Informer(Generic[T]):
         self._listed = asyncio.Event()
         self._relist_s: float | None = None
         self._relist_at_s = 0.0
-        self._failures_in_a_row = 0
+        self._failures_in_a_row = self._gone_in_a_row = 0
         self._heard_at_s = self._beat_at_s = clock()
 
     # --- reading ---------------------------------------------------------------------------------------------
@@ -161,6 +161,7 @@ class Informer(Generic[T]):
             except Gone as gone:
                 log.info("%s", gone)
                 self._resume_at = None
+                await self._wait_after_gone()
             except NotFound as error:
                 if self._optional:
                     await self._wait_until_present()
@@ -209,7 +210,7 @@ class Informer(Generic[T]):
         if self._clock() - opened_at_s < SHORT_STREAM_S:
             await self._pause(RECONNECT)
         else:
-            self._failures_in_a_row = 0
+            self._failures_in_a_row = self._gone_in_a_row = 0
 
     def _until_list_s(self) -> float | None:
         return None if self._relist_s is None else max(0.0, self._relist_at_s - self._clock())
@@ -262,7 +263,7 @@ class Informer(Generic[T]):
                 self._tell(self._store.drop(_place(event.obj)))
             else:
                 self._put(event.obj)
-            self._failures_in_a_row = 0
+            self._failures_in_a_row = self._gone_in_a_row = 0
         self._resume_at = event.resource_version
 
     def _put(self, obj: Object) -> None:
@@ -284,6 +285,13 @@ class Informer(Generic[T]):
     def _heard(self) -> None:
         self._heard_at_s = self._beat_at_s = self._clock()
         self.last_error = None
+
+    async def _wait_after_gone(self) -> None:
+        """Not the first time; a list that is too old itself is as good as a refusal."""
+        self._gone_in_a_row += 1
+        if self._gone_in_a_row > 1:
+            self._failures_in_a_row = self._gone_in_a_row - 2  # Each list between them was no failure.
+            await self._pause(REFUSED)
 
     async def _wait_after(self, error: KubeError) -> None:
         self.last_error = error

@@ -163,6 +163,19 @@ async def test_a_server_that_ends_every_stream_at_once_is_not_asked_in_a_busy_lo
     assert 2 <= client.calls["watch", "Pod"] <= 6
 
 
+async def test_a_server_that_calls_every_list_too_old_is_not_asked_in_a_busy_loop() -> None:
+    class Forgetful(FakeClient):
+        async def watch(self, *arguments: Any, **named: Any) -> AsyncGenerator[WatchEvent, None]:
+            yield WatchEvent(EventKind.BOOKMARK, {}, str(named["resource_version"]))
+            raise answer(410)
+
+    client = Forgetful((PODS, pod("a")))
+    async with following(client):
+        await eventually(lambda: client.calls["list", "Pod"] == 2, "the first time at once")
+        await asyncio.sleep(1.0)  # The subject: how often in a second.
+    assert client.calls["list", "Pod"] <= 4
+
+
 async def test_a_resume_point_that_is_refused_again_and_again_is_given_up() -> None:
     client = FakeClient((PODS, pod("a")))
     async with following(client) as (informer, _):
