@@ -48,6 +48,8 @@ class ProfileBoard:
     ) -> None:
         self._ports, self._queue, self._clock, self._wall_clock = ports, queue, clock, wall_clock
         self._asked: asyncio.Queue[tuple[Subject, str]] = asyncio.Queue()
+        self._waiting: set[Subject] = set()
+        """Asked for and not answered yet: their turn may come late."""
         self._not_before: dict[Subject, float] = {}
         self._measured: dict[Subject, MeasuredProfile] = {}
 
@@ -64,9 +66,11 @@ class ProfileBoard:
             self._measured.pop(subject, None)
             self._not_before.pop(subject, None)
             return
+        if subject in self._waiting or self._clock() < self._not_before.get(subject, 0.0):
+            return
         address = idle_worker(seen)
-        if address is not None and self._clock() >= self._not_before.get(subject, 0.0):
-            self._not_before[subject] = self._clock() + AGAIN_S
+        if address is not None:
+            self._waiting.add(subject)
             self._asked.put_nowait((subject, address))
 
     def _is_fresh(self, known: MeasuredProfile | None) -> bool:
@@ -82,6 +86,8 @@ class ProfileBoard:
         while True:
             subject, address = await self._asked.get()
             profile = await self._ports.worker_profile(address)
+            self._waiting.discard(subject)
+            self._not_before[subject] = self._clock() + AGAIN_S
             if profile is None:
                 log.debug("%s did not measure itself: busy, gone, or of a release that cannot.", address)
                 continue
