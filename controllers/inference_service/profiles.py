@@ -57,6 +57,11 @@ class ProfileBoard:
         """Of the Model with that uid, what its status may not have yet."""
         return [profile for subject, profile in self._measured.items() if subject.uid == uid]
 
+    def forget(self, uid: str) -> None:
+        """The Model is gone."""
+        self._measured = {subject: one for subject, one in self._measured.items() if subject.uid != uid}
+        self._not_before = {subject: at_s for subject, at_s in self._not_before.items() if subject.uid != uid}
+
     def offer(self, seen: Snapshot) -> None:
         """Have one of its workers measured, if one is idle and it is time."""
         if seen.spec.scaling is None or seen.deleting or seen.model is None:

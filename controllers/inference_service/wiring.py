@@ -35,6 +35,8 @@ from controllers.runtime.interface import Background, Key, Marker
 from controllers.settings import Settings
 from kube.api import Api
 from kube.events import Recorder
+from kube.informer import Change
+from kube.resources import Object
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ def wire_inference_service(
         plan_settings(settings),
     )
     wake_services(caches, queue, lambda: reconciler.over_quota)
+    caches.models.on_change(lambda change: _forget_profiles(profiles, change))
     background = (
         Background("the probes", probes.run),
         Background("the scrapes of loads", loads.run),
@@ -105,6 +108,11 @@ def wire_inference_service(
     )
     metrics = ServiceMetrics(caches.services, budgets, qualities)
     return Wired(reconciler, background, loads, profiles, metrics, healings)
+
+
+def _forget_profiles(profiles: ProfileBoard, change: Change[Object]) -> None:
+    if change.old is not None and change.new is None:
+        profiles.forget(change.old["metadata"]["uid"])
 
 
 def plan_settings(settings: Settings) -> PlanSettings:

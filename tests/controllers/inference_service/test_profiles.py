@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from controllers.inference_service.profiles import AT_ONCE, ProfileBoard
 from controllers.inference_service.worker_profile import WorkerProfile
 from controllers.plans.snapshot import Load, Snapshot, Worker
 from controllers.runtime.queue import ReconcileQueue
-from tests.controllers.inference_service.harness import FakePorts
+from kube.resources import MODELS
+from tests.controllers.inference_service.harness import READY_MODEL, FakePorts, Operator, model, put
+from tests.fakes import FakeClient
 from tests.gen import model_view, service_spec, snapshot, with_workers
 from tests.waiting import eventually
 
@@ -57,3 +60,19 @@ async def test_a_worker_whose_turn_has_not_come_is_not_asked_once_more() -> None
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
     assert sorted(ports.asked) == [f"10.0.0.{number}" for number in range(len(subjects))]
+
+
+async def test_of_a_model_that_is_gone_nothing_is_kept() -> None:
+    client, ports = FakeClient(), Slow()
+    ports.may_end.set()
+    await put(client, MODELS, model("demo"), READY_MODEL)
+    async with Operator(client, ports).running() as operator:
+        board, models = operator.wired.profiles, operator.caches.models
+        await eventually(lambda: models.items(), "the Model is known")
+        uid = models.items()[0]["metadata"]["uid"]
+        seen = idle(1)
+        assert seen.model
+        board.offer(replace(seen, model=replace(seen.model, uid=uid)))
+        await eventually(lambda: board.measured(uid), "it is measured")
+        client.remove(MODELS, "demo", "m")
+        await eventually(lambda: not board.measured(uid), "it is forgotten")
