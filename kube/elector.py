@@ -72,6 +72,13 @@ class Elector:
 
     # --- the thread ------------------------------------------------------------------------------------------
     def _run(self) -> None:
+        try:
+            self._stand()
+        except Exception as error:  # A candidate that stood aside in silence would be missed when the leader goes.
+            log.exception("The elector ended.")
+            self._lose(f": {type(error).__name__}: {error}")
+
+    def _stand(self) -> None:
         while not self._stop.is_set():
             if self._is_over():
                 return self._lose()
@@ -152,9 +159,9 @@ class Elector:
             log.info("'%s' leads '%s/%s'.", self.identity, self._namespace, self._name)
             self._on_acquired()
 
-    def _lose(self) -> None:
+    def _lose(self, why: str = "") -> None:
         self._leads_until_s = float("-inf")
-        message = f"'{self.identity}' lost the lease '{self._namespace}/{self._name}'"
+        message = f"'{self.identity}' lost the lease '{self._namespace}/{self._name}'{why}"
         log.error("%s.", message)
         self._calls.close()
         self._on_lost(message)
