@@ -1,6 +1,7 @@
 """Services with what belongs to them: their forecast, their SLA, their alerts. Read once, joined by name.
 
-What a person may not read is missing, and a note says so; only the services themselves must be readable.
+What a person may not read, or an older release did not install, is missing, and a note says so; only the services
+themselves must be readable.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from cli.errors import CliError
-from cli.kubectl import Kubectl, NotAllowed
+from cli.kubectl import Kubectl, NotAllowed, NotServed
 from controllers.plans.alerting.shown import firing_about
 from controllers.plans.units import names_text
 from crds.reading import explained, understood, unread_of
@@ -69,7 +70,7 @@ def read_fleet(kubectl: Kubectl, namespace: str | None, *, everywhere: bool = Fa
     for plural in ("capacityforecasts", "slas", "alertpolicies"):
         try:
             more[plural] = _understood(kubectl.objects(plural, namespace, everywhere=everywhere), notes)
-        except NotAllowed as error:
+        except (NotAllowed, NotServed) as error:
             more[plural] = []
             notes.append(f"Without {plural}: {error}")
     return Fleet(joined(services, more["capacityforecasts"], more["slas"], more["alertpolicies"]), tuple(notes))

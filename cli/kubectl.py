@@ -36,6 +36,10 @@ class NotAllowed(CliError):
     """The API server refuses this person."""
 
 
+class NotServed(CliError):
+    """The cluster does not know the kind."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """How kubectl ended."""
@@ -151,7 +155,7 @@ def error_of(stderr: str) -> CliError:
     if "(notfound)" in low or "could not find the requested resource" in low:
         return CliError(f"{said}.")
     if "doesn't have a resource type" in low or "no matches for kind" in low:
-        return CliError(f"{said}. Foretide's kinds are not installed here: is this the right --context?")
+        return NotServed(f"{said}. Foretide's kinds are not installed here: is this the right --context?")
     if "unauthorized" in low or "must be logged in" in low:
         return CliError(f"{said}. Sign in to the cluster again.")
     if "context" in low and ("does not exist" in low or "not found for specified context" in low):

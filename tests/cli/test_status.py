@@ -127,6 +127,15 @@ def test_what_may_not_be_read_is_left_out_with_a_note() -> None:
     assert "interactive: it was not found, or may not be read" in shown.stdout
 
 
+def test_a_kind_that_an_older_release_did_not_install_is_left_out_with_a_note() -> None:
+    missing = 'error: the server doesn\'t have a resource type "alertpolicies"'
+    shown = run(demo(alertpolicies=missing), "status", "chat")
+    assert "Without alertpolicies: error: the server doesn't have a resource type" in shown.stderr
+    assert "none fires" in shown.stdout
+    with pytest.raises(CliError, match="Foretide's kinds are not installed here"):
+        run(demo(inferenceservices=missing), "status")
+
+
 @pytest.mark.parametrize(
     ("stderr", "says"),
     [
