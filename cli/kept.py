@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +28,7 @@ class Saver:
         self._path, self._state, self._progress = path, state, progress
         self._every_s = SAVE_EVERY_S if every_s is None else every_s
         self._saved_s = time.monotonic()
+        self._is_told = False
 
     def __call__(self, share: float) -> None:
         self._progress(share)
@@ -34,12 +36,21 @@ class Saver:
             self.save()
 
     def save(self) -> None:
+        """A folder that takes nothing costs no more than that a stopped run begins anew."""
+        try:
+            self._write()
+        except OSError as error:
+            if not self._is_told:
+                print(f"The state cannot be kept: {error}. A run that is stopped begins anew.", file=sys.stderr)
+            self._is_told = True
+        self._saved_s = time.monotonic()
+
+    def _write(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         _throw_away_old(self._path.parent)
         partial = self._path.with_suffix(f".{os.getpid()}")
         partial.write_bytes(pickle.dumps(self._state))
         partial.replace(self._path)
-        self._saved_s = time.monotonic()
 
 
 def _throw_away_old(folder: Path) -> None:

@@ -66,7 +66,7 @@ def command(
     lengths: Annotated[Path | None, typer.Option(help="Trace to draw token lengths from, for one without.")] = None,
     price: Annotated[float, typer.Option(help="Price of a GPU-hour on demand.")] = 1.0,
     start: Annotated[str, typer.Option(help="When the trace begins (UTC), for schedules.")] = A_MONDAY,
-    seed: Annotated[int, typer.Option(help="Of everything that is drawn.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of everything that is drawn.", min=0)] = 0,
     forecast: Annotated[
         ForecastBy | None, typer.Option(help="Whose forecast; the operator's if left out and the trace is long enough.")
     ] = None,
@@ -76,9 +76,16 @@ def command(
     """Replay a load and say what SLO attainment, cost and replicas a service would have had."""
     if (trace is None) == (prometheus is None):
         raise CliError("Give either --trace FILE or --prometheus URL: one load is needed.")
+    for name, value, least, most in (
+        ("--hours", hours, 1 / 60, 8784.0),
+        ("--cold-start", cold_start, 0.0, 86_400.0),
+        ("--price", price, 0.0, 1e6),
+    ):
+        if not least <= value <= most:
+            raise CliError(f"{name} is {value:g}; a number from {least:.3g} to {most:g} is needed.")
     subjects = [subject for path in file for subject in read_services(path, Slo())]
     source = Source(trace, prometheus, hours, share, lengths, seed)
-    load, begins_s = load_of(source, subjects[0], _unix(start))
+    load, begins_s = load_of(source, subjects[0], unix_of(start))
     foretelling = chosen(forecast, subjects, load)
     setting = Setting(_profile(profile), ColdStart(cold_start), Prices(), seed, price, begins_s, foretelling)
     setting, results = _run(subjects, load, setting, fresh)
@@ -135,10 +142,12 @@ def _profile(path: Path | None) -> Profile:
         raise CliError(str(error)) from error
 
 
-def _unix(start: str) -> float:
+def unix_of(start: str) -> float:
+    """UTC, unless it names a zone."""
     try:
-        return datetime.fromisoformat(start).replace(tzinfo=UTC).timestamp()
-    except ValueError as error:
+        at = datetime.fromisoformat(start)
+        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError) as error:
         raise CliError(f"--start is {start!r}; a time such as {A_MONDAY} is needed.") from error
 
 

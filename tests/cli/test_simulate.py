@@ -24,6 +24,7 @@ from cli.main import app, main
 from cli.prometheus import read_range
 from cli.service_files import read_services
 from cli.setting import ForecastBy, Load, Setting
+from cli.simulate import unix_of
 from forecasting.cost import Prices
 from forecasting.counts import Counts
 from forecasting.profile import LLAMA_8B_H100, profile_to_json
@@ -215,6 +216,38 @@ def test_a_forecast_that_nobody_knows_is_refused_with_those_that_there_are(servi
     result = CliRunner().invoke(app, wrong, catch_exceptions=False, env={"COLUMNS": "200"})
     assert result.exit_code == 2
     assert "'best' is not one of 'operator', 'growth'" in result.output
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *(("--hours", value) for value in ("nan", "inf", "-1", "0", "1e12")),
+        *(("--cold-start", value) for value in ("nan", "-5", "inf")),
+        *(("--price", value) for value in ("nan", "-1")),
+        ("--seed", "-1"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused_with_its_name(
+    wrong: tuple[str, str], service: Path, trace: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    load = ["--prometheus", "http://127.0.0.1:9"] if wrong[0] == "--hours" else ["--trace", str(trace)]
+    monkeypatch.setattr("sys.argv", ["foretide", "simulate", "-f", str(service), *load, *wrong])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert wrong[0] in capsys.readouterr().err
+
+
+def test_a_beginning_with_a_zone_is_taken_at_its_word() -> None:
+    assert unix_of("2026-03-02T05:00+05:00") == unix_of("2026-03-02T00:00") == unix_of("2026-03-02T00:00Z")
+
+
+def test_a_folder_that_takes_no_state_does_not_end_the_run(tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "file").write_text("")
+    saver = kept.Saver(tmp_path / "file" / "new.state", "state", lambda _: None)
+    saver.save()
+    saver.save()
+    assert capsys.readouterr().err.count("cannot be kept") == 1
 
 
 def test_a_run_that_is_stopped_after_the_forecasts_does_not_make_them_again(
