@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -28,12 +29,16 @@ app.command("replay")(replay.command)
 
 def main() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # A terminal or a file need not have all letters, such as →.
     try:
         app()
     except CliError as error:
         print(f"foretide: {error}", file=sys.stderr)
         sys.exit(2)
-    except BrokenPipeError:
-        # `foretide replay … | head` is no mistake.
-        sys.stderr.close()
-        sys.exit(0)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            # `foretide replay … | head` is no mistake, and its status 1 says something else.
+            sys.exit(0)
+        raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -78,7 +79,7 @@ def _lines(file: str) -> Iterator[str]:
         else:
             with path.open(encoding="utf-8") as plain:
                 yield from plain
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise CliError(f"{file}: {error}. Name a file of recorded decisions, or - for standard input.") from error
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import gzip
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -109,3 +112,40 @@ def test_what_is_no_record_is_refused_with_file_and_line(
         main()
     assert ended.value.code == 2
     assert says in capsys.readouterr().err
+
+
+def ends_with(monkeypatch: pytest.MonkeyPatch, stdout: io.TextIOBase, *arguments: str) -> object:
+    monkeypatch.setattr("sys.argv", ["foretide", *arguments])
+    monkeypatch.setattr("sys.stdout", stdout)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return ended.value.code
+
+
+def test_a_reader_that_has_seen_enough_is_no_difference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Head(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    path = recorded(tmp_path, decided(5400.0))
+    assert ends_with(monkeypatch, Head(), "replay", str(path)) == 0
+
+
+def test_a_terminal_that_has_not_all_letters_shows_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    path = recorded(tmp_path, decided(5400.0))
+    assert ends_with(monkeypatch, io.TextIOWrapper(shown, "ascii", write_through=True), "replay", str(path)) == 0
+    assert b"4 ? " in shown.getvalue()
+
+
+@pytest.mark.parametrize("content", [gzip.compress(b"{}" * 9)[:15], b"\x1f\x8b\x08" + bytes(6) + b"\x03garbage"])
+def test_a_damaged_archive_is_refused_with_its_name(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "record.jsonl.gz"
+    path.write_bytes(content)
+    monkeypatch.setattr("sys.argv", ["foretide", "replay", str(path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert f"{path}: " in capsys.readouterr().err
