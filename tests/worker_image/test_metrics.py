@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,9 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.worker_image.scripted import Server, a_server
 from worker_image.engine.client import EngineClient
-from worker_image.engine.messages import Add, EngineLoad
+from worker_image.engine.messages import Add, EngineLoad, Finish, TokenOut
+from worker_image.server.choice import Choice
 from worker_image.server.histogram import Histogram, one_two_five
-from worker_image.server.metrics import EngineCollector
+from worker_image.server.metrics import EngineCollector, Metrics
+from worker_image.server.plans import Job
+from worker_image.text.detokenizer import TokenBytes
 
 CHAT: Any = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
 VLLM_V1 = {
@@ -105,6 +109,23 @@ async def test_waits_first_tokens_and_preemptions_are_told_by_class(tmp_path: Pa
     assert counts == [found[f"foretide_worker_queue_seconds_countP{i}"] for i in range(4)] == [2, 0, 1, 0]
     assert found["foretide_worker_queue_seconds_sumP0"] == pytest.approx(0.02)
     assert [found[f"foretide_worker_preemptions_totalP{i}"] for i in range(4)] == [10, 11, 12, 13]
+
+
+def test_the_time_of_a_token_leaves_out_what_another_worker_had_said() -> None:
+    """Else a long answer that goes on here for a few tokens looks as if they took no time."""
+    sampling = SimpleNamespace(n=1, max_tokens=8)
+    standing = SimpleNamespace(priority=2)
+    job = SimpleNamespace(prompts=([1],), sampling=sampling, standing=standing, stops=(), tools=None)
+    metrics = Metrics("chat")
+    choice = Choice(0, cast("Job", job), TokenBytes(["a"], frozenset()), metrics)
+    choice.replay([TokenOut(0, 0)] * 5, cached_tokens=0)
+    now = time.monotonic()
+    choice.take([TokenOut(1, 0)], now)
+    choice.take([TokenOut(1, 0)], now + 1.0)
+    choice.take([TokenOut(1, 0, Finish.LENGTH)], now + 2.0)
+    metrics.ended(choice.ended("abort", now + 2.0))
+    family = metrics.tpot_of_request.family("x", "x", "l", "v")
+    assert [sample.value for sample in family.samples if sample.name == "x_sum"] == pytest.approx([1.0])
 
 
 def test_a_histogram_counts_what_is_at_most_its_bound() -> None:

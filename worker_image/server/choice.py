@@ -36,6 +36,7 @@ class Choice:
         self.admitted: Admitted | None = None
         """The engine's word on when it took this up; set before the first token is taken."""
         self.finish: str | None = None
+        self._n_before = 0
         self._n_cached: int | None = None
         """Where another worker has said it."""
         self._n_prompt = len(job.prompts[index // job.sampling.n])
@@ -60,7 +61,7 @@ class Choice:
     def replay(self, tokens: Sequence[TokenOut], cached_tokens: int) -> None:
         """Takes up what another worker has said: the state is as if it had been said here, and nothing is given out."""
         if tokens:
-            self.n_generated = len(tokens)
+            self.n_generated = self._n_before = len(tokens)
             self._n_cached = cached_tokens
             self._take_with_care(tokens)
 
@@ -131,6 +132,7 @@ class Choice:
             decode_s=None if first_at is None else self._last_token_at - first_at,
             prompt_tokens=self._n_prompt,
             generation_tokens=self.n_generated,
+            tokens_before=self._n_before,
         )
 
 

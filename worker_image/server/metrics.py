@@ -51,6 +51,8 @@ class Ended:
     decode_s: float | None
     prompt_tokens: int
     generation_tokens: int
+    tokens_before: int = 0
+    """Of those generated, what another worker did before this one went on."""
 
 
 class Metrics(Collector):
@@ -92,8 +94,8 @@ class Metrics(Collector):
             self.prefill.observe(ended.prefill_s)
             self.decode.observe(ended.decode_s)
             self.inference.observe(ended.prefill_s + ended.decode_s)
-            if ended.generation_tokens > 1:
-                self.tpot_of_request.observe(ended.decode_s / (ended.generation_tokens - 1))
+            if (n_own := ended.generation_tokens - ended.tokens_before) > 1:
+                self.tpot_of_request.observe(ended.decode_s / (n_own - 1))
 
     def watch(self, engine: EngineClient) -> None:
         """Adds the series that come from the engine's own reports."""
