@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 from openai import APIStatusError, BadRequestError, InternalServerError, OpenAI
+from pydantic import ValidationError
 
 from tests.waiting import eventually
 from tests.worker_image.scripted import a_server
 from worker_image.engine.messages import Add, Sampling
 from worker_image.engine.standing import Standing
+from worker_image.errors import RequestError
+from worker_image.server.api_types import CompletionRequest
+from worker_image.server.chat_types import ChatRequest
+from worker_image.server.tokenization import Detokenize, Tokenize
+from worker_image.server.validation import Strict, parse_request
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 CHAT: Any = {"model": "chat", "messages": MESSAGES}
@@ -230,6 +237,30 @@ async def test_while_the_model_is_loaded_requests_get_503_and_when_to_come_again
 
 
 @pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (ChatRequest, {"messages": [1] * 5000}),
+        (ChatRequest, {"messages": [{"role": "user", "content": [1] * 5000}]}),
+        (CompletionRequest, {"prompt": [1] + [None] * 5000}),
+        (CompletionRequest, {"prompt": [[1] + [None] * 5000]}),
+        (Tokenize, {"tools": [1] * 5000, "messages": []}),
+        (Detokenize, {"tokens": [None] * 5000}),
+    ],
+)
+def test_a_list_of_mistakes_is_left_at_the_first(kind: type[Strict], wrong: dict[str, Any]) -> None:
+    """A body as large as is accepted would hold millions, and telling them apart take gigabytes."""
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate_json(json.dumps({"model": "chat"} | wrong))
+    assert caught.value.error_count() < 8
+
+
+def test_thousands_of_unknown_fields_are_counted_and_not_named() -> None:
+    body = json.dumps({"model": "chat", "prompt": "x"} | dict.fromkeys(map(str, range(1500)), 1)).encode()
+    with pytest.raises(RequestError, match="the body has 1500 fields that are wrong or unknown"):
+        parse_request(CompletionRequest, body)
+
+
+@pytest.mark.parametrize(
     ("more", "sentence", "param"),
     [
         ({"n": 0}, "Field 'n': Input should be greater than or equal to 1.", "n"),
@@ -237,6 +268,16 @@ async def test_while_the_model_is_loaded_requests_get_503_and_when_to_come_again
         ({"logit_bias": {"9999": 1}}, "Token id 9999 is outside the vocabulary of 261.", "logit_bias"),
         ({"logit_bias": {"the": 1}}, "Field 'logit_bias' has the key 'the'; a key is a token id.", "logit_bias"),
         ({"logit_bias": {"5": 101}}, "Field 'logit_bias.*less than or equal to 100.", None),
+        (
+            {"logit_bias": dict.fromkeys(map(str, range(1025)), 1)},
+            "Field 'logit_bias': Dictionary should have at most 1024 items",
+            "logit_bias",
+        ),
+        (
+            {"extra_body": {"stop_token_ids": [1] * 1025}},
+            "Field 'stop_token_ids': List should have at most 1024",
+            "stop_token_ids",
+        ),
         ({"stop": ["a"] * 17}, "Field 'stop': List should have at most 16 items", "stop"),
         ({"stop": ""}, "Field 'stop': String should have at least 1 character.", "stop"),
         ({"extra_body": {"stop_token_ids": [300]}}, "Token id 300 is outside the vocabulary", "stop_token_ids"),

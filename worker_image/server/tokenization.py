@@ -21,9 +21,9 @@ class Tokenize(Strict):
     prompt: str | None = None
     add_special_tokens: bool | None = None
     """Of a prompt only: the template writes its own."""
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True)] | None = None
     add_generation_prompt: bool = True
-    tools: list[Tool] | None = None
+    tools: Annotated[list[Tool], Field(fail_fast=True)] | None = None
     chat_template_kwargs: dict[str, JsonValue] | None = None
     return_token_strs: bool | None = None
 
@@ -36,7 +36,7 @@ class Tokenize(Strict):
 
 class Detokenize(Strict):
     model: str | None = None
-    tokens: list[TokenId]
+    tokens: Annotated[list[TokenId], Field(fail_fast=True)]
 
 
 def tokenize(body: bytes, served: Served) -> Json:

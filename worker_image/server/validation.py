@@ -8,6 +8,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from worker_image.errors import RequestError
 
+MOST_NAMED: Final = 1000
+"""A megabyte of mistakes takes a hundred of memory to tell apart, which a client must not make us do."""
+
 
 class Strict(BaseModel):
     """Base of every request. A field we do not have is refused by name, never silently ignored."""
@@ -27,6 +30,8 @@ def parse_request(kind: type[T], body: bytes) -> T:
 
 
 def _sentence(error: ValidationError) -> RequestError:
+    if (n_wrong := error.error_count()) > MOST_NAMED:
+        return RequestError(f"the body has {n_wrong} fields that are wrong or unknown; leave them out.")
     # Every branch of a union reports its own failure; the field, not the branch, is what the client knows.
     # A field we do not have comes first: it is often the misspelt name of one that is then reported as missing.
     found = error.errors(include_url=False, include_input=False)
