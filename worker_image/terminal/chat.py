@@ -6,7 +6,7 @@ import asyncio
 
 from worker_image.engine.client import EngineClient
 from worker_image.engine.messages import Finish, Sampling
-from worker_image.errors import SettingsError
+from worker_image.errors import RequestError, SettingsError
 from worker_image.loading import Loaded
 from worker_image.settings import ModelSettings
 from worker_image.terminal.session import loaded_engine
@@ -23,7 +23,13 @@ async def chat(settings: ModelSettings) -> int:
         messages: list[dict[str, str]] = []
         while (said := await asyncio.to_thread(_read_line)) is not None:
             messages.append({"role": "user", "content": said})
-            messages.append({"role": "assistant", "content": await _answer(loaded, template, engine, messages)})
+            try:
+                answer = await _answer(loaded, template, engine, messages)
+            except RequestError as error:
+                print(f"({error})")
+                del messages[-1]
+            else:
+                messages.append({"role": "assistant", "content": answer})
     return 0
 
 
