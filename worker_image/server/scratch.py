@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,8 @@ def used_bytes(folder: Path) -> int:
                     if entry.is_dir(follow_symlinks=False):
                         folders.append(entry.path)
                     else:
-                        total += entry.stat(follow_symlinks=False).st_blocks * _BLOCK_BYTES
+                        with suppress(OSError):
+                            total += entry.stat(follow_symlinks=False).st_blocks * _BLOCK_BYTES
         except OSError:
             continue
     return total
