@@ -286,6 +286,24 @@ def test_a_restart_in_the_middle_forgets_no_evidence() -> None:
     assert {one.metric: one.candidate for one in it.status.verdicts or []} == before
 
 
+def test_a_rollout_that_waits_for_something_else_than_time_is_not_looked_at_each_second() -> None:
+    it = service(paused=True)
+    it.target = "b"
+    go_on(it, ticks=6)
+    it.now_s += 3600
+    held = it.look()
+    assert held.status
+    assert (held.status.phase, held.status.reason, held.look_again_s) == (RolloutPhase.PREPARING, "Paused", None)
+    it.edit(paused=False)
+    measuring = it.look()
+    assert measuring.look_again_s == 60.0
+    it.hold = Hold("HeldByAlert", "an alert holds it")
+    it.now_s += 61
+    held = it.look()
+    assert held.status
+    assert (held.status.phase, held.status.reason, held.look_again_s) == (RolloutPhase.ANALYSING, "HeldByAlert", None)
+
+
 # --- properties ------------------------------------------------------------------------------------------------------
 
 HAPPENING = (

@@ -326,13 +326,14 @@ class _Trial:
         """When its first worker was asked for; nobody waits for one that is not."""
         return (self.since or rfc3339(self.seen.now_s)) if self.seen.state(self.target).replicas else None
 
-    def _due_s(self, phase: RolloutPhase) -> float:
-        """When time alone changes something."""
+    def _due_s(self, phase: RolloutPhase) -> float | None:
+        """When time alone changes something; None when that time is over, and something else is waited for."""
         if phase is RolloutPhase.PREPARING:
             limit, since = seconds(self.seen.spec.limits.ready_timeout), self.since
         else:
             limit, since = seconds(self.steps[self.at].duration), self.since
-        return max(1.0, limit - (seconds_since(since, self.seen.now_s) if since else 0.0))
+        left_s = limit - seconds_since(since, self.seen.now_s)
+        return max(1.0, left_s) if left_s > 0 else None
 
     def _status(self, phase: RolloutPhase, summary: str, reason: str, message: str, since: str | None) -> RolloutStatus:
         said = self.seen.compared.outputs if self.seen.compared else None
