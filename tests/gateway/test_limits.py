@@ -350,13 +350,18 @@ async def test_a_client_that_reads_slowly_keeps_its_answer_and_one_that_reads_no
         async with serving(FakeWorker(large), settings=limited(idle_timeout_s=1000.0)) as gateway:
             small.connect(("127.0.0.1", gateway.port))
             reader, writer = await asyncio.open_connection(sock=small)
-            writer.write(request_bytes(ASK))
             listener = gateway.gateway._listener
             assert listener._tick is not None
             listener._tick.cancel()  # the clock is ours
             connections = listener._shared.connections
-            await eventually(lambda: any(one._stalled for one in connections), "the answer waits for its reader")
+            await eventually(lambda: connections, "the connection is there")
             (connection,) = connections
+            own: socket.socket = connection._transport.get_extra_info("socket")
+            own.setsockopt(
+                socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384
+            )  # else it grows, until it holds all that is unread
+            writer.write(request_bytes(ASK))
+            await eventually(lambda: connection._stalled, "the answer waits for its reader")
             now_s = asyncio.get_running_loop().time()
             for _ in range(3):
                 unsent_bytes = connection._transport.get_write_buffer_size()
@@ -365,6 +370,7 @@ async def test_a_client_that_reads_slowly_keeps_its_answer_and_one_that_reads_no
                 now_s += 0.7 * Limits().write_stall_timeout_s
                 connection.check(now_s)
             assert not connection._transport.is_closing()
+            assert connection._stalled, "most of the answer is unread still"
             connection.check(now_s + Limits().write_stall_timeout_s)
             await eventually(lambda: not connections, "the connection has ended")
             writer.transport.abort()
