@@ -82,7 +82,10 @@ class Job:
             await asyncio.to_thread(self.store.drop_partial, ref)
             raise
         record = Record(spec.source, fetched.digest, found, fetched.size_bytes, fetched.files)
-        await asyncio.to_thread(self.store.publish, ref, record)
+        try:
+            await asyncio.to_thread(self.store.publish, ref, record)
+        except OSError as error:
+            raise _disk_error(error) from error
         return record
 
     def _check_digest(self, fetched: Fetched) -> None:

@@ -345,6 +345,23 @@ async def test_a_disk_without_room_for_a_note_of_it_does_not_keep_a_copy_from_ma
         await node.settles("a", "Evicted")
 
 
+async def test_a_disk_that_is_full_at_the_last_step_is_told_as_that(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_text = Path.write_text
+
+    def on_a_full_disk(path: Path, *args: Any, **kwargs: Any) -> int:
+        if path.name == RECORD:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_text(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "write_text", on_a_full_disk)
+    async with serving(WebServer(gguf())) as server, node.agent():
+        node.model("m", f"{server.url}/m.gguf")
+        await node.settles("m", "Failed")
+        assert node.entry("m")["message"].startswith("The disk of this node is full")
+
+
 async def test_an_evicted_model_stays_away_after_a_restart(node: Node) -> None:
     node.cache_bytes = int(SIZE * 1.5)
     async with serving(WebServer(gguf())) as server:
