@@ -5,6 +5,7 @@ release cannot read.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -13,8 +14,11 @@ from controllers.apply import Applier, merge_conditions
 from controllers.plans.transitions import transition
 from crds.conditions import READY, RECONCILING, STALLED
 from crds.reading import NOT_UNDERSTOOD, Unread, explained
+from kube.errors import Invalid, Unavailable
 from kube.events import Recorder
 from kube.resources import Resource
+
+log = logging.getLogger(__name__)
 
 
 async def write_verdict(
@@ -63,7 +67,26 @@ async def write_misread(
     generation = int(obj["metadata"].get("generation", 0))
     merged = merge_conditions(before, said, now=now, generation=generation)
     merged += [dict(one) for one in before if one["type"] not in (READY, STALLED, RECONCILING)]
-    if await applier.status(resource, obj, {**observed, "conditions": merged}, observed):
+    if await _wrote(applier, resource, obj, {**observed, "conditions": merged}, observed):
         found = transition(before, said)
         if found is not None:
             recorder.warning(obj, found.reason, found.message)
+
+
+async def _wrote(
+    applier: Applier,
+    resource: Resource,
+    obj: Mapping[str, Any],
+    status: Mapping[str, Any],
+    observed: Mapping[str, Any],
+) -> bool:
+    """Whether there is something to tell. By an Event alone where a rule of the schema cannot even be evaluated."""
+    try:
+        return await applier.status(resource, obj, status, observed) is not None
+    except (Unavailable, Invalid) as error:
+        log.info("A status cannot be applied, so its conditions are patched: %s", error)
+    try:
+        await applier.conditions(resource, obj, status["conditions"])
+    except Invalid as error:
+        log.warning("The API server takes no status of an object that cannot be read: %s", error)
+    return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from controllers.difference import (
     with_hash,
 )
 from crds.contract import FIELD_MANAGER
+from crds.reading import NOT_UNDERSTOOD
 from kube.api import Api, Propagation
 from kube.errors import Conflict, NotFound
 from kube.resources import Object, Resource, resource_of
@@ -160,8 +161,24 @@ class Applier:
             field_manager=STATUS_MANAGER,
             subresource="status",
         )
+        if _outlived(stored, status):
+            stored = await self.conditions(resource, obj, status["conditions"])
         self._written[where] = _Written(digest, version)
         return stored
+
+    async def conditions(
+        self, resource: Resource, obj: Mapping[str, Any], conditions: Sequence[Mapping[str, Any]]
+    ) -> Object:
+        """Write the conditions of `obj` alone, by a merge patch.
+
+        For an object with a value of another type than the schema says: the API server can apply nothing to it, and
+        forgets who owns which of its fields.
+        """
+        meta = obj["metadata"]
+        patch = {"metadata": {"uid": meta["uid"]}, "status": {"conditions": list(conditions)}}
+        return await self._client.merge_patch(
+            resource, meta.get("namespace"), meta["name"], patch, subresource="status"
+        )
 
     def forget(self, kind: str, namespace: str | None, name: str) -> None:
         """The object is gone: drop what is remembered about it."""
@@ -190,6 +207,13 @@ def _behind(what: str) -> Conflict:
         status_code=409,
         reason="Conflict",
     )
+
+
+def _outlived(stored: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    """Whether a condition of an object that could not be read is still there though nobody says it any more."""
+    said = {one["type"]: one.get("reason") for one in status.get("conditions") or ()}
+    there = (stored.get("status") or {}).get("conditions") or ()
+    return any(one.get("reason") == NOT_UNDERSTOOD and said.get(one["type"]) != NOT_UNDERSTOOD for one in there)
 
 
 def _same(status: Mapping[str, Any], observed: Mapping[str, Any] | None) -> bool:

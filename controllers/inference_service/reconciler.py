@@ -128,12 +128,12 @@ class InferenceServiceReconciler:
 
     async def _look(self, key: Key, service: Object) -> Outcome:
         meta = service["metadata"]
-        if not meta.get("deletionTimestamp") and FINALIZER_SERVICE not in (meta.get("finalizers") or ()):
-            await self._writer.hold(service)
-            return Outcome()  # The change it makes wakes the key.
         if unread_of(service) and not meta.get("deletionTimestamp"):
             await self._writer.misread(self._recorder, service, self._wall_clock())
             return Outcome()  # Its workers stay as they are.
+        if not meta.get("deletionTimestamp") and FINALIZER_SERVICE not in (meta.get("finalizers") or ()):
+            await self._writer.hold(service)
+            return Outcome()  # The change it makes wakes the key.
         seen, plan = self._decide(key, service)
         await self._write_children(key, service, seen, plan)
         if seen.refused:

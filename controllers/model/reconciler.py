@@ -70,12 +70,12 @@ class ModelReconciler:
                 return Outcome()
             await self._status(obj, volume, users, problem=None)
             return Outcome() if users else Outcome(requeue_after_s=END_LOOK_S)
-        await self._hold(obj)
         if unread := unread_of(obj):
             await write_misread(
                 self._applier, self._recorder, MODELS, obj, unread, observed=_ours(obj), now=datetime.now(UTC)
             )
             return Outcome()  # Copies and volume stay as they are.
+        await self._hold(obj)
         problem = await self._ensure_volume(obj, volume)
         await self._status(obj, volume, users, problem)
         return Outcome()

@@ -193,3 +193,15 @@ def test_the_real_kubectl_is_run_with_its_errors_on_one_line(
         "foretide: The cluster does not answer: Unable to connect to the server: EOF."
         " Check kubectl config current-context.\n"
     )
+
+
+def test_a_service_that_this_release_cannot_read_is_shown_with_a_sentence_in_every_command() -> None:
+    odd = chat() | {"kind": "InferenceService"}
+    odd["spec"] = odd["spec"] | {"accelerator": {"cpu": {}}, "rollout": {"strategy": "ofTomorrow"}}
+    kubectl = demo()
+    kubectl.objects[SERVICES] = [odd]
+    for command in (["status"], ["status", "chat"], ["diagnose", "chat"], ["explain", "chat"]):
+        shown = run(kubectl, *command)
+        assert shown.exit_code == 0, shown.output
+        assert "InferenceService 'demo/chat' is read in part: spec.rollout.strategy is 'ofTomorrow'" in shown.stderr
+        assert "chat" in shown.stdout

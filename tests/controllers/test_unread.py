@@ -10,6 +10,7 @@ import pytest
 
 from controllers.build import build
 from controllers.settings import Settings
+from kube.errors import Invalid, Unavailable
 from kube.events import Recorder
 from kube.resources import (
     DEPLOYMENTS,
@@ -192,3 +193,31 @@ async def test_services_of_a_tenant_whose_quota_cannot_be_read_keep_what_they_ha
     await eventually(lambda: world.reason(TENANTS, "other") == "Ready", "another Tenant is looked after")
     world.edit(TENANTS, "acme", quota={"replicas": 5})
     await eventually(lambda: sum(world.workers("chat").values()) == 4, "mended, they are planned again")
+
+
+def cannot_be_converted() -> Unavailable:
+    """What the API server answers to an apply of an object that has a string where its schema has a number."""
+    return Unavailable("failed to convert new object to smd typed", status_code=500, reason="")
+
+
+async def test_an_object_to_which_nothing_can_be_applied_says_so_all_the_same_and_nothing_of_it_is_left(
+    world: World,
+) -> None:
+    told = world.status(TENANTS, "acme")
+    world.api.fail_next("apply", TENANTS, cannot_be_converted())
+    world.edit(TENANTS, "acme", weight="many")
+    await eventually(lambda: world.reason(TENANTS, "acme") == "NotUnderstood", "it says why")
+    assert "spec.weight is 'many'" in world.message(TENANTS, "acme")
+    assert world.status(TENANTS, "acme")["replicas"] == told["replicas"]
+    world.edit(TENANTS, "acme", weight=2)
+    await eventually(lambda: world.reason(TENANTS, "acme") == "Ready", "mended, it says so")
+    await eventually(lambda: not world.reason(TENANTS, "acme", "Stalled"), "and nothing is left of what it said")
+    assert times_told(world, "Tenant", "acme") == 1
+
+
+async def test_an_object_whose_status_cannot_be_written_is_told_by_an_event(world: World) -> None:
+    world.api.fail_next("apply", SLAS, cannot_be_converted())
+    world.api.fail_next("patch", SLAS, Invalid("priority: expected string, got int64", status_code=422, reason=""))
+    world.edit(SLAS, "fast", priority=7)
+    await eventually(lambda: times_told(world, "SLA", "fast") == 1, "an Event says why")
+    await eventually(lambda: world.reason(INFERENCE_SERVICES, "chat") == "SLANotUnderstood", "and so does its service")

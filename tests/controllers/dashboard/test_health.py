@@ -89,6 +89,14 @@ def test_the_fleet_marks_only_conditions_that_hold() -> None:
     assert service_row(BARE, None)["marks"] == []
 
 
+def test_the_fleet_marks_a_service_that_cannot_be_read_however_well_it_serves() -> None:
+    unread = condition("Stalled", "True") | {"reason": "NotUnderstood"}
+    assert service_row(with_status(conditions=[unread]), None)["marks"] == [
+        {"type": "Stalled", "reason": "NotUnderstood", "message": unread["message"]}
+    ]
+    assert service_row(with_status(conditions=[condition("Stalled", "True")]), None)["marks"] == []
+
+
 def test_words_of_a_later_operator_are_shown_as_they_are_given() -> None:
     later = RESTARTED | {"remedy": "Teleported", "outcome": "Vanished", "cause": SLOW["cause"]}
     shown = health(with_status(health={"findings": [SLOW | {"errorClass": "Quantum"}], "actions": [later]}))
