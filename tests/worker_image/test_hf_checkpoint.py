@@ -295,9 +295,10 @@ def test_a_config_that_cannot_be_served_is_refused_with_its_file_and_key(
         open_checkpoint(tmp_path, LoadFormat.DUMMY)
 
 
-def test_the_older_name_of_the_rope_may_stand_beside_the_newer_where_both_say_the_same() -> None:
-    rope = {"rope_type": "linear", "factor": 2.0}
-    values = PLAIN | {"rope_parameters": rope | {"rope_theta": 5e5}, "rope_scaling": rope}
+@pytest.mark.parametrize("older", ["rope_type", "type"])
+def test_the_older_name_of_the_rope_may_stand_beside_the_newer_where_both_say_the_same(older: str) -> None:
+    newer = {"rope_type": "linear", "factor": 2.0, "rope_theta": 5e5}
+    values = PLAIN | {"rope_parameters": newer, "rope_scaling": {older: "linear", "factor": 2.0}}
     config = hf_config(parse_json("config.json", json.dumps(values).encode()))
     assert (config.rope, config.context) == (RopeConfig(5e5, LinearScaling(2.0)), 128)
 

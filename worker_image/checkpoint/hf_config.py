@@ -171,10 +171,12 @@ def _rope_fields(fields: Fields) -> Fields:
         return older
     params = fields.fields("rope_parameters")
     for key in older.names:
-        if older.get(key) != params.get(key):
+        # Older files say `type` for `rope_type`.
+        newer = "rope_type" if key == "type" and "type" not in params else key
+        if older.get(key) != params.get(newer):
             raise CheckpointError(
                 f"{fields.name}: rope_scaling says {key} {str(older.get(key))[:40]!r}, rope_parameters says "
-                f"{str(params.get(key))[:40]!r}; leave one of the two objects out."
+                f"{str(params.get(newer))[:40]!r}; leave one of the two objects out."
             )
     return params
 
