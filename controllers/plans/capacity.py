@@ -11,8 +11,6 @@ from crds.inference_service import Accelerator, InferenceServiceSpec
 
 INPUT_WEIGHT: Final = 0.25
 """Of an input token beside an output token: prefill works on many tokens at once, decode reads all weights for few."""
-KV_USE: Final = 0.8
-"""Share of the KV cache above which requests are likely to be sent back to waiting."""
 UNBOUNDED_WORK_PER_S: Final = 1e12
 """Where nobody knows what a worker carries: the work rate then never calls for a second one; requests held still do."""
 LEAST_LEAD_S: Final = 300.0

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from controllers.plans.capacity import INPUT_WEIGHT, KV_USE, UNBOUNDED_WORK_PER_S, accelerator_text
+from controllers.plans.capacity import INPUT_WEIGHT, UNBOUNDED_WORK_PER_S, accelerator_text
 from crds.fields import seconds
 from crds.inference_service import InferenceServiceSpec
 from crds.model import MeasuredProfile
 from crds.sla import Targets
 from forecasting.capacity import ReplicaCapacity, capacity_of
 from forecasting.errors import BadSetting
-from forecasting.policy import Capacity
+from forecasting.policy import KV_USE, Capacity
 from forecasting.profile import Profile
 from forecasting.simulator.arrivals import lengths_around
 from forecasting.simulator.world import Slo

@@ -3,6 +3,7 @@
 from forecasting.policy.decide import plan
 from forecasting.policy.record import from_json, from_plain, input_from_plain, to_json, to_plain
 from forecasting.policy.values import (
+    KV_USE,
     Bounds,
     Capacity,
     Direction,
@@ -21,6 +22,7 @@ from forecasting.policy.values import (
 )
 
 __all__ = [
+    "KV_USE",
     "Bounds",
     "Capacity",
     "Direction",

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from forecasting.errors import BadSetting, ForecastingError
@@ -130,6 +131,10 @@ class LoadForecast:
             raise BadSetting(f"LoadForecast: every step needs {len(self.levels)} quantiles, one a level.")
 
 
+KV_USE: Final = 0.8
+"""Share of the KV cache above which requests are likely to be sent back to waiting."""
+
+
 @dataclass(frozen=True, slots=True)
 class Capacity:
     """What one replica carries while it holds its latency targets.
@@ -141,7 +146,7 @@ class Capacity:
 
     work_per_s: float
     running: float
-    kv_use: float = 0.8
+    kv_use: float = KV_USE
     input_weight: float = 1.0
     output_weight: float = 1.0
     because: str = ""

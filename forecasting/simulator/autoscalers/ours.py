@@ -7,6 +7,7 @@ from typing import Protocol
 
 from forecasting.growth import LEVELS, Growth, Peaks, learn, peaks_of
 from forecasting.policy import (
+    KV_USE,
     Bounds,
     Capacity,
     Judged,
@@ -30,8 +31,8 @@ LEAST_HISTORY_S = 3600
 
 
 def capacity_for(sizing: Sizing) -> Capacity:
-    """One replica as the policy takes it."""
-    return Capacity(sizing.work_per_s, sizing.running, min(sizing.kv_use * 1.1, 0.9), input_weight=sizing.input_weight)
+    """One replica as the policy takes it, and as the operator does."""
+    return Capacity(sizing.work_per_s, sizing.running, KV_USE, input_weight=sizing.input_weight)
 
 
 class Forecasts(Protocol):
