@@ -211,12 +211,13 @@ def ours(context: Context) -> list[Setting]:
         settings = _policy(0.9, headroom, stabilisation_s, Policy.PREDICTIVE, promised)
         return _foretide(OURS, context, forecasts, settings)
 
-    return _grid(
+    much = _grid(OURS, make, promised=(0.97, 0.99, 0.995), headroom=(1.4,), stabilisation_s=(300.0, 600.0))
+    return much + _grid(
         OURS,
         make,
-        promised=(0.975, 0.98, 0.985, 0.99, 0.995),
-        headroom=(1.0, 1.05),
-        stabilisation_s=(120.0, 300.0, 600.0),
+        promised=(0.97, 0.98, 0.99, 0.995),
+        headroom=(1.0, 1.08, 1.2),
+        stabilisation_s=(300.0, 600.0),
     )
 
 
