@@ -181,10 +181,14 @@ def _field(path: Path, name: str) -> str | None:
 
 
 def commit() -> str:
-    """The commit checked out, with `-dirty` when tracked files differ from it; `unknown` outside of a repository."""
+    """The commit checked out, with `-dirty` when tracked files differ from it; `unknown` outside of a repository.
+
+    Results do not count: a benchmark that has written some of its own still runs the code that was committed.
+    """
     try:
         found = _git("rev-parse", "--short=12", "HEAD")
-        return f"{found}-dirty" if _git("status", "--porcelain", "--untracked-files=no") else found
+        differs = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)docs/benchmarks")
+        return f"{found}-dirty" if differs else found
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 

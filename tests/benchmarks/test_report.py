@@ -1,8 +1,11 @@
 """The writer of benchmark results: numbers survive a round trip, goals are judged, misses are said."""
 
+import subprocess
 from pathlib import Path
 
-from benchmarks.report import Better, Report, Row, Words, number, publish, render
+import pytest
+
+from benchmarks.report import Better, Report, Row, Words, commit, number, publish, render
 
 WORDS = Words(title="Some question", command="make bench", about=["Why it is asked."], notes=["One thing to know."])
 MET = Row("idle", "memory", "MB", 120.0, 240.0, "peer 1.0", goal=300.0)
@@ -62,3 +65,21 @@ def test_a_report_of_now_names_machine_commit_and_date() -> None:
     assert "CPU" in made.machine
     assert made.commit
     assert made.date.endswith("UTC")
+
+
+def test_results_that_a_benchmark_has_written_do_not_make_its_code_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.report.REPOSITORY", tmp_path)
+    code, results = tmp_path / "code.py", tmp_path / "docs" / "benchmarks" / "mine.json"
+    results.parent.mkdir(parents=True)
+    for path in (code, results):
+        path.write_text("1\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.org"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *words], check=True)
+    clean = commit()
+    results.write_text("2\n")
+    assert commit() == clean
+    code.write_text("2\n")
+    assert commit() == f"{clean}-dirty"
