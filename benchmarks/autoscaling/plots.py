@@ -1,4 +1,4 @@
-"""One Pareto plot a cell: attainment over GPU-hours, ours in colour, the baselines in grey tones with their names."""
+"""One Pareto plot a cell: attainment over GPU-hours, ours drawn thick, each baseline in a colour of its own."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ NINES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
 def plot(cell: Cell, folder: Path) -> Path:
     """Write `autoscaling-<workload>-<cold start>.svg`; attainment is drawn as the logarithm of what is missed."""
     figure, axes = plt.subplots(figsize=(8.4, 5.2))
+    axes.set_prop_cycle(color=matplotlib.colormaps["tab20"].colors)
     for family in families(cell):
         _line(axes, cell, family, linewidth=1.0, marker=".", markersize=5)
     _line(axes, cell, PERFECT, color="black", linestyle=":", linewidth=1.2)
