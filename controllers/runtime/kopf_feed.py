@@ -12,6 +12,7 @@ import itertools
 import logging
 import random
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -45,7 +46,8 @@ class Feed:
         on_end: Callable[[str], None],
     ) -> None:
         self._connection = connection
-        self._registry = make_registry(connection, resources, mark)
+        self._used: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
+        self._registry = make_registry(connection, resources, mark, self._used)
         self._on_end = on_end
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -78,12 +80,19 @@ class Feed:
             identity=NO_PEER,
             stop_flag=self._stop_flag,
         )
+        # A stream over TLS that Kopf has left waits for the server's goodbye, longer than this loop lasts.
+        for transport in self._used:
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
 
 
 def make_registry(
-    connection: Connection, resources: Sequence[Resource], mark: Callable[[Key, str], None]
+    connection: Connection,
+    resources: Sequence[Resource],
+    mark: Callable[[Key, str], None],
+    used: weakref.WeakSet[asyncio.BaseTransport],
 ) -> kopf.OperatorRegistry:
-    """The handlers: one login, one mark per kind."""
+    """The handlers: one login, one mark per kind. `used` gets the connections."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -93,7 +102,7 @@ def make_registry(
             default_namespace=connection.namespace,
             aiohttp_session=aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, ssl=connection.tls or True),
-                middlewares=(_begin_anew, _authorise(connection)),
+                middlewares=(_begin_anew, _authorise(connection, used)),
             ),
         )
 
@@ -181,9 +190,12 @@ async def _begin_anew(request: aiohttp.ClientRequest, handler: aiohttp.ClientHan
     return await handler(request)
 
 
-def _authorise(connection: Connection) -> Any:
+def _authorise(connection: Connection, used: weakref.WeakSet[asyncio.BaseTransport]) -> Any:
     async def middleware(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         request.headers.update(connection.headers())  # Read at every request: tokens are replaced while we run.
-        return await handler(request)
+        response = await handler(request)
+        if response.connection is not None and response.connection.transport is not None:
+            used.add(response.connection.transport)
+        return response
 
     return middleware
