@@ -22,7 +22,7 @@ NINES = (0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999)
 def plot(cell: Cell, folder: Path) -> Path:
     """Write `autoscaling-<workload>-<cold start>.svg`; attainment is drawn as the logarithm of what is missed."""
     figure, axes = plt.subplots(figsize=(8.4, 5.2))
-    axes.set_prop_cycle(color=matplotlib.colormaps["tab20"].colors)
+    axes.set_prop_cycle(color=list(matplotlib.colormaps["tab20"](range(20))))
     for family in families(cell):
         _line(axes, cell, family, linewidth=1.0, marker=".", markersize=5)
     _line(axes, cell, PERFECT, color="black", linestyle=":", linewidth=1.2)
