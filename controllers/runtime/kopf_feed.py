@@ -12,7 +12,6 @@ import itertools
 import logging
 import random
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, Final
@@ -24,6 +23,7 @@ from controllers.runtime.interface import Key
 from kube.backoff import Backoff
 from kube.connection import Connection
 from kube.resources import Resource
+from kube.transports import Transports
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,8 @@ class Feed:
         on_end: Callable[[str], None],
     ) -> None:
         self._connection = connection
-        self._used: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
-        self._registry = make_registry(connection, resources, mark, self._used)
+        self._transports = Transports()
+        self._registry = make_registry(connection, resources, mark, self._transports)
         self._on_end = on_end
         self._thread = threading.Thread(target=self._run, name="kopf", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -80,19 +80,13 @@ class Feed:
             identity=NO_PEER,
             stop_flag=self._stop_flag,
         )
-        # A stream over TLS that Kopf has left waits for the server's goodbye, longer than this loop lasts.
-        for transport in self._used:
-            if isinstance(transport, asyncio.WriteTransport):
-                transport.abort()
+        self._transports.abort()
 
 
 def make_registry(
-    connection: Connection,
-    resources: Sequence[Resource],
-    mark: Callable[[Key, str], None],
-    used: weakref.WeakSet[asyncio.BaseTransport],
+    connection: Connection, resources: Sequence[Resource], mark: Callable[[Key, str], None], transports: Transports
 ) -> kopf.OperatorRegistry:
-    """The handlers: one login, one mark per kind. `used` gets the connections."""
+    """The handlers: one login, one mark per kind."""
     registry = kopf.OperatorRegistry()
 
     @kopf.on.login(registry=registry)
@@ -102,7 +96,7 @@ def make_registry(
             default_namespace=connection.namespace,
             aiohttp_session=aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, ssl=connection.tls or True),
-                middlewares=(_begin_anew, _authorise(connection, used)),
+                middlewares=(_begin_anew, _authorise(connection), transports),
             ),
         )
 
@@ -190,12 +184,9 @@ async def _begin_anew(request: aiohttp.ClientRequest, handler: aiohttp.ClientHan
     return await handler(request)
 
 
-def _authorise(connection: Connection, used: weakref.WeakSet[asyncio.BaseTransport]) -> Any:
+def _authorise(connection: Connection) -> Any:
     async def middleware(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         request.headers.update(connection.headers())  # Read at every request: tokens are replaced while we run.
-        response = await handler(request)
-        if response.connection is not None and response.connection.transport is not None:
-            used.add(response.connection.transport)
-        return response
+        return await handler(request)
 
     return middleware

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -18,6 +17,7 @@ import aiohttp
 from aiohttp import web
 
 from kube.connection import Connection
+from kube.transports import Transports
 
 Event = dict[str, Any]
 """One line of a watch: `type` and `object`."""
@@ -133,14 +133,14 @@ class Proxy:
         self.reads = 0
         self._upstream = upstream
         self._session: aiohttp.ClientSession | None = None
-        self._used: weakref.WeakSet[asyncio.BaseTransport] = weakref.WeakSet()
+        self._transports = Transports()
         self._runner: web.AppRunner | None = None
         self.url = ""
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(limit=0, ssl=self._upstream.tls or True)
         self._session = aiohttp.ClientSession(
-            connector=connector, timeout=aiohttp.ClientTimeout(total=None), middlewares=(self._remembering,)
+            connector=connector, timeout=aiohttp.ClientTimeout(total=None), middlewares=(self._transports,)
         )
         app = web.Application(client_max_size=2**26)
         app.router.add_route("*", "/{path:.*}", self._handle)
@@ -158,19 +158,8 @@ class Proxy:
         assert self._session is not None
         await self._runner.cleanup()
         await self._session.close()
-        # A watch over TLS that was left waits for the server's goodbye, longer than a test's loop may last.
-        for transport in self._used:
-            if isinstance(transport, asyncio.WriteTransport):
-                transport.abort()
+        self._transports.abort()
         await asyncio.sleep(0)
-
-    async def _remembering(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        response = await handler(request)
-        if response.connection is not None and response.connection.transport is not None:
-            self._used.add(response.connection.transport)
-        return response
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         call = _named(request, await request.read())

@@ -8,7 +8,7 @@ import ipaddress
 import random
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -326,17 +326,22 @@ async def test_a_copy_that_somebody_deleted_is_fetched_again(node: Node, used: b
         await node.settles("m", "Cached")
 
 
-async def test_a_disk_without_room_for_a_note_of_it_does_not_keep_a_copy_from_making_room(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def fill_disk(monkeypatch: pytest.MonkeyPatch, is_full: Callable[[Path], bool]) -> None:
+    """For small files that `is_full` names."""
     write_text = Path.write_text
 
     def on_a_full_disk(path: Path, *args: Any, **kwargs: Any) -> int:
-        if ".evicted" in path.parts and node.copy("a").exists():
+        if is_full(path):
             raise OSError(errno.ENOSPC, "No space left on device")
         return write_text(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "write_text", on_a_full_disk)
+
+
+async def test_a_disk_without_room_for_a_note_of_it_does_not_keep_a_copy_from_making_room(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_disk(monkeypatch, lambda path: ".evicted" in path.parts and node.copy("a").exists())
     node.cache_bytes = int(SIZE * 1.5)
     async with serving(WebServer(gguf())) as server, node.agent():
         for name in ("a", "b"):
@@ -348,14 +353,7 @@ async def test_a_disk_without_room_for_a_note_of_it_does_not_keep_a_copy_from_ma
 async def test_a_disk_that_is_full_at_the_last_step_is_told_as_that(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_text = Path.write_text
-
-    def on_a_full_disk(path: Path, *args: Any, **kwargs: Any) -> int:
-        if path.name == RECORD:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write_text(path, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "write_text", on_a_full_disk)
+    fill_disk(monkeypatch, lambda path: path.name == RECORD)
     async with serving(WebServer(gguf())) as server, node.agent():
         node.model("m", f"{server.url}/m.gguf")
         await node.settles("m", "Failed")

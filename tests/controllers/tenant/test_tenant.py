@@ -87,8 +87,8 @@ class World:
 async def world() -> AsyncIterator[World]:
     world = World()
     world.namespace("demo")
-    services = Informer(world.api, INFERENCE_SERVICES, keep=lean, index=SERVICE_INDEX)
-    tenants = Informer(world.api, TENANTS, keep=lean, index=TENANT_INDEX)
+    services = Informer(world.api, INFERENCE_SERVICES, keep=readable, index=SERVICE_INDEX)
+    tenants = Informer(world.api, TENANTS, keep=readable, index=TENANT_INDEX)
     recorder = Recorder(world.api, controller="test", instance="test")
     wired = wire_tenant(
         world.api, Settings(), world.queue, recorder, Applier(world.api), services=services, tenants=tenants
@@ -313,66 +313,51 @@ async def test_a_half_life_that_another_of_the_cohort_names_is_heard_and_forgott
     await eventually(lambda: not world.status()["fairShare"].get("cohort"), "nothing is counted any more")
 
 
-@pytest.fixture
-async def mixed() -> AsyncIterator[World]:
-    """As `world`, with what is kept of Tenants and services as the operator keeps it."""
-    world = World()
-    world.namespace("demo")
-    world.namespace("lab")
-    services = Informer(world.api, INFERENCE_SERVICES, keep=readable, index=SERVICE_INDEX)
-    tenants = Informer(world.api, TENANTS, keep=readable, index=TENANT_INDEX)
-    recorder = Recorder(world.api, controller="test", instance="test")
-    wired = wire_tenant(
-        world.api, Settings(), world.queue, recorder, Applier(world.api), services=services, tenants=tenants
-    )
-    async with running(world.queue, [wired.reconciler], [tenants, services], wired.caches, wired.background):
-        yield world
-
-
-async def test_a_tenant_that_cannot_be_read_says_which_field_until_it_is_mended(mixed: World) -> None:
-    mixed.tenant(quota={"gpus": 4, "cpu": "8"})
-    await eventually(lambda: mixed.ready() == "Ready", "the tenant is ready")
-    told = mixed.status()
+async def test_a_tenant_that_cannot_be_read_says_which_field_until_it_is_mended(world: World) -> None:
+    world.tenant(quota={"gpus": 4, "cpu": "8"})
+    await eventually(lambda: world.ready() == "Ready", "the tenant is ready")
+    told = world.status()
     spec = {"namespaces": ["demo"], "quota": {"gpus": "four", "cpu": "8"}, "weight": 5000}
-    mixed.api.put(TENANTS, {"metadata": {"name": "acme"}, "spec": spec, "status": told})
-    await eventually(lambda: mixed.ready() == "NotUnderstood", "the tenant says what is wrong")
-    conditions = {one["type"]: one for one in mixed.status()["conditions"]}
+    world.api.put(TENANTS, {"metadata": {"name": "acme"}, "spec": spec, "status": told})
+    await eventually(lambda: world.ready() == "NotUnderstood", "the tenant says what is wrong")
+    conditions = {one["type"]: one for one in world.status()["conditions"]}
     assert conditions["Stalled"]["status"] == "True"
     assert "spec.quota.gpus is 'four'" in conditions["Ready"]["message"]
     assert "spec.weight is 5000" in conditions["Ready"]["message"]
     assert "Apply it anew" in conditions["Ready"]["message"]
-    assert mixed.status() | {"conditions": ()} == told | {"conditions": ()}, "what was published stays"
-    assert mixed.api.now(RESOURCE_QUOTAS, "demo", "foretide-tenant"), "and what stands stays"
-    mixed.tenant(quota={"gpus": 5, "cpu": "8"})
-    await eventually(lambda: mixed.ready() == "Ready", "it is mended")
-    assert "Stalled" not in {one["type"] for one in mixed.status()["conditions"]}
-    assert mixed.status()["gpus"] == "0/5"
+    assert world.status() | {"conditions": ()} == told | {"conditions": ()}, "what was published stays"
+    assert world.api.now(RESOURCE_QUOTAS, "demo", "foretide-tenant"), "and what stands stays"
+    world.tenant(quota={"gpus": 5, "cpu": "8"})
+    await eventually(lambda: world.ready() == "Ready", "it is mended")
+    assert "Stalled" not in {one["type"] for one in world.status()["conditions"]}
+    assert world.status()["gpus"] == "0/5"
 
 
-async def test_keys_of_a_tenant_that_cannot_be_read_rotate_as_ever_where_it_still_names_them(mixed: World) -> None:
-    mixed.secret("acme-key", old=KEY)
-    mixed.tenant(apiKeys=[{"secret": "acme-key"}], weight=5000)
-    await eventually(lambda: mixed.keyring() == {"acme": mixed.hashes(KEY)}, "the gateway knows the key")
-    mixed.secret("acme-key", new=SECOND)
-    await eventually(lambda: mixed.keyring() == {"acme": mixed.hashes(SECOND)}, "the gateway knows the second")
+async def test_keys_of_a_tenant_that_cannot_be_read_rotate_as_ever_where_it_still_names_them(world: World) -> None:
+    world.secret("acme-key", old=KEY)
+    world.tenant(apiKeys=[{"secret": "acme-key"}], weight=5000)
+    await eventually(lambda: world.keyring() == {"acme": world.hashes(KEY)}, "the gateway knows the key")
+    world.secret("acme-key", new=SECOND)
+    await eventually(lambda: world.keyring() == {"acme": world.hashes(SECOND)}, "the gateway knows the second")
 
 
-async def test_keys_that_were_published_stay_while_their_tenant_names_none_that_can_be_read(mixed: World) -> None:
-    mixed.secret("acme-key", one=KEY, two=SECOND)
-    mixed.tenant(apiKeys=[{"secret": "acme-key"}])
-    await eventually(lambda: mixed.keyring() == {"acme": mixed.hashes(KEY, SECOND)}, "the gateway knows the keys")
-    mixed.tenant(apiKeys="acme-key")
-    mixed.tenant("other", ("lab",))
-    await eventually(lambda: "other" in mixed.keyring(), "other Tenants are written")
-    assert mixed.keyring()["acme"] == mixed.hashes(KEY, SECOND)
-    mixed.secret("acme-key", two=SECOND)
-    await eventually(lambda: mixed.keyring()["acme"] == mixed.hashes(SECOND), "a key that is taken away is gone")
+async def test_keys_that_were_published_stay_while_their_tenant_names_none_that_can_be_read(world: World) -> None:
+    world.namespace("lab")
+    world.secret("acme-key", one=KEY, two=SECOND)
+    world.tenant(apiKeys=[{"secret": "acme-key"}])
+    await eventually(lambda: world.keyring() == {"acme": world.hashes(KEY, SECOND)}, "the gateway knows the keys")
+    world.tenant(apiKeys="acme-key")
+    world.tenant("other", ("lab",))
+    await eventually(lambda: "other" in world.keyring(), "other Tenants are written")
+    assert world.keyring()["acme"] == world.hashes(KEY, SECOND)
+    world.secret("acme-key", two=SECOND)
+    await eventually(lambda: world.keyring()["acme"] == world.hashes(SECOND), "a key that is taken away is gone")
 
 
-async def test_a_tenant_whose_namespaces_are_no_list_stops_no_other(mixed: World) -> None:
-    mixed.api.put(TENANTS, {"metadata": {"name": "strange"}, "spec": {"namespaces": "not a list"}})
-    mixed.secret("acme-key", old=KEY)
-    mixed.tenant(apiKeys=[{"secret": "acme-key"}])
-    await eventually(lambda: mixed.ready("strange") == "NotUnderstood", "the one says why")
-    await eventually(lambda: mixed.ready() == "Ready", "the other is ready")
-    await eventually(lambda: mixed.keyring() == {"acme": mixed.hashes(KEY), "strange": []}, "and has its keys")
+async def test_a_tenant_whose_namespaces_are_no_list_stops_no_other(world: World) -> None:
+    world.api.put(TENANTS, {"metadata": {"name": "strange"}, "spec": {"namespaces": "not a list"}})
+    world.secret("acme-key", old=KEY)
+    world.tenant(apiKeys=[{"secret": "acme-key"}])
+    await eventually(lambda: world.ready("strange") == "NotUnderstood", "the one says why")
+    await eventually(lambda: world.ready() == "Ready", "the other is ready")
+    await eventually(lambda: world.keyring() == {"acme": world.hashes(KEY), "strange": []}, "and has its keys")
