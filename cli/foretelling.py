@@ -19,6 +19,7 @@ from cli.kept import Saver, cache_folder, restored, stopped
 from cli.service_files import Subject
 from cli.setting import ForecastBy, Foretelling, Load, Setting, asks_for_forecast
 from controllers.plans.capacity import INPUT_WEIGHT
+from forecasting import near
 from forecasting.counts import joined
 from forecasting.series import DAY_S
 from forecasting.simulator.autoscalers.foretold import OperatorForecasts, counts_of
@@ -82,7 +83,8 @@ def forget(load: Load, setting: Setting) -> None:
 def _begun(load: Load, setting: Setting) -> OperatorForecasts:
     counts = counts_of(load.arrivals, load.requests, setting.start_s, Schedule().step_s)
     counts = joined(load.past, counts, keep_from_s=0.0)
-    return OperatorForecasts(counts, INPUT_WEIGHT, setting.lead_s, setting.start_s, len(load.arrivals))
+    minutes = counts_of(load.arrivals, load.requests, setting.start_s, near.STEP_S)
+    return OperatorForecasts(counts, minutes, INPUT_WEIGHT, setting.lead_s, setting.start_s, len(load.arrivals))
 
 
 def _path(load: Load, setting: Setting) -> Path:

@@ -66,13 +66,13 @@ def _trailing(values: Array, length: int, before: float = 0.0) -> Array:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Growth:
-    """ratios: (minutes, LEVELS) of the peak within so many minutes ahead over the peak behind."""
+    """ratios: (minutes, levels) of the peak within so many minutes ahead over the peak behind."""
 
     ratios: Array
     unit: float
 
     def quantiles(self, behind: float) -> Array:
-        """(minutes, LEVELS) of the highest load from now to the end of each minute ahead, the present peak given.
+        """(minutes, levels) of the highest load from now to the end of each minute ahead, the present peak given.
 
         Raises:
             BadSetting: the present peak is not known.
@@ -83,7 +83,14 @@ class Growth:
         return grown
 
 
-def learn(peaks: Peaks, until: int, minutes: int, delay_s: float = 0.0, window_s: float = WEEK_S) -> Growth:
+def learn(
+    peaks: Peaks,
+    until: int,
+    minutes: int,
+    delay_s: float = 0.0,
+    window_s: float = WEEK_S,
+    levels: tuple[float, ...] = LEVELS,
+) -> Growth:
     """From the `window_s` before step `until`; nothing from that step on is read.
 
     delay_s: how old the newest load is when it is looked at, so that growth is counted from then.
@@ -106,5 +113,5 @@ def learn(peaks: Peaks, until: int, minutes: int, delay_s: float = 0.0, window_s
                 f"Growth: {len(known)} steps of {peaks.step_s:.0f} s are known; {LEAST_ROWS} are needed."
                 " Scale by the measured load until then."
             )
-        ratios.append(np.quantile(known, LEVELS))
+        ratios.append(np.quantile(known, levels))
     return Growth(np.array(ratios), peaks.unit)

@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.autoscaling import decision
 from benchmarks.autoscaling.agreement import SPAN_S, Pair, compare
 from benchmarks.autoscaling.agreement import rows_of as agreement_rows
-from benchmarks.autoscaling.cell import Cell, Plan, run_cells
+from benchmarks.autoscaling.cell import Cell, Plan, run_cells, run_families
 from benchmarks.autoscaling.page import words
 from benchmarks.autoscaling.plots import plot
 from benchmarks.autoscaling.quick import made_lengths, workload
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     cells: list[Cell] = []
     agreement: list[Row] = []
     for each, sizing in study.workloads:
-        found = _finished(each, study) if options.finished else _cells(each, sizing, study, fresh=options.fresh)
+        found = _finished(each, study) if options.finished else _cells(each, sizing, study, options)
         if not found:
             continue
         cells += found
@@ -89,6 +89,9 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="a minute, on a trace made here; writes nothing")
     parser.add_argument("--finished", action="store_true", help="only write the page of the cells that are done")
     parser.add_argument("--fresh", action="store_true", help="do cells again that are done")
+    parser.add_argument(
+        "--family", action="append", default=[], help="of cells that are done, this family anew; may be repeated"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS, help="where results go")
     return parser
 
@@ -134,15 +137,27 @@ def _servegen(options: argparse.Namespace, model: str, fleet: float, lent: Lent,
     return servegen(f"ServeGen {model}", clients, lent, options.fleet or fleet, sizing, tune, test)
 
 
-def _cells(each: Workload, sizing: Sizing, study: Study, *, fresh: bool) -> list[Cell]:
-    """The cells of a workload: those that are done are read, the others run side by side."""
+def _cells(each: Workload, sizing: Sizing, study: Study, options: argparse.Namespace) -> list[Cell]:
+    """The cells of a workload: those that are done are read, but for families that are asked for anew; the others run
+    side by side."""
     paths = {load_s: _path(each, load_s, study.plan) for load_s in study.cold_starts}
-    missing = [load_s for load_s, path in paths.items() if fresh or not study.plan.full or not path.exists()]
+    missing = [load_s for load_s, path in paths.items() if options.fresh or not study.plan.full or not path.exists()]
+    done = [Cell.read(path) for load_s, path in paths.items() if load_s not in missing]
     if missing:
-        worlds = [World(cold_start=ColdStart(load_s), slo=Slo(), max_replicas=100) for load_s in missing]
-        for cell in run_cells(each, worlds, sizing, study.plan, _progress(each.name)):
+        for cell in run_cells(each, _worlds(missing), sizing, study.plan, _progress(each.name)):
+            cell.write(paths[cell.cold_start_s])
+    known = sorted({point.family for cell in done for point in cell.points})
+    if unknown := sorted(set(options.family) - set(known)):
+        raise SystemExit(f"--family: no cell that is done has {unknown}; there are {known}.")
+    if done and options.family:
+        worlds = _worlds([cell.cold_start_s for cell in done])
+        for cell in run_families(each, worlds, sizing, study.plan, _progress(each.name), options.family, done):
             cell.write(paths[cell.cold_start_s])
     return [Cell.read(paths[load_s]) for load_s in study.cold_starts]
+
+
+def _worlds(cold_starts_s: Sequence[float]) -> list[World]:
+    return [World(cold_start=ColdStart(load_s), slo=Slo(), max_replicas=100) for load_s in cold_starts_s]
 
 
 def _finished(each: Workload, study: Study) -> list[Cell]:

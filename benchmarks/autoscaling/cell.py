@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +23,11 @@ from benchmarks.autoscaling.pareto import Point
 from benchmarks.autoscaling.workloads import DAY_S, Workload, cache_folder
 from benchmarks.report import commit
 from cli.kept import Saver, restored
+from controllers.plans.capacity import lead_time_s
+from forecasting import near
 from forecasting.simulator.arrivals import SecondArrivals
 from forecasting.simulator.autoscalers.common import Sizing
+from forecasting.simulator.autoscalers.foretold import OperatorForecasts, counts_of
 from forecasting.simulator.many import Batch, Run
 from forecasting.simulator.oracle import (
     CANDIDATES,
@@ -36,6 +41,7 @@ from forecasting.simulator.outcome import Outcome
 from forecasting.simulator.record import record_of
 from forecasting.simulator.requests import Ints
 from forecasting.simulator.world import World
+from forecasting.standing import Schedule
 
 TUNED_FOR = (0.98, 0.985, 0.99, 0.993, 0.996, 0.999)
 CHOSEN_FOR = 0.993
@@ -104,6 +110,31 @@ def run_cells(
     return [_cell(workload, world, plan, requests, labels, points, oracle) for world, labels, points, oracle in found]
 
 
+def run_families(
+    workload: Workload,
+    worlds: Sequence[World],
+    sizing: Sizing,
+    plan: Plan,
+    progress: Progress,
+    families: Collection[str],
+    cells: Sequence[Cell],
+) -> list[Cell]:
+    """Cells that are done, with these families tuned and tested anew: what the others gave does not depend on them."""
+    tuned = _tuned(workload, worlds, sizing, plan, progress, families)
+    tested, _ = _tested(workload, worlds, sizing, plan, tuned, progress)
+    found = zip(cells, tuned, tested, strict=True)
+    return [_renewed(cell, families, labels, points) for cell, labels, points in found]
+
+
+def _renewed(cell: Cell, families: Collection[str], tuned: Tuned, points: Sequence[Point]) -> Cell:
+    kept = [point for point in cell.points if point.family not in families]
+    return replace(cell, points=(*kept, *points), chosen={**cell.chosen, **_chosen(tuned)})
+
+
+def _chosen(tuned: Tuned) -> dict[str, str]:
+    return {family: label for family, (_, label) in tuned.items()}
+
+
 def _cell(
     workload: Workload, world: World, plan: Plan, requests: float, tuned: Tuned, points: list[Point], bounds: Bounds
 ) -> Cell:
@@ -120,13 +151,47 @@ def _cell(
         bounds.upper,
         bounds.attained,
         tuple(points),
-        {family: chosen for family, (_, chosen) in tuned.items()},
+        _chosen(tuned),
     )
 
 
-def _context(whole: SecondArrivals, start: int, part: SecondArrivals, world: World, sizing: Sizing) -> Context:
-    past = whole.between(0, start) if start else None
-    return Context(world, sizing, record_of(past, part, world.metrics_lag_s))
+def _contexts(
+    whole: SecondArrivals,
+    span: tuple[int, int],
+    worlds: Sequence[World],
+    sizing: Sizing,
+    progress: Callable[[float], None],
+) -> list[Context]:
+    """Of each world in the seconds of `span`; what was before is known."""
+    start, end = span
+    past, part = whole.between(0, start) if start else None, whole.between(start, end)
+    foretold = _foretold(whole, span, worlds, sizing, progress)
+    return [Context(world, sizing, record_of(past, part, world.metrics_lag_s), foretold) for world in worlds]
+
+
+def _foretold(
+    whole: SecondArrivals,
+    span: tuple[int, int],
+    worlds: Sequence[World],
+    sizing: Sizing,
+    progress: Callable[[float], None],
+) -> OperatorForecasts:
+    """The operator's, for the longest lead time: forecasts for a shorter one are their beginning. Kept like a run."""
+    (start, end), lead_s = span, lead_time_s([world.cold_start.p95_s() for world in worlds])
+    known = whole.between(0, end)
+    said = f"{commit()} {span} {lead_s} {sizing}".encode()
+    key = hashlib.sha256(said + known.counts.tobytes() + known.inputs.tobytes()).hexdigest()[:16]
+    path = cache_folder() / "interrupted" / f"{key}.forecast"
+    found = restored(path) if COMMITTED.fullmatch(commit()) else None
+    if not isinstance(found, OperatorForecasts):
+        counts, minutes = (counts_of(known, None, 0.0, step_s) for step_s in (Schedule().step_s, near.STEP_S))
+        found = OperatorForecasts(counts, minutes, sizing.input_weight, lead_s, float(start), float(end - start))
+    saver = Saver(path, found, progress, SAVE_EVERY_S)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as in the operator: what a fit finds odd is in its intervals
+        found.run(saver)
+    saver.save()
+    return found
 
 
 def _start_replicas(part: SecondArrivals, sizing: Sizing) -> int:
@@ -134,13 +199,23 @@ def _start_replicas(part: SecondArrivals, sizing: Sizing) -> int:
     return max(int(np.ceil(1.3 * part.counts[:600].mean() / sizing.requests_per_s)), 1)
 
 
-def _tuned(workload: Workload, worlds: Sequence[World], sizing: Sizing, plan: Plan, progress: Progress) -> list[Tuned]:
-    """For each world and family the labels to test, and the one chosen."""
+def _tuned(
+    workload: Workload,
+    worlds: Sequence[World],
+    sizing: Sizing,
+    plan: Plan,
+    progress: Progress,
+    families: Collection[str] | None = None,
+) -> list[Tuned]:
+    """For each world and family the labels to test, and the one chosen; `families` if not all."""
     # Another seed than those of the test: nobody tunes on the noise that is tested.
     whole = workload.make(1000)
-    start, end = workload.tune
-    part = whole.between(start, end)
-    grids = [all_settings(_context(whole, start, part, world, sizing), full=plan.full) for world in worlds]
+    part = whole.between(*workload.tune)
+    contexts = _contexts(whole, workload.tune, worlds, sizing, lambda share: progress("forecasts to tune by", share))
+    grids = [
+        [each for each in all_settings(context, full=plan.full) if families is None or each.family in families]
+        for context in contexts
+    ]
     runs = [
         Run(world, setting.make(), 1000, _start_replicas(part, sizing))
         for world, grid in zip(worlds, grids, strict=True)
@@ -192,14 +267,15 @@ def _tested(
     tuned: Sequence[Tuned],
     progress: Progress,
 ) -> tuple[list[list[Point]], float]:
-    start, end = workload.test
     parts, runs, labels = [], [], []
     for seed in range(plan.seeds):
         whole = workload.make(seed)
-        part = whole.between(start, end)
+        part = whole.between(*workload.test)
         parts.append(part)
-        for at, world in enumerate(worlds):
-            for setting in all_settings(_context(whole, start, part, world, sizing)):
+        name = f"forecasts to test by, {seed + 1} of {plan.seeds}"
+        contexts = _contexts(whole, workload.test, worlds, sizing, partial(progress, name))
+        for at, (world, context) in enumerate(zip(worlds, contexts, strict=True)):
+            for setting in all_settings(context):
                 if setting.label in tuned[at].get(setting.family, ([], ""))[0]:
                     runs.append(Run(world, setting.make(), seed, _start_replicas(part, sizing), seed))
                     labels.append((at, setting.family, setting.label))

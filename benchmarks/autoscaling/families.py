@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
-from forecasting.policy import Bounds, Policy, PolicySettings
+from controllers.plans.capacity import lead_time_s
+from controllers.plans.scaling import settings_of
+from crds.scaling import Scaling, ScalingPolicy
+from forecasting.near import BEYOND_S
+from forecasting.policy import Bounds
 from forecasting.simulator.autoscaler import Autoscaler
 from forecasting.simulator.autoscalers.common import Sizing
 from forecasting.simulator.autoscalers.headroom import Hourly, Persistence, Seasonal, Static
@@ -14,7 +18,6 @@ from forecasting.simulator.autoscalers.kubernetes import Hpa, Keda, Kpa
 from forecasting.simulator.autoscalers.ours import (
     Forecasts,
     Foretide,
-    GrowthForecasts,
     PerfectForecasts,
     capacity_for,
 )
@@ -23,6 +26,7 @@ from forecasting.simulator.record import Record
 from forecasting.simulator.world import World
 
 OURS = "Foretide (predictive)"
+REACTIVE = "Foretide (reactive)"
 PERFECT = "perfect forecast + our policy"
 
 
@@ -42,6 +46,8 @@ class Context:
     world: World
     sizing: Sizing
     record: Record
+    foretold: Forecasts
+    """What the operator would foretell."""
 
     @property
     def lead_s(self) -> float:
@@ -176,64 +182,55 @@ def hourly(context: Context) -> list[Setting]:
     )
 
 
-DECIDES_EVERY_S = 30
+DECIDES_EVERY_S = 15
 
 
-def _policy(
-    quantile: float, headroom: float, stabilisation_s: float, policy: Policy, promised: float | None = None
-) -> PolicySettings:
-    return PolicySettings(
-        policy=policy,
-        quantile=quantile,
-        promised=promised,
-        headroom=headroom,
-        horizon_s=60.0,
-        hysteresis=0.0,
-        up_replicas=2,
-        up_share=0.5,
-        down_share=0.5,
-        cooldown_down_s=0.0,
-        stabilisation_s=stabilisation_s,
-    )
-
-
-def _foretide(family: str, context: Context, forecasts: Forecasts | None, settings: PolicySettings) -> Autoscaler:
-    bounds = Bounds(context.world.min_replicas, context.world.max_replicas)
+def _as_operator(
+    family: str,
+    context: Context,
+    forecasts: Forecasts | None,
+    headroom: float,
+    delay_s: float,
+    promised: float | None = None,
+) -> Autoscaler:
+    """What the operator makes of `spec.scaling`: headroom is taken by a smaller `tokensPerSecond`, delay_s is its
+    `scaleDownDelay`, and promised what the SLA asks for."""
+    world, policy = context.world, ScalingPolicy.REACTIVE if forecasts is None else ScalingPolicy.PREDICTIVE
+    scaling = Scaling(min=world.min_replicas, max=world.max_replicas, policy=policy, scale_down_delay=f"{delay_s:.0f}s")
+    settings = settings_of(scaling, None if promised is None else replace(world.slo, attainment=promised))
     capacity = capacity_for(context.sizing)
-    return Foretide(family, bounds, capacity, settings, forecasts, context.lead_s, DECIDES_EVERY_S)
+    capacity = replace(capacity, work_per_s=capacity.work_per_s / headroom)
+    bounds = Bounds(world.min_replicas, world.max_replicas)
+    return Foretide(family, bounds, capacity, settings, forecasts, lead_time_s([context.lead_s]), DECIDES_EVERY_S)
 
 
 def ours(context: Context) -> list[Setting]:
-    """The quantile is steered by what was promised, and not tuned."""
-    forecasts = GrowthForecasts(context.record, context.sizing.input_weight, context.lead_s + 60.0)
+    """By the operator's own forecast; the quantile is steered by what was promised."""
 
-    def make(promised: float, headroom: float, stabilisation_s: float) -> Autoscaler:
-        settings = _policy(0.9, headroom, stabilisation_s, Policy.PREDICTIVE, promised)
-        return _foretide(OURS, context, forecasts, settings)
+    def make(promised: float, headroom: float, delay_s: float) -> Autoscaler:
+        return _as_operator(OURS, context, context.foretold, headroom, delay_s, promised)
 
-    much = _grid(OURS, make, promised=(0.97, 0.99, 0.995), headroom=(1.4,), stabilisation_s=(300.0, 600.0))
-    return much + _grid(
+    return _grid(
         OURS,
         make,
-        promised=(0.97, 0.98, 0.99, 0.995),
-        headroom=(1.0, 1.08, 1.2),
-        stabilisation_s=(300.0, 600.0),
+        promised=(0.95, 0.98, 0.99, 0.995, 0.999),
+        headroom=(1.0, 1.1, 1.25),
+        delay_s=(120.0, 300.0),
     )
 
 
 def reactive(context: Context) -> list[Setting]:
-    family = "Foretide (reactive)"
+    def make(headroom: float, delay_s: float) -> Autoscaler:
+        return _as_operator(REACTIVE, context, None, headroom, delay_s)
 
-    def make(headroom: float, stabilisation_s: float) -> Autoscaler:
-        return _foretide(family, context, None, _policy(0.95, headroom, stabilisation_s, Policy.REACTIVE))
-
-    return _grid(family, make, headroom=HEADROOMS, stabilisation_s=(120.0, 300.0, 600.0))
+    return _grid(REACTIVE, make, headroom=HEADROOMS, delay_s=(120.0, 300.0, 600.0))
 
 
 def perfect(context: Context) -> list[Setting]:
-    forecasts = PerfectForecasts(context.record, context.sizing.input_weight, context.lead_s + 60.0)
+    ahead_s = lead_time_s([context.lead_s]) + BEYOND_S
+    forecasts = PerfectForecasts(context.record, context.sizing.input_weight, ahead_s)
 
-    def make(headroom: float, stabilisation_s: float) -> Autoscaler:
-        return _foretide(PERFECT, context, forecasts, _policy(0.5, headroom, stabilisation_s, Policy.PREDICTIVE))
+    def make(headroom: float, delay_s: float) -> Autoscaler:
+        return _as_operator(PERFECT, context, forecasts, headroom, delay_s)
 
-    return _grid(PERFECT, make, headroom=(0.95, *HEADROOMS[:6]), stabilisation_s=(120.0,))
+    return _grid(PERFECT, make, headroom=(0.9, 0.95, *HEADROOMS[:6]), delay_s=(120.0,))

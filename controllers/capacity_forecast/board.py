@@ -20,8 +20,11 @@ from controllers.history.interface import Counts, HistorySource, HistoryUnavaila
 from controllers.plans.capacity import INPUT_WEIGHT
 from controllers.plans.carried import MeanLengths
 from controllers.runtime.interface import Key, Marker
-from forecasting.counts import work_series
+from forecasting import near
+from forecasting.counts import tokens_per_request, work_series
 from forecasting.forecast import Forecast
+from forecasting.growth import Growth
+from forecasting.near import Present, learned, present_of, sharpened
 from forecasting.standing import (
     AHEAD_STEPS,
     STALE_STEPS,
@@ -56,6 +59,11 @@ class Entry:
     counts: Counts | None = None
     lengths: MeanLengths | None = None
     standing: Standing = field(default_factory=Standing)
+    growth: Growth | None = None
+    learned_s: float = -math.inf
+    present: Present | None = None
+    glance_s: float = math.inf
+    """When the present is looked at again; not before the first look."""
 
 
 class ForecastBoard:
@@ -100,7 +108,8 @@ class ForecastBoard:
         entry = self._entries.get(service)
         if entry is None or (entry.standing.made is None and entry.standing.trouble is None):
             return None
-        return foretold(entry.standing, entry.lead_time_s, self._clock())
+        now_s = self._clock()
+        return sharpened(foretold(entry.standing, entry.lead_time_s, now_s), entry.growth, entry.present, now_s)
 
     def lengths(self, service: ServiceId) -> MeanLengths | None:
         """Of the requests of its last day that were answered."""
@@ -114,11 +123,17 @@ class ForecastBoard:
                 self._news.clear()
                 for service, entry in self._due():
                     group.create_task(self._refresh(service, entry), name=f"forecast {service}")
+                for service, entry in self._unseen():
+                    group.create_task(self._glance(service, entry), name=f"present load {service}")
                 await self._until_due()
 
     async def look(self) -> None:
         """One look at all that is due now; returns when the last is done."""
         await asyncio.gather(*(self._refresh(service, entry) for service, entry in self._due()))
+
+    async def glance(self) -> None:
+        """At the present of all whose newest minute is due; returns when the last is done."""
+        await asyncio.gather(*(self._glance(service, entry) for service, entry in self._unseen()))
 
     def _due(self) -> list[tuple[ServiceId, Entry]]:
         """Those whose time has come, or is too far away: the clock was set back. Their next one is set."""
@@ -129,8 +144,21 @@ class ForecastBoard:
             entry.due_s = next_s
         return due
 
+    def _unseen(self) -> list[tuple[ServiceId, Entry]]:
+        """Those of which another minute is complete. Their next one is set."""
+        now_s = self._clock()
+        next_s = near.settled_s(now_s) + near.STEP_S + near.SETTLED_S
+        due = [
+            (service, entry)
+            for service, entry in self._entries.items()
+            if entry.glance_s < math.inf and not now_s < entry.glance_s <= next_s
+        ]
+        for _, entry in due:
+            entry.glance_s = next_s
+        return due
+
     async def _until_due(self) -> None:
-        soonest_s = min((entry.due_s for entry in self._entries.values()), default=math.inf)
+        soonest_s = min((min(entry.due_s, entry.glance_s) for entry in self._entries.values()), default=math.inf)
         try:
             async with asyncio.timeout(min(max(soonest_s - self._clock(), 0.05), 5.0)):
                 await self._news.wait()
@@ -160,6 +188,29 @@ class ForecastBoard:
             return
         forecast = await self._pool.run(Job(series, AHEAD_STEPS))
         entry.standing = renewed(entry.standing, series, forecast, entry.lead_time_s, self._clock())
+        await self._learn(service, entry)
+
+    async def _learn(self, service: ServiceId, entry: Entry) -> None:
+        """How its load rises within minutes, now and then."""
+        now_s = self._clock()
+        if near.is_due(entry.growth, entry.learned_s, entry.lead_time_s, now_s):
+            end_s = near.settled_s(now_s)
+            minutes = await self.source.read(service, end_s - near.LEARNED_S, end_s, near.STEP_S)
+            entry.growth, entry.learned_s = learned(minutes.arrivals, entry.lead_time_s), now_s
+        entry.glance_s = min(entry.glance_s, now_s)
+
+    async def _glance(self, service: ServiceId, entry: Entry) -> None:
+        """At the last minutes. While they are not known, the last ones count until they are old."""
+        if entry.growth is None or entry.counts is None:
+            return
+        end_s = near.settled_s(self._clock())
+        async with self._slots:
+            try:
+                minutes = await self.source.read(service, end_s - near.PRESENT_S, end_s, near.STEP_S)
+            except HistoryUnavailable:
+                return
+        each = float(tokens_per_request(entry.counts, INPUT_WEIGHT)[-1])
+        entry.present = present_of(minutes.arrivals, end_s, each) or entry.present
 
     async def _history(self, service: ServiceId, known: Counts | None) -> Counts:
         """Whole steps up to now; only those are asked for that are not known or may have changed."""

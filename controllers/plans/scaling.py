@@ -19,6 +19,7 @@ from crds.inference_service import InferenceServiceSpec
 from crds.scaling import Scaling, ScalingPolicy, ScheduleWindow, Weekday
 from forecasting import policy
 from forecasting.errors import BadSetting
+from forecasting.near import BEYOND_S
 from forecasting.policy import Bounds, Direction, Judged, LoadForecast, Memory, Policy, PolicySettings, ScalingInput
 from forecasting.simulator.world import Slo
 from forecasting.standing import Forecasted
@@ -26,7 +27,6 @@ from forecasting.standing import Forecasted
 STALE_AFTER_S: Final = 20.0
 """Four scrapes: a number older than this says nothing about now."""
 QUANTILE: Final = 0.95
-HORIZON_S: Final = 300.0
 QUIET_S: Final = 10.0
 """Two scrapes: without a client's request for so long, what a worker still holds is a probe of ours."""
 _STEP_UP: Final = 4
@@ -206,7 +206,7 @@ def _forecast(spec: InferenceServiceSpec, seen: Signals, now_s: float) -> LoadFo
     if said is None or carried(spec, seen.known).work_per_s is None:
         return None
     # Up to the end of the span and one step more.
-    steps = int((now_s + seen.lead_time_s + HORIZON_S - said.issued_s) // said.step_s) + 2
+    steps = int((now_s + seen.lead_time_s + BEYOND_S - said.issued_s) // said.step_s) + 2
     return replace(said, values=said.values[: max(1, steps)])
 
 
@@ -217,7 +217,7 @@ def settings_of(scaling: Scaling, slo: Slo | None) -> PolicySettings:
     return PolicySettings(
         policy=Policy.REACTIVE if scaling.policy is ScalingPolicy.REACTIVE else Policy.PREDICTIVE,
         quantile=QUANTILE,
-        horizon_s=HORIZON_S,
+        horizon_s=BEYOND_S,
         up_replicas=up or _STEP_UP,
         up_share=0.0 if up else 1.0,
         down_replicas=down or 1,

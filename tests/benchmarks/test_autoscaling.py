@@ -12,7 +12,7 @@ import pytest
 from benchmarks.autoscaling import cell as cells
 from benchmarks.autoscaling.agreement import compare
 from benchmarks.autoscaling.agreement import rows_of as agreement_rows
-from benchmarks.autoscaling.cell import Cell, Plan, Progress, run_cells
+from benchmarks.autoscaling.cell import Cell, Plan, Progress, run_cells, run_families
 from benchmarks.autoscaling.families import OURS, Context, all_settings
 from benchmarks.autoscaling.page import words
 from benchmarks.autoscaling.pareto import Point, attainment_interval, front, gpu_hours_at, ratio_interval
@@ -22,7 +22,8 @@ from benchmarks.autoscaling.rows import best_baseline, of_family, rows_of, summa
 from benchmarks.autoscaling.workloads import Workload, from_file, sizing_of
 from benchmarks.report import Report, render
 from forecasting.profile import LLAMA_8B_H100
-from forecasting.simulator.arrivals import SecondArrivals, lengths_of
+from forecasting.simulator.arrivals import lengths_of
+from forecasting.simulator.autoscalers.ours import PerfectForecasts
 from forecasting.simulator.record import record_of
 from forecasting.simulator.world import ColdStart, Slo, World
 
@@ -52,15 +53,20 @@ def test_intervals_hold_the_value_and_are_the_same_every_time() -> None:
     assert ratio_interval(point(0.97, 10), point(0.97, 20)) == pytest.approx((0.5, 0.5))
 
 
+SIZING = sizing_of(LLAMA_8B_H100, lengths_of(*made_lengths()), Slo())
+WORLD = World(cold_start=ColdStart(60.0), max_replicas=60)
+PLAN = Plan(1, full=False)
+MINUTES = Workload(
+    "minutes",
+    (2400, 4200),
+    (4800, 7200),
+    lambda seed: made(seed, 3 * SIZING.requests_per_s).between(0, 6 * 1200),
+    lambda span_s: sample(20.0, span_s),
+)
+
+
 def cell_of_minutes(progress: Progress) -> Cell:
-    sizing = sizing_of(LLAMA_8B_H100, lengths_of(*made_lengths()), Slo())
-
-    def make(seed: int) -> SecondArrivals:
-        return made(seed, 3 * sizing.requests_per_s).between(0, 6 * 1200)
-
-    short = Workload("minutes", (2400, 4200), (4800, 7200), make, lambda span_s: sample(20.0, span_s))
-    world = World(cold_start=ColdStart(60.0), max_replicas=60)
-    return run_cells(short, [world], sizing, Plan(1, full=False), progress)[0]
+    return run_cells(MINUTES, [WORLD], SIZING, PLAN, progress)[0]
 
 
 @pytest.fixture(scope="module")
@@ -102,10 +108,20 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_cell(
 
     with pytest.raises(KeyboardInterrupt):
         cell_of_minutes(stops)
-    (kept,) = (tmp_path / "interrupted").iterdir()
+    (kept,) = (tmp_path / "interrupted").glob("*.state")
     assert cell_of_minutes(lambda stage, share: counts(stage, share) if stage == "test" else None) == cell
     assert min(begun) > 0.5
     assert not kept.exists()
+
+
+def test_a_family_that_is_run_anew_leaves_the_others_as_they_were(cell: Cell) -> None:
+    spoilt = tuple(replace(each, gpu_hours=each.gpu_hours + 1000) for each in cell.points)
+    before = replace(cell, points=spoilt, chosen={**cell.chosen, OURS: "none"})
+    (after,) = run_families(MINUTES, [WORLD], SIZING, PLAN, lambda stage, share: None, [OURS], [before])
+    assert of_family(after, OURS) == of_family(cell, OURS)
+    assert after.chosen == cell.chosen
+    others = [point for point in after.points if point.family != OURS]
+    assert others == [point for point in spoilt if point.family != OURS]
 
 
 def test_the_page_and_the_plot_come_from_the_cells(cell: Cell, tmp_path: Path) -> None:
@@ -136,7 +152,8 @@ def test_the_best_baseline_is_never_one_of_ours(cell: Cell) -> None:
 def test_every_baseline_has_a_budget_of_thirty_settings() -> None:
     sizing = sizing_of(LLAMA_8B_H100, lengths_of(*made_lengths()), Slo())
     arrivals = made(0, 10.0).between(0, 600)
-    settings = all_settings(Context(World(), sizing, record_of(None, arrivals, 15.0)))
+    record = record_of(None, arrivals, 15.0)
+    settings = all_settings(Context(World(), sizing, record, PerfectForecasts(record, 0.25, 60.0)))
     budget: dict[str, int] = {}
     for each in settings:
         budget[each.family] = budget.get(each.family, 0) + 1

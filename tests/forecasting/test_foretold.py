@@ -23,8 +23,8 @@ def trace(rate: Array) -> SecondArrivals:
 
 
 def forecasts_of(rate: Array, start_s: float = 0.0) -> OperatorForecasts:
-    counts = counts_of(trace(rate), None, start_s, 600.0)
-    return OperatorForecasts(counts, 0.25, 300.0, start_s, len(rate), SCHEDULE)
+    counts, minutes = (counts_of(trace(rate), None, start_s, step_s) for step_s in (600.0, 60.0))
+    return OperatorForecasts(counts, minutes, 0.25, 300.0, start_s, len(rate), SCHEDULE)
 
 
 def test_what_comes_later_changes_nothing_that_was_foretold() -> None:

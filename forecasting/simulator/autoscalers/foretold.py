@@ -1,7 +1,7 @@
-"""The operator's forecast over a trace: what `forecasting.standing` and `refresh` would have said at each of its looks.
+"""The operator's forecast over a trace: what `forecasting.standing`, `refresh` and `near` would have said at each time.
 
 What arrives does not depend on the number of replicas, so the looks are made once for a trace, before any run, and all
-runs share them. Nothing after the time of a look is read.
+runs share them. Nothing after the time of a look, or of a glance at the last minutes, is read.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from forecasting.counts import Counts, work_series
+from forecasting import near
+from forecasting.counts import Counts, tokens_per_request, work_series
+from forecasting.growth import Growth
+from forecasting.near import learned, present_of, sharpened
 from forecasting.policy import LoadForecast
 from forecasting.refresh import refresh
 from forecasting.simulator.arrivals import SecondArrivals
@@ -21,16 +24,27 @@ from forecasting.simulator.requests import Floats, Requests
 from forecasting.standing import AHEAD_STEPS, Forecasted, Schedule, Standing, foretold, looked, renewed
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What came of one; work_each: of a request, as of then."""
+
+    said: Forecasted
+    growth: Growth | None
+    learned_s: float
+    work_each: float
+
+
 class OperatorForecasts:
     """Looks every `schedule.refresh_s`, from the last one before the trace begins (Unix time `start_s`) to its end.
 
-    counts: of the trace, and of what was before it where that is known. Made to be stopped between two looks, pickled,
-    read back and gone on with.
+    counts: of the trace, and of what was before it where that is known, in `schedule.step_s`; minutes: in minutes. Made
+    to be stopped between two looks, pickled, read back and gone on with.
     """
 
     def __init__(
         self,
         counts: Counts,
+        minutes: Counts,
         input_weight: float,
         lead_time_s: float,
         start_s: float,
@@ -38,54 +52,66 @@ class OperatorForecasts:
         schedule: Schedule | None = None,
     ) -> None:
         self.schedule = schedule or Schedule()
-        self._counts, self._input_weight, self._lead_time_s = counts, input_weight, lead_time_s
+        self._counts, self._minutes = counts, minutes
+        self._input_weight, self._lead_time_s = input_weight, lead_time_s
         self._start_s = start_s
         # An operator looks whenever its process began; the middle of a step is the mean of that.
         every_s, phase_s = self.schedule.refresh_s, self.schedule.step_s / 2
         self._first_s = math.floor((start_s - phase_s) / every_s) * every_s + phase_s
         self.looks = math.ceil((start_s + duration_s - self._first_s) / every_s)
         self._standing = Standing()
-        self._said: list[Forecasted] = []
-        self._given: tuple[int, LoadForecast | None] | None = None
+        self._looks: list[_Look] = []
+        self._given: tuple[tuple[int, float], LoadForecast | None] | None = None
 
     def run(self, progress: Callable[[float], None] | None = None) -> OperatorForecasts:
         """All looks, from where it stopped; `progress` is told the share that is done."""
-        while len(self._said) < self.looks:
-            self._look()
+        while len(self._looks) < self.looks:
+            self._looks.append(self._look())
             if progress is not None:
-                progress(len(self._said) / self.looks)
+                progress(len(self._looks) / self.looks)
         return self
 
     def at(self, now_s: float) -> LoadForecast | None:
-        """As of the last look, in seconds of the trace."""
-        look = self._look_at(now_s)
-        if self._given is None or self._given[0] != look:
-            said = self._said[look].forecast
-            self._given = look, said and replace(said, issued_s=said.issued_s - self._start_s)
+        """As of the last look and the newest minute, in seconds of the trace."""
+        of = self._look_at(now_s), near.settled_s(self._start_s + now_s)
+        if self._given is None or self._given[0] != of:
+            said = self.said_at(now_s).forecast
+            self._given = of, said and replace(said, issued_s=said.issued_s - self._start_s)
         return self._given[1]
 
     def said_at(self, now_s: float) -> Forecasted:
-        """What the operator would have told, at its last look, in Unix time."""
-        return self._said[self._look_at(now_s)]
+        """What the operator would have told, in Unix time."""
+        look, now_s = self._looks[self._look_at(now_s)], self._start_s + now_s
+        end_s = near.settled_s(now_s)
+        minutes = self._minutes.between(end_s - near.PRESENT_S, end_s)
+        return sharpened(look.said, look.growth, present_of(minutes.arrivals, end_s, look.work_each), now_s)
 
     def shares(self) -> Mapping[str, float]:
         """Of the time, by the reason for which the forecast had its say (`Calibrated`) or had none, largest first."""
-        return {reason: n / self.looks for reason, n in Counter(one.reason for one in self._said).most_common()}
+        return {reason: n / self.looks for reason, n in Counter(one.said.reason for one in self._looks).most_common()}
 
     def _look_at(self, now_s: float) -> int:
         look = int((self._start_s + now_s - self._first_s) // self.schedule.refresh_s)
         return min(look, self.looks - 1)
 
-    def _look(self) -> None:
-        now_s = self._first_s + len(self._said) * self.schedule.refresh_s
+    def _look(self) -> _Look:
+        now_s = self._first_s + len(self._looks) * self.schedule.refresh_s
         end_s = now_s // self.schedule.step_s * self.schedule.step_s
         known = self._counts.between(end_s - self.schedule.history_s, end_s)
         series = work_series(known, self._input_weight, "trace")
         self._standing = looked(self._standing, series, now_s)
+        growth, learned_s = (self._looks[-1].growth, self._looks[-1].learned_s) if self._looks else (None, now_s)
         if self._standing.trouble is None:
             forecast = refresh(series, AHEAD_STEPS)
             self._standing = renewed(self._standing, series, forecast, self._lead_time_s, now_s)
-        self._said.append(foretold(self._standing, self._lead_time_s, now_s))
+            if near.is_due(growth, learned_s, self._lead_time_s, now_s):
+                growth, learned_s = self._learned(now_s), now_s
+        each = float(tokens_per_request(known, self._input_weight)[-1])
+        return _Look(foretold(self._standing, self._lead_time_s, now_s), growth, learned_s, each)
+
+    def _learned(self, now_s: float) -> Growth | None:
+        end_s = near.settled_s(now_s)
+        return learned(self._minutes.between(end_s - near.LEARNED_S, end_s).arrivals, self._lead_time_s)
 
 
 def counts_of(arrivals: SecondArrivals, requests: Requests | None, start_s: float, step_s: float) -> Counts:

@@ -13,6 +13,7 @@ from controllers.capacity_forecast.job import Job, run
 from controllers.capacity_forecast.pool import ForecastFailed
 from controllers.history.interface import Counts, HistoryUnavailable, ServiceId, empty
 from controllers.runtime.interface import Key
+from forecasting import near
 from forecasting.forecast import LEVELS, Forecast
 from forecasting.refresh import CEILING
 from forecasting.standing import AHEAD_STEPS, BELIEVED, Schedule, foretold, load_forecast
@@ -42,10 +43,12 @@ class Source:
     ends_s: float = float("inf")
     away: bool = False
     asked: list[tuple[float, float]] = field(default_factory=list)
+    minutes: list[tuple[float, float]] = field(default_factory=list)
+    """What was asked for in steps of a minute."""
     name: str = "Prometheus"
 
     async def read(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Counts:
-        self.asked.append((start_s, end_s))
+        (self.minutes if step_s == near.STEP_S else self.asked).append((start_s, end_s))
         if self.away:
             raise HistoryUnavailable("Prometheus at http://p cannot be reached (ConnectionError).")
         out = empty(start_s, end_s, step_s)
@@ -127,6 +130,40 @@ async def test_only_what_is_new_is_asked_for_again() -> None:
     assert (first_from, first_to) == (T0 - 3 * 86_400, T0)
     assert (from_s, to_s) == (T0 - 3 * STEP_S, T0 + STEP_S)
     assert len(it.pool.jobs[-1].series) == 3 * 144
+
+
+async def test_the_next_minutes_follow_the_present_and_its_absence_leaves_the_forecast() -> None:
+    it = await a_world()
+    it.source.rate = 100.0
+    for _ in range(6):
+        it.clock.now_s += near.STEP_S
+        await it.board.glance()
+    told = it.board.view(CHAT)
+    assert told
+    assert told.forecast
+    assert told.forecast.step_s == near.STEP_S
+    # A hundred requests each second of 1 output token and 0.25 weighted input tokens; it never rose before.
+    assert told.forecast.values[0][-1] == pytest.approx(125)
+    it.source.away = True
+    it.clock.now_s += near.STALE_S + near.STEP_S
+    await it.board.glance()
+    told = it.board.view(CHAT)
+    assert told
+    assert told.forecast
+    assert told.forecast.step_s == STEP_S
+
+
+async def test_minutes_are_learned_from_once_an_hour_and_the_last_ones_asked_for_each_minute() -> None:
+    it = await a_world()
+    await it.board.glance()
+    await it.board.glance()
+    assert [to_s - from_s for from_s, to_s in it.source.minutes] == [near.LEARNED_S, near.PRESENT_S]
+    it.source.minutes.clear()
+    it.clock.now_s += near.STEP_S
+    await it.board.glance()
+    await it.refreshed(7)
+    lengths = [to_s - from_s for from_s, to_s in it.source.minutes]
+    assert lengths == [near.PRESENT_S, near.LEARNED_S]
 
 
 async def test_a_history_that_is_away_keeps_the_last_forecast_and_is_asked_again_soon() -> None:

@@ -1,0 +1,92 @@
+"""The next minutes of a service: as far above the present as its load rose before, and never less than is expected.
+
+What a worker that is asked for now must carry comes within minutes, and a forecast in steps of ten says of them little
+more than their mean. So the operator bounds them by `growth`, learned from the minutes of two days, over the peak of
+the last five; the forecast's median stands under it, which sees a rise coming that has not begun. Knows no clock.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Final
+
+from forecasting.errors import HistoryTooShort
+from forecasting.growth import BEHIND_S, Growth, learn, peaks_of
+from forecasting.policy import LoadForecast
+from forecasting.series import DAY_S, Array
+from forecasting.standing import SAID_LEVELS, Forecasted
+
+STEP_S: Final = 60.0
+LEARNED_S: Final = 2 * DAY_S
+PRESENT_S: Final = BEHIND_S
+STALE_S: Final = 180.0
+"""After the newest minute that was counted: then nobody knows where the load stands, and the forecast has its say."""
+BEYOND_S: Final = 300.0
+"""After the lead time, as far as a decision looks."""
+EXPECTED: Final = 0.5
+LEARN_EVERY_S: Final = 3600.0
+"""How far loads rise within minutes does not change within one."""
+SETTLED_S: Final = 20.0
+"""After the end of a minute, until the last scrape of it is in the history."""
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """The highest rate of requests in the last PRESENT_S before `at_s`, and how much work one request is."""
+
+    at_s: float
+    requests_per_s: float
+    work_each: float
+
+
+def learned(arrivals: Array, lead_time_s: float) -> Growth | None:
+    """From the requests of each minute, (n,) with NaN for gaps; None of too few."""
+    minutes = math.ceil((lead_time_s + BEYOND_S + STALE_S) / STEP_S)
+    try:
+        return learn(peaks_of(arrivals / STEP_S, STEP_S), len(arrivals), minutes, levels=SAID_LEVELS)
+    except HistoryTooShort:
+        return None
+
+
+def is_due(growth: Growth | None, learned_s: float, lead_time_s: float, now_s: float) -> bool:
+    """Whether to learn anew: too little was known, the lead time has become longer, or an hour has passed."""
+    if growth is None or len(growth.ratios) * STEP_S < lead_time_s + BEYOND_S:
+        return True
+    return not 0 <= now_s - learned_s < LEARN_EVERY_S  # A clock may be set back.
+
+
+def settled_s(now_s: float) -> float:
+    """The end of the newest minute that is known whole."""
+    return math.floor((now_s - SETTLED_S) / STEP_S) * STEP_S
+
+
+def present_of(arrivals: Array, end_s: float, work_each: float) -> Present | None:
+    """From the requests of each minute up to `end_s`, PRESENT_S of them at least; None where all is a gap."""
+    known = arrivals[-round(PRESENT_S / STEP_S) :]
+    highest = max((float(each) for each in known if each == each), default=None)
+    return None if highest is None else Present(end_s, highest / STEP_S, work_each)
+
+
+def sharpened(said: Forecasted, growth: Growth | None, present: Present | None, now_s: float) -> Forecasted:
+    """The same with the next minutes told by growth, where there is something to grow from."""
+    if said.forecast is None or growth is None or present is None:
+        return said
+    if not 0 <= now_s - present.at_s <= STALE_S:
+        return said
+    return replace(said, forecast=_over(said.forecast, growth, present))
+
+
+def _over(forecast: LoadForecast, growth: Growth, present: Present) -> LoadForecast:
+    rows = present.work_each * growth.quantiles(present.requests_per_s)
+    most = math.inf if forecast.plausible_max is None else forecast.plausible_max
+    values = []
+    for minute, row in enumerate(rows.tolist()):
+        expected = _expected(forecast, present.at_s + minute * STEP_S)
+        values.append(tuple(round(min(max(value, expected), most), 3) for value in row))
+    return replace(forecast, issued_s=present.at_s, step_s=STEP_S, levels=SAID_LEVELS, values=tuple(values))
+
+
+def _expected(forecast: LoadForecast, at_s: float) -> float:
+    step = math.floor((at_s - forecast.issued_s) / forecast.step_s)
+    return forecast.values[step][forecast.levels.index(EXPECTED)] if 0 <= step < len(forecast.values) else 0.0
