@@ -210,11 +210,12 @@ def ours(context: Context) -> list[Setting]:
     def make(promised: float, headroom: float, delay_s: float) -> Autoscaler:
         return _as_operator(OURS, context, context.foretold, headroom, delay_s, promised)
 
-    return _grid(
+    much = _grid(OURS, make, promised=(0.999,), headroom=(1.25, 1.5, 1.8), delay_s=(120.0, 300.0))
+    return much + _grid(
         OURS,
         make,
-        promised=(0.95, 0.98, 0.99, 0.995, 0.999),
-        headroom=(1.0, 1.1, 1.25),
+        promised=(0.95, 0.98, 0.99, 0.995),
+        headroom=(0.94, 1.0, 1.1),
         delay_s=(120.0, 300.0),
     )
 
