@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 RETRY_S: Final = 30.0
 """After an error."""
+GLANCES_AT_ONCE: Final = 4
+"""Beside the looks, which wait for the pool."""
 
 
 class Forecaster(Protocol):
@@ -63,7 +65,7 @@ class Entry:
     learned_s: float = -math.inf
     present: Present | None = None
     glance_s: float = math.inf
-    """When the present is looked at again; not before the first look."""
+    """When the present is looked at again: not before something was learned, nor while it is being looked at."""
 
 
 class ForecastBoard:
@@ -83,7 +85,7 @@ class ForecastBoard:
         self.source = source
         self.schedule = schedule
         self._pool, self._queue, self._clock, self._told = pool, queue, clock, told
-        self._slots = asyncio.Semaphore(at_once)
+        self._slots, self._glances = asyncio.Semaphore(at_once), asyncio.Semaphore(GLANCES_AT_ONCE)
         self._entries: dict[ServiceId, Entry] = {}
         self._news = asyncio.Event()
 
@@ -145,16 +147,16 @@ class ForecastBoard:
         return due
 
     def _unseen(self) -> list[tuple[ServiceId, Entry]]:
-        """Those of which another minute is complete. Their next one is set."""
+        """Those of which another minute is complete. They are not looked at twice at a time."""
         now_s = self._clock()
-        next_s = near.settled_s(now_s) + near.STEP_S + near.SETTLED_S
+        latest_s = now_s + near.STEP_S + near.SETTLED_S
         due = [
             (service, entry)
             for service, entry in self._entries.items()
-            if entry.glance_s < math.inf and not now_s < entry.glance_s <= next_s
+            if entry.glance_s < math.inf and not now_s < entry.glance_s <= latest_s
         ]
         for _, entry in due:
-            entry.glance_s = next_s
+            entry.glance_s = math.inf
         return due
 
     async def _until_due(self) -> None:
@@ -203,14 +205,15 @@ class ForecastBoard:
         """At the last minutes. While they are not known, the last ones count until they are old."""
         if entry.growth is None or entry.counts is None:
             return
-        end_s = near.settled_s(self._clock())
-        async with self._slots:
+        async with self._glances:
+            end_s = near.settled_s(self._clock())
             try:
                 minutes = await self.source.read(service, end_s - near.PRESENT_S, end_s, near.STEP_S)
+                each = float(tokens_per_request(entry.counts, INPUT_WEIGHT)[-1])
+                entry.present = present_of(minutes.arrivals, end_s, each) or entry.present
             except HistoryUnavailable:
-                return
-        each = float(tokens_per_request(entry.counts, INPUT_WEIGHT)[-1])
-        entry.present = present_of(minutes.arrivals, end_s, each) or entry.present
+                pass  # The next look says so.
+        entry.glance_s = end_s + near.STEP_S + near.SETTLED_S
 
     async def _history(self, service: ServiceId, known: Counts | None) -> Counts:
         """Whole steps up to now; only those are asked for that are not known or may have changed."""

@@ -45,10 +45,14 @@ class Source:
     asked: list[tuple[float, float]] = field(default_factory=list)
     minutes: list[tuple[float, float]] = field(default_factory=list)
     """What was asked for in steps of a minute."""
+    answers: asyncio.Event | None = None
+    """Until it is set, none comes."""
     name: str = "Prometheus"
 
     async def read(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Counts:
         (self.minutes if step_s == near.STEP_S else self.asked).append((start_s, end_s))
+        if self.answers is not None:
+            await self.answers.wait()
         if self.away:
             raise HistoryUnavailable("Prometheus at http://p cannot be reached (ConnectionError).")
         out = empty(start_s, end_s, step_s)
@@ -164,6 +168,20 @@ async def test_minutes_are_learned_from_once_an_hour_and_the_last_ones_asked_for
     await it.refreshed(7)
     lengths = [to_s - from_s for from_s, to_s in it.source.minutes]
     assert lengths == [near.PRESENT_S, near.LEARNED_S]
+
+
+async def test_a_history_that_is_slower_than_a_minute_is_not_asked_again_meanwhile() -> None:
+    it = await a_world()
+    it.source.answers = asyncio.Event()
+    first = asyncio.ensure_future(it.board.glance())
+    await eventually(lambda: len(it.source.minutes) == 2, "the first glance")
+    it.clock.now_s += 5 * near.STEP_S
+    await it.board.glance()
+    it.source.answers.set()
+    await first
+    assert len(it.source.minutes) == 2
+    await it.board.glance()
+    assert len(it.source.minutes) == 3
 
 
 async def test_a_history_that_is_away_keeps_the_last_forecast_and_is_asked_again_soon() -> None:
