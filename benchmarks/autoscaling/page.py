@@ -25,6 +25,9 @@ def words(cells: Sequence[Cell], plots: Sequence[str]) -> Words:
             f" trace. Tuned on {first.tune_days:g} of the days 1–7 with a seed of its own, tested on"
             f" {first.test_days:.3g} of the days 8–14 with {first.seeds} seed{'s' if first.seeds > 1 else ''}; about 30"
             f" settings a family; tested are those that were cheapest for {levels} % on the tuning days.",
+            "Foretide's settings are what the operator makes of `spec.scaling` and of the share that the SLA promises"
+            " (headroom by a smaller `tokensPerSecond`, the delay is `scaleDownDelay`), and its forecast is the"
+            " operator's own over the trace, as [`foretide simulate`](../simulate.md#whose-forecast) makes it.",
             "The runs are by the fluid mode of the simulator (one-second steps), which the tests hold against the"
             " exact, event-driven one. Cold starts are the load of the named length ± 10 % from a warm pool of nodes.",
             *(f"![attainment over GPU-hours]({name})" for name in plots),
