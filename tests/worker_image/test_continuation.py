@@ -133,7 +133,7 @@ ASKED: dict[str, Any] = {
     | {"top_p": 0.9, "top_k": 40, "min_p": 0.01, "logit_bias": {"70": 5}, "seed": -3, "n": 2}
     | {"stream_options": {"include_usage": True, "continuous_usage_stats": True}},
     "lists of prompts with log probabilities": PLAIN | {"prompt": ["the", "a cat"], "n": 2, "logprobs": 2} | USAGE,
-    "an echo of ids": PLAIN | {"prompt": [[5, 6, 7], [8, 9]], "echo": True, "temperature": 0} | USAGE,
+    "an echo of ids": PLAIN | {"prompt": [[5, 6, 7], [8, 9]], "max_tokens": 30, "echo": True, "temperature": 0} | USAGE,
     "a schema": CHAT | {"response_format": SCHEMA, "max_tokens": 60, "ignore_eos": False, "seed": 5} | USAGE,
     "a schema cut short": CHAT | {"response_format": {"type": "json_object"}, "seed": 9, "n": 2},
     "calls that must be made": CHAT
