@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ipaddress
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +98,9 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     for name in _POSITIVE:
         if getattr(flags, name) <= 0:
             raise SettingsError(f"--{name.replace('_', '-')} is {getattr(flags, name)}; it must be greater than 0.")
+    for name in _NOT_NEGATIVE:
+        if getattr(flags, name) < 0:
+            raise SettingsError(f"--{name.replace('_', '-')} is {getattr(flags, name)}; it must be 0 or more.")
     for name in ("port", "admin_port", "peer_port", "picker_port"):
         if not 0 <= getattr(flags, name) <= 65535:
             raise SettingsError(f"--{name.replace('_', '-')} is {getattr(flags, name)}; ports go from 0 to 65535.")
@@ -116,8 +120,6 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
         raise SettingsError("--peer needs --peer-secret where --static is given: there is no keyring to take one from.")
     if flags.peer_secret is not None and not flags.peer_secret.is_file():
         raise SettingsError(f"--peer-secret {flags.peer_secret}: there is no such file.")
-    if flags.journal_mib < 0:
-        raise SettingsError(f"--journal-mib is {flags.journal_mib}; it is 0, which moves no stream, or more.")
     if flags.bytes_per_second and flags.bytes_per_second < LEAST_BYTES_PER_S * flags.processes:
         raise SettingsError(
             f"--bytes-per-second is {flags.bytes_per_second}; it is 0, which limits nothing, or at least"
@@ -202,6 +204,19 @@ _POSITIVE = (
     "queue_wait",
 )
 
+_NOT_NEGATIVE = ("endpoint_wait", "cold_wait", "drain_grace", "drain_timeout", "journal_mib")
+
+
+def _finite(text: str) -> float:
+    """`nan` compares with nothing, and no timer takes `inf`."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"'{text}' is no finite number, such as 30 or 2.5")
+    return number
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python3 -m gateway", description="The data plane of Foretide.")
@@ -215,28 +230,36 @@ def _parser() -> argparse.ArgumentParser:
     add("--system-namespace", default="foretide-system", help="where the keyring Secret is")
     add("--zone", help="where this gateway runs (topology.kubernetes.io/zone), for services that prefer their own")
     add("--node", help="the node that this gateway runs on, whose label tells the zone where --zone does not")
-    add("--max-body-mib", type=float, default=limits.body_bytes / MIB, help="of one request")
-    add("--max-buffered-mib", type=float, default=limits.buffered_bytes / MIB, help="of all request bodies together")
+    add("--max-body-mib", type=_finite, default=limits.body_bytes / MIB, help="of one request")
+    add("--max-buffered-mib", type=_finite, default=limits.buffered_bytes / MIB, help="of all request bodies together")
     add("--max-connections", type=int, default=limits.connections)
     add("--max-in-flight", type=int, default=requests.in_flight, help="requests at the same time")
-    add("--header-timeout", type=float, default=limits.head_timeout_s, metavar="SECONDS")
-    add("--idle-timeout", type=float, default=limits.idle_timeout_s, metavar="SECONDS", help="of a client connection")
-    add("--deadline", type=float, default=requests.deadline_s, metavar="SECONDS", help="of a request, retries included")
-    add("--endpoint-wait", type=float, default=requests.wait_s, metavar="SECONDS", help="for a worker to become ready")
+    add("--header-timeout", type=_finite, default=limits.head_timeout_s, metavar="SECONDS")
+    add("--idle-timeout", type=_finite, default=limits.idle_timeout_s, metavar="SECONDS", help="of a client connection")
+    add(
+        "--deadline",
+        type=_finite,
+        default=requests.deadline_s,
+        metavar="SECONDS",
+        help="of a request, retries included",
+    )
+    add(
+        "--endpoint-wait", type=_finite, default=requests.wait_s, metavar="SECONDS", help="for a worker to become ready"
+    )
     add(
         "--cold-wait",
-        type=float,
+        type=_finite,
         default=requests.cold_wait_s,
         metavar="SECONDS",
         help="the same, where scaled to zero",
     )
-    add("--drain-grace", type=float, default=3.0, metavar="SECONDS", help="after SIGTERM, still accepting")
-    add("--drain-timeout", type=float, default=120.0, metavar="SECONDS", help="after the grace, for open responses")
+    add("--drain-grace", type=_finite, default=3.0, metavar="SECONDS", help="after SIGTERM, still accepting")
+    add("--drain-timeout", type=_finite, default=120.0, metavar="SECONDS", help="after the grace, for open responses")
     add("--picker-port", type=int, default=0, help="endpoint picker for Envoy (ext_proc, gRPC); 0: not served")
     add("--picker-certificate", type=Path, metavar="FILE", help="PEM; without it the picker speaks plain text")
     add("--picker-key", type=Path, metavar="FILE")
     add("--otlp-endpoint", metavar="URL", help="collector for traces, OTLP over HTTP, such as http://collector:4318")
-    add("--trace-share", type=float, default=0.01, help="of requests without a traceparent that are traced")
+    add("--trace-share", type=_finite, default=0.01, help="of requests without a traceparent that are traced")
     bounds = QueueBounds()
     add("--processes", type=int, default=1, help="that share the port, one a core; their limits are one")
     add("--inherited", help=argparse.SUPPRESS)
@@ -245,11 +268,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--peer", action="append", default=[], metavar="ADDRESS:PORT", help="another gateway process; may be repeated")
     add("--peer-secret", type=Path, metavar="FILE", help="signs what gateways tell each other; default: the keyring's")
     add("--queue-requests", type=int, default=bounds.requests, help="of one service that wait for a worker's slot")
-    add("--queue-mib", type=float, default=bounds.bytes / MIB, help="of their bodies")
-    add("--queue-wait", type=float, default=bounds.wait_s, metavar="SECONDS", help="where no SLA says")
+    add("--queue-mib", type=_finite, default=bounds.bytes / MIB, help="of their bodies")
+    add("--queue-wait", type=_finite, default=bounds.wait_s, metavar="SECONDS", help="where no SLA says")
     add(
         "--journal-mib",
-        type=float,
+        type=_finite,
         default=StreamLimits().journal_bytes / MIB,
         help="for the journals of all open streams, by which they outlive their workers; 0: none does",
     )
@@ -259,6 +282,6 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         help="of request bodies and answers together, shared by the Tenants' weights where it is scarce; 0: no limit",
     )
-    add("--access-log", type=float, default=1.0, metavar="SHARE", help="of requests that are logged; 0 is off")
+    add("--access-log", type=_finite, default=1.0, metavar="SHARE", help="of requests that are logged; 0 is off")
     add("--log-level", default="INFO", choices=["DEBUG", "INFO", "WARNING", "ERROR"])
     return parser

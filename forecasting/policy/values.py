@@ -71,8 +71,8 @@ class Bounds:
 class Load:
     """What was measured over all replicas, `age_s` seconds ago.
 
-    Rates count what arrives (requests, input tokens) and what is produced (output tokens); `kv_use` is the mean share
-    0..1 of the KV cache over the ready replicas.
+    Rates count requests and input tokens as whoever measured does (of the operator's workers those that ended), and
+    output tokens as they are produced; `kv_use` is the mean share 0..1 of the KV cache over the ready replicas.
     """
 
     requests_per_s: float

@@ -249,6 +249,7 @@ def test_a_bad_static_file_is_refused_at_the_start_with_its_name(tmp_path: Path,
     ("flags", "said"),
     [
         (["--deadline", "0"], "--deadline is 0.0; it must be greater than 0"),
+        (["--endpoint-wait", "-1"], "--endpoint-wait is -1.0; it must be 0 or more"),
         (["--port", "70000"], "--port is 70000"),
         (["--port", "8081"], "--port and --admin-port are both 8081"),
         (["--access-log", "2"], "--access-log is 2.0"),
@@ -259,6 +260,13 @@ def test_bad_flags_are_refused_with_a_sentence(flags: list[str], said: str) -> N
     with pytest.raises(SettingsError, match="--") as refused:
         parse(flags)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "soon"])
+def test_a_flag_that_is_no_finite_number_is_refused_by_its_name(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        parse(["--header-timeout", text])
+    assert f"--header-timeout: '{text}' is no finite number" in capsys.readouterr().err
 
 
 def test_the_defaults_are_valid() -> None:
