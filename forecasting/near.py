@@ -72,9 +72,13 @@ def sharpened(said: Forecasted, growth: Growth | None, present: Present | None, 
     """The same with the next minutes told by growth, where there is something to grow from."""
     if said.forecast is None or growth is None or present is None:
         return said
-    if not 0 <= now_s - present.at_s <= STALE_S:
-        return said
+    if not 0 <= now_s - present.at_s <= STALE_S or not _is_sound(said.forecast):
+        return said  # What is broken is not mended here: the policy says what is wrong with it.
     return replace(said, forecast=_over(said.forecast, growth, present))
+
+
+def _is_sound(forecast: LoadForecast) -> bool:
+    return all(0.0 <= value < math.inf for row in forecast.values for value in row)
 
 
 def _over(forecast: LoadForecast, growth: Growth, present: Present) -> LoadForecast:

@@ -87,6 +87,12 @@ def test_a_forecast_that_has_lost_its_say_has_none_about_the_next_minutes() -> N
     assert sharpened(nothing, doubling(), present(6.0), NOW_S) is nothing
 
 
+@pytest.mark.parametrize("wild", [float("nan"), float("inf"), -1.0])
+def test_a_broken_forecast_is_left_for_the_policy_to_refuse(wild: float) -> None:
+    one = said(wild, 80.0)
+    assert sharpened(one, doubling(), present(6.0), NOW_S) is one
+
+
 def test_it_is_learned_as_far_ahead_as_decisions_look() -> None:
     growth = learned(minutes(), LEAD_S)
     assert growth
