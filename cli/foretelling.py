@@ -29,6 +29,9 @@ LEAST_S: Final = DAY_S
 """Of history half-way through the trace, for the operator's forecast if nobody asks: who saw no day yet knows no time
 of day, and so half of the trace at least is foretold by who did."""
 
+STATE: Final = 2
+"""The form of what is kept; another one is not gone on with."""
+
 
 def chosen(asked: ForecastBy | None, subjects: Sequence[Subject], load: Load) -> Foretelling:
     """Without the forecasts themselves."""
@@ -88,7 +91,7 @@ def _begun(load: Load, setting: Setting) -> OperatorForecasts:
 
 
 def _path(load: Load, setting: Setting) -> Path:
-    said = f"{setting.start_s} {setting.lead_s} {load.arrivals.lengths.decode} {load.requests is not None}"
+    said = f"{STATE} {setting.start_s} {setting.lead_s} {load.arrivals.lengths.decode} {load.requests is not None}"
     data = load.arrivals.counts.tobytes() + load.arrivals.inputs.tobytes()
     past = b"" if load.past is None else np.stack(load.past.columns).tobytes()
     return cache_folder() / f"{hashlib.sha256(said.encode() + data + past).hexdigest()[:24]}.forecast"

@@ -66,10 +66,12 @@ def _trailing(values: Array, length: int, before: float = 0.0) -> Array:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Growth:
-    """ratios: (minutes, levels) of the peak within so many minutes ahead over the peak behind."""
+    """ratios: (minutes, levels) of the peak within so many minutes ahead over the peak behind. least: the load below
+    which nothing was learned."""
 
     ratios: Array
     unit: float
+    least: float = 0.0
 
     def quantiles(self, behind: float) -> Array:
         """(minutes, levels) of the highest load from now to the end of each minute ahead, the present peak given.
@@ -90,8 +92,11 @@ def learn(
     delay_s: float = 0.0,
     window_s: float = WEEK_S,
     levels: tuple[float, ...] = LEVELS,
+    least_share: float = 0.0,
 ) -> Growth:
     """From the `window_s` before step `until`; nothing from that step on is read.
+
+    least_share: of the mean load; a peak behind that is lower is idleness, and says nothing of how a load grows.
 
     delay_s: how old the newest load is when it is looked at, so that growth is counted from then.
 
@@ -102,16 +107,18 @@ def learn(
     first = max(until - round(window_s / peaks.step_s), 0)
     rows = np.arange(first, max(until - delay - minutes * a_minute, first))
     mean = peaks.mean[:until]
+    least = least_share / UNIT_SHARE * peaks.unit
+    busy = peaks.behind[rows] >= least
     highest, ratios = np.full(len(rows), -np.inf), []
     for minute in range(minutes):
         for step in range(a_minute):
             highest = np.fmax(highest, mean[rows + delay + minute * a_minute + step + 1])
         ratio = (highest + peaks.unit) / (peaks.behind[rows] + peaks.unit)
-        known = ratio[np.isfinite(ratio)]
+        known = ratio[busy & np.isfinite(ratio)]
         if len(known) < LEAST_ROWS:
             raise HistoryTooShort(
                 f"Growth: {len(known)} steps of {peaks.step_s:.0f} s are known; {LEAST_ROWS} are needed."
                 " Scale by the measured load until then."
             )
         ratios.append(np.quantile(known, levels))
-    return Growth(np.array(ratios), peaks.unit)
+    return Growth(np.array(ratios), peaks.unit, least)

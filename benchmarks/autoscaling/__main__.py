@@ -143,13 +143,13 @@ def _cells(each: Workload, sizing: Sizing, study: Study, options: argparse.Names
     paths = {load_s: _path(each, load_s, study.plan) for load_s in study.cold_starts}
     missing = [load_s for load_s, path in paths.items() if options.fresh or not study.plan.full or not path.exists()]
     done = [Cell.read(path) for load_s, path in paths.items() if load_s not in missing]
+    known = sorted({point.family for cell in done for point in cell.points})
+    if unknown := sorted(set(options.family) - set(known)):
+        raise SystemExit(f"--family: no cell of {each.name} that is done has {unknown}; there are {known}.")
     if missing:
         for cell in run_cells(each, _worlds(missing), sizing, study.plan, _progress(each.name)):
             cell.write(paths[cell.cold_start_s])
-    known = sorted({point.family for cell in done for point in cell.points})
-    if unknown := sorted(set(options.family) - set(known)):
-        raise SystemExit(f"--family: no cell that is done has {unknown}; there are {known}.")
-    if done and options.family:
+    if options.family:
         worlds = _worlds([cell.cold_start_s for cell in done])
         for cell in run_families(each, worlds, sizing, study.plan, _progress(each.name), options.family, done):
             cell.write(paths[cell.cold_start_s])

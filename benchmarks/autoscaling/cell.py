@@ -221,7 +221,7 @@ def _tuned(
         for world, grid in zip(worlds, grids, strict=True)
         for setting in grid
     ]
-    labels = [setting.label for grid in grids for setting in grid]
+    labels = [f"{setting.family}: {setting.label}" for grid in grids for setting in grid]
     outcomes = iter(_ran(runs, labels, [part], lambda share: progress("tune", share))[1])
     return [_best([(setting, next(outcomes)) for setting in grid]) for grid in grids]
 
@@ -279,7 +279,9 @@ def _tested(
                 if setting.label in tuned[at].get(setting.family, ([], ""))[0]:
                     runs.append(Run(world, setting.make(), seed, _start_replicas(part, sizing), seed))
                     labels.append((at, setting.family, setting.label))
-    batch, outcomes = _ran(runs, [each[2] for each in labels], parts, lambda share: progress("test", share))
+    batch, outcomes = _ran(
+        runs, [f"{family}: {label}" for _, family, label in labels], parts, lambda share: progress("test", share)
+    )
     windows = batch.windows()
     points = [_points(_of_world(labels, at), outcomes, windows) for at in range(len(worlds))]
     return points, float(np.mean([part.counts.sum() for part in parts]))

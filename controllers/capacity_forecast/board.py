@@ -111,7 +111,8 @@ class ForecastBoard:
         if entry is None or (entry.standing.made is None and entry.standing.trouble is None):
             return None
         now_s = self._clock()
-        return sharpened(foretold(entry.standing, entry.lead_time_s, now_s), entry.growth, entry.present, now_s)
+        said = foretold(entry.standing, entry.lead_time_s, now_s)
+        return sharpened(said, entry.growth, entry.present, entry.lead_time_s, now_s)
 
     def lengths(self, service: ServiceId) -> MeanLengths | None:
         """Of the requests of its last day that were answered."""
@@ -193,13 +194,19 @@ class ForecastBoard:
         await self._learn(service, entry)
 
     async def _learn(self, service: ServiceId, entry: Entry) -> None:
-        """How its load rises within minutes, now and then."""
+        """How its load rises within minutes, now and then. Without it the forecast has its say alone."""
         now_s = self._clock()
-        if near.is_due(entry.growth, entry.learned_s, entry.lead_time_s, now_s):
-            end_s = near.settled_s(now_s)
-            minutes = await self.source.read(service, end_s - near.LEARNED_S, end_s, near.STEP_S)
-            entry.growth, entry.learned_s = learned(minutes.arrivals, entry.lead_time_s), now_s
-        entry.glance_s = min(entry.glance_s, now_s)
+        if not near.is_due(entry.growth, entry.learned_s, entry.lead_time_s, now_s):
+            return
+        entry.learned_s, end_s = now_s, near.settled_s(now_s)
+        try:
+            minutes = await self.source.arrivals(service, end_s - near.LEARNED_S, end_s, near.STEP_S)
+        except HistoryUnavailable as error:
+            log.info("How %s grows within minutes is not known: %s", service, error)
+            return
+        was_unknown, entry.growth = entry.growth is None, learned(minutes, entry.lead_time_s)
+        if was_unknown and entry.growth is not None:
+            entry.glance_s = self._clock()
 
     async def _glance(self, service: ServiceId, entry: Entry) -> None:
         """At the last minutes. While they are not known, the last ones count until they are old."""
@@ -208,9 +215,9 @@ class ForecastBoard:
         async with self._glances:
             end_s = near.settled_s(self._clock())
             try:
-                minutes = await self.source.read(service, end_s - near.PRESENT_S, end_s, near.STEP_S)
+                minutes = await self.source.arrivals(service, end_s - near.PRESENT_S, end_s, near.STEP_S)
                 each = float(tokens_per_request(entry.counts, INPUT_WEIGHT)[-1])
-                entry.present = present_of(minutes.arrivals, end_s, each) or entry.present
+                entry.present = present_of(minutes, end_s, each) or entry.present
             except HistoryUnavailable:
                 pass  # The next look says so.
         entry.glance_s = end_s + near.STEP_S + near.SETTLED_S

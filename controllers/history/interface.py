@@ -71,3 +71,11 @@ class HistorySource(Protocol):
             HistoryUnavailable: with what is wrong and what to do.
         """
         ...
+
+    async def arrivals(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Array:
+        """(n,) the first column of `read` alone, which is asked for each minute.
+
+        Raises:
+            HistoryUnavailable: as `read`.
+        """
+        ...

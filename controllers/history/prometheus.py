@@ -43,14 +43,16 @@ class PrometheusHistory:
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="prometheus")
 
     async def read(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Counts:
-        loop = asyncio.get_running_loop()
-        columns = [
-            await loop.run_in_executor(
-                self._threads, self._column, increase_of(name, service, step_s), start_s, end_s, step_s
-            )
-            for name in COUNTERS
-        ]
+        columns = [await self._counted(name, service, start_s, end_s, step_s) for name in COUNTERS]
         return Counts(start_s, step_s, *columns)
+
+    async def arrivals(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Array:
+        return await self._counted(COUNTERS[0], service, start_s, end_s, step_s)
+
+    async def _counted(self, name: str, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Array:
+        query = increase_of(name, service, step_s)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, self._column, query, start_s, end_s, step_s)
 
     def close(self) -> None:
         """Waits for nothing."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, ParamSpec, TypeVar
 
-from controllers.history.interface import Counts, HistoryUnavailable, ServiceId
+from controllers.history.interface import Array, Counts, HistoryUnavailable, ServiceId
 from controllers.history.store import Store
 
 P = ParamSpec("P")
@@ -37,6 +37,9 @@ class StoreThread:
             return await self.call(Store.counts, service, start_s, end_s, step_s)
         except sqlite3.Error as error:
             raise HistoryUnavailable(f"The embedded history cannot be read: {error}. Check its disk.") from error
+
+    async def arrivals(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Array:
+        return (await self.read(service, start_s, end_s, step_s)).arrivals
 
     async def close(self) -> None:
         """Waits for what is under way."""

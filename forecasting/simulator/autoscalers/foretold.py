@@ -84,7 +84,8 @@ class OperatorForecasts:
         look, now_s = self._looks[self._look_at(now_s)], self._start_s + now_s
         end_s = near.settled_s(now_s)
         minutes = self._minutes.between(end_s - near.PRESENT_S, end_s)
-        return sharpened(look.said, look.growth, present_of(minutes.arrivals, end_s, look.work_each), now_s)
+        present = present_of(minutes.arrivals, end_s, look.work_each)
+        return sharpened(look.said, look.growth, present, self._lead_time_s, now_s)
 
     def shares(self) -> Mapping[str, float]:
         """Of the time, by the reason for which the forecast had its say (`Calibrated`) or had none, largest first."""
@@ -100,7 +101,7 @@ class OperatorForecasts:
         known = self._counts.between(end_s - self.schedule.history_s, end_s)
         series = work_series(known, self._input_weight, "trace")
         self._standing = looked(self._standing, series, now_s)
-        growth, learned_s = (self._looks[-1].growth, self._looks[-1].learned_s) if self._looks else (None, now_s)
+        growth, learned_s = (self._looks[-1].growth, self._looks[-1].learned_s) if self._looks else (None, -math.inf)
         if self._standing.trouble is None:
             forecast = refresh(series, AHEAD_STEPS)
             self._standing = renewed(self._standing, series, forecast, self._lead_time_s, now_s)

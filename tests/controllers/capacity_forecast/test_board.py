@@ -11,7 +11,7 @@ import pytest
 from controllers.capacity_forecast.board import RETRY_S, ForecastBoard
 from controllers.capacity_forecast.job import Job, run
 from controllers.capacity_forecast.pool import ForecastFailed
-from controllers.history.interface import Counts, HistoryUnavailable, ServiceId, empty
+from controllers.history.interface import Array, Counts, HistoryUnavailable, ServiceId, empty
 from controllers.runtime.interface import Key
 from forecasting import near
 from forecasting.forecast import LEVELS, Forecast
@@ -42,6 +42,7 @@ class Source:
     begins_s: float = T0 - 3 * 86_400.0
     ends_s: float = float("inf")
     away: bool = False
+    has_no_minutes: bool = False
     asked: list[tuple[float, float]] = field(default_factory=list)
     minutes: list[tuple[float, float]] = field(default_factory=list)
     """What was asked for in steps of a minute."""
@@ -53,7 +54,7 @@ class Source:
         (self.minutes if step_s == near.STEP_S else self.asked).append((start_s, end_s))
         if self.answers is not None:
             await self.answers.wait()
-        if self.away:
+        if self.away or (step_s == near.STEP_S and self.has_no_minutes):
             raise HistoryUnavailable("Prometheus at http://p cannot be reached (ConnectionError).")
         out = empty(start_s, end_s, step_s)
         times = start_s + step_s * np.arange(len(out.arrivals))
@@ -61,6 +62,9 @@ class Source:
         for column in out.columns:
             column[known] = self.rate * step_s
         return Counts(start_s, step_s, *out.columns)
+
+    async def arrivals(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Array:
+        return (await self.read(service, start_s, end_s, step_s)).arrivals
 
 
 class Inline:
@@ -168,6 +172,36 @@ async def test_minutes_are_learned_from_once_an_hour_and_the_last_ones_asked_for
     await it.refreshed(7)
     lengths = [to_s - from_s for from_s, to_s in it.source.minutes]
     assert lengths == [near.PRESENT_S, near.LEARNED_S]
+
+
+async def test_a_history_that_refuses_its_minutes_costs_no_forecast_and_is_not_pressed() -> None:
+    it = await a_world()
+    it.board.forget(CHAT)
+    it.source.has_no_minutes = True
+    it.source.minutes.clear()
+    jobs = len(it.pool.jobs)
+    it.board.follow(CHAT, 300.0)
+    await it.board.look()
+    await it.refreshed(2)
+    view = it.board.view(CHAT)
+    assert view
+    assert (view.trusted, view.reason) == (True, "Calibrated")
+    assert view.forecast
+    assert view.forecast.step_s == STEP_S
+    assert (len(it.pool.jobs) - jobs, len(it.source.minutes)) == (3, 3), "once each look, which is every ten minutes"
+
+
+async def test_a_look_while_the_present_is_being_looked_at_begins_no_second_glance() -> None:
+    it = await a_world()
+    it.source.answers = asyncio.Event()
+    first = asyncio.ensure_future(it.board.glance())
+    await eventually(lambda: len(it.source.minutes) == 2, "the first glance")
+    look = asyncio.ensure_future(it.refreshed())
+    await eventually(lambda: len(it.source.asked) == 2, "the look")
+    it.source.answers.set()
+    await look
+    await first
+    assert len(it.source.minutes) == 2
 
 
 async def test_a_history_that_is_slower_than_a_minute_is_not_asked_again_meanwhile() -> None:

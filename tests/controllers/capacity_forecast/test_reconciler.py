@@ -13,7 +13,7 @@ from controllers.apply import Applier
 from controllers.capacity_forecast.board import ForecastBoard
 from controllers.capacity_forecast.cold_starts import ColdStarts
 from controllers.capacity_forecast.reconciler import CapacityForecastReconciler
-from controllers.history.interface import Counts, HistoryUnavailable, ServiceId, empty
+from controllers.history.interface import Array, Counts, HistoryUnavailable, ServiceId, empty
 from controllers.history.store import Store
 from controllers.history.thread import StoreThread
 from controllers.plans.limits import Limit
@@ -48,6 +48,9 @@ class Steady:
         for column, rate in zip(out.columns, (480, 480, 0, 480), strict=True):
             column[:] = rate * step_s + 0.0 * np.arange(len(column))
         return out
+
+    async def arrivals(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Array:
+        return (await self.read(service, start_s, end_s, step_s)).arrivals
 
 
 USUAL = Prices()

@@ -9,7 +9,7 @@ import pytest
 
 from controllers.capacity_forecast.board import ForecastBoard
 from controllers.capacity_forecast.job import Job, run
-from controllers.history.interface import Counts, ServiceId
+from controllers.history.interface import Array, Counts, ServiceId
 from controllers.plans.capacity import INPUT_WEIGHT
 from forecasting import near
 from forecasting.forecast import LEVELS, Forecast
@@ -38,6 +38,9 @@ class Source:
 
     async def read(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Counts:
         return self._counts[step_s].between(start_s, end_s)
+
+    async def arrivals(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Array:
+        return (await self.read(service, start_s, end_s, step_s)).arrivals
 
 
 class Inline:
