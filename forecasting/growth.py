@@ -96,9 +96,8 @@ def learn(
 ) -> Growth:
     """From the `window_s` before step `until`; nothing from that step on is read.
 
-    least_share: of the mean load; a peak behind that is lower is idleness, and says nothing of how a load grows.
-
-    delay_s: how old the newest load is when it is looked at, so that growth is counted from then.
+    delay_s: how old the newest load is when it is looked at, so that growth is counted from then. least_share: of the
+    mean load; a peak behind that is lower is idleness, and says nothing of how a load grows.
 
     Raises:
         HistoryTooShort: fewer than LEAST_ROWS steps can be learned from.

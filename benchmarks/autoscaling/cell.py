@@ -179,10 +179,7 @@ def _foretold(
     """The operator's, for the longest lead time: forecasts for a shorter one are their beginning. Kept like a run."""
     (start, end), lead_s = span, lead_time_s([world.cold_start.p95_s() for world in worlds])
     known = whole.between(0, end)
-    said = f"{commit()} {span} {lead_s} {sizing}".encode()
-    key = hashlib.sha256(said + known.counts.tobytes() + known.inputs.tobytes()).hexdigest()[:16]
-    path = cache_folder() / "interrupted" / f"{key}.forecast"
-    found = restored(path) if COMMITTED.fullmatch(commit()) else None
+    path, found = _kept(f"{span} {lead_s} {sizing}", [known], "forecast")
     if not isinstance(found, OperatorForecasts):
         counts, minutes = (counts_of(known, None, 0.0, step_s) for step_s in (Schedule().step_s, near.STEP_S))
         found = OperatorForecasts(counts, minutes, sizing.input_weight, lead_s, float(start), float(end - start))
@@ -229,18 +226,23 @@ def _tuned(
 def _ran(
     runs: Sequence[Run], labels: Sequence[str], parts: Sequence[SecondArrivals], progress: Callable[[float], None]
 ) -> tuple[Batch, list[Outcome]]:
-    """From where an interrupted run of the same commit was kept; edited code is run from the beginning."""
-    at = commit()
-    said = f"{at} {labels} {[(run.world, run.seed, run.replicas, run.arrivals) for run in runs]}"
-    key = hashlib.sha256(said.encode())
-    for part in parts:
-        key.update(part.counts.tobytes() + part.inputs.tobytes())
-    path = cache_folder() / "interrupted" / f"{key.hexdigest()[:16]}.state"
-    found = restored(path) if COMMITTED.fullmatch(at) else None
+    """From where an interrupted run was kept."""
+    said = f"{labels} {[(run.world, run.seed, run.replicas, run.arrivals) for run in runs]}"
+    path, found = _kept(said, parts, "state")
     batch = found if isinstance(found, Batch) else Batch(runs, parts)
     outcomes = batch.run(Saver(path, batch, progress, SAVE_EVERY_S))
     path.unlink(missing_ok=True)
     return batch, outcomes
+
+
+def _kept(said: str, parts: Sequence[SecondArrivals], suffix: str) -> tuple[Path, object]:
+    """Where the state of such a computation is kept, and what was by the same commit; edited code begins anew."""
+    at = commit()
+    key = hashlib.sha256(f"{at} {said}".encode())
+    for part in parts:
+        key.update(part.counts.tobytes() + part.inputs.tobytes())
+    path = cache_folder() / "interrupted" / f"{key.hexdigest()[:16]}.{suffix}"
+    return path, restored(path) if COMMITTED.fullmatch(at) else None
 
 
 def _best(tried: Sequence[tuple[Setting, Outcome]]) -> Tuned:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
 
+from cli.simulation import PERIOD_S
 from controllers.plans.capacity import lead_time_s
 from controllers.plans.scaling import settings_of
 from crds.scaling import Scaling, ScalingPolicy
@@ -182,9 +183,6 @@ def hourly(context: Context) -> list[Setting]:
     )
 
 
-DECIDES_EVERY_S = 15
-
-
 def _as_operator(
     family: str,
     context: Context,
@@ -201,7 +199,7 @@ def _as_operator(
     capacity = capacity_for(context.sizing)
     capacity = replace(capacity, work_per_s=capacity.work_per_s / headroom)
     bounds = Bounds(world.min_replicas, world.max_replicas)
-    return Foretide(family, bounds, capacity, settings, forecasts, lead_time_s([context.lead_s]), DECIDES_EVERY_S)
+    return Foretide(family, bounds, capacity, settings, forecasts, lead_time_s([context.lead_s]), PERIOD_S)
 
 
 def ours(context: Context) -> list[Setting]:
