@@ -92,6 +92,8 @@ HELD = (0.1, 0.14, 0.18, 0.22, 0.27, 0.33, 0.4, 0.5, 0.65, 0.8)
 """Requests a replica as shares of what it holds at its most."""
 DOWN_S = (120.0, 300.0, 900.0)
 HEADROOMS = (1.0, 1.04, 1.08, 1.12, 1.16, 1.2, 1.25, 1.3, 1.4, 1.6)
+DELAYS_S = (300.0, 600.0, 900.0)
+"""Of scaling down, for who follows the load, ours and the best baseline alike."""
 
 
 def hpa_kv(context: Context) -> list[Setting]:
@@ -159,7 +161,7 @@ def persistence(context: Context) -> list[Setting]:
         "persistence + headroom",
         lambda headroom, down_s: Persistence(sizing, headroom, 60.0, down_s),
         headroom=HEADROOMS,
-        down_s=(120.0, 300.0, 600.0),
+        down_s=DELAYS_S,
     )
 
 
@@ -208,21 +210,16 @@ def ours(context: Context) -> list[Setting]:
     def make(promised: float, headroom: float, delay_s: float) -> Autoscaler:
         return _as_operator(OURS, context, context.foretold, headroom, delay_s, promised)
 
-    much = _grid(OURS, make, promised=(0.999,), headroom=(1.25, 1.5, 1.8), delay_s=(120.0, 300.0))
-    return much + _grid(
-        OURS,
-        make,
-        promised=(0.95, 0.98, 0.99, 0.995),
-        headroom=(0.94, 1.0, 1.1),
-        delay_s=(120.0, 300.0),
-    )
+    little = _grid(OURS, make, promised=(0.95,), headroom=(0.8, 0.87, 0.94, 1.0, 1.1), delay_s=DELAYS_S)
+    usual = _grid(OURS, make, promised=(0.99,), headroom=(0.94, 1.0, 1.1), delay_s=DELAYS_S)
+    return [*little, *usual, *_grid(OURS, make, promised=(0.999,), headroom=(1.1, 1.3, 1.6), delay_s=(600.0, 900.0))]
 
 
 def reactive(context: Context) -> list[Setting]:
     def make(headroom: float, delay_s: float) -> Autoscaler:
         return _as_operator(REACTIVE, context, None, headroom, delay_s)
 
-    return _grid(REACTIVE, make, headroom=HEADROOMS, delay_s=(120.0, 300.0, 600.0))
+    return _grid(REACTIVE, make, headroom=HEADROOMS, delay_s=DELAYS_S)
 
 
 def perfect(context: Context) -> list[Setting]:

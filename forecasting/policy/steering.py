@@ -5,9 +5,10 @@ keeps no promise. So its log-odds fall steadily while all goes well and rise wit
 
     logit += seconds / DAY_S × weight × (late - allowed) / allowed
 
-which, over days, is at rest only where as many are late as may be, whatever the forecast is like (adaptive conformal
-inference, Gibbs and Candès 2021, on requests instead of steps). `weight` is the rate of requests over that of the last
-day, so that it is requests that count, and not minutes. Never reads a clock; without counters nothing moves.
+which, over days, is at rest only where as many are late as may be, whatever the forecast is like, or at the least or
+most that is bought (adaptive conformal inference, Gibbs and Candès 2021, on requests instead of steps). `weight` is the
+rate of requests over that of the last day, so that it is requests that count, and not minutes. Never reads a clock;
+without counters nothing moves.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from forecasting.series import DAY_S
 SPENT: Final = 0.7
 """Of what the promise allows to be late: the rest is for what the quantile cannot help."""
 LEAST: Final = 0.5
-MOST: Final = 0.995
+MOST: Final = 0.98
+"""Of fifty rises one is higher, and what would hold that one as well costs more than it keeps in time: headroom, or a
+longer delay, keep as many for less."""
 HEAVIEST: Final = 10.0
 """Times the usual rate of requests, beyond which they count no more."""
 

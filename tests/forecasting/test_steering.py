@@ -79,12 +79,16 @@ def test_over_days_the_share_that_is_late_comes_to_what_is_allowed_whatever_the_
     memory, judged, late = Memory(), Judged(0.0, 0.0, 0.0), []
     for _ in range(30 * 144):
         memory = plan(asked(judged, memory)).memory
-        # A forecast that promises more than it keeps: 6 % are beyond its p95, and a third of their requests is late.
+        # A forecast that promises more than it keeps: 6 % are beyond its p95, and a fifth of their requests is late.
         beyond = min(1.0, 1.2 * (1 - quantile_of(asked(judged, memory))))
-        share = float(random.random() < beyond) / 3
+        share = float(random.random() < beyond) / 5
         late.append(share)
         judged = Judged(judged.at_s + 600.0, judged.requests + 600.0, judged.good + 600.0 * (1 - share))
     assert np.mean(late[5 * 144 :]) == pytest.approx(0.01 * SPENT, rel=0.2)
+
+
+def test_jumps_that_no_quantile_holds_do_not_buy_ever_more() -> None:
+    assert lived([0.5] * 240, 3600.0)[-1] == pytest.approx(MOST)
 
 
 def test_the_quantile_decides_which_forecast_is_bought_and_the_arithmetic_names_it() -> None:
