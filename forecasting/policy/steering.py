@@ -14,6 +14,7 @@ without counters nothing moves.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Final
 
 from forecasting.policy.values import Judged, ScalingInput, Steering
@@ -25,6 +26,8 @@ LEAST: Final = 0.5
 MOST: Final = 0.98
 """Of fifty rises one is higher, and what would hold that one as well costs more than it keeps in time: headroom, or a
 longer delay, keep as many for less."""
+SET_BACK_S: Final = 60.0
+"""A clock that goes back by more was set; by less, what is told is merely old."""
 HEAVIEST: Final = 10.0
 """Times the usual rate of requests, beyond which they count no more."""
 
@@ -44,26 +47,25 @@ def steered(given: ScalingInput) -> Steering | None:
         return Steering(_logit(min(max(given.settings.quantile, LEAST), MOST)), judged)
     passed_s = judged.at_s - before.last.at_s
     came, good = judged.requests - before.last.requests, judged.good - before.last.good
+    if passed_s < -SET_BACK_S:
+        return replace(before, last=judged)
     if passed_s <= 0:
         return before
     if not 0 <= good <= came:  # Counters that fell begin again.
-        return Steering(before.logit, judged, before.usual_per_s)
+        return replace(before, last=judged)
     return _moved(before, judged, came, good, 1 - promised)
 
 
 def _moved(before: Steering, judged: Judged, came: float, good: float, may_be_late: float) -> Steering:
     passed_s = judged.at_s - before.last.at_s
-    rate_per_s = came / passed_s
-    part = min(passed_s / DAY_S, 1.0)
-    usual_per_s = (
-        rate_per_s if before.usual_per_s is None else before.usual_per_s + part * (rate_per_s - before.usual_per_s)
-    )
-    if came == 0:
-        return Steering(before.logit, judged, usual_per_s)
-    allowed = SPENT * may_be_late
-    weight = min(rate_per_s / usual_per_s, HEAVIEST)
-    logit = before.logit + part * weight * ((came - good) / came - allowed) / allowed
-    return Steering(min(max(logit, _logit(LEAST)), _logit(MOST)), judged, usual_per_s)
+    rate_per_s, seen_s = came / passed_s, before.seen_s + passed_s
+    usual_per_s = before.usual_per_s + min(passed_s / min(seen_s, DAY_S), 1.0) * (rate_per_s - before.usual_per_s)
+    logit = before.logit
+    if came:
+        allowed = SPENT * may_be_late
+        weight = min(rate_per_s / usual_per_s, HEAVIEST)
+        logit += min(passed_s / DAY_S, 1.0) * weight * ((came - good) / came - allowed) / allowed
+    return Steering(min(max(logit, _logit(LEAST)), _logit(MOST)), judged, usual_per_s, seen_s)
 
 
 def _logit(probability: float) -> float:

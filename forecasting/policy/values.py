@@ -257,11 +257,13 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Steering:
-    """Where the quantile is (log-odds), the counters that it was last moved by, and the day's mean rate of requests."""
+    """Where the quantile is (log-odds), the counters that it was last moved by, and the mean rate of requests over the
+    last `seen_s`, of which the last day counts."""
 
     logit: float
     last: Judged
-    usual_per_s: float | None = None
+    usual_per_s: float = 0.0
+    seen_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,26 @@ def test_the_quantile_decides_which_forecast_is_bought_and_the_arithmetic_names_
     assert worse.replicas == 4
 
 
+def test_a_first_interval_without_requests_or_with_a_burst_does_not_set_the_pace_of_a_day() -> None:
+    def after_a_day(first_rate_per_s: float) -> float:
+        memory, judged = Memory(), Judged(0.0, 0.0, 0.0)
+        for minute in range(1441):
+            memory = plan(asked(judged, memory)).memory
+            came = 15.0 * (first_rate_per_s if minute == 0 else 4.0)
+            judged = Judged(judged.at_s + 60.0, judged.requests + came, judged.good + came)
+        return quantile_of(asked(judged, memory))
+
+    usual = after_a_day(4.0)
+    assert [after_a_day(0.0), after_a_day(40.0)] == pytest.approx([usual] * 2, abs=0.01)
+
+
+def test_a_clock_that_was_set_back_moves_nothing_and_what_comes_after_counts() -> None:
+    memory = plan(asked(Judged(90_000.0, 100.0, 100.0))).memory
+    back = plan(asked(Judged(3600.0, 110.0, 110.0), memory)).memory
+    assert quantile_of(asked(Judged(3600.0, 110.0, 110.0), back)) == pytest.approx(0.95)
+    assert quantile_of(asked(Judged(90_000.0, 200.0, 200.0), back)) < 0.95
+
+
 def test_counters_that_fell_or_stood_still_move_nothing() -> None:
     memory = plan(asked(Judged(0.0, 100.0, 90.0))).memory
     assert quantile_of(asked(Judged(0.0, 100.0, 90.0), memory)) == pytest.approx(0.95)

@@ -371,7 +371,7 @@ async def test_a_client_that_reads_slowly_keeps_its_answer_and_one_that_reads_no
                 connection.check(now_s)
             assert not connection._transport.is_closing()
             assert connection._stalled, "most of the answer is unread still"
-            connection.check(now_s + Limits().write_stall_timeout_s)
+            connection.check(now_s + Limits().write_stall_timeout_s + 1.0)
             await eventually(lambda: not connections, "the connection has ended")
             writer.transport.abort()
 
