@@ -5,6 +5,8 @@ Reading order: informers, then reconcilers (each gets the informers it reads), t
 
 from __future__ import annotations
 
+import socket
+
 from controllers.alerting.wiring import wire_alerting
 from controllers.alerting.wishes import WishBoard
 from controllers.apply import Applier
@@ -21,6 +23,7 @@ from controllers.inference_service.caches import SERVICE_INDEX, TENANT_INDEX, ow
 from controllers.inference_service.gateways import ScrapedGateways
 from controllers.inference_service.quality import StoredMemory
 from controllers.inference_service.wiring import wire_inference_service
+from controllers.leader_label import keep_marked
 from controllers.model.wiring import wire_model
 from controllers.plans.mig.offers import pool_specs
 from controllers.plans.mig.prices import PricedPool, prices_of
@@ -153,6 +156,8 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
             *insight.background,
             *dashboard,
             *of_alerts.background,
+            # A pod's host name is its name.
+            Background("the leader's label", lambda: keep_marked(client, settings.namespace, socket.gethostname())),
             Background("the capacities", lambda: remember_capacities(insight.store, capacities)),
         ),
         always=(Background("the history", scraper.run),),

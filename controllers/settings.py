@@ -109,6 +109,9 @@ class Alerting(Section):
     allow_private_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
         (), description="Private networks in which receivers may be, as CIDRs."
     )
+    rule_labels: dict[str, str] = Field(
+        {}, description="Labels of the PrometheusRules of exporting AlertPolicies, by which a Prometheus finds them."
+    )
 
 
 class Quality(Section):

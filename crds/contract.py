@@ -159,7 +159,6 @@ GATEWAY_PICKER_PORT: Final = 9002
 GATEWAY_PATH_LIVE: Final = "/health/live"
 GATEWAY_PATH_READY: Final = "/health/ready"
 GATEWAY_PATH_METRICS: Final = "/metrics"
-GATEWAY_PATH_DRAIN: Final = "/drain"
 GATEWAY_PATH_PROBE: Final = "/probe/{namespace}/{service}"
 """POST: sends one one-token request along the path a client's would take. 200 `{"revision": …, "endpoint": …,
 "latency_s": …}` or 503 `{"reason": CamelCase, "message": sentence}`."""

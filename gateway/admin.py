@@ -1,4 +1,4 @@
-"""The admin server on its own port: health, metrics, drain, and the probe that proves a service answers.
+"""The admin server on its own port: health, metrics, and the probe that proves a service answers.
 
 For kubelet, operator and Prometheus; clients never reach it. Never on the hot path, so aiohttp is good enough here.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
 
 import orjson
 from aiohttp import web
@@ -16,7 +15,6 @@ from aiohttp import web
 from crds.contract import (
     GATEWAY_PATH_ASK,
     GATEWAY_PATH_DEMAND,
-    GATEWAY_PATH_DRAIN,
     GATEWAY_PATH_ENDPOINTS,
     GATEWAY_PATH_LIVE,
     GATEWAY_PATH_METRICS,
@@ -38,7 +36,7 @@ _PROBE_PATH = b"/v1/completions"
 
 
 class Readiness:
-    """Ready when a complete catalog was seen, the others count us in, and nobody has asked us to leave."""
+    """Ready when a complete catalog was seen, the others count us in, and it has not been asked to leave."""
 
     def __init__(self) -> None:
         self.synced = False
@@ -56,14 +54,11 @@ class Readiness:
 
 
 class Admin:
-    def __init__(
-        self, readiness: Readiness, metrics: Metrics, fleet: Fleet, proxy: Proxy, drain: Callable[[], None]
-    ) -> None:
+    def __init__(self, readiness: Readiness, metrics: Metrics, fleet: Fleet, proxy: Proxy) -> None:
         self._readiness = readiness
         self._metrics = metrics
         self._fleet = fleet
         self._proxy = proxy
-        self._drain = drain
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int, sock: socket.socket | None = None) -> int:
@@ -74,8 +69,6 @@ class Admin:
         app.router.add_get(GATEWAY_PATH_METRICS, self._page)
         app.router.add_get(GATEWAY_PATH_DEMAND, self._demand)
         app.router.add_get(GATEWAY_PATH_ENDPOINTS, self._endpoints)
-        app.router.add_get(GATEWAY_PATH_DRAIN, self._begin_drain)
-        app.router.add_post(GATEWAY_PATH_DRAIN, self._begin_drain)
         app.router.add_post(GATEWAY_PATH_PROBE, self._probe)
         app.router.add_post(GATEWAY_PATH_ASK, self._ask)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
@@ -108,10 +101,6 @@ class Admin:
         now_s = self._fleet.now_s()
         told = ((str(one.service.key), one.objections(now_s)) for one in self._fleet)
         return web.json_response({key: said for key, said in told if said})
-
-    async def _begin_drain(self, request: web.Request) -> web.Response:
-        self._drain()
-        return web.Response(text="draining\n")
 
     async def _ask(self, request: web.Request) -> web.Response:
         key = ServiceKey(request.match_info["namespace"], request.match_info["service"])

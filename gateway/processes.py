@@ -24,7 +24,6 @@ from aiohttp import web
 from crds.contract import (
     GATEWAY_PATH_ASK,
     GATEWAY_PATH_DEMAND,
-    GATEWAY_PATH_DRAIN,
     GATEWAY_PATH_ENDPOINTS,
     GATEWAY_PATH_LIVE,
     GATEWAY_PATH_METRICS,
@@ -172,8 +171,6 @@ class Processes:
         app.router.add_get(GATEWAY_PATH_METRICS, admin.page)
         app.router.add_get(GATEWAY_PATH_DEMAND, admin.demand)
         app.router.add_get(GATEWAY_PATH_ENDPOINTS, admin.endpoints)
-        app.router.add_get(GATEWAY_PATH_DRAIN, admin.drain)
-        app.router.add_post(GATEWAY_PATH_DRAIN, admin.drain)
         app.router.add_post(GATEWAY_PATH_PROBE, admin.any_one)
         app.router.add_post(GATEWAY_PATH_ASK, admin.any_one)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
@@ -217,10 +214,6 @@ class SharedAdmin:
         answers = await self._all(GATEWAY_PATH_ENDPOINTS)
         told = [json.loads(one[1]) for one in answers if one and one[0] == 200]
         return web.json_response(objections.joined(told), status=200 if told else 503)
-
-    async def drain(self, request: web.Request) -> web.Response:
-        await self._all(GATEWAY_PATH_DRAIN)
-        return web.Response(text="draining\n")
 
     async def any_one(self, request: web.Request) -> web.Response:
         """What the first process that answers says: a probe, or a question."""

@@ -87,7 +87,7 @@ class Gateway:
         self._listener = Listener(self._frontend, settings.limits)
         self.picker_port = 0
         self._picker = None if settings.picker is None else self._new_picker()
-        self._admin = Admin(self._readiness, self._metrics, self._fleet, self._proxy, self.begin_drain)
+        self._admin = Admin(self._readiness, self._metrics, self._fleet, self._proxy)
         self._metrics.observe(self._gauges)
         self._tasks: list[asyncio.Task[None]] = []
 

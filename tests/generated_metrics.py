@@ -80,6 +80,7 @@ LABELS: Final = {
     "verb": ("≤ 8", "Verbs of the Kubernetes API."),
     "resource": ("≤ 30", "Collections that are read or written."),
     "cache": ("2", "`known` or `new`."),
+    "lease": ("1", "What the process wants to lead: `foretide-operator` or `foretide-gpu-pools`."),
     "policy": ("policies", "An AlertPolicy; its namespace is counted with it."),
     "severity": ("3", "`P0` to `P2`."),
     "receiver": ("receivers", "A receiver of an AlertPolicy."),

@@ -24,7 +24,7 @@ from controllers.history.store import Store
 from controllers.history.thread import StoreThread
 from controllers.plans.alerting.alerts import NAMESPACE, SERVICE
 from controllers.plans.alerting.book import Book, Policy, delivered, failed, hear, look, next_look_s, notices
-from controllers.plans.alerting.inbound import Heard, belongs
+from controllers.plans.alerting.inbound import Heard, belongs, exporter
 from controllers.plans.alerting.incidents import Sight
 from controllers.plans.alerting.notices import Notice
 from controllers.plans.alerting.reactions import wishes
@@ -187,7 +187,9 @@ class AlertDesk:
         if found is None:
             obj = self._policies.get(*place) or {}
             stored = await self._stored(place, _uid(obj))
-            made = Desk(_uid(obj), newest(stored, _shown(policy, obj.get("status") or {})), stored or Book())
+            made = Desk(
+                _uid(obj), newest(stored, _shown(policy, obj.get("status") or {}, self._clock())), stored or Book()
+            )
             # Somebody else may have read it meanwhile; there must be one book.
             found = self._desks.setdefault(place, made)
         return found
@@ -302,8 +304,9 @@ class AlertDesk:
         if not self._leads:
             raise NotReady("This operator does not lead.")
         taken: set[str] = set()
+        whose = [(one, self._exporter(one)) for one in heard]
         for place, policy in list(self._declared()):
-            mine = [one for one in heard if belongs(one, policy.spec, policy.namespace, self._system)]
+            mine = [one for one, owner in whose if belongs(one, owner, policy.spec, place, self._system)]
             if not mine:
                 continue
             desk = await self._desk(place, policy)
@@ -318,6 +321,10 @@ class AlertDesk:
             taken |= {one.fingerprint for one in mine}
             self.wake(place)
         return len(taken)
+
+    def _exporter(self, heard: Heard) -> Place | None:
+        place = exporter(heard)
+        return place if place is not None and self._policies.get(*place) is not None else None
 
     def _concern(self, heard: Heard) -> None:
         namespace, service = heard.labels.get(NAMESPACE), heard.labels.get(SERVICE)
@@ -337,10 +344,10 @@ def _after(book: Book, notice: Notice, error: DeliveryFailed | None, now_s: floa
     return failed(book, notice, str(error), now_s, error.retry_after_s)
 
 
-def _shown(policy: Policy, status: Mapping[str, Any]) -> Book:
+def _shown(policy: Policy, status: Mapping[str, Any], now_s: float) -> Book:
     """As much of the book as the status holds; nothing of one that this release cannot read."""
     try:
-        return from_status(policy, AlertPolicyStatus.model_validate(status))
+        return from_status(policy, AlertPolicyStatus.model_validate(status), now_s)
     except ValueError as error:
         log.warning("The status of AlertPolicy %s/%s is not understood: %s", policy.namespace, policy.name, error)
         return Book()

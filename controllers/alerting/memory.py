@@ -61,9 +61,9 @@ def from_rows(rows: Sequence[Row], epoch: int) -> Book:
     return Book(alerts, incidents, epoch=epoch)
 
 
-def from_status(policy: Policy, status: AlertPolicyStatus) -> Book:
-    """What the status tells: enough to page nobody twice."""
-    alerts = {one.fingerprint: _alert(policy, one) for one in status.alerts or ()}
+def from_status(policy: Policy, status: AlertPolicyStatus, now_s: float) -> Book:
+    """What the status tells: enough to page nobody twice. An Alertmanager has its whole patience from `now_s` on."""
+    alerts = {one.fingerprint: _alert(policy, one, now_s) for one in status.alerts or ()}
     members: dict[str, set[str]] = {}
     for print_, alert in alerts.items():
         members.setdefault(alert.incident or "", set()).add(print_)
@@ -71,7 +71,7 @@ def from_status(policy: Policy, status: AlertPolicyStatus) -> Book:
     return Book(alerts, incidents, epoch=status.epoch or 0)
 
 
-def _alert(policy: Policy, shown: AlertShown) -> Alert:
+def _alert(policy: Policy, shown: AlertShown, now_s: float) -> Alert:
     firing = shown.state != State.PENDING
     since_s = unix_s(shown.since)
     return Alert(
@@ -85,7 +85,7 @@ def _alert(policy: Policy, shown: AlertShown) -> Alert:
         penalty_s=since_s,
         flapping=shown.state == "flapping",
         external=bool(shown.external),
-        heard_s=since_s if shown.external else 0.0,
+        heard_s=now_s if shown.external else 0.0,
         incident=shown.incident,
         rule=shown.rule if any(one.name == shown.rule for one in policy.spec.alert_rules or ()) else None,
     )

@@ -58,11 +58,13 @@ class AlertPolicyReconciler:
         applier: Applier,
         recorder: Recorder,
         *,
+        rule_labels: Mapping[str, str] | None = None,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._client, self._policies = client, policies
         self._desk, self._observer, self._past = desk, observer, past
         self._applier, self._recorder, self._wall_clock = applier, recorder, wall_clock
+        self._rule_labels = rule_labels or {}
         self._said: dict[Place, Book] = {}
         self._exported: dict[Place, _Exported] = {}
         self._without_rules: set[Place] = set()
@@ -138,7 +140,7 @@ class AlertPolicyReconciler:
         """A PrometheusRule where that kind is known, else a ConfigMap with a rule file; never both."""
         name = rules_name(policy.name)
         try:
-            await self._ensure(child(obj, PROMETHEUS_RULES, {"spec": groups}), PROMETHEUS_RULES)
+            await self._ensure(child(obj, PROMETHEUS_RULES, {"spec": groups}, self._rule_labels), PROMETHEUS_RULES)
         except NotFound:
             text = yaml.safe_dump(groups, sort_keys=False, width=1000)
             await self._ensure(child(obj, CONFIG_MAPS, {"data": {RULE_FILE: text}}), CONFIG_MAPS)
@@ -164,8 +166,10 @@ def rules_name(policy: str) -> str:
     return f"foretide-alerts-{policy}"
 
 
-def child(obj: Object, resource: Resource, content: Mapping[str, Any]) -> Object:
-    """It goes with its policy."""
+def child(
+    obj: Object, resource: Resource, content: Mapping[str, Any], labels: Mapping[str, str] | None = None
+) -> Object:
+    """It goes with its policy. labels: besides ours."""
     meta = obj["metadata"]
     owner = {
         "apiVersion": API_VERSION,
@@ -181,7 +185,7 @@ def child(obj: Object, resource: Resource, content: Mapping[str, Any]) -> Object
         "metadata": {
             "name": rules_name(meta["name"]),
             "namespace": meta["namespace"],
-            "labels": {LABEL_MANAGED_BY: MANAGED_BY, LABEL_POLICY: meta["name"]},
+            "labels": {**(labels or {}), LABEL_MANAGED_BY: MANAGED_BY, LABEL_POLICY: meta["name"]},
             "ownerReferences": [owner],
         },
         **content,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import dataclass
 
 from controllers.alerting.courier import ADVICE, Courier
@@ -15,7 +14,6 @@ from controllers.alerting.reconciler import AlertPolicyReconciler
 from controllers.alerting.secrets import Secrets
 from controllers.alerting.wishes import WishBoard
 from controllers.apply import Applier
-from controllers.dashboard.leader_label import mark_leader
 from controllers.guard import AddressGuard
 from controllers.history.interface import HistorySource
 from controllers.history.thread import StoreThread
@@ -57,7 +55,9 @@ def wire_alerting(
     observer = Observer(around_services, past, system)
     courier = Courier(AddressGuard(chosen.allow_private_networks, ADVICE), secrets)
     desk = AlertDesk(policies, observer, store, courier, queue, system, wishes or WishBoard())
-    reconciler = AlertPolicyReconciler(client, policies, desk, observer, past, applier, recorder)
+    reconciler = AlertPolicyReconciler(
+        client, policies, desk, observer, past, applier, recorder, rule_labels=chosen.rule_labels
+    )
 
     def look_soon(change: Change[Object]) -> None:
         """A worker more or less, or another word on whether it serves: not waited for until the next look."""
@@ -69,14 +69,9 @@ def wire_alerting(
     around_services.services.on_change(look_soon)
     policies.on_change(lambda change: desk.wake((change.namespace or "", change.name)) if _edited(change) else None)
 
-    async def run() -> None:
-        # Alertmanagers post to the Service that selects the pod that leads. A pod's host name is its name.
-        await mark_leader(client, system, socket.gethostname())
-        await desk.run()
-
     hook = alerts_hook(desk, secrets, system, chosen.webhook_secret)
     metrics = AlertMetrics(desk, past, around_services.services)
-    return Wired(reconciler, (Background("the alerts", run),), (hook,), metrics)
+    return Wired(reconciler, (Background("the alerts", desk.run),), (hook,), metrics)
 
 
 def _edited(change: Change[Object]) -> bool:

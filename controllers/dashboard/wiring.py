@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Final
 
 from controllers.dashboard.access import Access
 from controllers.dashboard.caches import Caches
-from controllers.dashboard.leader_label import mark_leader
 from controllers.dashboard.past import Past
 from controllers.dashboard.server import DashboardServer
 from controllers.runtime.interface import Background
@@ -25,10 +23,4 @@ def wire_dashboard(client: Api, settings: Settings, caches: Caches, past: Past) 
     if not chosen.enabled:
         return ()
     server = DashboardServer(caches, past, Access(client, anonymous=chosen.anonymous_read), PAGE)
-
-    async def run() -> None:
-        # A pod's host name is its name.
-        await mark_leader(client, settings.namespace, socket.gethostname())
-        await server.run("0.0.0.0", chosen.port)
-
-    return (Background("the dashboard", run),)
+    return (Background("the dashboard", lambda: server.run("0.0.0.0", chosen.port)),)

@@ -101,6 +101,7 @@ class _Life:
     async def run(self, assembly: Assembly, recorder: Recorder) -> int:
         informers = _named(assembly)
         self._metrics.watch_runtime(self.queue, informers)
+        self._metrics.leader.labels(self._options.lease_name).set(0)
         self._wake_at_changes(assembly)
         health = Health(self.queue, informers)
         for collector in assembly.collectors:
@@ -133,7 +134,7 @@ class _Life:
     # --- leading ---------------------------------------------------------------------------------------------
     async def _lead(self, assembly: Assembly, recorder: Recorder, health: Health) -> None:
         await self._acquired.wait()
-        self._metrics.leader.set(1)
+        self._metrics.leader.labels(self._options.lease_name).set(1)
         await self._synced(assembly, health)
         reconcilers = {one.kind: one for one in assembly.reconcilers}
         self._workers = Workers(self.queue, reconcilers, self._metrics, self._settings.workers)

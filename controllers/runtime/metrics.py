@@ -54,7 +54,7 @@ class Metrics:
             ("cache",),
             **made,
         )
-        self.leader = Gauge("foretide_leader", "1 while this process leads.", **made)
+        self.leader = Gauge("foretide_leader", "1 while this process leads.", ("lease",), **made)
         self.loop_lag_s = Gauge("foretide_loop_lag_seconds", "How late the event loop ran its last tick.", **made)
 
     def observe_request(self, answered: Answered) -> None:

@@ -205,7 +205,7 @@ def test_the_configuration_of_the_mig_manager_is_all_that_gpu_pools_may_write_be
     verbs = {verb for role in roles for rule in role["rules"] for verb in rule["verbs"] if rule.get("resourceNames")}
     assert verbs == {"list", "watch", "patch"}
     config = next(obj for obj in objects(*flags) if obj["kind"] == "ConfigMap")
-    assert "manager_namespace: nvidia" in config["data"]["operator.yaml"]
+    assert yaml.safe_load(config["data"]["operator.yaml"])["gpu_pools"]["manager_namespace"] == "nvidia"
 
 
 def test_alertmanagers_and_secrets_of_receivers_are_reached_only_where_it_is_asked_for(tmp_path: Path) -> None:
@@ -225,6 +225,22 @@ def test_alertmanagers_and_secrets_of_receivers_are_reached_only_where_it_is_ask
     settings = load_settings(file).alerting
     assert settings.webhook_secret == "am"
     assert [str(one) for one in settings.allow_private_networks] == ["10.0.0.0/8"]
+
+
+def test_the_operator_reads_numbers_and_names_of_a_values_file_as_they_were_meant(tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    values.write_text(
+        "quality: {leastAnswers: 1000000}\n"
+        'operator: {monitoringNamespace: "123"}\n'
+        "forecasting: {refreshSeconds: 1200000}\n"
+    )
+    config = next(one for one in objects("-f", str(values)) if "operator.yaml" in one.get("data", {}))
+    file = tmp_path / "operator.yaml"
+    file.write_text(config["data"]["operator.yaml"])
+    settings = load_settings(file)
+    assert settings.quality.least_answers == 1_000_000
+    assert settings.monitoring_namespace == "123"
+    assert settings.forecasting.refresh_s == 1_200_000
 
 
 def test_readers_may_read_what_is_ours_and_ask_the_leader_and_nothing_else() -> None:
@@ -265,15 +281,34 @@ def test_gateways_hear_each_other_on_every_process_and_nobody_else_is_heard() ->
     (policy,) = (
         one for one in found if one["kind"] == "NetworkPolicy" and one["metadata"]["name"] == "foretide-gateway"
     )
-    (peers,) = (rule for rule in policy["spec"]["ingress"] if "from" in rule)
+    admin, peers = (rule for rule in policy["spec"]["ingress"] if "from" in rule)
     assert peers["ports"] == [{"port": 8082, "endPort": 8085, "protocol": "UDP"}]
     assert peers["from"] == [{"podSelector": policy["spec"]["podSelector"]}]
     (clients,) = (rule for rule in policy["spec"]["ingress"] if "from" not in rule)
-    assert [one["port"] for one in clients["ports"]] == ["http", "admin", "picker"]
+    assert [one["port"] for one in clients["ports"]] == ["http", "picker"]
+    assert [one["port"] for one in admin["ports"]] == ["admin"]
+    assert admin["from"] == [{"podSelector": {"matchLabels": {"app.kubernetes.io/name": "foretide-operator"}}}]
     (service,) = (one for one in found if one["metadata"]["name"] == "foretide-gateway-peers")
     assert service["spec"]["publishNotReadyAddresses"] is True
     settings = gateway_settings.parse(dict(pods(found))["foretide-gateway"]["containers"][0]["args"])
     assert (settings.processes, settings.peer_port) == (4, service["spec"]["ports"][0]["port"])
+
+
+def test_a_prometheus_reaches_the_gateways_admin_port_where_its_namespace_is_named() -> None:
+    found = objects("--set", "operator.monitoringNamespace=watch")
+    (policy,) = (
+        one for one in found if one["kind"] == "NetworkPolicy" and one["metadata"]["name"] == "foretide-gateway"
+    )
+    (admin,) = (rule for rule in policy["spec"]["ingress"] if rule["ports"][0]["port"] == "admin")
+    assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "watch"}}} in admin["from"]
+
+
+def test_the_priority_classes_of_every_pod_are_in_a_quota_without_which_some_clusters_refuse_them() -> None:
+    found = objects("--set", "gpuPools.enabled=true")
+    (quota,) = (one for one in found if one["kind"] == "ResourceQuota")
+    (scope,) = quota["spec"]["scopeSelector"]["matchExpressions"]
+    used = {spec["priorityClassName"] for _, spec in pods(found) if "priorityClassName" in spec}
+    assert used == set(scope["values"])
 
 
 @pytest.mark.parametrize(("value", "expected"), [("0", None), ("1250000000", 1.25e9)])

@@ -125,9 +125,8 @@ def present() -> bytes:
     gateway, operator = GatewayMetrics(), OperatorMetrics()
     gateway.arrivals.labels(*SERVICE.values()).inc()
     gateway.ttft.labels(*SERVICE.values()).observe(0.1)
-    return generate_latest(gateway.registry) + generate_latest(operator.registry).replace(
-        b"foretide_leader 0.0", b"foretide_leader 1.0"
-    )
+    operator.leader.labels("foretide-operator").set(1)
+    return generate_latest(gateway.registry) + generate_latest(operator.registry)
 
 
 @pytest.fixture(scope="module")
@@ -313,18 +312,19 @@ def test_alerts_fire_when_they_should_and_only_then(programs: Path, rule_file: P
         found = [{"exp_labels": one} for one in expected]
         return {"eval_time": f"{minute}m", "alertname": alert, "exp_alerts": found}
 
-    leads = {"series": "foretide_leader", "values": "1x6 0x20"}
+    leads = {"series": 'foretide_leader{lease="foretide-operator"}', "values": "1x6 0x20"}
+    cuts = {"series": 'foretide_leader{lease="foretide-gpu-pools"}', "values": "1x30"}
     groups = [group | {"rules": [_without_words(rule) for rule in group["rules"]]} for group in rules()["groups"]]
     plain = rule_file.with_name("plain.yaml")
     plain.write_text(yaml.safe_dump({"groups": groups}))
     story = {
         "interval": "1m",
-        "input_series": [{"series": waiting, "values": "0x4 3x20"}, leads],
+        "input_series": [{"series": waiting, "values": "0x4 3x20"}, leads, cuts],
         "alert_rule_test": [
             at(8, "ForetideRequestsWait", []),
             at(12, "ForetideRequestsWait", [labels]),
             at(5, "ForetideOperatorHasNoLeader", []),
-            at(12, "ForetideOperatorHasNoLeader", [{"severity": "critical"}]),
+            at(12, "ForetideOperatorHasNoLeader", [{"severity": "critical", "lease": "foretide-operator"}]),
         ],
     }
     cases = {"rule_files": [str(plain)], "evaluation_interval": "30s", "tests": [story]}

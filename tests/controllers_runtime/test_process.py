@@ -78,7 +78,7 @@ class Operator:
         return self.fetch("/readyz")[0] == 200
 
     def leads(self) -> bool:
-        return "\nforetide_leader 1.0" in self.fetch("/metrics")[1]
+        return '\nforetide_leader{lease="foretide-operator"} 1.0' in self.fetch("/metrics")[1]
 
     def metric(self, pattern: str) -> float:
         lines = re.findall(rf"^{pattern} (\S+)$", self.fetch("/metrics")[1], re.MULTILINE)

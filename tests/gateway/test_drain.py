@@ -23,7 +23,7 @@ ASK = {"model": "chat", "messages": []}
 async def test_a_drain_turns_readiness_off_and_asks_clients_to_go_elsewhere() -> None:
     async with serving(FakeWorker(answers)) as gateway, raw(gateway.port) as client:
         assert (await gateway.get("/health/ready", admin=True)).status == 200
-        assert (await gateway.get("/drain", admin=True)).status == 200
+        gateway.gateway.begin_drain()
         got = await gateway.get("/health/ready", admin=True)
         assert (got.status, got.body) == (503, b"draining\n")
         assert (await gateway.get("/health/live", admin=True)).status == 200

@@ -58,8 +58,6 @@ URLS: Final[dict[str, dict[URL, str]]] = {
         ("GET", "/metrics"): "[Metrics](../metrics.md) in Prometheus' text format.",
         ("GET", "/demand"): "Of services that may sleep: open and waiting requests, seconds without one.",
         ("GET", "/endpoints"): "What it holds against workers, by service; the operator asks each second.",
-        ("GET", "/drain"): "Ready is false from then on; open responses go on.",
-        ("POST", "/drain"): "The same.",
         (
             "POST",
             "/probe/{namespace}/{service}",
@@ -207,7 +205,7 @@ def _of_the_gateway() -> set[URL]:
 
 async def _of_its_admin() -> set[URL]:
     nothing = cast("Any", None)
-    admin = Admin(Readiness(), nothing, nothing, nothing, lambda: None)
+    admin = Admin(Readiness(), nothing, nothing, nothing)
     await admin.start("127.0.0.1", 0)
     assert admin._runner is not None
     try:

@@ -7,7 +7,16 @@ from typing import Any, Final
 
 import orjson
 
-from controllers.plans.alerting.alerts import NAMESPACE, SEVERITY, Labels, fingerprint, matches
+from controllers.plans.alerting.alerts import (
+    ALERTNAME,
+    NAMESPACE,
+    POLICY,
+    SERVICE,
+    SEVERITY,
+    Labels,
+    fingerprint,
+    matches,
+)
 from crds.alert_policy import AlertPolicySpec
 from crds.alert_status import AlertSeverity
 
@@ -79,14 +88,28 @@ def _texts(found: Any, at: int, what: str) -> dict[str, str]:
     return {name: value[:_VALUE] for name, value in found.items()}
 
 
-def belongs(heard: Heard, spec: AlertPolicySpec, namespace: str, system_namespace: str) -> bool:
-    """Whether a policy takes the alert in. One of its own rules always; of others, those of its own namespace.
+def exporter(heard: Heard) -> tuple[str, str] | None:
+    """Namespace and name of the policy whose exported rule this is, by its labels; None of anything else."""
+    labels = heard.labels
+    if not all(labels.get(one) for one in (ALERTNAME, NAMESPACE, POLICY, SERVICE)):
+        return None
+    return labels[NAMESPACE], labels[POLICY]
+
+
+def belongs(
+    heard: Heard, owner: tuple[str, str] | None, spec: AlertPolicySpec, place: tuple[str, str], system_namespace: str
+) -> bool:
+    """Whether the policy of this namespace and name takes the alert in. One of its own rules always and of other
+    policies' never, as `owner` tells, which exported it; else those of its namespace.
 
     Policies of the operator's namespace also take those of nodes, gateways and other namespaces: they are written by
     those who run the platform.
     """
     if spec.receive is None:
         return False
+    if owner is not None:
+        return owner == place
+    namespace, _ = place
     if namespace not in (system_namespace, heard.labels.get(NAMESPACE)):
         return False
     return matches(spec.receive.matchers, heard.labels)

@@ -36,7 +36,9 @@ def advance(alert: Alert, broken: bool | None, message: str, timing: Timing, now
     if alert.external:
         broken = True
     if broken is None:
-        return alert
+        if alert.state is not State.FIRING or alert.heard_s <= alert.since_s:
+            return alert
+        broken = False  # The last that is known of it is that an Alertmanager called it over.
     if broken:
         return _broken(alert, message, timing, now_s)
     return _well(alert, timing, now_s)
@@ -44,7 +46,7 @@ def advance(alert: Alert, broken: bool | None, message: str, timing: Timing, now
 
 def _lost(alert: Alert, now_s: float) -> Alert:
     if alert.external and now_s - alert.heard_s > EXTERNAL_LOST_S:
-        return replace(alert, external=False)
+        return replace(alert, external=False, heard_s=now_s)
     return alert
 
 

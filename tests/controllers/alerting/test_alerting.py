@@ -18,7 +18,7 @@ from controllers.history.store import Store
 from controllers.plans.alerting.book import Book, Policy
 from controllers.plans.alerting.wishes import NOTHING
 from controllers.runtime.interface import Key
-from controllers.settings import Settings
+from controllers.settings import Alerting, Settings
 from crds.contract import OPERATOR_PATH_ALERTS
 from kube.errors import Conflict
 from kube.resources import ALERT_POLICIES, CONFIG_MAPS, PROMETHEUS_RULES
@@ -304,12 +304,17 @@ async def test_an_alertmanagers_alert_about_a_service_wakes_it_and_holds_its_rol
 async def test_rules_are_written_where_asked_for_and_taken_away_again(world: World) -> None:
     world.service()
     world.policy(export=True)
+    world.settings = world.settings.model_copy(update={"alerting": Alerting(rule_labels={"release": "prometheus"})})
     name = "foretide-alerts-watch"
     async with world.operator():
         await eventually(lambda: world.status().get("exported"), "they are written")
         assert world.status()["exported"] == f"PrometheusRule/{name}"
         rule = world.api.now(PROMETHEUS_RULES, "demo", name)
         assert rule is not None
+        assert (
+            rule["metadata"]["labels"].items()
+            >= {"release": "prometheus", "foretide.dev/alert-policy": "watch"}.items()
+        )
         assert rule["spec"]["groups"][0]["rules"][0]["alert"] == "down"
         world.policy(export=False)
         await eventually(lambda: world.api.now(PROMETHEUS_RULES, "demo", name) is None, "they are gone")

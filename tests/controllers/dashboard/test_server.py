@@ -16,7 +16,6 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from controllers.dashboard.access import Access, Refused
 from controllers.dashboard.caches import Caches
-from controllers.dashboard.leader_label import OPERATOR, mark_leader
 from controllers.dashboard.server import DashboardServer
 from controllers.history.interface import Counts, HistoryUnavailable, ServiceId, empty
 from kube.errors import Unreachable
@@ -26,7 +25,6 @@ from kube.resources import (
     CAPACITY_FORECASTS,
     GPU_POOLS,
     INFERENCE_SERVICES,
-    PODS,
     SLAS,
     TENANTS,
     TOKEN_REVIEWS,
@@ -218,21 +216,6 @@ async def test_the_page_is_served_with_headers_that_keep_strangers_out(tmp_path:
         assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
         assert (await http.get("/assets/a.js")).status == 200
         assert (await http.get("/assets/../../etc/passwd")).status == 404
-
-
-async def test_the_leaders_pod_alone_has_the_label_and_a_second_look_writes_nothing() -> None:
-    name, _, value = OPERATOR.partition("=")
-    client = FakeClient()
-    for pod, labels in (("op-1", {"foretide.dev/leader": "true"}), ("op-2", {})):
-        client.put(PODS, {"metadata": {"namespace": "sys", "name": pod, "labels": {name: value, **labels}}})
-    await mark_leader(client, "sys", "op-2")
-    leaders = [
-        one["metadata"]["name"] for one in client.all(PODS) if "foretide.dev/leader" in one["metadata"]["labels"]
-    ]
-    assert leaders == ["op-2"]
-    writes = client.writes
-    await mark_leader(client, "sys", "op-2")
-    assert client.writes == writes
 
 
 async def test_pools_are_shown_with_their_reasons_and_nodes_that_are_not_as_planned_first(tmp_path: Path) -> None:

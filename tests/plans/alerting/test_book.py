@@ -12,7 +12,7 @@ import pytest
 from controllers.alerting.memory import changed_rows, from_rows, from_status, newest
 from controllers.plans.alerting import payloads, status
 from controllers.plans.alerting.book import Book, Policy, TooManyAlerts, delivered, failed, hear, look, notices
-from controllers.plans.alerting.inbound import MessageRefused, belongs, read
+from controllers.plans.alerting.inbound import MessageRefused, belongs, exporter, read
 from controllers.plans.alerting.notices import Notice
 from crds.alert_policy import Metric
 from crds.alert_status import DELIVERIES_SHOWN, AlertPolicyStatus
@@ -170,7 +170,7 @@ def test_a_restart_from_the_rows_or_from_the_status_pages_nobody_again() -> None
     stored = from_rows(rows, life.book.epoch)
     assert (stored.alerts, stored.incidents) == (life.book.alerts, life.book.incidents)
     shown = AlertPolicyStatus.model_validate(json.loads(json.dumps(status.fields(life.policy, life.book))))
-    for book in (stored, from_status(life.policy, shown)):
+    for book in (stored, from_status(life.policy, shown, 45.0)):
         again = Life(policy(), book)
         for now_s in (45, 60, 75):
             again.at(now_s, "s0", "s1")
@@ -265,11 +265,39 @@ def test_labels_that_a_prometheus_adds_make_no_second_alert() -> None:
 def test_alerts_go_to_policies_of_their_namespace_and_all_to_those_of_the_platform() -> None:
     (node,) = read(message(labels={"alertname": "x", "node": "n0"}))
     (mine,) = read(message(labels={"alertname": "x", "namespace": "demo"}))
-    taking = spec(receive={"matchers": [{"label": "alertname", "value": "x"}]})
-    assert [belongs(one, taking, "demo", "system") for one in (node, mine)] == [False, True]
-    assert [belongs(one, taking, "system", "system") for one in (node, mine)] == [True, True]
-    assert not belongs(mine, spec(), "demo", "system")
-    assert not belongs(mine, spec(receive={"matchers": [{"label": "alertname", "value": "z*"}]}), "demo", "system")
+    taking, here, above = (
+        spec(receive={"matchers": [{"label": "alertname", "value": "x"}]}),
+        ("demo", "a"),
+        ("sys", "p"),
+    )
+    assert [belongs(one, exporter(one), taking, here, "sys") for one in (node, mine)] == [False, True]
+    assert [belongs(one, exporter(one), taking, above, "sys") for one in (node, mine)] == [True, True]
+    assert not belongs(mine, None, spec(), here, "sys")
+    assert not belongs(mine, None, spec(receive={"matchers": [{"label": "alertname", "value": "z*"}]}), here, "sys")
+
+
+def test_an_exported_alert_comes_back_to_the_policy_of_the_rule_and_to_no_other() -> None:
+    (back,) = read(message(labels={"alertname": "down", "namespace": "demo", "policy": "a", "service": "chat"}))
+    assert exporter(back) == ("demo", "a")
+    all_of_them, others = spec(receive={"matchers": []}), {"matchers": [{"label": "alertname", "value": "z*"}]}
+    takers = [("demo", "a"), ("demo", "b"), ("sys", "p")]
+    assert [belongs(back, exporter(back), all_of_them, one, "sys") for one in takers] == [True, False, False]
+    assert belongs(back, exporter(back), spec(receive=others), ("demo", "a"), "sys"), "whatever else it receives"
+    assert not belongs(back, exporter(back), spec(), ("demo", "a"), "sys")
+
+
+def test_an_operator_that_takes_over_does_not_resolve_what_an_alertmanager_repeats_seldom() -> None:
+    life = Life(policy(receive={"matchers": []}))
+    life.book = hear(life.book, read(message(labels={"alertname": "NodeDown"})), 0.0)
+    for now_s in (5, 20, 35):
+        life.at(now_s)
+    assert [said for _, _, said in life.pages] == ["firing"]
+    shown = AlertPolicyStatus.model_validate(json.loads(json.dumps(status.fields(life.policy, life.book))))
+    day = 28 * 3600
+    again = Life(policy(receive={"matchers": []}), from_status(life.policy, shown, day))
+    again.at(day + 60)
+    assert [one.firing for one in again.book.alerts.values()] == [True]
+    assert again.book.incidents.keys() == life.book.incidents.keys()
 
 
 def test_a_policy_holds_a_bounded_number_of_alerts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,25 @@ def test_a_number_that_is_missing_changes_nothing() -> None:
     ]
 
 
+def test_what_an_alertmanager_opened_and_closed_is_over_though_no_number_of_ours_says_so() -> None:
+    told = replace(NEW, external=True, heard_s=0.0)
+    firing = advance(told, None, "m", Timing(keep_s=60), 5.0)
+    assert firing
+    assert advance(firing, None, "m", Timing(), 9.0) is firing
+    over = replace(firing, external=False, heard_s=10.0)
+    held = advance(over, None, "m", Timing(keep_s=60), 15.0)
+    assert held
+    assert held.firing
+    ended = advance(held, None, "m", Timing(keep_s=60), 75.0)
+    assert ended
+    assert ended.state is State.RESOLVED
+
+
+def test_what_we_saw_ourselves_after_an_alertmanagers_last_word_stays_while_the_number_is_missing() -> None:
+    ours = replace(NEW, state=State.FIRING, since_s=20.0, heard_s=10.0)
+    assert advance(ours, None, "m", Timing(), 99.0) is ours
+
+
 def test_it_is_over_only_after_it_was_well_for_a_while() -> None:
     story = play(Timing(keep_s=60), (0, True), (10, False), (60, True), (70, False), (129, False), (130, False))
     assert story == ["firing"] * 5 + ["resolved"]
