@@ -144,7 +144,7 @@ def _autoscaler(subject: Subject, load: Load, capacity: ReplicaCapacity, setting
     if spec.scaling.tokens_per_second:
         carries = carried(spec, NOTHING_KNOWN)
     else:
-        carries = within(subject.slo, capacity, mean, spec.scaling.target_concurrency)
+        carries = within(subject.slo, capacity.requests_per_s, capacity.running, mean, spec.scaling.target_concurrency)
     capable, lead_s = carries.for_policy(), setting.lead_s
     return Foretide(subject.name, bounds, capable, settings, forecasts, lead_s, PERIOD_S, setting.start_s)
 

@@ -49,9 +49,9 @@ def capacity_of(profile: Profile, lengths: Lengths, slo: Slo) -> ReplicaCapacity
     Raises:
         BadSetting: not even a single request at a time meets the targets.
     """
-    best, running = _best_rate(profile, lengths, slo)
-    more_input = _best_rate(profile, _longer(lengths, inputs=1.1), slo)[0]
-    more_output = _best_rate(profile, _longer(lengths, outputs=1.1), slo)[0]
+    best, running = best_rate(profile, lengths, slo)
+    more_input = best_rate(profile, _longer(lengths, inputs=1.1), slo)[0]
+    more_output = best_rate(profile, _longer(lengths, outputs=1.1), slo)[0]
     # Seconds of a replica that one more token costs: 1/rate is the time of a request, and these are its slopes.
     input_s = max((1 / more_input - 1 / best) / (0.1 * lengths.mean_input), 0.0)
     output_s = max((1 / more_output - 1 / best) / (0.1 * (lengths.decode + 1)), 1e-12)
@@ -79,8 +79,12 @@ def _longer(lengths: Lengths, *, inputs: float = 1.0, outputs: float = 1.0) -> L
     )
 
 
-def _best_rate(profile: Profile, lengths: Lengths, slo: Slo) -> tuple[float, float]:
-    """(requests/s, requests held) at the highest rate of a fine grid that meets the targets."""
+def best_rate(profile: Profile, lengths: Lengths, slo: Slo) -> tuple[float, float]:
+    """(requests/s, requests held) at the highest rate of a fine grid that meets the targets.
+
+    Raises:
+        BadSetting: not even a single request at a time meets them.
+    """
     ceiling = 1.0 / (profile.delta_s * lengths.mean_input + profile.request_s + profile.beta_s * lengths.decode)
     rates = ceiling * np.linspace(1 / RATES, 1.0, RATES)
     pools = Pools.empty(RATES, profile)

@@ -106,12 +106,3 @@ def _spot_layers(reserved: int, layers: int, most_lost_share: float) -> int:
     if most_lost_share >= 1:
         return layers - reserved
     return min(int(reserved * most_lost_share / (1 - most_lost_share)), layers - reserved)
-
-
-def reserve(replicas: int, peak_factor: float = 1.5, burst: int = 0) -> int:
-    """Replicas to have room for: ⌈peak × factor⌉ + burst reserve."""
-    if replicas < 0 or peak_factor < 1 or burst < 0:
-        raise BadSetting(
-            f"Reserve: {replicas} replicas × {peak_factor} + {burst}; none may be negative, the factor at least 1."
-        )
-    return math.ceil(replicas * peak_factor - 1e-9) + burst

@@ -112,13 +112,6 @@ class Series:
         skipped = max(len(self) - max(n, 0), 0)
         return Series(self.start_s + skipped * self.step_s, self.step_s, self.values[skipped:], self.name)
 
-    def trimmed(self) -> Series:
-        """Without the gaps before the first and after the last observation."""
-        where = np.flatnonzero(self.observed)
-        if not len(where):
-            return self.first(0)
-        return self.first(int(where[-1]) + 1).last(int(where[-1]) + 1 - int(where[0]))
-
 
 def regularise(
     times_s: Sequence[float] | Array,

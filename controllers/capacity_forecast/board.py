@@ -139,12 +139,16 @@ class ForecastBoard:
         await asyncio.gather(*(self._glance(service, entry) for service, entry in self._unseen()))
 
     def _due(self) -> list[tuple[ServiceId, Entry]]:
-        """Those whose time has come, or is too far away: the clock was set back. Their next one is set."""
+        """Those whose time has come, or is too far away: the clock was set back. None is looked at twice at a time."""
         now_s = self._clock()
-        next_s = now_s + self.schedule.refresh_s
-        due = [(service, entry) for service, entry in self._entries.items() if not now_s < entry.due_s <= next_s]
+        latest_s = now_s + self.schedule.refresh_s
+        due = [
+            (service, entry)
+            for service, entry in self._entries.items()
+            if entry.due_s < math.inf and not now_s < entry.due_s <= latest_s
+        ]
         for _, entry in due:
-            entry.due_s = next_s
+            entry.due_s = math.inf
         return due
 
     def _unseen(self) -> list[tuple[ServiceId, Entry]]:
@@ -170,6 +174,7 @@ class ForecastBoard:
 
     async def _refresh(self, service: ServiceId, entry: Entry) -> None:
         async with self._slots:
+            next_s = self._clock() + self.schedule.refresh_s
             try:
                 await self._look(service, entry)
             except (HistoryUnavailable, ForecastFailed) as error:
@@ -177,7 +182,8 @@ class ForecastBoard:
                 if entry.standing.trouble is None or entry.standing.trouble[0] != reason:
                     log.warning("No new forecast of %s: %s", service, error)
                 entry.standing = replace(entry.standing, trouble=(reason, str(error)))
-                entry.due_s = min(entry.due_s, self._clock() + RETRY_S)
+                next_s = min(next_s, self._clock() + RETRY_S)
+            entry.due_s = next_s
         if self._entries.get(service) is entry:
             for kind in self._told:
                 self._queue.add(Key(kind, service.namespace, service.name))

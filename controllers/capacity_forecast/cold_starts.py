@@ -18,6 +18,8 @@ from kube.informer import Change
 log = logging.getLogger(__name__)
 
 WRITE_EVERY_S: Final = 5.0
+LONGEST_S: Final = 3600.0
+"""What took longer waited for a place, and says nothing of the next start."""
 _WAITING_MOST: Final = 1_000
 """Observations that wait for being written; a standby's do until it leads."""
 
@@ -42,7 +44,7 @@ class ColdStarts:
         if old is None or new is None or old.worker.ready or new.cold_start_s is None or old.cold_start_s is not None:
             return
         profile = self._profile(new.namespace, new.service)
-        if profile is not None and new.cold_start_s >= 0:
+        if profile is not None and 0 <= new.cold_start_s <= LONGEST_S:
             self._add(profile, new.cold_start_s)
             del self._unwritten[:-_WAITING_MOST]
             self._unwritten.append((profile, new.cold_start_s, self._clock()))
@@ -54,7 +56,8 @@ class ColdStarts:
     async def run(self) -> None:
         """Reads what is remembered, then writes what is seen, until cancelled."""
         for profile, durations in (await self._store.call(Store.cold_starts)).items():
-            self._known[profile] = durations + self._known.get(profile, [])
+            sound = [each for each in durations if each <= LONGEST_S]
+            self._known[profile] = sound + self._known.get(profile, [])
         while True:
             try:
                 await self._write()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ COLD_STARTS_KEPT: Final = 200
 """For each profile: enough for a 95th percentile, few enough to follow a new driver or a new disk."""
 DECISIONS_KEPT: Final = 2_000
 """For each service."""
+_DECISIONS_SHARE: Final = 0.25
+"""Of the allowed size: beyond it decisions, which are only looked back at, go before what forecasts are made of."""
 _LEAST_OBSERVED: Final = 0.5
 """Of a step; a step that was watched for less is a gap."""
 _SHRINK: Final = 0.8
@@ -54,6 +57,7 @@ CREATE TABLE IF NOT EXISTS qualities (
   namespace TEXT, name TEXT, line TEXT, PRIMARY KEY (namespace, name)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS decisions (id INTEGER PRIMARY KEY, service INTEGER, at_s REAL, line TEXT);
 CREATE INDEX IF NOT EXISTS decisions_by_service ON decisions (service, at_s);
+CREATE INDEX IF NOT EXISTS decisions_by_time ON decisions (at_s);
 CREATE TABLE IF NOT EXISTS alert_books (policy TEXT PRIMARY KEY, epoch INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS alert_rows (
   policy TEXT, kind TEXT, id TEXT, line TEXT, PRIMARY KEY (policy, kind, id)) WITHOUT ROWID;
@@ -103,7 +107,8 @@ class Store:
             self._db.executemany(_ADD, values)
 
     def counts(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Counts:
-        """Steps of `step_s`, a multiple of 60 s; of steps watched only in part, what they would come to as a whole."""
+        """Steps of `step_s`, a multiple of 60 s; of steps watched in part, or twice by a clock that was set back,
+        what they would come to as a whole. Of steps that are no multiples of 600 s, two days are known."""
         base_s = COARSE_S if step_s % COARSE_S == 0 else FINE_S
         out = empty(start_s, end_s, step_s)
         n, id_ = len(out.arrivals), self._ids.get(service)
@@ -120,7 +125,7 @@ class Store:
         known = watched_s >= _LEAST_OBSERVED * step_s
         for column, values in zip(out.columns, table[:, 2:].T, strict=True):
             total = np.bincount(step, weights=values, minlength=n)
-            column[known] = total[known] * np.maximum(1.0, step_s / watched_s[known])
+            column[known] = total[known] * (step_s / watched_s[known])
         return out
 
     # --- cold starts and capacities -----------------------------------------------------------------------------------
@@ -165,7 +170,7 @@ class Store:
     def add_decisions(self, lines: Sequence[tuple[ServiceId, float, str]]) -> None:
         """(service, when, one JSON line)."""
         with self._all_or_nothing():
-            values = [(self._id(service), at_s, line) for service, at_s, line in lines]
+            values = [(self._id(service), at_s, zlib.compress(line.encode())) for service, at_s, line in lines]
             self._db.executemany("INSERT INTO decisions VALUES (NULL, ?, ?, ?)", values)
             for service in {service for service, _, _ in lines}:
                 self._db.execute(
@@ -178,7 +183,7 @@ class Store:
         """The last `most` lines from `since_s` on, oldest first."""
         query = "SELECT line FROM decisions WHERE service = ? AND at_s >= ? ORDER BY id DESC LIMIT ?"
         found = self._db.execute(query, (self._ids.get(service, -1), since_s, most)).fetchall()
-        return [line for (line,) in reversed(found)]
+        return [line if isinstance(line, str) else zlib.decompress(line).decode() for (line,) in reversed(found)]
 
     # --- alerts -------------------------------------------------------------------------------------------------------
     def set_alerts(
@@ -233,14 +238,26 @@ class Store:
         if self.used_bytes <= self._limits.max_bytes:
             return
         span_s, goal = now_s - oldest_s, _SHRINK * self._limits.max_bytes
-        while span_s > FINE_S and self.used_bytes > goal:
+        decided_s = self._older(now_s, span_s, goal, ("decisions",), _DECISIONS_SHARE * self._limits.max_bytes)
+        kept_s = self._older(now_s, span_s, goal, ("counts", "decisions", "cold_starts"))
+        log.warning(
+            "The history was larger than %d bytes: it now goes back %.1f h, and its decisions %.1f h.",
+            self._limits.max_bytes,
+            kept_s / 3600,
+            min(kept_s, decided_s) / 3600,
+        )
+
+    def _older(self, now_s: float, span_s: float, goal: float, tables: Sequence[str], least: float = 0.0) -> float:
+        """Delete the oldest rows until no more than `goal` bytes are used, or `least` in decisions; the span left."""
+        while span_s > FINE_S and self.used_bytes > goal and (not least or self._decision_bytes() > least):
             span_s *= 0.7
             with self._db:
-                for table in ("counts", "decisions", "cold_starts"):
+                for table in tables:
                     self._db.execute(f"DELETE FROM {table} WHERE at_s < ?", (now_s - span_s,))
-        log.warning(
-            "The history was larger than %d bytes: it now goes back %.1f h.", self._limits.max_bytes, span_s / 3600
-        )
+        return span_s
+
+    def _decision_bytes(self) -> int:
+        return int(self._db.execute("SELECT COALESCE(SUM(LENGTH(line)), 0) FROM decisions").fetchone()[0])
 
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])

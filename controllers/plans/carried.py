@@ -17,7 +17,7 @@ from crds.fields import seconds
 from crds.inference_service import InferenceServiceSpec
 from crds.model import MeasuredProfile
 from crds.sla import Targets
-from forecasting.capacity import ReplicaCapacity, capacity_of
+from forecasting.capacity import best_rate
 from forecasting.errors import BadSetting
 from forecasting.policy import KV_USE, Capacity
 from forecasting.profile import Profile
@@ -83,22 +83,23 @@ def carried(spec: InferenceServiceSpec, known: Known) -> Carried:
     doubt = ""
     slo = slo_of(known.targets)
     if slo is not None and known.profile is not None and known.lengths is not None:
-        try:
-            return within(slo, _most(known.profile, known.lengths, slo), known.lengths, running)
-        except BadSetting:
-            doubt = f"; no load would keep {_targets(slo)} for requests of {_lengths(known.lengths)}"
+        most = _most(known.profile, known.lengths, slo)
+        if most is not None:
+            return within(slo, *most, known.lengths, running)
+        doubt = f"; no load would keep {_targets(slo)} for requests of {_lengths(known.lengths)}"
     because = LEARNED if known.learned_work_per_s else UNKNOWN
     return Carried(known.learned_work_per_s, running, because + doubt)
 
 
-def within(slo: Slo, most: ReplicaCapacity, lengths: MeanLengths, running: float) -> Carried:
-    """What a worker carries within its targets, in the measure in which histories are kept."""
-    work_per_s = most.requests_per_s * (INPUT_WEIGHT * lengths.input + lengths.output)
+def within(slo: Slo, requests_per_s: float, held: float, lengths: MeanLengths, running: float) -> Carried:
+    """What a worker carries within its targets, in the measure in which histories are kept, at the highest rate that
+    meets them, when it holds so many requests."""
+    work_per_s = requests_per_s * (INPUT_WEIGHT * lengths.input + lengths.output)
     because = (
-        f"{most.requests_per_s:.3g} requests/s × ({lengths.output:.3g} output + {INPUT_WEIGHT:g} × {lengths.input:.3g}"
+        f"{requests_per_s:.3g} requests/s × ({lengths.output:.3g} output + {INPUT_WEIGHT:g} × {lengths.input:.3g}"
         f" input tokens), the most with {_targets(slo)} for {slo.attainment:.0%}"
     )
-    return Carried(work_per_s, max(min(running, most.running), 1.0), because)
+    return Carried(work_per_s, max(min(running, held), 1.0), because)
 
 
 def slo_of(targets: Targets | None) -> Slo | None:
@@ -136,9 +137,12 @@ def profile_in(model: Mapping[str, Any] | None, spec: InferenceServiceSpec) -> M
 
 
 @lru_cache(maxsize=4096)
-def _most(profile: MeasuredProfile, lengths: MeanLengths, slo: Slo) -> ReplicaCapacity:
-    """Raises: BadSetting."""
-    return capacity_of(simulated(profile), lengths_around(lengths.input, lengths.output), slo)
+def _most(profile: MeasuredProfile, lengths: MeanLengths, slo: Slo) -> tuple[float, float] | None:
+    """Requests each second, and held; None where no load meets the targets, which is remembered too."""
+    try:
+        return best_rate(simulated(profile), lengths_around(lengths.input, lengths.output), slo)
+    except BadSetting:
+        return None
 
 
 def simulated(profile: MeasuredProfile) -> Profile:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from forecasting.decomposition import decompose
 from forecasting.errors import BadSetting
 from forecasting.series import Array, Series
 
@@ -44,6 +43,9 @@ def seasonal_residual(series: Series) -> Array:
 
     Raises: HistoryTooShort.
     """
+    # statsmodels takes 80 MiB, which nobody pays who does not ask for this.
+    from forecasting.decomposition import decompose
+
     residual = decompose(series, robust=True).residual
     middle = float(np.nanmedian(residual))
     spread = MAD_TO_SIGMA * float(np.nanmedian(np.abs(residual - middle)))

@@ -29,25 +29,6 @@ class Persistence:
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
-    """The last observation and the slope from the first one to it (Hyndman and Athanasopoulos, FPP3, 5.2)."""
-
-    name: str = "drift"
-
-    def fit(self, series: Series) -> Drift:
-        require(self, series, 2)
-        return self
-
-    def forecast(self, values: Array, origins: Origins, steps: int) -> Array:
-        where = np.flatnonzero(~np.isnan(values))
-        first, upto = where[0], np.maximum(np.searchsorted(where, origins) - 1, 0)
-        last = where[upto]
-        slope = (values[last] - values[first]) / np.maximum(last - first, 1)
-        ahead = origins[:, None] + np.arange(steps)[None, :] - last[:, None]
-        return np.asarray(values[last][:, None] + slope[:, None] * ahead, dtype=np.float64)
-
-
-@dataclass(frozen=True, slots=True)
 class SeasonalNaive:
     """The latest observation at the same phase of the period; where there is none, the last observation."""
 

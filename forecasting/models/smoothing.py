@@ -28,6 +28,7 @@ BETAS: Final = (0.0, 0.05, 0.2)
 PHIS: Final = (0.9, 0.98)
 GAMMAS: Final = (0.05, 0.2, 0.4)
 PERIODS_NEEDED: Final = 2
+LEAST_SEEN = 4
 FIT_STEPS: Final = 600
 FIT_PERIODS: Final = 4
 """Parameters are chosen on the latest FIT_STEPS steps or FIT_PERIODS periods, whichever is longer."""
@@ -50,16 +51,20 @@ class Smoothing:
         return cls(period_s, logarithm)
 
     def fit(self, series: Series) -> FittedSmoothing:
-        require(self, series, 4)
+        require(self, series, LEAST_SEEN)
         period = 0 if self.period_s is None else period_steps(self, series, self.period_s)
         if period and len(series) < PERIODS_NEEDED * period:
             raise HistoryTooShort(
                 f"{self.name} of '{series.name}': {len(series)} steps; {PERIODS_NEEDED} periods of {period} are needed."
             )
         scale: Scale = Logarithm.of(series.values) if self.logarithm else Measured()
-        values = scale.into(series.values)
+        values = scale.into(series.values)[-max(FIT_STEPS, FIT_PERIODS * period) :]
+        if np.isnan(values).sum() > len(values) - LEAST_SEEN:
+            raise HistoryTooShort(
+                f"{self.name} of '{series.name}': of its last {len(values)} steps {LEAST_SEEN} must be observed."
+            )
         grid = parameters(seasonal=period > 0)
-        run = smooth(values[-max(FIT_STEPS, FIT_PERIODS * period) :], grid, period)
+        run = smooth(values, grid, period)
         return FittedSmoothing(grid[:, [int(np.argmin(run.squared_error))]], period, scale)
 
 

@@ -50,6 +50,7 @@ class _Answer:
 
 def plan(given: ScalingInput) -> ScalingDecision:
     """How many replicas to ask for now. Pure: the same input gives the same decision."""
+    given = replace(given, memory=_by_this_clock(given.memory, given.now_s))
     bounds = bounds_at(given.now_s, given.bounds, given.settings.windows)
     load, memory = _usable(given), replace(given.memory, steering=steered(given))
     if load is None:
@@ -60,6 +61,14 @@ def plan(given: ScalingInput) -> ScalingDecision:
     memory = replace(memory, needs=remember(memory.needs, given.now_s, demand.down, given.settings.stabilisation_s))
     answer = _answer(given, bounds, demand, memory)
     return _decided(given, answer, memory, demand.ignored)
+
+
+def _by_this_clock(memory: Memory, now_s: float) -> Memory:
+    """Nothing in it is later than now: a clock that was set back must not make anything wait until it has caught up."""
+    since_s, changed_s, busy_s = (
+        None if at is None else min(at, now_s) for at in (memory.since_s, memory.changed_s, memory.busy_s)
+    )
+    return replace(memory, since_s=since_s, changed_s=changed_s, busy_s=busy_s)
 
 
 def _usable(given: ScalingInput) -> Load | None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from forecasting.cost import Mix, Prices, mix, reserve
+from forecasting.cost import Mix, Prices, mix
 from forecasting.errors import BadSetting
 
 
@@ -57,13 +57,6 @@ def spent(plan: list[int], reserved: int, spot: int, prices: Prices) -> float:
 
 def test_the_saving_is_against_everything_on_demand() -> None:
     assert Mix(1, 0, 0, 6.0, 10.0, "").saving == pytest.approx(0.4)
-
-
-def test_the_reserve_is_the_peak_times_a_factor_and_a_burst() -> None:
-    assert reserve(7) == 11
-    assert reserve(4, 1.5, burst=2) == 8
-    with pytest.raises(BadSetting, match="factor at least 1"):
-        reserve(4, 0.5)
 
 
 def test_a_plan_without_steps_and_prices_below_zero_are_refused() -> None:

@@ -11,7 +11,7 @@ from forecasting.models.base import Model, predict
 from forecasting.models.decomposed import DecomposedSmoothing
 from forecasting.models.fourier import FourierArima
 from forecasting.models.lagged import LaggedRegression, lags_for
-from forecasting.models.naive import Drift, Persistence, SeasonalNaive
+from forecasting.models.naive import Persistence, SeasonalNaive
 from forecasting.models.smoothing import Smoothing, smooth
 from forecasting.models.theta import Theta
 from forecasting.series import DAY_S, Series
@@ -19,7 +19,6 @@ from tests.forecasting.builders import DAY, daily, series, with_gaps
 
 FAST: list[Model] = [
     Persistence(),
-    Drift(),
     SeasonalNaive(),
     Smoothing(),
     Smoothing.holt_winters(),
@@ -28,7 +27,7 @@ FAST: list[Model] = [
     LaggedRegression(),
     LaggedRegression(logarithm=False),
 ]
-MEASURED: list[Model] = [Persistence(), Drift(), SeasonalNaive(), Smoothing(), Smoothing(DAY_S), Theta()]
+MEASURED: list[Model] = [Persistence(), SeasonalNaive(), Smoothing(), Smoothing(DAY_S), Theta()]
 
 
 def name_of(model: Model) -> str:
@@ -38,7 +37,6 @@ def name_of(model: Model) -> str:
 def test_the_naive_forecasts_are_what_they_are_called() -> None:
     short = Series(0, DAY_S / 4, np.array([1.0, 2, 3, 4, 5, np.nan, 7, np.nan]))
     assert predict(Persistence(), short, 2).tolist() == [7, 7]
-    assert predict(Drift(), short, 2).tolist() == [9, 10]
     assert predict(SeasonalNaive(), short, 6).tolist() == [5, 2, 7, 4, 5, 2]
 
 

@@ -209,6 +209,16 @@ def test_a_fresh_memory_only_makes_the_next_step_down_later() -> None:
     assert plan(asked(measured=load(5400), memory=Memory())).replicas == 6
 
 
+def test_a_clock_that_was_set_back_waits_no_longer_than_a_fresh_memory() -> None:
+    tomorrow = NOW_S + 86_400
+    memory = Memory(since_s=tomorrow, changed_s=tomorrow, busy_s=tomorrow)
+    first = plan(asked(measured=load(900), memory=memory))
+    assert (first.replicas, first.reason) == (4, Reason.STABILISING)
+    assert plan(asked(measured=load(900), memory=first.memory, now_s=NOW_S + 300)).replicas == 3
+    asleep = plan(asked(current=1, measured=load(), bounds=Bounds(0, 5), memory=memory)).memory
+    assert plan(asked(current=1, measured=load(), bounds=Bounds(0, 5), memory=asleep, now_s=NOW_S + 600)).replicas == 0
+
+
 def test_after_a_change_the_next_step_down_waits() -> None:
     memory = replace(SETTLED, changed_s=NOW_S - 20)
     decision = plan(asked(measured=load(900), memory=memory))

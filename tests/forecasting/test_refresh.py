@@ -94,6 +94,15 @@ def test_a_gap_at_the_end_keeps_the_times() -> None:
     assert forecast.median.min() > 0
 
 
+@pytest.mark.parametrize("gap_days", [4.5, 7.0])
+def test_a_long_gap_in_the_middle_leaves_a_forecast(gap_days: float) -> None:
+    values = daily(14)
+    values[5 * DAY : 5 * DAY + round(gap_days * DAY)] = np.nan
+    forecast = refresh(series(values), 6, settings=QUICK)
+    assert np.isfinite(forecast.quantiles).all()
+    assert forecast.median.min() > 0
+
+
 def test_a_longer_history_carries_more_models() -> None:
     names = {days: {model.name for model in models_for(series(daily(days)), QUICK)} for days in (0.1, 0.3, 2, 4, 8)}
     assert names[0.1] == {"persistence"}

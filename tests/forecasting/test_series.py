@@ -91,7 +91,6 @@ def test_cutting_keeps_the_times() -> None:
     assert made.last(2).start_s == 130
     assert made.first(2).end_s == 120
     assert made.last(99) == made
-    assert Series(0, 10, np.array([np.nan, 1, np.nan, 2, np.nan])).trimmed().values.shape == (3,)
 
 
 def test_a_period_that_the_steps_do_not_divide_has_no_steps() -> None:

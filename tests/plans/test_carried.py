@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from controllers.plans.capacity import UNBOUNDED_WORK_PER_S
 from controllers.plans.carried import Known, MeanLengths, carried, profile_in, simulated, slo_of, targets_in
 from crds.sla import Targets
+from forecasting.capacity import best_rate
 from tests.gen import measured_profile, service_spec
 
 H100 = measured_profile("cpu 1")
@@ -65,6 +66,20 @@ def test_targets_that_no_load_keeps_leave_what_was_learned_and_are_told() -> Non
     one = carried(SILENT, Known(targets(tpot="2ms"), H100, CHAT, 90.0))
     assert one.work_per_s == 90
     assert one.because == "seen at work; no load would keep TPOT ≤ 2 ms for requests of 1e+03 + 200 tokens"
+
+
+def test_targets_that_no_load_keeps_are_reckoned_with_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reckoned: list[object] = []
+    reckon = best_rate
+
+    def counted(*given: Any) -> tuple[float, float]:
+        reckoned.append(given)
+        return reckon(*given)
+
+    monkeypatch.setattr("controllers.plans.carried.best_rate", counted)
+    known = Known(targets(tpot="3ms"), H100, CHAT, 90.0)
+    assert carried(SILENT, known) == carried(SILENT, known)
+    assert len(reckoned) == 1
 
 
 @pytest.mark.parametrize(

@@ -218,6 +218,21 @@ async def test_a_history_that_is_slower_than_a_minute_is_not_asked_again_meanwhi
     assert len(it.source.minutes) == 3
 
 
+async def test_a_history_that_is_slower_than_the_schedule_is_not_asked_again_meanwhile() -> None:
+    it = await a_world()
+    it.source.answers = asyncio.Event()
+    it.clock.now_s += STEP_S
+    first = asyncio.ensure_future(it.board.look())
+    await eventually(lambda: len(it.source.asked) == 2, "the first look")
+    it.clock.now_s += 5 * STEP_S
+    await it.board.look()
+    it.source.answers.set()
+    await first
+    assert len(it.source.asked) == 2
+    await it.refreshed()
+    assert len(it.source.asked) == 3
+
+
 async def test_a_history_that_is_away_keeps_the_last_forecast_and_is_asked_again_soon() -> None:
     it = await a_world()
     it.source.away = True

@@ -151,8 +151,9 @@ async def test_the_time_from_creation_to_ready_is_remembered_over_restarts() -> 
         (pod(None), pod(None)),
         (pod(None), pod("2026-01-01T00:06:40Z", restarts=1)),
         (pod("2026-01-01T00:06:40Z"), None),
+        (pod(None), pod("2026-01-03T00:00:00Z")),
     ],
-    ids=["seen late", "ready before", "not ready", "restarted", "gone"],
+    ids=["seen late", "ready before", "not ready", "restarted", "gone", "waited for a place"],
 )
 def test_only_a_first_start_that_was_seen_is_a_cold_start(old: PodEntry | None, new: PodEntry | None) -> None:
     seen = ColdStarts(StoreThread(Store(None)), lambda *_: "m on cpu 1")

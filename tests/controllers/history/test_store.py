@@ -49,6 +49,13 @@ def test_a_step_watched_in_part_counts_as_a_whole_and_one_hardly_watched_is_a_ga
     np.testing.assert_allclose(store.counts(CHAT, T0, T0 + 1200, 600).arrivals, [40, np.nan])
 
 
+def test_a_step_watched_twice_by_a_clock_that_was_set_back_counts_once() -> None:
+    store = Store(None)
+    fill(store, CHAT, T0, T0 + 600, 1.0)
+    fill(store, CHAT, T0, T0 + 600, 1.0)
+    np.testing.assert_allclose(store.counts(CHAT, T0, T0 + 600, 600).arrivals, [40])
+
+
 def test_a_quiet_service_has_zeros_and_an_unknown_one_has_gaps() -> None:
     store = Store(None)
     fill(store, CHAT, T0, T0 + 600, 0.0)
@@ -145,6 +152,27 @@ def test_a_file_that_grew_too_large_loses_its_oldest(tmp_path: Path) -> None:
     assert newest.arrivals.tolist() == [1.0]
     store.close()
     assert (tmp_path / "history.sqlite").stat().st_size <= 1.2 * limits.max_bytes
+
+
+def test_decisions_go_before_what_forecasts_are_made_of() -> None:
+    store = Store(None, Limits(max_bytes=400_000))
+    store.add({CHAT: (1.0, 1.0, 1.0, 1.0)}, 600, T0 + 600)
+    noise = np.random.default_rng(0)
+    store.add_decisions([(CHAT, T0 + 60.0 * number, noise.bytes(2000).hex()) for number in range(400)])
+    store.prune(T0 + 24_000)
+    assert store.used_bytes <= 400_000
+    assert store.counts(CHAT, T0, T0 + 600, 600).arrivals.tolist() == [1.0]
+    assert store.decisions(CHAT, T0, 1) != []
+
+
+def test_a_line_of_an_earlier_release_is_read_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    store = Store(path)
+    store.add_decisions([(CHAT, T0, "new")])
+    store.close()
+    with sqlite3.connect(path) as raw:
+        raw.execute("INSERT INTO decisions SELECT NULL, service, at_s, 'old' FROM decisions")
+    assert Store(path).decisions(CHAT, T0, 2) == ["new", "old"]
 
 
 def test_cold_starts_and_decisions_are_kept_up_to_a_number() -> None:
