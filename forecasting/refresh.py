@@ -11,6 +11,7 @@ pool of processes that this module does not know of.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -145,7 +146,10 @@ def _centre(series: Series, models: Sequence[Model], weights: Weights, steps: in
     now = np.array([len(series)])
     for at, model in enumerate(models):
         if weights.values[at].max() > 0:
-            said[at] = model.fit(series).forecast(series.values, now, steps)[0]
+            with suppress(
+                HistoryTooShort
+            ):  # After a long gap the last steps may be too few for one that knew what was before.
+                said[at] = model.fit(series).forecast(series.values, now, steps)[0]
     return combined(np.maximum(said, 0.0), weights.values)
 
 

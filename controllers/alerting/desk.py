@@ -304,8 +304,10 @@ class AlertDesk:
         if not self._leads:
             raise NotReady("This operator does not lead.")
         taken: set[str] = set()
-        whose = [(one, self._exporter(one)) for one in heard]
-        for place, policy in list(self._declared()):
+        declared = list(self._declared())
+        echoed = {place for place, one in declared if one.spec.export and one.spec.receive is not None}
+        whose = [(one, place if (place := exporter(one)) in echoed else None) for one in heard]
+        for place, policy in declared:
             mine = [one for one, owner in whose if belongs(one, owner, policy.spec, place, self._system)]
             if not mine:
                 continue
@@ -321,10 +323,6 @@ class AlertDesk:
             taken |= {one.fingerprint for one in mine}
             self.wake(place)
         return len(taken)
-
-    def _exporter(self, heard: Heard) -> Place | None:
-        place = exporter(heard)
-        return place if place is not None and self._policies.get(*place) is not None else None
 
     def _concern(self, heard: Heard) -> None:
         namespace, service = heard.labels.get(NAMESPACE), heard.labels.get(SERVICE)

@@ -254,10 +254,12 @@ class Store:
             with self._db:
                 for table in tables:
                     self._db.execute(f"DELETE FROM {table} WHERE at_s < ?", (now_s - span_s,))
+                # What a clock wrote that was ahead is no newer than the rest.
+                self._db.execute("DELETE FROM decisions WHERE at_s > ?", (now_s + FINE_S,))
         return span_s
 
     def _decision_bytes(self) -> int:
-        return int(self._db.execute("SELECT COALESCE(SUM(LENGTH(line)), 0) FROM decisions").fetchone()[0])
+        return int(self._db.execute("SELECT COALESCE(SUM(LENGTH(CAST(line AS BLOB))), 0) FROM decisions").fetchone()[0])
 
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])

@@ -94,10 +94,10 @@ def test_a_gap_at_the_end_keeps_the_times() -> None:
     assert forecast.median.min() > 0
 
 
-@pytest.mark.parametrize("gap_days", [4.5, 7.0])
-def test_a_long_gap_in_the_middle_leaves_a_forecast(gap_days: float) -> None:
+@pytest.mark.parametrize(("gap_days", "after"), [(4.5, 600), (7.0, 200), (4.5, 1), (4.5, 2)])
+def test_a_long_gap_leaves_a_forecast_however_little_came_after_it(gap_days: float, after: int) -> None:
     values = daily(14)
-    values[5 * DAY : 5 * DAY + round(gap_days * DAY)] = np.nan
+    values[-after - round(gap_days * DAY) : -after] = np.nan
     forecast = refresh(series(values), 6, settings=QUICK)
     assert np.isfinite(forecast.quantiles).all()
     assert forecast.median.min() > 0

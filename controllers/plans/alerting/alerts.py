@@ -53,7 +53,7 @@ class Alert:
     external: bool = False
     """An Alertmanager says that it fires."""
     heard_s: float = 0.0
-    """When an Alertmanager last said something of it, or was given up; 0 when none ever did."""
+    """When an Alertmanager last said something of it, or was given up; 0: never, or we know better since."""
     incident: str | None = None
     rule: str | None = None
     """The rule of the policy that looks at it; None of alerts that only an Alertmanager knows."""

@@ -165,6 +165,16 @@ def test_decisions_go_before_what_forecasts_are_made_of() -> None:
     assert store.decisions(CHAT, T0, 1) != []
 
 
+def test_decisions_of_a_clock_that_was_ahead_do_not_cost_the_counts() -> None:
+    store = Store(None, Limits(max_bytes=400_000))
+    store.add({CHAT: (1.0, 1.0, 1.0, 1.0)}, 600, T0 + 600)
+    noise = np.random.default_rng(0)
+    store.add_decisions([(CHAT, T0 + 1e6 + number, noise.bytes(2000).hex()) for number in range(400)])
+    store.prune(T0 + 600)
+    assert store.counts(CHAT, T0, T0 + 600, 600).arrivals.tolist() == [1.0]
+    assert store.used_bytes <= 400_000
+
+
 def test_a_line_of_an_earlier_release_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "history.sqlite"
     store = Store(path)

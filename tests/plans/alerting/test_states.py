@@ -54,6 +54,13 @@ def test_what_an_alertmanager_opened_and_closed_is_over_though_no_number_of_ours
 def test_what_we_saw_ourselves_after_an_alertmanagers_last_word_stays_while_the_number_is_missing() -> None:
     ours = replace(NEW, state=State.FIRING, since_s=20.0, heard_s=10.0)
     assert advance(ours, None, "m", Timing(), 99.0) is ours
+    echoed = replace(ours, heard_s=30.0)
+    seen = advance(echoed, True, "m", Timing(), 35.0)
+    assert seen
+    held = advance(seen, None, "m", Timing(), 40.0)
+    assert held
+    assert held.firing
+    assert advance(held, True, "m", Timing(), 45.0) is held, "it is written once"
 
 
 def test_it_is_over_only_after_it_was_well_for_a_while() -> None:
