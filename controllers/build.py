@@ -81,7 +81,7 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
     wishes = WishBoard(queue.add)
     of_services = wire_inference_service(
         client, settings, queue, recorder, applier, around_services, HttpAdminPorts(), insight, insight.source,
-        memory=StoredMemory(insight.store), alert_wishes=wishes.of,
+        memory=StoredMemory(insight.store), alert_wishes=wishes.known,
     )  # fmt: skip
     capacities = of_services.loads.capacities
     of_forecasts = CapacityForecastReconciler(

@@ -15,6 +15,7 @@ class WishBoard:
     def __init__(self, wake: Callable[[Key], None] = lambda key: None) -> None:
         self._wake = wake
         self._of_policy: dict[Place, Mapping[Place, Wishes]] = {}
+        self._complete = False
 
     def put(self, policy: Place, wishes: Mapping[Place, Wishes]) -> None:
         """What this policy asks from now on."""
@@ -28,6 +29,14 @@ class WishBoard:
     def concern(self, namespace: str, service: str) -> None:
         """Somebody says something of this service: it is looked at now."""
         self._wake(Key(INFERENCE_SERVICES.kind, namespace, service))
+
+    def complete(self) -> None:
+        """Every policy was looked at once."""
+        self._complete = True
+
+    def known(self, key: Key) -> Wishes | None:
+        """None until every policy was looked at once: who has just taken over must not take silence for nothing."""
+        return self.of(key) if self._complete else None
 
     def of(self, key: Key) -> Wishes:
         """Of all policies, in the order of their names."""

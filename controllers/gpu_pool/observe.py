@@ -163,7 +163,7 @@ class Observer:
             mine = next((one for one in pools if _selects(one, node.labels)), None)
             if mine is not None:
                 found[mine["metadata"]["name"]].append(node)
-            elif pools and node.record is not None:
+            elif pools and (node.record, node.quarantine, node.interruption) != (None, None, None):
                 # Its labels changed on the way: any pool may bring it to its end, and none may count on it.
                 found[pools[0]["metadata"]["name"]].append(replace(node, problem=_left(node)))
         return found
@@ -241,7 +241,7 @@ class Observer:
 
 
 def _left(node: NodeView) -> str:
-    return f"Node '{node.name}' left its pool while it was cut anew; this comes to its end first."
+    return f"Node '{node.name}' left its pool while it was cut anew or out of use; this comes to its end first."
 
 
 def _spec_of(pool: Object, deleting: bool) -> GPUPoolSpec:

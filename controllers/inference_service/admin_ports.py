@@ -82,10 +82,15 @@ class AdminPorts(Protocol):
         ...
 
 
+def _session() -> aiohttp.ClientSession:
+    """Without a bound of its own, which is that of who asks: questions that hang must not make others wait."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+
+
 class HttpAdminPorts:
     """Over HTTP, on the ports of the contract."""
 
-    def __init__(self, session: Callable[[], aiohttp.ClientSession] = aiohttp.ClientSession) -> None:
+    def __init__(self, session: Callable[[], aiohttp.ClientSession] = _session) -> None:
         self._make = session
         self._session: aiohttp.ClientSession | None = None
 

@@ -60,10 +60,15 @@ class BudgetBoard:
         self._followed.pop(key, None)
         self._known.pop(key, None)
 
-    def spent(self, key: Key) -> str | None:
-        """A sentence without a full stop, when nothing is left of a budget that gates."""
+    def spent(self, key: Key, before: str | None = None) -> str | None:
+        """A sentence without a full stop, when nothing is left of a budget that gates. `before` is what counts until it
+        was read for the first time: an operator that takes over knows no more than the status."""
         followed, known = self._followed.get(key), self._known.get(key)
-        return known.spent if followed and known and followed.gates and known.sla == followed.sla else None
+        if followed is None:
+            return before
+        if not followed.gates:
+            return None
+        return known.spent if known and known.sla == followed.sla else before
 
     def left(self) -> Mapping[Key, float]:
         """What is left of each budget that is known: 1 is all, 0 none, below 0 it is overspent."""
@@ -110,7 +115,7 @@ class BudgetBoard:
     def _keep(self, key: Key, known: _Known) -> None:
         if key not in self._followed:
             return  # It went while the history was read.
-        before = self.spent(key)
+        before, is_first = self.spent(key), key not in self._known
         self._known[key] = known
-        if (before is None) != (self.spent(key) is None):
+        if is_first or (before is None) != (self.spent(key) is None):
             self._queue.add(key)

@@ -7,6 +7,7 @@ the plan writes it into the status, from which a new leader goes on. What nobody
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,8 @@ class _Subject:
     """Counted, and too few yet for a batch."""
     recent: deque[Sample] = field(default_factory=lambda: deque(maxlen=RECENT_ROUNDS))
     outputs: OutputFinding | None = None
+    asked_since_s: float | None = None
+    tries: int = 0
 
     def add(self, stable: Sample, candidate: Sample) -> None:
         self.recent.append(candidate)
@@ -54,8 +57,15 @@ class _Subject:
 class CanaryBoard:
     """Who is compared, and what is known of them."""
 
-    def __init__(self, ports: AdminPorts, queue: Marker, gateways: Callable[[], frozenset[str]]) -> None:
-        self._ports, self._queue, self._gateways = ports, queue, gateways
+    def __init__(
+        self,
+        ports: AdminPorts,
+        queue: Marker,
+        gateways: Callable[[], frozenset[str]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ports, self._queue, self._gateways, self._clock = ports, queue, gateways, clock
         self._subjects: dict[Key, _Subject] = {}
         self._pages: dict[str, Page] = {}
         """The last page of each gateway."""
@@ -76,7 +86,8 @@ class CanaryBoard:
         subject = self._subjects.get(key)
         if subject is None:
             return None
-        return Compared(subject.pair, subject.evidence, sum(subject.recent, Sample()), subject.outputs)
+        asked_s = 0.0 if subject.asked_since_s is None else self._clock() - subject.asked_since_s
+        return Compared(subject.pair, subject.evidence, sum(subject.recent, Sample()), subject.outputs, asked_s)
 
     async def run(self) -> None:
         """Read all gateways, again and again, while anything is compared; until cancelled."""
@@ -113,7 +124,11 @@ class CanaryBoard:
         subject, gateways = self._subjects.get(key), sorted(self._gateways())
         if subject is None or subject.outputs is not None or not subject.candidate_is_ready or not gateways:
             return
-        subject.outputs = await ask_prompts(self._ports, gateways[0], key, subject.pair, subject.spec.outputs)
+        now_s = self._clock()
+        subject.asked_since_s = now_s if subject.asked_since_s is None else subject.asked_since_s
+        # In turn: one gateway that does not reach a worker says nothing against it.
+        gateway, subject.tries = gateways[subject.tries % len(gateways)], subject.tries + 1
+        subject.outputs = await ask_prompts(self._ports, gateway, key, subject.pair, subject.spec.outputs)
         if subject.outputs is not None:
             self._queue.add(key)
 

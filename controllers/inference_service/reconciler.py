@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -20,7 +21,7 @@ from controllers.inference_service.probes import ProbeBoard
 from controllers.inference_service.profiles import ProfileBoard
 from controllers.inference_service.quality import QualityBoard
 from controllers.inference_service.write import Writer
-from controllers.plans.alerting.wishes import Wishes
+from controllers.plans.alerting.wishes import NOTHING, Wishes
 from controllers.plans.canary.evidence import remembered
 from controllers.plans.capacity import profile_of
 from controllers.plans.limits import Limit
@@ -66,7 +67,7 @@ class InferenceServiceReconciler:
         canaries: CanaryBoard,
         budgets: BudgetBoard,
         qualities: QualityBoard,
-        alert_wishes: Callable[[Key], Wishes],
+        alert_wishes: Callable[[Key], Wishes | None],
         objections: ObjectionBoard,
         healings: Healings,
         recorder: Recorder,
@@ -163,8 +164,8 @@ class InferenceServiceReconciler:
             self._refused.get(key),
             self._writer.is_unseen,
             compared=self._canaries.last(key),
-            budget_spent=self._budgets.spent(key),
-            wishes=self._alert_wishes(key),
+            budget_spent=self._budgets.spent(key, held_by(service, "ErrorBudgetSpent")),
+            wishes=self._wishes(key, service),
             drifts=self._qualities.drifts(key),
             demand=self._demands.last(key),
             forecast=self._foresight.view(key),
@@ -176,6 +177,14 @@ class InferenceServiceReconciler:
             health=self._healings.last(key),
         )
         return self._observer.snapshot(service, heard)
+
+    def _wishes(self, key: Key, service: Object) -> Wishes:
+        """Until the alerts have been looked at once, what the status says that one held goes on holding."""
+        wishes = self._alert_wishes(key)
+        if wishes is not None:
+            return wishes
+        held = held_by(service, "HeldByAlert")
+        return NOTHING if held is None else replace(NOTHING, hold=held)
 
     async def _write_children(self, key: Key, service: Object, seen: Snapshot, plan: ServicePlan) -> None:
         """A refusal is written into the status once; the queue tries again."""
@@ -272,3 +281,11 @@ class InferenceServiceReconciler:
 def profile_in(service: Object) -> str:
     """The profile of an object's workers."""
     return profile_of(spec_of(service))
+
+
+def held_by(service: Object, reason: str) -> str | None:
+    """What its rollout waits for by its own status, without a full stop; None where it is something else."""
+    rollout = (service.get("status") or {}).get("rollout") or {}
+    if rollout.get("reason") != reason:
+        return None
+    return str(rollout.get("message", "")).rpartition(" waits: ")[2].rstrip(".")

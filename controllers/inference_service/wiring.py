@@ -63,7 +63,7 @@ def wire_inference_service(
     past: HistorySource | None = None,
     *,
     memory: Memory | None = None,
-    alert_wishes: Callable[[Key], Wishes] = lambda key: NOTHING,
+    alert_wishes: Callable[[Key], Wishes | None] = lambda key: NOTHING,
     clock: Callable[[], float] = time.monotonic,
 ) -> Wired:
     """Everything connected."""

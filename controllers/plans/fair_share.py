@@ -32,10 +32,10 @@ class Usage:
 
     def after(self, borrowed: Mapping[str, int], now_s: float, half_life_s: float) -> Usage:
         """It had `borrowed` from then until now. Exact, however many steps it is asked in."""
-        kept = 0.5 ** (max(0.0, now_s - self.at_s) / half_life_s)
+        kept = 0.5 ** (max(0.0, now_s - self.at_s) / half_life_s)  # A clock may be set back.
         lines = {*self.average, *borrowed}
         average = {line: self.average.get(line, 0.0) * kept + borrowed.get(line, 0) * (1 - kept) for line in lines}
-        return Usage(max(now_s, self.at_s), {line: amount for line, amount in average.items() if amount >= _NOTHING})
+        return Usage(now_s, {line: amount for line, amount in average.items() if amount >= _NOTHING})
 
 
 def half_life_s(tenant: Tenant, tenants: Iterable[Tenant]) -> float | None:
@@ -53,9 +53,12 @@ def period_s(half_life: float) -> float:
 
 
 def is_due(published_s: float, now_s: float, half_life: float) -> bool:
-    """Whether a period has begun since: all Tenants publish at the same times, so that they are compared at one."""
+    """Whether it is another period: all Tenants publish at the same times, so that they are compared at one.
+
+    A later one was told by a clock that was ahead.
+    """
     period = period_s(half_life)
-    return now_s // period > published_s // period
+    return now_s // period != published_s // period
 
 
 def until_due(now_s: float, half_life: float) -> float:

@@ -30,7 +30,7 @@ class Meters:
         assert tenant.spec.borrowing is not None, "only a cohort has a half-life"
         key = (tenant.uid, tenant.spec.borrowing.cohort)
         usage, before = self._known.get(key) or (Usage(now_s), borrowed)
-        published = _told(tenant, told)
+        published = _told(tenant, told, now_s)
         # Of the two the later: another replica of the operator may have led meanwhile.
         if published and (key not in self._known or published.at_s > usage.at_s):
             usage, before = published, borrowed
@@ -58,8 +58,8 @@ class Meters:
         self._told = {uid: told for uid, told in self._told.items() if uid in uids}
 
 
-def _told(tenant: Tenant, told: Mapping[str, Any]) -> Usage | None:
+def _told(tenant: Tenant, told: Mapping[str, Any], now_s: float) -> Usage | None:
     borrowing = tenant.spec.borrowing
     if borrowing is None or told.get("cohort") != borrowing.cohort:
         return None
-    return Usage(unix_s(told["sampledAt"]), tenant.borrowed)
+    return Usage(min(unix_s(told["sampledAt"]), now_s), tenant.borrowed)

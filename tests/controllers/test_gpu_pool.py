@@ -11,8 +11,10 @@ import yaml
 
 from controllers.gpu_pool.remembered import Remembered
 from controllers.plans.mig.demand import Plan, PlanSettings, Unit, Want
+from controllers.plans.mig.faults import Quarantine
 from controllers.plans.mig.geometry import family, resource_name
 from controllers.runtime.interface import Key
+from crds.contract import ANNOTATION_QUARANTINE
 from kube.resources import CONFIG_MAPS, GPU_POOLS, INFERENCE_SERVICES, NODES, PODS, SLAS, TENANTS, Object
 from tests.controllers.running import Keys, running_pools
 from tests.fakes import FakeClient
@@ -178,6 +180,19 @@ async def test_a_pool_that_goes_lets_a_node_come_to_its_end_first(world: World) 
     world.manager_cuts("n0")
     await eventually(lambda: world.api.now(GPU_POOLS, None, "gpus") is None, "the pool is gone")
     assert not world.now("n0")["spec"].get("unschedulable")
+
+
+async def test_a_node_out_of_use_that_leaves_its_pool_comes_back_when_its_time_is_over(world: World) -> None:
+    world.node("n0")
+    over = Quarantine(0.0, 1.0, 119, "GPU-1", 1, cordoned=True)
+    one = world.now("n0")
+    one["metadata"]["labels"] |= {"pool": "repair", "foretide.dev/evacuate": "true"}
+    one["metadata"].setdefault("annotations", {})[ANNOTATION_QUARANTINE] = over.dump()
+    one["spec"]["unschedulable"] = True
+    world.api.put(NODES, one)
+    world.pool()
+    await eventually(lambda: not world.now("n0")["spec"].get("unschedulable"), "it is used again")
+    assert "foretide.dev/evacuate" not in world.now("n0")["metadata"]["labels"]
 
 
 async def test_what_another_release_wrote_stops_no_pool_but_its_own(world: World) -> None:

@@ -286,6 +286,32 @@ def test_a_restart_in_the_middle_forgets_no_evidence() -> None:
     assert {one.metric: one.candidate for one in it.status.verdicts or []} == before
 
 
+def test_an_operator_that_takes_over_late_asks_a_revision_before_it_refuses_it() -> None:
+    it = service(paused=True)
+    it.target = "b"
+    go_on(it, ticks=8)
+    assert it.status
+    assert it.status.reason == "Paused"
+    it.now_s += 3600
+    it.pair = None  # A new operator has asked nothing yet.
+    it.look()
+    assert (it.status.phase, it.status.reason) == (RolloutPhase.PREPARING, "WarmingUp")
+    it.look()
+    assert it.status.phase is RolloutPhase.PREPARING
+
+
+def test_a_first_revision_that_never_had_a_worker_is_replaced_by_its_mending_edit_without_a_comparison() -> None:
+    it = Service(World(("b",)), Rollout.model_validate(CANARY))
+    for _ in range(6):
+        it.look()
+        it.kubernetes()
+    assert it.status
+    assert (it.status.stable, it.status.summary) == (None, "a starts")
+    it.target = "b"
+    go_on(it)
+    assert phase(it) == (RolloutPhase.STABLE, "b")
+
+
 def test_a_rollout_that_waits_for_something_else_than_time_is_not_looked_at_each_second() -> None:
     it = service(paused=True)
     it.target = "b"

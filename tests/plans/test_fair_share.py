@@ -174,7 +174,9 @@ def test_after_a_half_life_half_is_forgotten_and_a_clock_that_goes_back_forgets_
     start = Usage(1000.0, {"gpus": 8.0})
     assert start.after({}, 1000.0 + HOUR_S, HOUR_S).average == {"gpus": 4.0}
     assert start.after({}, 1000.0 + 100 * HOUR_S, HOUR_S).average == {}, "what is nothing is not kept"
-    assert start.after({"gpus": 2}, 500.0, HOUR_S) == start
+    back = start.after({"gpus": 2}, 500.0, HOUR_S)
+    assert back.average == start.average
+    assert back.after({}, 500.0 + HOUR_S, HOUR_S).average == {"gpus": 4.0}, "it goes on by the new clock"
 
 
 def test_averages_are_published_at_the_same_times_by_all() -> None:
@@ -182,6 +184,7 @@ def test_averages_are_published_at_the_same_times_by_all() -> None:
     assert (period_s(60.0), period_s(16 * 60.0)) == (5.0, 60.0)
     assert not is_due(HOUR_S + 1, 2 * HOUR_S - 1, HALF_LIFE_S)
     assert is_due(2 * HOUR_S - 1, 2 * HOUR_S, HALF_LIFE_S)
+    assert is_due(800 * HOUR_S, 2 * HOUR_S, HALF_LIFE_S), "published by a clock that was ahead"
     assert until_due(2 * HOUR_S - 10, HALF_LIFE_S) == 10.0
 
 

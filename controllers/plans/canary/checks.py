@@ -40,7 +40,9 @@ def _cannot_live(seen: CanaryInput, phase: RolloutPhase) -> Stop | None:
         return None
     if not state.ready:
         return Stop("NeverReady", f"no worker was ready within {limit}")
-    if seen.compared is None or seen.compared.outputs is None:
+    # An operator that has just taken over has not asked it yet, however long it has been prepared.
+    compared = seen.compared
+    if compared is not None and compared.outputs is None and compared.asked_s >= seconds(limit):
         return Stop("NeverAnswered", f"it did not answer its first prompts within {limit}")
     return None
 

@@ -80,10 +80,12 @@ def _settle(seen: CanaryInput) -> CanaryPlan:
     if left and memory and memory.stable == target and (seen.state(left).pods or seen.state(left).replicas):
         before = weight_of(seen.traffic, left)
         traffic = split(target, left, lowered(before, seen.state(target), seen.state(left), seen.desired))
+    # Who never had a worker ready must not become what its mending edit is compared with.
+    serves = bool(seen.state(target).ready) or (memory is not None and memory.stable == target)
     status = RolloutStatus(
         phase=RolloutPhase.STABLE,
-        summary=f"{target} serves",
-        stable=target,
+        summary=f"{target} {'serves' if serves else 'starts'}",
+        stable=target if serves else memory.stable if memory else None,
         candidate=left if traffic else None,
         history=history,
     )
@@ -249,11 +251,18 @@ class _Trial:
         if not self._compares(self.at):
             return None
         if self.evidence.requests < seen.spec.comparison.min_requests:
-            return "TooLittleData", f"Fewer than {seen.spec.comparison.min_requests:,} requests ended."
+            return "TooLittleData", f"Fewer than {seen.spec.comparison.min_requests:,} requests ended.{self._silence()}"
         if self._is_last_comparison() and (judgement.open or not judgement.verdicts):
             named = ", ".join(one.metric.value for one in judgement.open) or "anything"
             return "Undecided", f"Not yet shown to be no worse: {named}."
         return None
+
+    def _silence(self) -> str:
+        """What a person can do where nothing will ever be compared."""
+        if self.seen.state(self.stable).ready:
+            return ""
+        way_out = f"to replace it without a comparison, name {self.target} in spec.rollout.promote"
+        return f" {self.stable} has no ready worker: {way_out}."
 
     def _compares(self, at: int) -> bool:
         step = self.steps[at]

@@ -32,6 +32,8 @@ class Compared:
     """Of the candidate, over the last minute."""
     outputs: OutputFinding | None = None
     """Of the fixed prompts; None until they were asked."""
+    asked_s: float = 0.0
+    """How long they have been asked, without an answer so far or until there was one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ from crds.contract import ANNOTATION_QUARANTINE, LABEL_EVACUATE
 QUARANTINE_S: Final = 1800.0
 LONGEST_S: Final = 86400.0
 PROBATION_S: Final = 86400.0
+PROLONGED_BY_S: Final = 60.0
+"""At least: what says the same every few seconds is not written as often."""
 
 
 class Action(StrEnum):
@@ -129,8 +131,11 @@ def guard(node: NodeView, pods: Sequence[GpuPod], now_s: float, limits: Limits) 
     quarantine, faults = read_quarantine(node.quarantine), read_faults(node.faults)
     since_s = quarantine.since_s if quarantine else now_s - QUARANTINE_S
     fresh = [one for one in faults if one.at_s > since_s and action_of(one.xid).drains]
-    if fresh:
-        return _begin(node, quarantine, fresh[-1], now_s)
+    if quarantine is None or quarantine.over:
+        if fresh:
+            return _begin(node, quarantine, fresh[-1], now_s)
+    elif fresh and fresh[-1].at_s + length_s(quarantine.strikes) > quarantine.until_s + PROLONGED_BY_S:
+        return _prolong(node, quarantine, fresh[-1], now_s)
     if quarantine is None:
         return None
     if quarantine.over:
@@ -142,11 +147,24 @@ def guard(node: NodeView, pods: Sequence[GpuPod], now_s: float, limits: Limits) 
     return Move(node.name, patch, message=f"In use again, on probation for {duration_text(PROBATION_S)}.")
 
 
+def length_s(strikes: int) -> float:
+    """Of a quarantine: twice as long each time that a node breaks on probation, up to LONGEST_S."""
+    return min(QUARANTINE_S * 2.0 ** min(max(strikes - 1, 0), 16), LONGEST_S)
+
+
+def _prolong(node: NodeView, quarantine: Quarantine, fault: Fault, now_s: float) -> Move:
+    """One incident may tell of itself every few seconds: it is one fault in a row, and its workers leave on time."""
+    until_s = min(fault.at_s, now_s) + length_s(quarantine.strikes)
+    longer = replace(quarantine, until_s=max(until_s, quarantine.until_s), xid=fault.xid, gpu=fault.gpu)
+    return Move(node.name, _patch(longer, evacuate=True), look_again_s=1.0, message=why(longer, now_s))
+
+
 def _begin(node: NodeView, before: Quarantine | None, fault: Fault, now_s: float) -> Move:
     strikes = 1 if before is None else before.strikes + 1
-    length_s = min(QUARANTINE_S * 2 ** (strikes - 1), LONGEST_S)
     mine = not node.cordoned or (before is not None and before.cordoned)
-    quarantine = Quarantine(max(fault.at_s, now_s), now_s + length_s, fault.xid, fault.gpu, strikes, cordoned=mine)
+    quarantine = Quarantine(
+        max(fault.at_s, now_s), now_s + length_s(strikes), fault.xid, fault.gpu, strikes, cordoned=mine
+    )
     return Move(
         node.name, _patch(quarantine, evacuate=True, cordon=True), look_again_s=1.0, message=why(quarantine, now_s)
     )

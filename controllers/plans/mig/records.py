@@ -81,6 +81,8 @@ class Record:
     """By us: a node that somebody else had cordoned stays so afterwards."""
     attempt: int = 1
     reason: str = ""
+    success_s: float | None = None
+    """When the manager's `success` was first seen in this step."""
 
     @property
     def wanted(self) -> Layout:
@@ -107,6 +109,7 @@ class Record:
                 cordoned=bool(raw["cordoned"]),
                 attempt=int(raw["attempt"]),
                 reason=str(raw["reason"]),
+                success_s=None if raw.get("success_s") is None else moment(raw["success_s"]),
             )
         except UNREADABLE:
             return None

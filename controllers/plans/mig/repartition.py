@@ -86,7 +86,7 @@ def advance(node: NodeView, record: Record, pods: Sequence[GpuPod], now_s: float
         return _back(node, record, now_s, elapsed_s, limits)
     if record.step is Step.HELD:
         return _held(node, record, elapsed_s)
-    return _stuck(node, record)
+    return _stuck(node, record, now_s)
 
 
 def _move(
@@ -127,28 +127,44 @@ def _give_up(node: NodeView, record: Record, now_s: float, why: str) -> Move:
 def _ask(node: NodeView, record: Record, now_s: float, elapsed_s: float, limits: Limits) -> Move:
     if _shows(node, record.wanted) and node.state == "success":
         return _finish(node, record, f"Cut into {layout_text(record.wanted)}.")
-    why = _failed(node, record.wanted, elapsed_s, limits)
+    why = _failed(node, record, record.wanted, now_s, elapsed_s, limits)
     if why is None:
         text = f"Waiting for {layout_text(record.wanted)}; the manager says '{node.state or 'nothing'}'."
-        return Move(node.name, look_again_s=_rest(elapsed_s, limits), message=text)
+        return _wait(node, record, now_s, elapsed_s, limits, text)
     retry_s = min(limits.retry_s, limits.timeout_s)
     if record.attempt < ATTEMPTS and node.state == "failed" and elapsed_s < retry_s:
         return Move(node.name, look_again_s=retry_s - elapsed_s, message=f"{why} It is asked again soon.")
     if record.attempt < ATTEMPTS:
-        again = replace(record, since_s=now_s, attempt=record.attempt + 1, reason=why)
+        again = replace(record, since_s=now_s, attempt=record.attempt + 1, reason=why, success_s=None)
         return Move(node.name, _patch(again, config=_config(node, record.gpus)), message=f"{why} Once more.")
-    back = replace(record, step=Step.BACK, since_s=now_s, reason=why)
+    back = replace(record, step=Step.BACK, since_s=now_s, reason=why, success_s=None)
     config = ALL_DISABLED if record.before is None else _config(node, record.before)
     return Move(node.name, _patch(back, config=config), message=f"{why} Back to {layout_text(record.was)}.")
 
 
-def _failed(node: NodeView, wanted: Layout, elapsed_s: float, limits: Limits) -> str | None:
+def _wait(node: NodeView, record: Record, now_s: float, elapsed_s: float, limits: Limits, text: str) -> Move:
+    """Until the devices come, or the time for it is over; the first `success` is written down, from which it counts."""
+    if node.state == "success" and record.success_s is None:
+        seen = replace(record, success_s=now_s)
+        return Move(node.name, _patch(seen), look_again_s=limits.devices_s, message=text)
+    ends = [limits.timeout_s - elapsed_s]
+    if record.success_s is not None:
+        ends.append(record.success_s + limits.devices_s - now_s)
+    return Move(node.name, look_again_s=max(min(ends), 1.0), message=text)
+
+
+def _failed(
+    node: NodeView, record: Record, wanted: Layout, now_s: float, elapsed_s: float, limits: Limits
+) -> str | None:
     """Why waiting on makes no sense; None while it does."""
+    shown_s = 0.0 if record.success_s is None else now_s - record.success_s
     if node.state == "failed":
         return f"The MIG manager of '{node.name}' says 'failed'."
-    if node.state == "success" and elapsed_s >= limits.devices_s:
+    if node.state == "success" and shown_s < limits.devices_s:
+        return None
+    if node.state == "success":
         return (
-            f"The MIG manager of '{node.name}' says 'success', but after {duration_text(elapsed_s)} the node offers"
+            f"The MIG manager of '{node.name}' says 'success', but {duration_text(shown_s)} later the node offers"
             f" {layout_text(node.now)} instead of {layout_text(wanted)}."
         )
     if elapsed_s >= limits.timeout_s:
@@ -157,11 +173,6 @@ def _failed(node: NodeView, wanted: Layout, elapsed_s: float, limits: Limits) ->
             " See its log: `kubectl -n gpu-operator logs -l app=nvidia-mig-manager`."
         )
     return None
-
-
-def _rest(elapsed_s: float, limits: Limits) -> float:
-    ends = [end - elapsed_s for end in (limits.devices_s, limits.timeout_s) if end > elapsed_s]
-    return min(ends, default=1.0)
 
 
 def _finish(node: NodeView, record: Record, text: str) -> Move:
@@ -178,9 +189,9 @@ def _back(node: NodeView, record: Record, now_s: float, elapsed_s: float, limits
             _patch(held, uncordon=record.cordoned, evacuate=False, gpus=_former_gpus(node, record)),
             message=f"Back to {layout_text(wanted)}. {record.reason}",
         )
-    if elapsed_s < limits.timeout_s and _failed(node, wanted, elapsed_s, limits) is None:
+    if _failed(node, record, wanted, now_s, elapsed_s, limits) is None:
         text = f"Going back to {layout_text(wanted)}. {record.reason}"
-        return Move(node.name, look_again_s=_rest(elapsed_s, limits), message=text)
+        return _wait(node, record, now_s, elapsed_s, limits, text)
     stuck = replace(record, step=Step.STUCK, since_s=now_s)
     return Move(node.name, _patch(stuck), message=_stuck_text(node, record))
 
@@ -204,12 +215,13 @@ def _held(node: NodeView, record: Record, elapsed_s: float) -> Move:
     )
 
 
-def _stuck(node: NodeView, record: Record) -> Move:
+def _stuck(node: NodeView, record: Record, now_s: float) -> Move:
     if _shows(node, record.wanted):
         return _finish(node, record, f"Its devices came after all: {layout_text(record.wanted)}.")
     if _shows(node, _former(node, record)):
-        patch = _patch(None, uncordon=record.cordoned, evacuate=False, gpus=_former_gpus(node, record))
-        return Move(node.name, patch, message="Its former devices came back.")
+        held = replace(record, step=Step.HELD, since_s=now_s)
+        patch = _patch(held, uncordon=record.cordoned, evacuate=False, gpus=_former_gpus(node, record))
+        return Move(node.name, patch, message=f"Its former devices came back. {record.reason}")
     return Move(node.name, message=_stuck_text(node, record))
 
 

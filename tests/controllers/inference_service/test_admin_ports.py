@@ -88,6 +88,23 @@ async def test_a_gateway_that_is_not_there_is_a_failed_probe_and_a_worker_no_ans
     await ports.close()
 
 
+async def test_probes_that_hang_do_not_make_other_questions_wait(ask: Ask) -> None:
+    async def gateway(request: web.Request) -> web.Response:
+        if "probe" in request.path:
+            await asyncio.Event().wait()
+        return web.Response(text="{}")
+
+    ports = await ask(gateway)
+    hung = [asyncio.create_task(ports.probe("127.0.0.1", "demo", "chat")) for _ in range(120)]
+    try:
+        await asyncio.sleep(0)
+        assert await ports.endpoints("127.0.0.1") == b"{}"
+    finally:
+        for one in hung:
+            one.cancel()
+        await asyncio.gather(*hung, return_exceptions=True)
+
+
 async def test_a_probe_that_takes_too_long_is_given_up(ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("controllers.inference_service.admin_ports.PROBE_TIMEOUT_S", 0.05)
 

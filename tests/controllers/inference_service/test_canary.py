@@ -12,16 +12,19 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from controllers.history.interface import Counts, HistoryUnavailable, ServiceId, empty
 from controllers.inference_service.budgets import BudgetBoard
-from controllers.inference_service.canaries import increments
+from controllers.inference_service.canaries import CanaryBoard, increments
 from controllers.inference_service.metrics import ServiceMetrics
 from controllers.inference_service.prompts import answer_in
 from controllers.inference_service.quality import NoMemory, QualityBoard
 from controllers.inference_service.revision_report import RevisionId, read_revisions
+from controllers.plans.canary.evidence import Evidence
 from controllers.plans.canary.samples import Sample, median
+from controllers.plans.canary.values import Pair
 from controllers.plans.quality import Policy
 from controllers.runtime.interface import Key
 from controllers.runtime.queue import ReconcileQueue
 from crds import contract
+from crds.rollout import Rollout
 from gateway.catalog import ServiceKey
 from gateway.revision_metrics import RevisionFamilies, Revisions
 from kube.informer import Informer, lean
@@ -163,6 +166,39 @@ async def test_a_spent_error_budget_is_told_with_its_arithmetic() -> None:
         "the error budget of SLA 'gold' is spent: 20 of 1000 requests were not answered in full; "
         "99% over 1h allows 10.0"
     )
+
+
+async def test_an_operator_that_takes_over_holds_by_the_status_until_it_has_read_the_budget_itself() -> None:
+    past = Past(20)
+    past.away = True
+    board = await board_of(past, availability="99%", window="1h")
+    assert board.spent(CHAT_KEY) is None
+    assert board.spent(CHAT_KEY, "it was spent") == "it was spent"
+    past.away, past.failed = False, 0
+    await board.round()
+    assert board.spent(CHAT_KEY, "it was spent") is None
+
+
+async def test_a_gateway_that_does_not_reach_a_revision_is_not_asked_alone_and_time_counts_from_the_first_try() -> None:
+    asked: list[str] = []
+
+    class Ports(FakePorts):
+        async def ask_revision(
+            self, gateway: str, namespace: str, service: str, revision: str, body: dict[str, Any]
+        ) -> dict[str, Any] | None:
+            asked.append(gateway)
+            return None
+
+    now_s = [50.0]
+    board = CanaryBoard(Ports(), ReconcileQueue(), lambda: frozenset({"g1", "g2"}), clock=lambda: now_s[0])
+    board.follow(CHAT_KEY, Pair("a", "b"), Rollout(), Evidence(), candidate_is_ready=True)
+    for _ in range(2):
+        await board._ask(CHAT_KEY)
+        now_s[0] += 30.0
+    compared = board.last(CHAT_KEY)
+    assert compared
+    assert (compared.outputs, compared.asked_s) == (None, 60.0)
+    assert set(asked) == {"g1", "g2"}
 
 
 async def test_what_is_left_or_unknown_holds_no_rollout() -> None:

@@ -6,12 +6,14 @@ import pytest
 
 from controllers.plans.mig.demand import Want
 from controllers.plans.mig.faults import (
+    LONGEST_S,
     XIDS,
     Action,
     Fault,
     Quarantine,
     action_of,
     dump_faults,
+    length_s,
     read_faults,
     read_quarantine,
 )
@@ -141,6 +143,26 @@ def test_the_node_comes_back_on_probation_and_a_second_fault_takes_twice_as_long
     it.now_s += 1800
     it.run(2)
     assert it.usable("n0")
+
+
+def test_one_incident_that_tells_of_itself_again_and_again_is_one_fault_and_its_workers_leave_on_time() -> None:
+    it = world()
+    it.moved = False
+    fault(it, 119)
+    for _ in range(90):
+        it.step(4.0)
+        fault(it, 119)
+    assert "w" not in it.pods, "drained after the time to move"
+    quarantine = read_quarantine(it.views()[0].quarantine)
+    assert quarantine
+    assert quarantine.strikes == 1
+    assert 1700 < quarantine.until_s - it.now_s <= 1800
+    it.run(5, 700.0)
+    assert it.usable("n0")
+
+
+def test_a_number_of_faults_that_nobody_can_have_counted_ends_in_the_longest_quarantine() -> None:
+    assert [length_s(strikes) for strikes in (-1, 1, 2, 7, 1025)] == [1800.0, 1800.0, 3600.0, LONGEST_S, LONGEST_S]
 
 
 def test_after_probation_it_is_as_if_nothing_had_been() -> None:

@@ -12,7 +12,7 @@ from controllers.plans.mig.configs import layouts_of, mig_configs
 from controllers.plans.mig.demand import Want
 from controllers.plans.mig.layouts import layout
 from controllers.plans.mig.pool_status import pool_status
-from controllers.plans.mig.records import NodeView, Record, Step, dump_gpus, read_gpus
+from controllers.plans.mig.records import LABEL_STATE, NodeView, Record, Step, dump_gpus, read_gpus
 from crds.gpu_pool import GPUPoolSpec, GPUPoolStatus
 from tests.plans.mig.pool_world import Manager, World, node
 
@@ -161,6 +161,36 @@ def test_a_node_that_neither_goes_on_nor_back_is_stuck_says_so_and_heals_when_it
     assert "Reboot it" in made[0]["message"]
     it.nodes["n0"]["status"]["allocatable"] = {"nvidia.com/mig-1g.10gb": "7"}
     it.run(3)
+    assert it.usable("n0")
+    assert it.views()[0].record is None
+
+
+def test_a_stuck_node_whose_former_devices_come_back_is_used_and_not_cut_again_at_once() -> None:
+    it = world(SMALL, behaviour={"n0": [Manager.FAILS, Manager.FAILS, Manager.SILENT]})
+    it.nodes["n0"] = node("n0", m7g_80gb=1)
+    it.run(2)
+    it.nodes["n0"]["status"]["allocatable"] = {"nvidia.com/mig-3g.40gb": "1"}
+    it.run(40, 60.0)
+    assert conditions(it)["Stalled"] == ("True", "NodeStuck")
+    asked = it.asked["n0"]
+    it.nodes["n0"]["status"]["allocatable"] = {"nvidia.com/mig-7g.80gb": "1"}
+    it.run(20)
+    assert it.usable("n0")
+    assert it.asked["n0"] == asked
+    record = it.views()[0].record
+    assert record
+    assert record.step is Step.HELD
+
+
+def test_devices_have_their_time_from_the_success_of_a_slow_manager_on() -> None:
+    it = world(SMALL, behaviour={"n0": [Manager.SILENT]})
+    it.run(2)
+    it.now_s += 200.0
+    it.nodes["n0"]["metadata"]["labels"][LABEL_STATE] = "success"
+    it.run(8)
+    assert it.asked["n0"] == 1, "the device plugin starts anew"
+    it.nodes["n0"]["status"]["allocatable"] = {"nvidia.com/mig-1g.10gb": "7"}
+    it.run(2)
     assert it.usable("n0")
     assert it.views()[0].record is None
 
