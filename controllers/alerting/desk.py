@@ -137,6 +137,7 @@ class AlertDesk:
             except Exception as error:  # one policy must not stop the others
                 log.exception("AlertPolicy %s: %s. It is looked at again.", _name(place), type(error).__name__)
                 desk.due_s = self._clock() + AFTER_ERROR_S
+                self._react(desk, policy)  # By what is remembered: what held goes on holding.
         self._wishes.complete()
 
     async def _turn(self, desk: Desk, policy: Policy) -> None:

@@ -18,7 +18,9 @@ from controllers.plans.mig.chosen import is_auto, spec_of
 from controllers.plans.mig.claims import profile_of
 from controllers.plans.mig.demand import Want
 from controllers.plans.mig.devices import ClaimView, SliceView, holders, missing_api, published, with_devices
+from controllers.plans.mig.faults import is_out
 from controllers.plans.mig.geometry import WHOLE_GPU
+from controllers.plans.mig.leaving import read_leaving
 from controllers.plans.mig.offers import allowed_by, matches, pool_specs
 from controllers.plans.mig.pool import PoolSnapshot
 from controllers.plans.mig.records import GpuPod, NodeView
@@ -163,9 +165,11 @@ class Observer:
             mine = next((one for one in pools if _selects(one, node.labels)), None)
             if mine is not None:
                 found[mine["metadata"]["name"]].append(node)
-            elif pools and (node.record, node.quarantine, node.interruption) != (None, None, None):
+            elif pools and node.record is not None:
                 # Its labels changed on the way: any pool may bring it to its end, and none may count on it.
                 found[pools[0]["metadata"]["name"]].append(replace(node, problem=_left(node)))
+            elif pools and (is_out(node) or read_leaving(node.interruption) is not None):
+                found[pools[0]["metadata"]["name"]].append(replace(node, problem=_left(node), family=None, now=()))
         return found
 
     def _services(self) -> list[_Service]:

@@ -35,7 +35,7 @@ class _Known:
 
 
 class BudgetBoard:
-    """Who has nothing left. Unknown is not spent: a history that is away holds no rollout."""
+    """Who has nothing left. Unknown is not spent: a history that is away holds no rollout that was not held before."""
 
     def __init__(
         self,
@@ -68,7 +68,9 @@ class BudgetBoard:
             return before
         if not followed.gates:
             return None
-        return known.spent if known and known.sla == followed.sla else before
+        if known is None:
+            return before if before is not None and f"'{followed.sla}'" in before else None
+        return known.spent if known.sla == followed.sla else None
 
     def left(self) -> Mapping[Key, float]:
         """What is left of each budget that is known: 1 is all, 0 none, below 0 it is overspent."""

@@ -164,7 +164,9 @@ class InferenceServiceReconciler:
             self._refused.get(key),
             self._writer.is_unseen,
             compared=self._canaries.last(key),
-            budget_spent=self._budgets.spent(key, held_by(service, "ErrorBudgetSpent")),
+            budget_spent=self._budgets.spent(key, held_by(service, "ErrorBudgetSpent"))
+            if service["spec"].get("sla")
+            else None,
             wishes=self._wishes(key, service),
             drifts=self._qualities.drifts(key),
             demand=self._demands.last(key),

@@ -84,7 +84,7 @@ def _settle(seen: CanaryInput) -> CanaryPlan:
     serves = bool(seen.state(target).ready) or (memory is not None and memory.stable == target)
     status = RolloutStatus(
         phase=RolloutPhase.STABLE,
-        summary=f"{target} {'serves' if serves else 'starts'}",
+        summary=f"{target} {'serves' if serves or not seen.desired else 'starts'}",
         stable=target if serves else memory.stable if memory else None,
         candidate=left if traffic else None,
         history=history,

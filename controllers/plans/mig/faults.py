@@ -134,7 +134,7 @@ def guard(node: NodeView, pods: Sequence[GpuPod], now_s: float, limits: Limits) 
     if quarantine is None or quarantine.over:
         if fresh:
             return _begin(node, quarantine, fresh[-1], now_s)
-    elif fresh and fresh[-1].at_s + length_s(quarantine.strikes) > quarantine.until_s + PROLONGED_BY_S:
+    elif fresh and _end_s(quarantine, fresh[-1], now_s) > quarantine.until_s + PROLONGED_BY_S:
         return _prolong(node, quarantine, fresh[-1], now_s)
     if quarantine is None:
         return None
@@ -154,9 +154,14 @@ def length_s(strikes: int) -> float:
 
 def _prolong(node: NodeView, quarantine: Quarantine, fault: Fault, now_s: float) -> Move:
     """One incident may tell of itself every few seconds: it is one fault in a row, and its workers leave on time."""
-    until_s = min(fault.at_s, now_s) + length_s(quarantine.strikes)
-    longer = replace(quarantine, until_s=max(until_s, quarantine.until_s), xid=fault.xid, gpu=fault.gpu)
-    return Move(node.name, _patch(longer, evacuate=True), look_again_s=1.0, message=why(longer, now_s))
+    longer = replace(quarantine, until_s=_end_s(quarantine, fault, now_s), xid=fault.xid, gpu=fault.gpu)
+    patch = _patch(longer, evacuate=True, cordon=True)
+    return Move(node.name, patch, look_again_s=1.0, message=why(longer, now_s))
+
+
+def _end_s(quarantine: Quarantine, fault: Fault, now_s: float) -> float:
+    """As of the fault; one that by its node's clock has not come yet changes nothing so far."""
+    return fault.at_s + length_s(quarantine.strikes) if fault.at_s <= now_s else quarantine.until_s
 
 
 def _begin(node: NodeView, before: Quarantine | None, fault: Fault, now_s: float) -> Move:

@@ -147,6 +147,8 @@ def _wait(node: NodeView, record: Record, now_s: float, elapsed_s: float, limits
     if node.state == "success" and record.success_s is None:
         seen = replace(record, success_s=now_s)
         return Move(node.name, _patch(seen), look_again_s=limits.devices_s, message=text)
+    if node.state != "success" and record.success_s is not None:
+        return Move(node.name, _patch(replace(record, success_s=None)), look_again_s=1.0, message=text)
     ends = [limits.timeout_s - elapsed_s]
     if record.success_s is not None:
         ends.append(record.success_s + limits.devices_s - now_s)

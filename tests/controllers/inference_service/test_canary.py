@@ -173,10 +173,14 @@ async def test_an_operator_that_takes_over_holds_by_the_status_until_it_has_read
     past.away = True
     board = await board_of(past, availability="99%", window="1h")
     assert board.spent(CHAT_KEY) is None
-    assert board.spent(CHAT_KEY, "it was spent") == "it was spent"
+    told = "the error budget of SLA 'gold' is spent"
+    assert board.spent(CHAT_KEY, told) == told
+    assert board.spent(CHAT_KEY, "the error budget of SLA 'silver' is spent") is None, "it has another one now"
     past.away, past.failed = False, 0
     await board.round()
-    assert board.spent(CHAT_KEY, "it was spent") is None
+    assert board.spent(CHAT_KEY, told) is None
+    board.follow(CHAT_KEY, "silver", gates=True)
+    assert board.spent(CHAT_KEY, told) is None
 
 
 async def test_a_gateway_that_does_not_reach_a_revision_is_not_asked_alone_and_time_counts_from_the_first_try() -> None:

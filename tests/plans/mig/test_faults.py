@@ -161,6 +161,19 @@ def test_one_incident_that_tells_of_itself_again_and_again_is_one_fault_and_its_
     assert it.usable("n0")
 
 
+def test_a_node_whose_clock_is_ahead_is_written_once_a_minute_at_most_and_emptied_all_the_same() -> None:
+    it = world()
+    it.moved = False
+    patches = 0
+    for look in range(100):
+        known = read_faults(it.nodes["n0"]["metadata"]["annotations"].get(ANNOTATION_FAULTS))
+        told = dump_faults([*known, Fault(it.now_s + 600.0, 119, GPU)]) if look < 3 else dump_faults(known)
+        it.nodes["n0"]["metadata"]["annotations"][ANNOTATION_FAULTS] = told
+        patches += sum(move.patch is not None for move in it.step(10.0).moves)
+    assert patches <= 2
+    assert "w" not in it.pods
+
+
 def test_a_number_of_faults_that_nobody_can_have_counted_ends_in_the_longest_quarantine() -> None:
     assert [length_s(strikes) for strikes in (-1, 1, 2, 7, 1025)] == [1800.0, 1800.0, 3600.0, LONGEST_S, LONGEST_S]
 
