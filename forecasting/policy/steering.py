@@ -59,7 +59,8 @@ def steered(given: ScalingInput) -> Steering | None:
 def _moved(before: Steering, judged: Judged, came: float, good: float, may_be_late: float) -> Steering:
     passed_s = judged.at_s - before.last.at_s
     rate_per_s, seen_s = came / passed_s, before.seen_s + passed_s
-    usual_per_s = before.usual_per_s + min(passed_s / min(seen_s, DAY_S), 1.0) * (rate_per_s - before.usual_per_s)
+    known_per_s = before.usual_per_s or 0.0  # None of a decision recorded by an earlier release.
+    usual_per_s = known_per_s + min(passed_s / min(seen_s, DAY_S), 1.0) * (rate_per_s - known_per_s)
     logit = before.logit
     if came:
         allowed = SPENT * may_be_late

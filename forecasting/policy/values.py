@@ -262,7 +262,7 @@ class Steering:
 
     logit: float
     last: Judged
-    usual_per_s: float = 0.0
+    usual_per_s: float | None = None
     seen_s: float = 0.0
 
 

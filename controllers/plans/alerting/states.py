@@ -34,9 +34,8 @@ def advance(alert: Alert, broken: bool | None, message: str, timing: Timing, now
     """The alert after a look; None when it is to be forgotten. A new alert comes in as RESOLVED."""
     alert = _lost(alert, now_s)
     if broken and alert.state is State.FIRING and not alert.external and alert.heard_s > alert.since_s:
-        alert = replace(
-            alert, heard_s=0.0
-        )  # We still see it: what an Alertmanager said before is no longer the last word.
+        # We still see it: what an Alertmanager said before is no longer the last word.
+        alert = replace(alert, heard_s=0.0)
     if alert.external:
         broken = True
     if broken is None:
