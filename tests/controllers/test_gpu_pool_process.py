@@ -159,7 +159,7 @@ def test_killed_at_every_step_both_nodes_are_cut_once_and_the_scheduler_fills_th
     apiserver: ControlPlane, kubectl: Kubectl, tmp_path: Path
 ) -> None:
     struck: set[tuple[str, str]] = set()
-    with MigManager(kubectl, delay_s=1.0) as manager, running(apiserver, tmp_path / "log") as strike:
+    with MigManager(kubectl, delay_s=3.0) as manager, running(apiserver, tmp_path / "log") as strike:
         declare(kubectl)
 
         def done() -> bool:
