@@ -139,14 +139,10 @@ class ForecastBoard:
         await asyncio.gather(*(self._glance(service, entry) for service, entry in self._unseen()))
 
     def _due(self) -> list[tuple[ServiceId, Entry]]:
-        """Those whose time has come, or is too far away: the clock was set back. None is looked at twice at a time."""
+        """Those whose time has come. None is looked at twice at a time."""
         now_s = self._clock()
-        latest_s = now_s + self.schedule.refresh_s
-        due = [
-            (service, entry)
-            for service, entry in self._entries.items()
-            if entry.due_s < math.inf and not now_s < entry.due_s <= latest_s
-        ]
+        period_s = self.schedule.refresh_s
+        due = [(service, entry) for service, entry in self._entries.items() if _has_come(entry.due_s, now_s, period_s)]
         for _, entry in due:
             entry.due_s = math.inf
         return due
@@ -154,11 +150,9 @@ class ForecastBoard:
     def _unseen(self) -> list[tuple[ServiceId, Entry]]:
         """Those of which another minute is complete. They are not looked at twice at a time."""
         now_s = self._clock()
-        latest_s = now_s + near.STEP_S + near.SETTLED_S
+        period_s = near.STEP_S + near.SETTLED_S
         due = [
-            (service, entry)
-            for service, entry in self._entries.items()
-            if entry.glance_s < math.inf and not now_s < entry.glance_s <= latest_s
+            (service, entry) for service, entry in self._entries.items() if _has_come(entry.glance_s, now_s, period_s)
         ]
         for _, entry in due:
             entry.glance_s = math.inf
@@ -237,3 +231,8 @@ class ForecastBoard:
         if known is not None and start_s <= known.end_s <= end_s:
             from_s = max(start_s, known.end_s - STALE_STEPS * step_s)
         return joined(known, await self.source.read(service, from_s, end_s, step_s), start_s)
+
+
+def _has_come(at_s: float, now_s: float, period_s: float) -> bool:
+    """A time that is more than a period away has come, too: the clock was set back. inf: it is being looked at."""
+    return at_s < math.inf and not now_s < at_s <= now_s + period_s

@@ -237,6 +237,8 @@ class Store:
     def _shrink(self, now_s: float, oldest_s: float) -> None:
         if self.used_bytes <= self._limits.max_bytes:
             return
+        with self._db:  # What a clock wrote that was ahead is no newer than the rest.
+            self._db.execute("DELETE FROM decisions WHERE at_s > ?", (now_s + FINE_S,))
         span_s, goal = now_s - oldest_s, _SHRINK * self._limits.max_bytes
         decided_s = self._older(now_s, span_s, goal, ("decisions",), _DECISIONS_SHARE * self._limits.max_bytes)
         kept_s = self._older(now_s, span_s, goal, ("counts", "decisions", "cold_starts"))
@@ -254,8 +256,6 @@ class Store:
             with self._db:
                 for table in tables:
                     self._db.execute(f"DELETE FROM {table} WHERE at_s < ?", (now_s - span_s,))
-                # What a clock wrote that was ahead is no newer than the rest.
-                self._db.execute("DELETE FROM decisions WHERE at_s > ?", (now_s + FINE_S,))
         return span_s
 
     def _decision_bytes(self) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -21,7 +20,7 @@ from controllers.inference_service.probes import ProbeBoard
 from controllers.inference_service.profiles import ProfileBoard
 from controllers.inference_service.quality import QualityBoard
 from controllers.inference_service.write import Writer
-from controllers.plans.alerting.wishes import NOTHING, Wishes
+from controllers.plans.alerting.wishes import Wishes
 from controllers.plans.canary.evidence import remembered
 from controllers.plans.capacity import profile_of
 from controllers.plans.limits import Limit
@@ -186,7 +185,7 @@ class InferenceServiceReconciler:
         if wishes is not None:
             return wishes
         held = held_by(service, "HeldByAlert")
-        return NOTHING if held is None else replace(NOTHING, hold=held)
+        return Wishes(hold=held)
 
     async def _write_children(self, key: Key, service: Object, seen: Snapshot, plan: ServicePlan) -> None:
         """A refusal is written into the status once; the queue tries again."""

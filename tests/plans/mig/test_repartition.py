@@ -23,6 +23,17 @@ def world(*wants: Want, nodes: int = 1, **fields: object) -> World:
     return World({f"n{i}": node(f"n{i}") for i in range(nodes)}, list(wants), **fields)  # type: ignore[arg-type]
 
 
+def stuck() -> World:
+    """Its node came neither to the wanted layout nor back."""
+    it = world(SMALL, behaviour={"n0": [Manager.FAILS, Manager.FAILS, Manager.SILENT]})
+    it.nodes["n0"] = node("n0", m7g_80gb=1)
+    it.run(2)
+    it.nodes["n0"]["status"]["allocatable"] = {"nvidia.com/mig-3g.40gb": "1"}  # The manager stopped half-way.
+    it.run(40, 60.0)
+    assert conditions(it)["Stalled"] == ("True", "NodeStuck")
+    return it
+
+
 def conditions(it: World) -> dict[str, tuple[str, str]]:
     _, made = pool_status(it.snapshot(), it.plan(), it.now_s)
     return {one["type"]: (one["status"], one["reason"]) for one in made}
@@ -150,13 +161,8 @@ def test_a_node_that_somebody_else_had_cut_goes_back_to_what_it_gave(gpus: int) 
 
 
 def test_a_node_that_neither_goes_on_nor_back_is_stuck_says_so_and_heals_when_it_shows_devices() -> None:
-    it = world(SMALL, behaviour={"n0": [Manager.FAILS, Manager.FAILS, Manager.SILENT]})
-    it.nodes["n0"] = node("n0", m7g_80gb=1)
-    it.run(2)
-    it.nodes["n0"]["status"]["allocatable"] = {"nvidia.com/mig-3g.40gb": "1"}  # The manager stopped half-way.
-    it.run(40, 60.0)
+    it = stuck()
     assert not it.usable("n0")
-    assert conditions(it)["Stalled"] == ("True", "NodeStuck")
     _, made = pool_status(it.snapshot(), it.plan(), it.now_s)
     assert "Reboot it" in made[0]["message"]
     it.nodes["n0"]["status"]["allocatable"] = {"nvidia.com/mig-1g.10gb": "7"}
@@ -166,12 +172,7 @@ def test_a_node_that_neither_goes_on_nor_back_is_stuck_says_so_and_heals_when_it
 
 
 def test_a_stuck_node_whose_former_devices_come_back_is_used_and_not_cut_again_at_once() -> None:
-    it = world(SMALL, behaviour={"n0": [Manager.FAILS, Manager.FAILS, Manager.SILENT]})
-    it.nodes["n0"] = node("n0", m7g_80gb=1)
-    it.run(2)
-    it.nodes["n0"]["status"]["allocatable"] = {"nvidia.com/mig-3g.40gb": "1"}
-    it.run(40, 60.0)
-    assert conditions(it)["Stalled"] == ("True", "NodeStuck")
+    it = stuck()
     asked = it.asked["n0"]
     it.nodes["n0"]["status"]["allocatable"] = {"nvidia.com/mig-7g.80gb": "1"}
     it.run(20)
@@ -196,12 +197,7 @@ def test_devices_have_their_time_from_the_success_of_a_slow_manager_on() -> None
 
 
 def test_a_stuck_node_is_given_back_when_its_pool_goes() -> None:
-    it = world(SMALL, behaviour={"n0": [Manager.FAILS, Manager.FAILS, Manager.SILENT]})
-    it.nodes["n0"] = node("n0", m7g_80gb=1)
-    it.run(2)
-    it.nodes["n0"]["status"]["allocatable"] = {"nvidia.com/mig-3g.40gb": "1"}
-    it.run(40, 60.0)
-    assert conditions(it)["Stalled"] == ("True", "NodeStuck")
+    it = stuck()
     it.step(deleting=True)
     assert it.usable("n0")
     assert it.views()[0].record is None
