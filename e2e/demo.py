@@ -6,6 +6,7 @@ Every step looks first, so a second run does what is missing and asks again.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import Any
 from openai import OpenAI
 
 from e2e import checkpoint
+from e2e.cluster import tools
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.progress import Progress
 from e2e.install import Kubectl, install, namespace, resource, tenant_key
@@ -45,6 +47,7 @@ def main() -> int:
     progress = Progress(sys.stdout)
     try:
         target = choose(nodes=1, progress=progress)
+        print(f"Using {target.name}.", flush=True)
         with progress.step("Install Foretide with its Helm charts"):
             install(target.kubectl, target.chart_values)
         key = tenant_key(target.kubectl, "acme")
@@ -154,9 +157,10 @@ def _next_steps(target: Target, url: str, key: str, took_s: float) -> None:
     print(f"\nDone in {took_s:.0f} s, on {target.name}. What to try next:\n")
     if target.cluster is not None or target.name == "kind":
         print(f"  export KUBECONFIG={target.kubectl.kubeconfig}")
-    print("  kubectl -n demo describe inferenceservice chat     # conditions and events")
-    print("  kubectl -n demo scale inferenceservice chat --replicas=2")
-    print("  kubectl get foretide -A                            # everything that is ours")
+    kubectl = "kubectl" if shutil.which("kubectl") else tools.kubectl()
+    print(f"  {kubectl} -n demo describe inferenceservice chat     # conditions and events")
+    print(f"  {kubectl} -n demo scale inferenceservice chat --replicas=2")
+    print(f"  {kubectl} get foretide -A                            # everything that is ours")
     if target.cluster is not None:
         print(
             f"\n  curl {url}/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \\"

@@ -54,12 +54,21 @@ def install(kubectl: Kubectl, values: dict[str, Any], charts: Path = CHARTS) -> 
 
 def _helm(kubectl: Kubectl, chart: Path, values: dict[str, Any]) -> None:
     command: list[str | Path] = ["upgrade", "--install", chart.name, chart, "--values", "-"]
-    flags = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "3m"]
+    flags = ["--create-namespace", "--wait", "--timeout", "3m"]
+    helm: list[str | Path] = [tools.helm(), "--kubeconfig", kubectl.kubeconfig, "--namespace", SYSTEM]
+    _undo_half(helm, chart.name)
     try:
-        run([tools.helm(), "--kubeconfig", kubectl.kubeconfig, *command, *flags], stdin=json.dumps(values))
+        run([*helm, *command, *flags], stdin=json.dumps(values))
     except CommandFailed as failed:
         pods = kubectl("-n", SYSTEM, "get", "pods", "-o", "wide")
         raise ClusterError(f"{failed}\nPods of {SYSTEM}:\n{pods}") from failed
+
+
+def _undo_half(helm: list[str | Path], release: str) -> None:
+    """Helm refuses to go on where an earlier call was cut short."""
+    found = json.loads(run([*helm, "list", "--pending", "--filter", f"^{release}$", "--output", "json"]))
+    for one in found:
+        run([*helm, "uninstall" if one["status"] == "pending-install" else "rollback", release, "--wait"])
 
 
 def tenant_key(kubectl: Kubectl, tenant: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -18,16 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from e2e import checkpoint
-from e2e.cluster import layout, paths, tools
+from e2e.cluster import kind, layout, tools
 from e2e.cluster.cluster import Cluster
+from e2e.cluster.errors import ClusterError
 from e2e.cluster.images import content_tag
 from e2e.cluster.progress import Progress
-from e2e.cluster.shell import run, wait_until
+from e2e.cluster.shell import wait_until
 from e2e.install import SYSTEM, Kubectl
 
-TAG = "dev"
-KIND_NAME = "foretide"
-IMAGES = ("operator", "gateway", "worker-cpu")
 PUBLIC_SOURCE = "hf://bartowski/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct-Q8_0.gguf"
 
 
@@ -59,18 +56,34 @@ class Target:
 
 
 def choose(nodes: int, progress: Progress) -> Target:
-    """The cluster to use, started when it does not run."""
-    if os.environ.get("KUBECONFIG"):
-        return _given(Path(os.environ["KUBECONFIG"]))
-    if shutil.which("kind") and _docker_runs():
+    """The cluster to use, started when it does not run. A KUBECONFIG of our own cluster, or of kind's, names that one.
+
+    Raises:
+        ClusterError: KUBECONFIG names a cluster that our images cannot come to.
+    """
+    given = os.environ.get("KUBECONFIG", "")
+    if given and Path(given).resolve() not in (Cluster().kubeconfig.resolve(), kind.kubeconfig().resolve()):
+        return _given(given)
+    if Path(given).resolve() == kind.kubeconfig().resolve() or (not given and kind.is_possible()):
         return _kind(progress)
     return _own(nodes, progress)
 
 
-def _given(kubeconfig: Path) -> Target:
-    image = {"registry": os.environ.get("FORETIDE_IMAGE_REGISTRY", ""), "tag": os.environ.get("FORETIDE_IMAGE_TAG", "")}
+def _given(kubeconfig: str) -> Target:
+    if os.pathsep in kubeconfig:
+        raise ClusterError(f"KUBECONFIG names several files, {kubeconfig}. Name the one of the cluster to use.")
+    registry = os.environ.get("FORETIDE_IMAGE_REGISTRY")
+    if not registry:
+        raise ClusterError(
+            f"KUBECONFIG={kubeconfig} names a cluster of yours, and nothing says where its nodes pull the images from."
+            " Push them as docs/start/cluster.md shows and set FORETIDE_IMAGE_REGISTRY to the registry"
+            " (FORETIDE_IMAGE_TAG too where the tag is not the chart's version); or unset KUBECONFIG to use a cluster"
+            " on this machine."
+        )
+    image = {"registry": registry, "tag": os.environ.get("FORETIDE_IMAGE_TAG", "")}
     source = os.environ.get("FORETIDE_MODEL_SOURCE", PUBLIC_SOURCE)
-    return Target(f"the cluster of {kubeconfig}", Kubectl(kubeconfig), {"image": image}, source, False, None, _nothing)
+    name = f"the cluster of {kubeconfig}"
+    return Target(name, Kubectl(Path(kubeconfig)), {"image": image}, source, False, None, _nothing)
 
 
 def _own(nodes: int, progress: Progress) -> Target:
@@ -78,7 +91,7 @@ def _own(nodes: int, progress: Progress) -> Target:
     tag = content_tag()
     _as_root("images", "--tag", tag)
     cluster = Cluster(progress)
-    model = checkpoint.path()
+    model = checkpoint.kept()
     values = {
         "image": {"tag": tag},
         "gateway": {"service": {"type": "NodePort"}},
@@ -101,38 +114,12 @@ def _as_root(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "e2e.cluster", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-def _docker_runs() -> bool:
-    docker = shutil.which("docker")
-    return docker is not None and subprocess.run([docker, "info"], capture_output=True, check=False).returncode == 0
-
-
 def _kind(progress: Progress) -> Target:
-    """A kind cluster named `foretide`; the checkpoint is mounted into its node."""
-    kubeconfig = paths.state_dir().with_name("kind.kubeconfig")
-    model = checkpoint.path()
-    if KIND_NAME not in run(["kind", "get", "clusters"]).split():
-        config = (
-            "kind: Cluster\napiVersion: kind.x-k8s.io/v1alpha4\nnodes:\n- role: control-plane\n  extraMounts:\n"
-            f"  - {{hostPath: {model.parent}, containerPath: /srv/models, readOnly: true}}\n"
-        )
-        with progress.step("Create the kind cluster"):
-            run(["kind", "create", "cluster", "--name", KIND_NAME, "--config", "-"], stdin=config)
-    kubeconfig.parent.mkdir(parents=True, exist_ok=True)
-    kubeconfig.write_text(run(["kind", "get", "kubeconfig", "--name", KIND_NAME]))
-    for name, folder in zip(IMAGES, ("operator", "gateway", "worker_image"), strict=True):
-        image = f"foretide/{name}:{TAG}"
-        with progress.step(f"Build {image}"):
-            run(
-                ["docker", "build", "-q", "-t", image, "-f", paths.REPOSITORY / folder / "Dockerfile", paths.REPOSITORY]
-            )
-        with progress.step(f"Load {image}"):
-            run(["kind", "load", "docker-image", image, "--name", KIND_NAME])
-    values = {"image": {"tag": TAG}, "modelCache": {"fileRoots": ["/srv/models"]}}
-
-    def remove() -> None:
-        run(["kind", "delete", "cluster", "--name", KIND_NAME])
-
-    return Target("kind", Kubectl(kubeconfig), values, f"file:///srv/models/{model.name}", True, None, remove)
+    model = checkpoint.kept()
+    kind.up(model.parent, progress)
+    values = {"image": {"tag": kind.load_images(progress)}, "modelCache": {"fileRoots": [kind.MODELS]}}
+    source = f"file://{kind.MODELS}/{model.name}"
+    return Target("kind", Kubectl(kind.kubeconfig()), values, source, True, None, kind.down)
 
 
 @contextlib.contextmanager
