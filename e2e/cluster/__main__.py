@@ -7,13 +7,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from e2e.cluster import packages, paths, tools
+from e2e.cluster import images, kind, packages, paths, tools
 from e2e.cluster.cluster import Cluster
 from e2e.cluster.controlplane import ControlPlane, Settings
 from e2e.cluster.errors import ClusterError
 from e2e.cluster.progress import Progress
 
-KEPT_BY_SUDO = "PATH,HOME,PYTHONPATH,XDG_CACHE_HOME,XDG_STATE_HOME,SSL_CERT_FILE,PIP_INDEX_URL,PIP_EXTRA_INDEX_URL"
+KEPT_BY_SUDO = (
+    "PATH,HOME,PYTHONPATH,XDG_CACHE_HOME,XDG_STATE_HOME,SSL_CERT_FILE,PIP_INDEX_URL,PIP_EXTRA_INDEX_URL,"
+    "PIP_TRUSTED_HOST,http_proxy,https_proxy,no_proxy,HTTP_PROXY,HTTPS_PROXY,NO_PROXY"
+)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,8 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--nodes", type=int, default=1, help="at least so many (default: 1)")
     up.add_argument("--control-plane-only", action="store_true", help="etcd and the API server alone; needs no root")
     commands.add_parser("down", help="end it and leave nothing behind")
-    images = commands.add_parser("images", help="build the product's images and load them into the running cluster")
-    images.add_argument("--tag", default=os.environ.get("TAG", "dev"), help="default: TAG, or dev")
+    load = commands.add_parser("images", help="build the product's images and load them into the running cluster")
+    load.add_argument("--tag", default=os.environ.get("TAG", "dev"), help="default: TAG, or dev")
     commands.add_parser("kubeconfig", help="print where the kubeconfig is")
     commands.add_parser("status", help="say what runs, and where its logs are")
     return parser
@@ -44,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _dispatch(chosen: argparse.Namespace, arguments: Sequence[str]) -> int:
     progress = Progress()
+    if chosen.command == "down":
+        kind.down()
     cluster = Cluster(progress)
     alone = ControlPlane(paths.state_dir().with_name("control-plane"), Settings(leash=False), progress)
     if chosen.command == "kubeconfig":
@@ -98,6 +103,8 @@ def _as_root(command: str, arguments: Sequence[str], progress: Progress) -> int:
     if command == "up":
         for build in (tools.kubernetes, tools.coredns, tools.pause):
             build(progress)
+    if command == "images":
+        images.build_dashboard()
     again = [*sudo, f"--preserve-env={KEPT_BY_SUDO}", sys.executable, "-m", "e2e.cluster", *arguments]
     return subprocess.run(again, check=False).returncode
 

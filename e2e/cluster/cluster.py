@@ -66,6 +66,7 @@ class Cluster:
         """At least `count` nodes, Ready, with names for Services. Nodes beyond that stay as they are."""
         self._check_host(count)
         packages.install_missing(self.progress)
+        network.check_routes()
         binaries = tools.kubernetes(self.progress)
         system_images = self.builder.system()
         with self._exclusively():
@@ -80,7 +81,8 @@ class Cluster:
             self.load(system_images, nodes)
             with self.progress.step("Wait until nodes are Ready and names resolve"):
                 self._apply_dns()
-                wait_until(lambda: self._ready(nodes), "Ready nodes and cluster names", READY_S)
+                what = f"Ready nodes and cluster names (kubelets' logs: {self.directory}/node-*/log/kubelet.log)"
+                wait_until(lambda: self._ready(nodes), what, READY_S)
 
     def down(self) -> None:
         """End everything; returns when the host is as it was before. Does nothing where there is no cluster.

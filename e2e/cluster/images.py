@@ -53,18 +53,25 @@ class Image:
         return digest.hexdigest()[:16]
 
 
-def product_images(tag: str) -> list[Image]:
-    """Operator, gateway and the worker for CPUs.
-
-    The operator's holds the dashboard's page, which is built first where its sources have changed.
+def build_dashboard() -> None:
+    """The page that the operator's image holds, where its sources have changed.
 
     Raises:
-        UnsuitableHost: a Dockerfile is not where it should be, or the page cannot be built.
+        UnsuitableHost: it cannot be built.
     """
     try:
         build_page(lambda line: print(line, file=sys.stderr))
     except BuildFailed as error:
         raise UnsuitableHost(str(error)) from error
+
+
+def product_images(tag: str) -> list[Image]:
+    """Operator, gateway and the worker for CPUs; the dashboard's page first.
+
+    Raises:
+        UnsuitableHost: a Dockerfile is not where it should be, or the page cannot be built.
+    """
+    build_dashboard()
     images = []
     for name, folder in PRODUCT.items():
         dockerfile = paths.REPOSITORY / folder / "Dockerfile"
@@ -166,13 +173,18 @@ class Builder:
             self._remember(BASE_NAME, BASE_SUITE)
 
     def _build(self, image: Image) -> str:
-        key = image.key()
+        key = self._key(image)
         if self.layout.digest(image.name) is None or not self._up_to_date(image.name, key):
             with self._progress.step(f"Build {image.name}"):
                 self._run_build(image)
                 self._export(image.name)
                 self._remember(image.name, key)
         return image.name
+
+    def _key(self, image: Image) -> str:
+        """Its own, and what its base was built from where that is ours."""
+        mark = self._mark(image.arguments.get("BASE", ""))
+        return image.key() + (hashlib.sha256(mark.read_bytes()).hexdigest()[:16] if mark.is_file() else "")
 
     def _run_build(self, image: Image) -> None:
         arguments = [f"--build-arg={name}={value}" for name, value in image.arguments.items()]
@@ -216,13 +228,16 @@ class Builder:
         return [f"--volume={bundle}:{MOUNTED_CA_BUNDLE}:ro", f"--volume={config}:/etc/pip.conf:ro"]
 
     def _up_to_date(self, name: str, key: str) -> bool:
-        mark = self._directory / "keys" / _file_name(name)
+        mark = self._mark(name)
         return mark.exists() and mark.read_text() == key
 
     def _remember(self, name: str, key: str) -> None:
-        mark = self._directory / "keys" / _file_name(name)
+        mark = self._mark(name)
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.write_text(key)
+
+    def _mark(self, name: str) -> Path:
+        return self._directory / "keys" / _file_name(name)
 
 
 def _file_name(image: str) -> str:

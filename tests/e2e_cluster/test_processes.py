@@ -1,15 +1,17 @@
 """Processes, locks, builds and progress lines."""
 
 import io
+import json
 import os
 import signal
 import sys
-from contextlib import suppress
+import threading
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
 
-from e2e.cluster import paths
+from e2e.cluster import network, paths, tools
 from e2e.cluster.cluster import Cluster
 from e2e.cluster.errors import CommandFailed, StartFailed, UnsuitableHost
 from e2e.cluster.process import Process, start_time
@@ -120,3 +122,62 @@ def _open_files(pid: int | None) -> list[str]:
         with suppress(FileNotFoundError):
             found.append(os.readlink(fd))
     return found
+
+
+WAITS = """
+import sys, time
+from pathlib import Path
+at = Path(sys.argv[1])
+(at / "begun").touch()
+while not (at / "go").exists():
+    time.sleep(0.01)
+(at / "done").touch()
+"""
+
+
+def test_what_must_not_be_cut_short_ends_by_itself_before_an_interruption_goes_on(tmp_path: Path) -> None:
+    def interrupt() -> None:
+        wait_until((tmp_path / "begun").exists, "the program", 30)
+        os.kill(os.getpid(), signal.SIGINT)
+        (tmp_path / "go").touch()
+
+    waiting = threading.Thread(target=interrupt)
+    waiting.start()
+    with pytest.raises(KeyboardInterrupt):
+        run([sys.executable, "-c", WAITS, tmp_path], whole=True)
+    waiting.join()
+    assert (tmp_path / "done").exists()
+
+
+@pytest.mark.parametrize(("version", "is_taken"), [("go1.19.8", False), ("go1.25.3", True), ("go1.26", True)])
+def test_a_go_that_is_too_old_is_passed_over_where_the_environment_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, is_taken: bool
+) -> None:
+    on_path, beside = tmp_path / "path" / "go", tmp_path / "beside" / "go"
+    for program in (on_path, beside):
+        program.parent.mkdir()
+        program.write_text(f"#!/bin/sh\necho go version {version} linux/amd64\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(on_path.parent), prepend=os.pathsep)
+    monkeypatch.setattr(sys, "executable", str(beside.with_name("python")))
+    tools.go.cache_clear()
+    assert tools.go() == (on_path if is_taken else beside)
+    tools.go.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("route", "is_ours"),
+    [
+        ({"dst": "default", "dev": "eth0"}, True),
+        ({"dst": "10.0.0.0/8", "dev": "vpn0"}, True),
+        ({"dst": "10.244.1.0/24", "dev": "foretide0"}, True),
+        ({"dst": "10.244.1.0/24", "dev": "flannel.1"}, False),
+        ({"dst": "10.246.0.7", "dev": "eth1"}, False),
+    ],
+)
+def test_a_host_that_leads_the_clusters_addresses_elsewhere_is_not_touched(
+    monkeypatch: pytest.MonkeyPatch, route: dict[str, str], is_ours: bool
+) -> None:
+    monkeypatch.setattr(network, "_ip", lambda *_: json.dumps([route]))
+    with nullcontext() if is_ours else pytest.raises(UnsuitableHost, match=route["dst"]):
+        network.check_routes()
