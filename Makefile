@@ -64,17 +64,19 @@ MUTATION_CACHE := $(HOME)/.cache/foretide/mutation
 mutation: $(VENV)/.dev $(MUTATION_CACHE)/.cosmic-ray ## Small changes of pure modules that some test should notice (ARGS='--each 12'; works in a copy of the tree; not in CI).
 	@PYTHONPATH=$(CURDIR)/build/mutation:$(CURDIR):$(MUTATION_CACHE)/tools nice -n 19 $(BIN)/python -m tests.mutation $(ARGS)
 
+# Without the entries, and their hashes, of what the image takes from Debian instead (worker_image/from-debian.txt).
+IN_IMAGE := awk '/^[^ ]/ {other = /sys_platform == .none./} !other'
 sbom: $(BIN)/uv ## What the images are made of in Python, as CycloneDX (build/sbom/).
 	@mkdir -p build/sbom
 	@for lock in $(IMAGE_LOCKS); do \
 	  out=build/sbom/$$(echo $$lock | sed 's|/requirements|-|; s|-\.txt|.txt|; s|\.txt$$|.cdx.json|; s|--|-|'); \
-	  $(BIN)/uv tool run -q --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --of JSON --output-reproducible -o $$out $$lock && echo $$out || exit 1; \
+	  $(IN_IMAGE) $$lock | $(BIN)/uv tool run -q --from cyclonedx-bom==7.5.0 cyclonedx-py requirements --of JSON --output-reproducible -o $$out - && echo $$out || exit 1; \
 	done
 
 # --strict: a package that could not be looked up is a failure, not a clean bill.
 audit: $(BIN)/uv ## Known holes of what the images are made of (asks PyPI; says so where it cannot).
 	@for lock in $(IMAGE_LOCKS); do echo "$$lock"; \
-	  $(BIN)/uv tool run -q --from pip-audit==2.10.1 pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r $$lock || exit 1; \
+	  $(BIN)/uv tool run -q --from pip-audit==2.10.1 pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r <($(IN_IMAGE) $$lock) || exit 1; \
 	done
 
 cluster-up: $(VENV)/.e2e ## Start the local cluster (NODES=2 for two nodes) and print its kubeconfig.
