@@ -1,8 +1,8 @@
 """The operator's life: warm up, stand for election, lead, end.
 
-    start      HTTP port, informers (a standby's caches are warm), elector
-    lead       wait for every cache, list anew what was silent, mark every object, then workers, background loops,
-               Events, resync, Kopf
+    start      HTTP port, informers
+    stand      with every cache complete (a standby's are warm): who cannot read must not keep others from leading
+    lead       list anew what was silent, mark every object, then workers, background loops, Events, resync, Kopf
     end        stop taking work, let what is in work end, give the lease back
 
 Whatever ends unexpectedly ends the process with one line and a non-zero code; the restart converges. Losing the lease
@@ -117,7 +117,6 @@ class _Life:
             self._spawn(background.name, _of(background.run()))
         self._spawn("the pulse", self._pulse())
         self._spawn("leading", self._lead(assembly, recorder, health))
-        self.elector.start()
         try:
             return await self._end
         finally:
@@ -133,9 +132,11 @@ class _Life:
 
     # --- leading ---------------------------------------------------------------------------------------------
     async def _lead(self, assembly: Assembly, recorder: Recorder, health: Health) -> None:
+        await self._synced(assembly, health)
+        self.elector.start()
         await self._acquired.wait()
         self._metrics.leader.labels(self._options.lease_name).set(1)
-        await self._synced(assembly, health)
+        await _renewed(_named(assembly))
         reconcilers = {one.kind: one for one in assembly.reconcilers}
         self._workers = Workers(self.queue, reconcilers, self._metrics, self._settings.workers)
         for key in _keys(assembly):
@@ -156,7 +157,6 @@ class _Life:
                     await asyncio.wait_for(informer.synced.wait(), 10.0)
                     break
                 log.warning("Waiting for the first list of %s: %s", name, " ".join(health.unready()))
-        await _renewed(_named(assembly))
         # What was loaded stays; the collector need not walk through it again and again.
         gc.collect()
         gc.freeze()

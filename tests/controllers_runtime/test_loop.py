@@ -12,6 +12,7 @@ from controllers.runtime.metrics import Metrics
 from controllers.settings import Settings
 from kube.connection import Connection
 from kube.errors import Unreachable
+from kube.events import Recorder
 from kube.informer import Informer, lean
 from kube.resources import SECRETS, TENANTS
 from tests.fakes import FakeClient
@@ -56,6 +57,7 @@ async def takes_over(client: FakeClient, quiet_s: float) -> Informer[Any]:
         client.put(TENANTS, {**TENANT, "status": {"decided": "by the leader before"}})
         now_s = quiet_s
         await life._synced(assembly, Health(life.queue, _named(assembly)))
+        await loop._renewed(_named(assembly))
         return tenants
     finally:
         following.cancel()
@@ -87,3 +89,26 @@ async def test_a_server_that_lists_nothing_does_not_keep_a_standby_from_leading(
 
     assert (await takes_over(Away((TENANTS, TENANT)), quiet_s=20.0)).lists == 1
     assert "may be behind: tenants.foretide.dev" in caplog.text
+
+
+async def test_who_cannot_read_does_not_stand_for_election() -> None:
+    client = FakeClient((TENANTS, TENANT))
+    client.fail_next("list", TENANTS, Unreachable("no answer"))
+    tenants = Informer(client, TENANTS, keep=lean)
+    assembly = Assembly(owned={"Tenant": tenants}, children=(), reconcilers=())
+    life = _Life(Connection("http://nowhere", None, lambda: None), Settings(), Options("me"), Metrics())
+    stood: list[bool] = []
+    life.elector.start = lambda: stood.append(tenants.synced.is_set())  # type: ignore[method-assign]
+    leading = asyncio.create_task(
+        life._lead(assembly, Recorder(client, controller="c", instance="i"), Health(life.queue, _named(assembly)))
+    )
+    try:
+        await asyncio.sleep(0)
+        assert stood == []
+        following = asyncio.create_task(tenants.run())
+        await eventually(lambda: stood, "it stands for election")
+        assert stood == [True]
+    finally:
+        leading.cancel()
+        following.cancel()
+        await asyncio.gather(leading, following, return_exceptions=True)
