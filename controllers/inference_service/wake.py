@@ -17,6 +17,7 @@ from controllers.inference_service.caches import (
     service_place,
 )
 from controllers.inference_service.reconciler import KIND
+from controllers.plans.claims import asks_of
 from controllers.plans.fallbacks import named_fallbacks
 from controllers.plans.healing.values import NodeFacts
 from controllers.plans.limits import told_by
@@ -124,8 +125,10 @@ class _Waker:
 
     def sibling(self, change: Change[Object]) -> None:
         """What one service gives back, another may be waiting for; and others may name it as their fallback."""
-        for key in self._over_quota():
-            self._queue.add(key)
+        asked = [asks_of(one) for one in (change.old, change.new) if one]
+        if len(asked) != 2 or asked[0] != asked[1]:
+            for key in self._over_quota():
+                self._queue.add(key)
         sides = [named_fallbacks(one["spec"]) for one in (change.old, change.new) if one]
         if len(sides) == 2 and sides[0] == sides[1]:
             return

@@ -27,5 +27,13 @@ def claim_of(service: Mapping[str, Any]) -> Claim:
     return Claim(meta["namespace"], meta["name"], meta.get("creationTimestamp", ""), wanted, held, wished)
 
 
+def asks_of(service: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Equal as long as the claim is, and cheap: most changes of a service leave it as it was."""
+    meta, status = service["metadata"], service.get("status") or {}
+    fields = ("desiredReplicas", "replicas", "slice")
+    advised = (status.get("scaling") or {}).get("advisedReplicas")
+    return meta.get("generation"), meta.get("deletionTimestamp"), advised, *map(status.get, fields)
+
+
 def _demand_at(spec: InferenceServiceSpec, replicas: int) -> Demand:
     return demand_of(spec.model_copy(update={"replicas": replicas, "scaling": None}), None)
