@@ -2,6 +2,7 @@
 
 Deletion in order: workers drain while Service, policy and account still stand; then our finalizer goes and Kubernetes
 collects the rest by owner reference. Each look decides from what exists, so the operator may restart anywhere between.
+A worker on a dead node is not waited for: its pod goes when its node is back or deleted.
 """
 
 from __future__ import annotations
@@ -26,10 +27,16 @@ class DeletionPlan:
 def plan_deletion(snapshot: Snapshot) -> DeletionPlan:
     """The next step for a service with a deletion timestamp."""
     going = tuple(revision.name for revision in snapshot.revisions if not revision.leaving)
-    left = len(snapshot.workers)
+    left = sum(not _is_lost(worker, snapshot) for worker in snapshot.workers)
     if snapshot.revisions or left:
         return DeletionPlan(going, False, f"Deleting: {_drains(left)} for up to {snapshot.spec.rollout.drain_timeout}.")
     return DeletionPlan((), FINALIZER_SERVICE in snapshot.finalizers, "Deleting: all workers are gone.")
+
+
+def _is_lost(worker: Worker, snapshot: Snapshot) -> bool:
+    """It was told to go, and its node, which would say that it went, is not ready."""
+    node = snapshot.nodes.get(worker.node) if worker.node else None
+    return worker.leaving and node is not None and not node.ready
 
 
 def _drains(number: int) -> str:

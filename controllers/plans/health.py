@@ -8,9 +8,13 @@ from typing import Final
 
 from controllers.plans.findings import Finding
 from controllers.plans.snapshot import Revision, Worker
+from controllers.plans.times import seconds_since
 
 IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+CREATION_REASONS: Final = frozenset({"ContainerCreating", "PodInitializing"})
+CREATION_S: Final = 300.0
+"""Images for GPUs are large; what takes longer is worth a word."""
 _MOST_CHARACTERS: Final = 400
 _RESTARTS_TO_BELIEVE: Final = 2
 """One crash may be chance and heals by itself."""
@@ -24,7 +28,7 @@ def is_broken(worker: Worker) -> bool:
     return worker.waiting_reason in stuck or worker.unschedulable is not None
 
 
-def check_workers(revision: Revision | None, workers: Sequence[Worker]) -> list[Finding]:
+def check_workers(revision: Revision | None, workers: Sequence[Worker], now_s: float) -> list[Finding]:
     """Findings about `revision` and its `workers`: at most one of each reason, in the order of a worker's life."""
     if revision is None:
         return []
@@ -32,7 +36,14 @@ def check_workers(revision: Revision | None, workers: Sequence[Worker]) -> list[
         (worker for worker in workers if worker.revision == revision.name and not worker.ready and not worker.leaving),
         key=lambda worker: worker.name,
     )
-    found = [_creation(revision), _schedule(concerned), _image(concerned), _config(concerned), _crash(concerned)]
+    found = [
+        _creation(revision),
+        _schedule(concerned),
+        _image(concerned),
+        _config(concerned),
+        _in_creation(concerned, now_s),
+        _crash(concerned),
+    ]
     return [finding for finding in found if finding]
 
 
@@ -47,9 +58,12 @@ def _schedule(workers: Sequence[Worker]) -> Finding | None:
     waiting = [worker for worker in workers if worker.unschedulable is not None]
     if not waiting:
         return None
+    said = _short(waiting[0].unschedulable or "")
+    if "scheduling gates" in said:
+        return Finding("Unschedulable", f"No node may take {_count(waiting)} before its scheduling gates are lifted.")
     return Finding(
         "Unschedulable",
-        f"No node takes {_count(waiting)}: {_short(waiting[0].unschedulable or '')} "
+        f"No node takes {_count(waiting)}: {said} "
         "Add nodes, free some, or set rollout.maxSurge to 0 and rollout.maxUnavailable to 1.",
     )
 
@@ -68,6 +82,25 @@ def _config(workers: Sequence[Worker]) -> Finding | None:
         return None
     said = _short(waiting[0].waiting_message or waiting[0].waiting_reason or "")
     return Finding("WorkerNotStarted", f"{_count(waiting).capitalize()} cannot be started: {said}")
+
+
+def in_creation_s(worker: Worker, now_s: float) -> float | None:
+    """For how long a node has been making it; None where none does."""
+    if worker.waiting_reason not in CREATION_REASONS:
+        return None
+    return seconds_since(worker.unready_since or worker.created, now_s)
+
+
+def _in_creation(workers: Sequence[Worker], now_s: float) -> Finding | None:
+    held = [worker for worker in workers if (in_creation_s(worker, now_s) or 0.0) >= CREATION_S]
+    if not held:
+        return None
+    return Finding(
+        "ContainerCreating",
+        f"Node {held[0].node} has not made {_count(held)} within {CREATION_S / 60:g} minutes: the image is still being "
+        f"pulled, or a mount or an address is missing. `kubectl describe pod {held[0].name}` tells which.",
+        needs_person=False,
+    )
 
 
 def _crash(workers: Sequence[Worker]) -> Finding | None:

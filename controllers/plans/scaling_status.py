@@ -66,6 +66,16 @@ def _last(snapshot: Snapshot, plan: ScalingPlan, desired: int, now_s: float) -> 
 def scaling_conditions(snapshot: Snapshot, plan: ScalingPlan, limit: Limit | None) -> list[NewCondition]:
     """ScalingHeld and ScalingLimited while they are true; ForecastTrusted where the policy looks ahead."""
     scaling = snapshot.spec.scaling
+    if (
+        snapshot.autoscaler
+        and snapshot.spec.replicas is None
+        and (scaling is None or scaling.policy is ScalingPolicy.ADVISORY)
+    ):
+        message = (
+            f"{snapshot.autoscaler} cannot read the scale of a service without spec.replicas: set it once, and the "
+            "autoscaler changes it from then on."
+        )
+        return [NewCondition(SCALING_HELD, ConditionStatus.TRUE, "ReplicasMissing", message)]
     if scaling is None:
         return []
     made = [_held(snapshot, plan), _limited(plan, limit)]

@@ -70,7 +70,7 @@ def plan_revisions(
         return RevisionPlan(RolloutPlan({}, (), (), "Blocked", "no worker may start"))
     states = revision_states(snapshot)
     revision = next((one for one in snapshot.revisions if one.name == target), None)
-    findings = check_workers(revision, snapshot.workers)
+    findings = check_workers(revision, snapshot.workers, now_s)
     canary = plan_canary(_seen(snapshot, target, desired, now_s, states, findings))
     surge = rollout.max_surge if canary.max_surge is None else canary.max_surge
     limits = RolloutLimits(desired, surge, rollout.max_unavailable, rollout.revision_history_limit)

@@ -29,6 +29,7 @@ Manifest = dict[str, Any]
 
 ANNOTATION_DIGEST: Final = f"{contract.GROUP}/model-digest"
 ANNOTATION_RESTARTED: Final = f"{contract.GROUP}/restarted-at"
+CONTAINER: Final = "worker"
 LOADING_LIMIT_S: Final = 1800
 """A worker may take this long to load its model before the kubelet restarts it."""
 _AFTER_DRAIN_S: Final = 10
@@ -170,7 +171,7 @@ def _pod_spec(snapshot: Snapshot, model: ModelView, images: WorkerImages) -> Man
 def _container(snapshot: Snapshot, model: ModelView, images: WorkerImages) -> Manifest:
     accelerator = snapshot.spec.accelerator
     return {
-        "name": "worker",
+        "name": CONTAINER,
         "image": _image(accelerator, images),
         "imagePullPolicy": images.pull_policy,
         "args": _arguments(snapshot, model.volume, model.digest),

@@ -369,6 +369,16 @@ def test_a_restart_of_the_operator_is_no_loss_of_trust() -> None:
     assert "ForecastDemoted" not in [note.reason for note in made.notes]
 
 
+def test_an_autoscaler_that_finds_no_number_to_set_is_told_of() -> None:
+    unset = snapshot(spec=service_spec(replicas=None), autoscaler="HorizontalPodAutoscaler 'chat'")
+    told = condition(plan_whole(unset), "ScalingHeld")
+    assert told
+    assert told[:2] == ("True", "ReplicasMissing")
+    assert told[2].startswith("HorizontalPodAutoscaler 'chat' cannot read the scale of a service without spec.replicas")
+    named = snapshot(spec=service_spec(replicas=2), autoscaler="HorizontalPodAutoscaler 'chat'")
+    assert condition(plan_whole(named), "ScalingHeld") is None
+
+
 def test_a_held_number_is_a_condition_with_the_next_step() -> None:
     told = condition(plan_whole(scaled_snapshot(SCALED, 1, 90, autoscaler="ScaledObject 'chat'")), "ScalingHeld")
     assert told

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import datetime
 from typing import Any
 
 import pytest
 
+from controllers.plans.healing.values import NodeFacts
 from controllers.plans.service import ServicePlan
 from controllers.plans.snapshot import Load, Revision, Snapshot, Worker
+from crds.contract import FINALIZER_SERVICE
 from tests.gen import (
     EARLY,
     answered,
@@ -306,6 +309,22 @@ def test_a_worker_that_cannot_start_is_explained(fields: dict[str, Any], reason:
     assert part in stalled[2]
 
 
+@pytest.mark.parametrize(("age_s", "is_told"), [(240.0, False), (360.0, True)])
+def test_a_worker_that_a_node_makes_for_long_is_explained(age_s: float, is_told: bool) -> None:
+    seen = with_bad_worker(waiting_reason="ContainerCreating", node="node-7", created=EARLY)
+    told = condition(plan(seen, now_s=datetime.fromisoformat(EARLY).timestamp() + age_s), "Reconciling")
+    assert told
+    assert (told[1] == "ContainerCreating") is is_told
+    assert ("Node node-7 has not made 1 worker within 5 minutes" in told[2]) is is_told
+
+
+def test_a_worker_behind_a_scheduling_gate_is_not_said_to_lack_a_node() -> None:
+    gated = "Scheduling is blocked due to non-empty scheduling gates"
+    told = condition(plan(with_bad_worker(unschedulable=gated)), "Stalled")
+    assert told
+    assert told[1:] == ("Unschedulable", "No node may take 1 worker before its scheduling gates are lifted.")
+
+
 def test_one_crash_is_not_yet_a_stall() -> None:
     made = plan(with_bad_worker(ended_code=1, ended_message="lost the GPU", restarts=1))
     assert condition(made, "Stalled") is None
@@ -438,6 +457,13 @@ def test_deletion_lets_workers_drain_before_anything_else_goes() -> None:
     servable = condition(made, "Servable")
     assert servable
     assert servable[1] == "Deleting"
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+def test_deletion_does_not_wait_for_a_node_that_cannot_say_that_its_worker_went(is_ready: bool) -> None:
+    leaving = dataclasses.replace(workers(target_of(snapshot()), 1)[0], leaving=True, node="node-7")
+    seen = snapshot(deleting=True, finalizers=(FINALIZER_SERVICE,), nodes={"node-7": NodeFacts("node-7", is_ready)})
+    assert plan(with_workers(seen, workers=[leaving])).release is not is_ready
 
 
 def test_deletion_waits_for_workers_whose_deployment_is_gone() -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from controllers.plans.healing.values import NodeFacts
 from controllers.plans.mig.faults import action_of, read_faults, read_quarantine
 from controllers.plans.snapshot import Snapshot, Worker
+from controllers.plans.worker_pod import CONTAINER
 from crds import contract
 from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
 
@@ -16,6 +17,7 @@ Object = Mapping[str, Any]
 
 _PRESSURES: Final = ("MemoryPressure", "DiskPressure", "PIDPressure")
 _FAULTS_MOST: Final = 3
+_UNSCHEDULED: Final = frozenset({"Unschedulable", "SchedulingGated"})
 
 
 def worker_of(pod: Object) -> Worker:
@@ -23,10 +25,10 @@ def worker_of(pod: Object) -> Worker:
     meta, status = pod["metadata"], pod.get("status") or {}
     conditions = {one["type"]: one for one in status.get("conditions") or ()}
     scheduled, ready = conditions.get("PodScheduled") or {}, conditions.get("Ready") or {}
-    unschedulable = scheduled.get("reason") == "Unschedulable" and scheduled.get("status") == "False"
-    container: Object = next(iter(status.get("containerStatuses") or ()), {})
+    unschedulable = scheduled.get("reason") in _UNSCHEDULED and scheduled.get("status") == "False"
+    container = _concerned(status)
     state = container.get("state") or {}
-    waiting = state.get("waiting") or {}
+    waiting = _waiting(container)
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
     is_ready = ready.get("status") == "True"
     return Worker(
@@ -51,6 +53,20 @@ def worker_of(pod: Object) -> Worker:
         ready_since=ready.get("lastTransitionTime") if is_ready else None,
         unready_since=None if is_ready else ready.get("lastTransitionTime"),
     )
+
+
+def _concerned(status: Object) -> Object:
+    """The worker's own container, whatever an injector put beside it; while one before it holds it up, that one."""
+    containers: list[Object] = status.get("containerStatuses") or []
+    worker = next((one for one in containers if one.get("name") == CONTAINER), next(iter(containers), {}))
+    if _waiting(worker).get("reason") != "PodInitializing":
+        return worker
+    before: list[Object] = status.get("initContainerStatuses") or []
+    return next((one for one in before if _waiting(one).get("reason") not in (None, "PodInitializing")), worker)
+
+
+def _waiting(container: Object) -> Object:
+    return (container.get("state") or {}).get("waiting") or {}
 
 
 def seconds_between(first: str | None, last: str | None) -> float | None:

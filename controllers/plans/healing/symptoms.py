@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from controllers.plans.healing.values import Kind, NodeFacts, Objection, Objections, Symptom
-from controllers.plans.health import CONFIG_REASONS, IMAGE_REASONS, last_sentence
+from controllers.plans.health import CONFIG_REASONS, CREATION_S, IMAGE_REASONS, in_creation_s, last_sentence
 from controllers.plans.snapshot import Load, Snapshot, Worker
 from controllers.plans.times import seconds_since
 
@@ -52,6 +52,8 @@ def shows_later_s(snapshot: Snapshot, now_s: float) -> list[float]:
             waits.append(UNREADY_S - seconds_since(worker.unready_since, now_s))
         elif _waits(worker) and worker.created:
             waits.append(WAITING_S - seconds_since(worker.created, now_s))
+        elif (for_s := in_creation_s(worker, now_s)) is not None:
+            waits.append(CREATION_S - for_s)
     return [one for one in waits if one > 0]
 
 

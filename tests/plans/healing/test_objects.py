@@ -37,6 +37,24 @@ def test_how_its_last_run_ended_and_how_long_that_took() -> None:
     assert (one.ended_code, one.ended_reason, one.ran_s) == (137, "OOMKilled", 30.0)
 
 
+CRASHING = {"name": "worker", "restartCount": 9, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
+PROXY = {"name": "istio-proxy", "started": True, "restartCount": 0, "state": {"running": {}}}
+
+
+def test_the_worker_is_read_and_not_what_an_injector_put_before_it() -> None:
+    one = worker_of(pod(containerStatuses=[PROXY, CRASHING]))
+    assert (one.waiting_reason, one.restarts, one.started) == ("CrashLoopBackOff", 9, False)
+
+
+def test_what_holds_a_worker_up_before_it_begins_is_read_in_its_place() -> None:
+    waits = {"name": "worker", "state": {"waiting": {"reason": "PodInitializing"}}}
+    bad = {"name": "istio-init", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
+    done = {"name": "first", "state": {"terminated": {"exitCode": 0}}}
+    one = worker_of(pod(containerStatuses=[PROXY, waits], initContainerStatuses=[done, bad]))
+    assert (one.waiting_reason, one.waiting_message) == ("ImagePullBackOff", "no such image")
+    assert worker_of(pod(containerStatuses=[waits], initContainerStatuses=[done])).waiting_reason == "PodInitializing"
+
+
 @pytest.mark.parametrize("status", [{}, {"conditions": None}, {"containerStatuses": []}])
 def test_a_pod_that_nobody_has_taken_yet_is_a_worker_without_a_past(status: dict[str, Any]) -> None:
     one = worker_of(pod(**status))
