@@ -65,7 +65,7 @@ class ServerConnection(asyncio.Protocol):
         """More is unsent than the transport wants to hold."""
         self._unsent_bytes = 0
         self._unsent_since_s = 0.0
-        """Since when it is as much, while stalled or lingering."""
+        """Since when it is no less, while stalled or lingering."""
         self.closed = False
 
     # --- asyncio.Protocol ---------------------------------------------------------------------------------------
@@ -113,16 +113,18 @@ class ServerConnection(asyncio.Protocol):
         self._stalled = False
         if self._flow is not None:
             self._flow.resume()
+        self._pump()
 
     # --- one request after the other ----------------------------------------------------------------------------
 
     def _pump(self) -> None:
-        """Starts what is ready; a loop and not a recursion, since thousands may be ready and answered at once."""
+        """Starts what is ready, while the client reads what it is answered; a loop and not a recursion, since thousands
+        may be ready and answered at once."""
         if self._pumping:
             return
         self._pumping = True
         ready = self._reader.ready
-        while ready and self._request is None and not self.closed and not self._lingering:
+        while ready and self._request is None and not (self._stalled or self.closed or self._lingering):
             entry = ready.popleft()
             if isinstance(entry, Answer):
                 self._answer_at_once(entry)
@@ -132,7 +134,7 @@ class ServerConnection(asyncio.Protocol):
         if self.closed or self._lingering:
             return
         self._read_while(not ready)
-        if self._request is None:
+        if self._request is None and not ready:
             self._expect_more()
 
     def _start(self, request: Request) -> None:
@@ -172,7 +174,7 @@ class ServerConnection(asyncio.Protocol):
 
     def _answer_at_once(self, answer: Answer) -> None:
         self._chunked = False
-        self._awaited = None
+        self._awaited = self._deadline_s = None
         self._keep_alive = not answer.close and not self._shared.draining
         self.answer(answer)
         if not self._keep_alive:
@@ -242,10 +244,11 @@ class ServerConnection(asyncio.Protocol):
             self._deadline_s = now_s + self._limits.linger_s
 
     def _reads_nothing(self, now_s: float) -> bool:
-        """For too long, of what it was sent."""
+        """For too long, of what it was sent. That more is unsent than before says nothing of it."""
         unsent_bytes = self._transport.get_write_buffer_size()
-        if unsent_bytes != self._unsent_bytes:
-            self._unsent_bytes, self._unsent_since_s = unsent_bytes, now_s
+        if unsent_bytes < self._unsent_bytes or not self._unsent_bytes:
+            self._unsent_since_s = now_s
+        self._unsent_bytes = unsent_bytes
         return now_s - self._unsent_since_s >= self._limits.write_stall_timeout_s
 
     def close_if_idle(self) -> None:

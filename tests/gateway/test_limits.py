@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import socket
+import tracemalloc
+from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
 from gateway.asked import RequestLimits
+from gateway.errors import Unauthenticated, answer_for
 from gateway.http1.client import UpstreamConnection
-from gateway.http1.limits import Limits
+from gateway.http1.limits import MIB, Limits
 from gateway.http1.server import ServerConnection
 from gateway.settings import Settings
 from tests.gateway.harness import (
@@ -19,6 +23,7 @@ from tests.gateway.harness import (
     SETTINGS,
     Exchange,
     FakeWorker,
+    Running,
     answers,
     raw,
     request_bytes,
@@ -376,31 +381,75 @@ async def test_a_client_that_reads_slowly_keeps_its_answer_and_one_that_reads_no
             writer.transport.abort()
 
 
+@contextlib.asynccontextmanager
+async def unread(gateway: Running) -> AsyncIterator[tuple[socket.socket, ServerConnection]]:
+    """A client, and the gateway's side of it, between which little fits that is not read; its clock is the test's."""
+    with socket.socket() as small:
+        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        small.connect(("127.0.0.1", gateway.port))
+        small.setblocking(False)
+        listener = gateway.gateway._listener
+        connections = listener._shared.connections
+        await eventually(lambda: connections, "the connection is there")
+        (connection,) = connections
+        own: socket.socket = connection._transport.get_extra_info("socket")
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        assert listener._tick is not None
+        listener._tick.cancel()
+        yield small, connection
+
+
+async def test_a_client_that_pipelines_and_reads_nothing_is_neither_answered_nor_read_until_it_does() -> None:
+    loop = asyncio.get_running_loop()
+    async with serving(FakeWorker(answers)) as gateway, unread(gateway) as (client, connection):
+        asking = asyncio.create_task(loop.sock_sendall(client, b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n" * 10_000))
+        transport = connection._transport
+        await eventually(lambda: connection._read_paused or transport.get_write_buffer_size() > MIB, "it is stalled")
+        assert connection._read_paused
+        answered = b""
+        while answered.count(b"HTTP/1.1 401") < 10_000:
+            answered += await asyncio.wait_for(loop.sock_recv(client, 65_536), 10)
+        await asking
+
+
+async def test_a_client_that_reads_nothing_is_cut_though_more_is_written_for_it() -> None:
+    async def large(exchange: Exchange) -> None:
+        await exchange.json(200, "x" * 1_000_000)
+
+    loop = asyncio.get_running_loop()
+    async with serving(FakeWorker(large)) as gateway, unread(gateway) as (client, connection):
+        await loop.sock_sendall(client, request_bytes(ASK))
+        await eventually(lambda: connection._stalled, "the answer waits for its reader")
+        now_s = loop.time()
+        connection.check(now_s)
+        connection.write(b"more")
+        connection.check(now_s + Limits().write_stall_timeout_s)
+        await eventually(lambda: connection.closed, "the connection has ended")
+
+
+def test_thousands_of_refusals_that_wait_take_little_more_than_their_text() -> None:
+    tracemalloc.start()
+    waiting = [answer_for(Unauthenticated("The API key is not valid."), b"req-1") for _ in range(1000)]
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held_bytes < 1000 * (len(waiting[0].body) + 1000)
+
+
 async def test_an_idle_connection_is_freed_though_its_client_never_reads_what_it_asked_for() -> None:
     async def short(exchange: Exchange) -> None:
         await exchange.json(200, "x" * 60_000)  # less than what stalls a connection
 
-    with socket.socket() as small:
-        small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        async with serving(FakeWorker(short)) as gateway:
-            small.connect(("127.0.0.1", gateway.port))
-            listener = gateway.gateway._listener
-            connections = listener._shared.connections
-            await eventually(lambda: connections, "the connection is there")
-            (connection,) = connections
-            own: socket.socket = connection._transport.get_extra_info("socket")
-            own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-            assert listener._tick is not None
-            listener._tick.cancel()  # the clock is ours
-            small.sendall(request_bytes(ASK))
-            await eventually(connection._transport.get_write_buffer_size, "a part of the answer waits for its reader")
-            await eventually(lambda: connection._request is None, "nothing is asked any more")
-            assert not connection._stalled
-            now_s = asyncio.get_running_loop().time()
-            for _ in range(4):
-                now_s += Limits().idle_timeout_s
-                connection.check(now_s)
-            await eventually(lambda: not connections, "the connection has ended")
+    async with serving(FakeWorker(short)) as gateway, unread(gateway) as (client, connection):
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(client, request_bytes(ASK))
+        await eventually(connection._transport.get_write_buffer_size, "a part of the answer waits for its reader")
+        await eventually(lambda: connection._request is None, "nothing is asked any more")
+        assert not connection._stalled
+        now_s = loop.time()
+        for _ in range(4):
+            now_s += Limits().idle_timeout_s
+            connection.check(now_s)
+        await eventually(lambda: connection.closed, "the connection has ended")
 
 
 async def test_a_linger_ends_where_nothing_is_read_at_all() -> None:
