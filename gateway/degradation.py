@@ -6,7 +6,7 @@ of the tenant: what a tenant may not ask of one service it may not ask of anothe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import orjson
@@ -53,11 +53,11 @@ class Road:
         limit = b"" if self.fallback.max_tokens is None else b"; max_tokens=%d" % self.fallback.max_tokens
         return b"%b: %b; reason=%b%b\r\n" % (_HEADER, str(self.key).encode(), self.reason.value.encode(), limit)
 
-    def body(self, asked: bytes, parsed: Mapping[str, Any]) -> bytes:
+    def body(self, asked: bytes) -> bytes:
         """The request's body as the service takes it whose turn it is. Raises BadRequest: it is nested too deep."""
         if self.fallback is None:
             return asked
-        changed = dict(parsed)
+        changed: dict[str, Any] = orjson.loads(asked)
         if self.key != self._service.key:
             changed["model"] = self.key.name
         if (most := self.fallback.max_tokens) is not None:

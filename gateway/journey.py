@@ -44,7 +44,7 @@ class Journeys:
         flight = Flight(
             state,
             asked.path,
-            road.body(asked.request.body, asked.wanted.body),
+            road.body(asked.request.body),
             stream=asked.wanted.stream,
             tenant=asked.tenant.name,
             request_id=asked.request_id,
@@ -95,7 +95,7 @@ class Journeys:
         flight.explain = wants_explanation(asked.request)
         flight.is_traced = self._access_log.explains()
         if service.traffic or service.routing.policy in KEYED:
-            flight.keys = keys_of(asked.request, asked.wanted.body, asked.tenant.cache_salt)
+            flight.keys = keys_of(asked.request, asked.wanted.marks, asked.tenant.cache_salt)
         if service.traffic:
             flight.revision = flight.state.revision_for(flight.keys, self._rng.random())
 

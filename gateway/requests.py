@@ -6,8 +6,7 @@ Pure. Refuses by default: what is not listed here is not served, and no header p
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from random import getrandbits
 from typing import Any
@@ -17,6 +16,7 @@ import orjson
 
 from gateway.errors import BadRequest, UnknownRoute, WrongEncoding, WrongMethod
 from gateway.http1.messages import Request
+from gateway.routing.keys import Marks, marks_of
 
 OUTPUT_TOKENS_ASSUMED = 512
 """Where a request does not say how long its answer may be."""
@@ -47,14 +47,15 @@ _POSTS = {b"/v1/chat/completions": Route.GENERATE, b"/v1/completions": Route.GEN
 
 @dataclass(slots=True)
 class Wanted:
-    """What a body asks for. Not frozen, since one is made for every request."""
+    """What a body asks for, and no more of it: parsed, it is twenty times its size. Not frozen, since one is made for
+    every request."""
 
     model: str
     stream: bool
-    body: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """All of it, for what a service's own routing needs."""
-    output_tokens: int = 0
+    output_tokens: int
     """That its answers may take, as far as that is bounded."""
+    marks: Marks
+    """For a service that keeps together what belongs together."""
 
 
 def route_of(request: Request) -> tuple[Route, bytes]:
@@ -94,7 +95,7 @@ def model_in(path: bytes) -> str:
 
 
 def wanted_by(request: Request) -> Wanted:
-    """Reads `model`, `stream` and how long the answer may be, nothing else.
+    """Reads `model`, `stream`, how long the answer may be and what it belongs together with, nothing else.
 
     Raises:
         WrongEncoding, BadRequest: with what is wrong.
@@ -114,7 +115,7 @@ def wanted_by(request: Request) -> Wanted:
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise BadRequest("'stream' must be true or false.", param="stream")
-    return Wanted(model, stream is True, body, _output_tokens(body))
+    return Wanted(model, stream is True, _output_tokens(body), marks_of(body))
 
 
 def timeout_s(request: Request, most_s: float) -> float:

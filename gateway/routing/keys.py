@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.http1.messages import Request
 
@@ -37,16 +37,24 @@ class Keys:
 NO_KEYS = Keys()
 
 
-def keys_of(request: Request, body: Mapping[str, Any], salt: bytes) -> Keys:
+class Marks(NamedTuple):
+    """What of a body its keys are made of; empty for what it does not have."""
+
+    user: bytes = b""
+    beginning: bytes = b""
+
+
+def marks_of(body: Mapping[str, Any]) -> Marks:
+    user = body.get("user")
+    return Marks(user[:SESSION_BYTES].encode("utf-8", "replace") if isinstance(user, str) else b"", _beginning(body))
+
+
+def keys_of(request: Request, marks: Marks, salt: bytes) -> Keys:
     """salt: at most 64 bytes."""
-    session = request.headers.get(HEADER_SESSION)
-    if not session:
-        user = body.get("user")
-        session = b"user:" + user.encode("utf-8", "replace") if isinstance(user, str) and user else None
-    prefix = _beginning(body)
+    session = request.headers.get(HEADER_SESSION) or (marks.user and b"user:" + marks.user)
     return Keys(
-        None if session is None else _hash(b"session", salt, session[:SESSION_BYTES]),
-        None if not prefix else _hash(b"prefix", salt, prefix),
+        _hash(b"session", salt, session[:SESSION_BYTES]) if session else None,
+        _hash(b"prefix", salt, marks.beginning) if marks.beginning else None,
     )
 
 

@@ -18,6 +18,7 @@ from crds.contract import GROUP
 from crds.kinds import KINDS
 from e2e.cluster import tools
 from gateway import settings as gateway_settings
+from gateway.http1.limits import MIB
 
 CHART = Path(__file__).parent.parent.parent / "charts/foretide"
 Object = dict[str, Any]
@@ -316,3 +317,20 @@ def test_a_gateways_own_bandwidth_is_limited_where_the_value_says_so(value: str,
     found = objects("--set", f"gateway.bytesPerSecond={value}")
     settings = gateway_settings.parse(dict(pods(found))["foretide-gateway"]["containers"][0]["args"])
     assert settings.bytes_per_second == expected
+
+
+@pytest.mark.parametrize(
+    ("limits", "processes", "mebibytes"),
+    [
+        ('{"memory": "512Mi"}', 1, (128, 64)),
+        ('{"memory": "4Gi"}', 8, (128, 64)),
+        ('{"memory": 1073741824}', 2, (128, 64)),
+        ("null", 1, (512, 256)),
+    ],
+)
+def test_bodies_and_journals_of_all_processes_leave_most_of_a_gateways_memory_free(
+    limits: str, processes: int, mebibytes: tuple[int, int]
+) -> None:
+    flags = ["--set-json", f"gateway.resources.limits={limits}", "--set", f"gateway.processes={processes}"]
+    settings = gateway_settings.parse(dict(pods(objects(*flags)))["foretide-gateway"]["containers"][0]["args"])
+    assert (settings.limits.buffered_bytes / MIB, settings.streams.journal_bytes / MIB) == mebibytes

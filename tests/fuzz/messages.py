@@ -108,7 +108,7 @@ def read_request(request: Request) -> None:
     request_id_of(request)
     timeout_s(request, 60.0)
     if request.method == b"POST":
-        keys_of(request, wanted_by(request).body, b"salt")
+        keys_of(request, wanted_by(request).marks, b"salt")
 
 
 @cache

@@ -205,6 +205,21 @@ async def test_bodies_of_all_connections_together_are_bounded_and_given_back() -
         assert gateway.gateway._listener.buffered_bytes == 0
 
 
+async def test_what_was_read_of_a_body_is_let_go_of_before_its_worker_answers() -> None:
+    async def hangs(exchange: Exchange) -> None:
+        await exchange.hang()
+
+    def lists() -> int:
+        return sum(type(one) is list for one in gc.get_objects())
+
+    worker = FakeWorker(hangs)
+    async with serving(worker) as gateway, raw(gateway.port) as client:
+        before = lists()
+        await client.send(request_bytes({**ASK, "pad": [[]] * 100_000}))
+        await eventually(lambda: worker.asked, "the request is on its way")
+        assert lists() - before < 50_000
+
+
 async def test_a_wrong_key_is_refused_before_its_body_is_read() -> None:
     async with serving(FakeWorker(answers)) as gateway, raw(gateway.port) as client:
         await client.send(

@@ -53,6 +53,13 @@ topologySpreadConstraints:
       matchLabels: {app.kubernetes.io/name: {{ . }}}
 {{- end -}}
 
+{{- define "foretide.mebibytes" -}}
+{{- $quantity := kindIs "string" . | ternary . (int64 . | toString) -}}
+{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $unit := get $units (regexFind "[A-Za-z]*$" $quantity) -}}
+{{- divf (mulf (regexFind "^[0-9.]+(e[0-9]+)?" $quantity) $unit) 1048576 -}}
+{{- end -}}
+
 {{- define "foretide.gatewayUrl" -}}
 {{- .Values.gateway.url | default (printf "http://foretide-gateway.%s.svc:%v/v1" .Release.Namespace .Values.gateway.service.port) -}}
 {{- end -}}

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.http1.messages import Request
-from gateway.routing.keys import Keys, keys_of
+from gateway.routing.keys import Keys, keys_of, marks_of
 
 LONG = "You are the assistant of a shop that sells bicycles. " * 10
 
 
 def keys(body: dict[str, Any], tenant: str = "acme", **headers: str) -> Keys:
     lines = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
-    return keys_of(Request(b"POST", b"/", lines, 1, True), body, tenant.encode())
+    return keys_of(Request(b"POST", b"/", lines, 1, True), marks_of(body), tenant.encode())
 
 
 def chat(*texts: str) -> dict[str, Any]:
