@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 class Flight:
     __slots__ = (
+        "asked_s",
         "backend",
         "begun",
         "body",
@@ -106,6 +107,8 @@ class Flight:
         self.moving: Moving | None = None
         """What lets its stream outlive a worker, where that is wanted."""
         self.backend: Backend | None = None
+        self.asked_s: float | None = None
+        """Since when a worker has it that has not failed, by `time.perf_counter`."""
         self.heard_s = 0.0
         """When its last worker spoke, by the loop's clock."""
         self.tried: tuple[Backend, ...] = ()

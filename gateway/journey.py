@@ -21,6 +21,7 @@ from gateway.goodput import in_time
 from gateway.proxy import elapsed_s
 from gateway.records import record_of, spoken_of
 from gateway.requests import forwarded_headers, wants_explanation
+from gateway.retries import Failure
 from gateway.routing.keys import keys_of
 from gateway.routing.terms import KEYED
 from gateway.service_state import ServiceState
@@ -83,7 +84,10 @@ class Journeys:
         """It has ended, whatever became of it: settles, counts and logs."""
         flight.state.demand.closed(self._loop.time())
         if grant is not None:
-            self._admission.leave(grant, None if flight.is_left else taken_by(flight))
+            held_s = time.perf_counter() - flight.asked_s if flight.asked_s is not None else 0.0
+            if flight.usage is not None and held_s:
+                grant.gate.pace.saw_whole(flight.usage.completion, held_s)
+            self._admission.leave(grant, None if flight.is_left else taken_by(flight, grant, held_s))
         if not flight.is_left:
             self._account(flight)
             if flight.trace is not None:
@@ -117,10 +121,14 @@ class Journeys:
             self._access_log.write(record_of(flight, duration_s))
 
 
-def taken_by(flight: Flight) -> Usage:
-    """Tokens: of a whole answer as it says, of a broken one what the client has seen, of none nothing."""
+def taken_by(flight: Flight, grant: Grant, held_s: float) -> Usage:
+    """Tokens: of a whole answer as it says, of a stream what the client has seen, of another answer that its client did
+    not wait for what a worker makes in the time that it had it, of none nothing."""
     if flight.usage is not None:
         return flight.usage
-    if flight.ttft_s is not None or (flight.status == CLIENT_LEFT and flight.backend is not None):
-        return Usage(len(flight.body) // BYTES_PER_TOKEN, flight.events)
+    prompt = len(flight.body) // BYTES_PER_TOKEN
+    if flight.ttft_s is not None:
+        return Usage(prompt, flight.events)
+    if held_s and (flight.status == CLIENT_LEFT or flight.failure is Failure.TIMEOUT):
+        return Usage(prompt, 0 if flight.stream else grant.gate.pace.made(held_s, grant.output_tokens))
     return Usage(0, 0)

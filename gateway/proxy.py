@@ -156,6 +156,7 @@ class Proxy:
     async def _prepare_retry(self, flight: Flight, backend: Backend, failure: Failure) -> None:
         if failure is Failure.TIMEOUT:
             raise DeadlineExceeded("The request was not answered before its deadline.")
+        flight.asked_s = None
         flight.retries += 1
         if flight.retries >= self._policy.attempts:
             raise UpstreamFailed(f"{flight.retries} attempts failed, the last by '{failure.value}'.", retry_after_s=5)

@@ -81,6 +81,8 @@ class Relay:
             lines, body = moving.asks(body)
         head = heads.request_head(flight, self.backend.host, len(body), traced + lines)
         self.sent_s = time.perf_counter()
+        if flight.asked_s is None:
+            flight.asked_s = self.sent_s
         self._connection.send(head, body, self)
 
     def expire_if_due(self, now_s: float) -> None:

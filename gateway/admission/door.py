@@ -79,6 +79,11 @@ class Grant:
         """Since when it is through, by the loop's clock."""
 
     @property
+    def output_tokens(self) -> int:
+        """That its answer may take, as it was reserved."""
+        return int(self.tokens) - self.size // BYTES_PER_TOKEN
+
+    @property
     def pending(self) -> bool:
         return self.since_s is None
 

@@ -13,16 +13,30 @@ WEIGHT_OF_NEWEST: Final = 0.05
 
 @dataclass(slots=True)
 class Pace:
-    """How long a request holds a slot, as an average that forgets."""
+    """How long a request holds a slot, and how fast its answer is made, as averages that forget."""
 
     hold_s: float | None = None
+    tokens_per_s: float | None = None
+    """Of one answer, from asking its worker to its end."""
 
     def saw(self, hold_s: float) -> None:
-        self.hold_s = hold_s if self.hold_s is None else self.hold_s + WEIGHT_OF_NEWEST * (hold_s - self.hold_s)
+        self.hold_s = _moved(self.hold_s, hold_s)
+
+    def saw_whole(self, tokens: int, in_s: float) -> None:
+        """An answer that came to its end."""
+        self.tokens_per_s = _moved(self.tokens_per_s, tokens / in_s)
+
+    def made(self, in_s: float, most_tokens: int) -> int:
+        """How much of an answer nobody waited for there is by then: as much as there may be, while nothing is known."""
+        return most_tokens if self.tokens_per_s is None else min(most_tokens, round(self.tokens_per_s * in_s))
 
     def wait_s(self, ahead: float, slots: int) -> float:
         """For one that has so many before it; 0 while nothing is known."""
         return (ahead + 1.0) * self.hold_s / slots if self.hold_s is not None and slots else 0.0
+
+
+def _moved(average: float | None, newest: float) -> float:
+    return newest if average is None else average + WEIGHT_OF_NEWEST * (newest - average)
 
 
 @dataclass(frozen=True, slots=True)

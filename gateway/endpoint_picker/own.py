@@ -114,6 +114,7 @@ class OwnCourse:
         self._span = trace.attempt({"server.address": backend.endpoint.address}) if trace is not None else None
         self._tail = b""
         flight.backend = backend
+        flight.asked_s = self._sent_s
         backend.begin()
         flight.state.in_flight += 1
 

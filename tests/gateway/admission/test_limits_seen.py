@@ -17,6 +17,7 @@ from gateway.admission.gate import QueueBounds
 from gateway.admission.terms import Limits, Prices, Priority, Terms
 from gateway.catalog import Catalog, Service
 from tests.gateway.harness import (
+    CHAT,
     KEY,
     OTHER_KEY,
     SETTINGS,
@@ -30,7 +31,7 @@ from tests.gateway.harness import (
     service,
     workers,
 )
-from tests.waiting import eventually
+from tests.waiting import eventually, eventually_told
 
 ASK = {"model": "chat", "messages": [], "max_tokens": 100}
 P1, P2, P3 = Priority.P1, Priority.P2, Priority.P3
@@ -143,6 +144,78 @@ async def test_a_stream_that_its_client_leaves_costs_what_was_seen() -> None:
         await eventually(lambda: worker.left == 1, "the worker was released")
         assert await gateway.metric("tenant_tokens_total", direction="output") == 5
         assert await gateway.metric("tenant_refunded_tokens_total") > 900
+
+
+@contextlib.asynccontextmanager
+async def left_alone(gateway: Running, worker: FakeWorker, **changes: Any) -> AsyncIterator[None]:
+    """A request that a worker has, and that its client leaves at the end."""
+    before = len(worker.asked)
+    asking = asyncio.create_task(gateway.post(ASK | {"max_tokens": 1000} | changes))
+    await eventually(lambda: len(worker.asked) > before, "a worker has it")
+    yield
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    await eventually(lambda: not gateway.gateway._proxy.in_flight, "the gateway has noticed")
+
+
+async def charged(gateway: Running, direction: str = "output") -> float:
+    return await gateway.metric("tenant_tokens_total", tenant="acme", direction=direction)
+
+
+async def hangs(exchange: Exchange) -> None:
+    await exchange.hang()
+
+
+async def test_an_answer_that_its_client_leaves_costs_what_a_worker_makes_in_that_time() -> None:
+    worker = FakeWorker(answers, hangs)
+    async with serving(worker, limits=Limits(tokens_per_minute=6000, burst_s=60.0)) as gateway:
+        assert (await gateway.post(ASK)).status == 200
+        assert (await charged(gateway), await charged(gateway, "input")) == (1, 1)
+        pace = gateway.gateway._admission._gates[CHAT].pace
+        assert pace.tokens_per_s is not None, "the answer has told it"
+        pace.tokens_per_s = 1e6
+        async with left_alone(gateway, worker):
+            began_s = time.perf_counter()
+            await eventually(lambda: time.perf_counter() - began_s > 0.002, "two thousand tokens are made")
+        assert await charged(gateway) == 1 + 1000, "no more than it reserved"
+        pace.tokens_per_s = 1e-6
+        async with left_alone(gateway, worker):
+            pass
+        assert await charged(gateway) == 1 + 1000
+        assert await charged(gateway, "input") > 1
+
+
+async def test_an_answer_whose_time_is_up_costs_what_it_reserved_while_no_pace_is_known() -> None:
+    async with serving(FakeWorker(hangs), limits=Limits(tokens_per_minute=6000, burst_s=60.0)) as gateway:
+        got = await gateway.post(ASK, headers={"x-request-timeout": "0.3"})
+        assert (got.status, await charged(gateway)) == (504, 100)
+        meter = gateway.gateway._admission._gates[CHAT].queue.meter(P2)
+        assert meter.counter("acme") >= 100, "it is no more the next than one that took its answer"
+
+
+async def test_a_stream_that_its_client_leaves_before_it_begins_costs_its_prompt() -> None:
+    worker = FakeWorker(hangs)
+    async with serving(worker, limits=Limits(tokens_per_minute=6000, burst_s=60.0)) as gateway:
+        async with left_alone(gateway, worker, stream=True):
+            pass
+        assert await charged(gateway) == 0
+        assert await charged(gateway, "input") > 0
+
+
+async def test_a_client_that_leaves_after_its_worker_has_failed_pays_nothing() -> None:
+    gone = asyncio.Event()
+
+    async def dies(exchange: Exchange) -> None:
+        await gone.wait()
+        exchange.reset()
+
+    worker = FakeWorker(dies)
+    async with serving(worker, limits=Limits(tokens_per_minute=6000, burst_s=60.0)) as gateway:
+        async with left_alone(gateway, worker):
+            gateway.source.publish_services(replace(service(worker), endpoints=()))
+            gone.set()
+            await eventually_told(lambda: gateway.metric("retries_total"), "it waits for another worker")
+        assert await gateway.metric("tenant_tokens_total") == 0
 
 
 async def test_a_failed_request_costs_no_tokens() -> None:
