@@ -32,6 +32,9 @@ log = logging.getLogger(__name__)
 
 BUDGET_POLL_S = 0.2
 _FREE = frozenset({Failure.DRAINING, Failure.LOST})
+STALE_S = 1.0
+"""A worker that closes an idle connection as we write to it is heard of within a round trip; a second is long for one,
+and short for the work that a worker would have to do again."""
 TRIED_MOST = 15
 """Of the workers that lost a stream, remembered beside the last."""
 _UNANSWERED = (Failure.CLOSED, Failure.RESET)
@@ -244,8 +247,8 @@ class Proxy:
         return failure
 
     async def _exchange(self, flight: Flight, backend: Backend, reply: Reply, traced: bytes) -> Relay:
-        """The attempt when it is done: on an idle connection, or on another where that was closed as we wrote to it,
-        which says nothing about the worker. `traced`: rendered headers of the attempt's span.
+        """The attempt when it is done: on an idle connection, or on a new one where that was closed as we wrote to it,
+        which says nothing about a worker that takes the new one. `traced`: rendered headers of the attempt's span.
 
         Raises:
             ConnectError: no connection was to be had.
@@ -254,9 +257,15 @@ class Proxy:
         """
         fresh = not flight.begun
         connection = backend.pool.take()
+        relay: Relay | None = None
         while True:
             if connection is None:
-                connection = await self._connect(backend)
+                try:
+                    connection = await self._connect(backend)
+                except ConnectError:
+                    if relay is None:
+                        raise
+                    return relay  # it was the worker that went
                 if fresh and flight.begun:
                     connection.abort()
                     raise _Outrun
@@ -271,11 +280,12 @@ class Proxy:
                 failure = await relay.done
             finally:
                 self._part(flight, relay, connection, reply)
-            if failure not in _UNANSWERED or relay.heard or not reused:
+            stale = reused and not flight.retries and time.perf_counter() - relay.sent_s <= STALE_S
+            if failure not in _UNANSWERED or relay.heard or not stale:
                 return relay
             if fresh and flight.begun:
                 raise _Outrun
-            connection = backend.pool.take()
+            connection = None
 
     async def _connect(self, backend: Backend) -> UpstreamConnection:
         """A machine that is gone lets one wait for a connection, too: `on_lost` ends that."""

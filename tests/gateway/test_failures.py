@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from crds.contract import GATEWAY_PATH_ENDPOINTS
+from gateway import proxy
 from gateway.asked import RequestLimits
 from tests.gateway.harness import (
     KEY,
@@ -19,6 +20,7 @@ from tests.gateway.harness import (
     Behaviour,
     Exchange,
     FakeWorker,
+    Running,
     answers,
     catalog,
     delta,
@@ -161,6 +163,46 @@ async def test_an_idle_connection_that_the_worker_closed_costs_no_retry() -> Non
         for _ in range(10):
             assert (await gateway.post(ASK)).status == 200
         assert await gateway.metric("retries_total") == 0
+
+
+async def with_idle_connections(gateway: Running, worker: FakeWorker, count: int) -> None:
+    """The gateway has so many to the worker, each of which has carried an answer."""
+    worker.behaviours = [answers_together(count)]
+    assert {one.status for one in await asyncio.gather(*(gateway.post(ASK) for _ in range(count)))} == {200}
+
+
+def answers_together(count: int) -> Behaviour:
+    everybody = asyncio.Barrier(count)
+
+    async def answers_with_the_others(exchange: Exchange) -> None:
+        await everybody.wait()
+        await answers(exchange)
+
+    return answers_with_the_others
+
+
+async def test_what_is_lost_at_once_on_an_idle_connection_is_repeated_once_and_on_a_new_one() -> None:
+    worker = FakeWorker()
+    async with serving(worker) as gateway:
+        await with_idle_connections(gateway, worker, 4)
+        worker.behaviours = [closes_before_a_byte, closes_before_a_byte, closes_before_a_byte, answers]
+        assert (await gateway.post(ASK)).status == 200
+        assert await gateway.metric("retries_total", reason="closed") == 2
+
+
+async def test_what_is_lost_on_an_idle_connection_after_a_while_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxy, "STALE_S", 0.05)
+
+    async def works_and_closes(exchange: Exchange) -> None:
+        await asyncio.sleep(0.1)
+        exchange.close()
+
+    worker = FakeWorker()
+    async with serving(worker) as gateway:
+        await with_idle_connections(gateway, worker, 2)
+        worker.behaviours = [works_and_closes, answers]
+        assert (await gateway.post(ASK)).status == 200
+        assert await gateway.metric("retries_total", reason="closed") == 1
 
 
 async def test_a_worker_that_always_fails_ends_in_502_with_retry_after() -> None:
