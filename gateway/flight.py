@@ -27,6 +27,7 @@ class Flight:
         "body",
         "bytes_out",
         "deadline_s",
+        "deaths",
         "decision",
         "events",
         "explain",
@@ -117,6 +118,8 @@ class Flight:
         self.status = 0
         self.bytes_out = 0
         self.retries = 0
+        self.deaths = 0
+        """Workers that ended while they had it."""
         self.ttft_s: float | None = None
         self.failure: Failure | None = None
         self.usage: Usage | None = None

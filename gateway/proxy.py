@@ -38,6 +38,8 @@ and short for the work that a worker would have to do again."""
 TRIED_MOST = 15
 """Of the workers that lost a stream, remembered beside the last."""
 _UNANSWERED = (Failure.CLOSED, Failure.RESET)
+_DEATHS = frozenset({Failure.CLOSED, Failure.RESET, Failure.MALFORMED})
+"""Of a worker that had the request in hand, as far as can be told."""
 
 
 class _Outrun(Exception):
@@ -163,6 +165,12 @@ class Proxy:
         flight.retries += 1
         if flight.retries >= self._policy.attempts:
             raise UpstreamFailed(f"{flight.retries} attempts failed, the last by '{failure.value}'.", retry_after_s=5)
+        flight.deaths += failure in _DEATHS
+        if flight.deaths >= self._policy.deaths:
+            raise UpstreamFailed(
+                f"{flight.deaths} workers ended while they had this request, the last by '{failure.value}', and it is"
+                " given to no other one."
+            )
         flight.tried = (*flight.tried, backend)
         await self._sleep(flight, delay_s(flight.retries, self._policy, self._rng))
         # A draining worker refused without starting and a lost one does nothing, so repeating adds no load to anybody.

@@ -41,6 +41,8 @@ class RetryPolicy:
     """Each wait but the first is multiplied by something in 1 ± this."""
     attempts: int = 10
     """All together they take about 10 s: as long as a rolling change or a restart hides a worker."""
+    deaths: int = 3
+    """Workers that die with the same request in hand: another one would, too."""
     budget_share: float = 0.2
     """Of the requests of the last `window_s`."""
     budget_floor_per_s: float = 3.0

@@ -31,7 +31,7 @@ from tests.gateway.harness import (
     serving,
     workers,
 )
-from tests.waiting import eventually
+from tests.waiting import eventually, eventually_told
 
 ASK = {"model": "chat", "messages": []}
 STREAM = {**ASK, "stream": True}
@@ -136,10 +136,10 @@ async def test_a_stream_that_has_not_begun_is_begun_elsewhere(behaviour: Behavio
 
 
 async def test_the_only_worker_is_tried_again() -> None:
-    worker = FakeWorker(resets_before_a_byte, speaks_garbage, dies_in_the_body, answers)
+    worker = FakeWorker(resets_before_a_byte, dies_in_the_body, answers)
     async with serving(worker) as gateway:
         assert (await gateway.post(ASK)).status == 200
-    assert len(worker.asked) == 4
+    assert len(worker.asked) == 3
 
 
 async def test_a_worker_that_refuses_connections_is_passed_over() -> None:
@@ -205,14 +205,43 @@ async def test_what_is_lost_on_an_idle_connection_after_a_while_is_a_failure(mon
         assert await gateway.metric("retries_total", reason="closed") == 1
 
 
-async def test_a_worker_that_always_fails_ends_in_502_with_retry_after() -> None:
-    worker = FakeWorker(speaks_garbage)
-    limits = replace(SETTINGS, requests=RequestLimits(deadline_s=30.0, wait_s=1.0))
-    async with serving(worker, settings=limits) as gateway:
+async def test_ten_workers_that_take_no_request_end_it_with_502_and_retry_after() -> None:
+    fleet = [FakeWorker(drains, name=f"chat-abc12-7f-x{number}") for number in range(10)]
+    async with serving(*fleet) as gateway:
         got = await gateway.post(ASK)
     assert (got.status, got.error["code"]) == (502, "upstream_failed")
     assert int(got.headers["retry-after"]) > 0
-    assert len(worker.asked) == 10
+    assert [len(one.asked) for one in fleet] == [1] * 10
+
+
+@pytest.mark.parametrize("behaviour", [closes_before_a_byte, resets_before_a_byte, dies_in_the_body, speaks_garbage])
+@pytest.mark.parametrize("body", [ASK, STREAM])
+async def test_a_request_that_kills_its_workers_is_given_to_three_and_no_more(
+    behaviour: Behaviour, body: dict[str, object]
+) -> None:
+    fleet = [FakeWorker(behaviour, name=f"chat-abc12-7f-x{number}") for number in range(6)]
+    async with serving(*fleet) as gateway:
+        got = await gateway.post(body)
+    assert (got.status, got.error["code"]) == (502, "upstream_failed")
+    assert "3 workers ended while they had this request" in got.error["message"]
+    assert sum(len(one.asked) for one in fleet) == 3
+
+
+async def test_a_worker_that_takes_no_new_connection_after_it_lost_an_idle_one_has_died() -> None:
+    worker = FakeWorker()
+
+    async def dies(exchange: Exchange) -> None:
+        assert worker._server is not None
+        worker._server.close()
+        exchange.close()
+
+    async with serving(worker) as gateway:
+        await with_idle_connections(gateway, worker, 1)
+        worker.behaviours = [dies]
+        asking = asyncio.create_task(gateway.post(ASK))
+        await eventually_told(lambda: gateway.metric("retries_total", reason="closed"), "the worker's end is counted")
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
 
 
 @pytest.mark.parametrize("status", [299, 520, 999])
@@ -484,7 +513,7 @@ async def test_a_failing_worker_is_ejected_and_the_last_one_never_is() -> None:
         assert await gateway.metric("endpoints", state="ejected") == 1
         assert len(bad.asked) == 3
         good.behaviours[:] = [resets_before_a_byte] * 4 + [answers]
-        assert (await gateway.post(ASK)).status == 200
+        assert [(await gateway.post(ASK)).status for _ in range(2)] == [502, 200]
         assert await gateway.metric("endpoints", state="ejected") == 1
 
 
