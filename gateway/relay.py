@@ -23,7 +23,7 @@ from gateway.streams.events import Events
 from gateway.streams.journal import Journal
 from gateway.streams.moving import Moving
 from gateway.streams.streams import Streams
-from gateway.usage import Usage, estimated, told_tokens, usage_in
+from gateway.usage import TAIL_BYTES, Usage, estimated, told_tokens, usage_in
 
 BUFFER_BYTES = 8 * 1024 * 1024
 """An answer that is no stream is held back up to this size, and so can be retried until its last byte."""
@@ -189,6 +189,8 @@ class Relay:
         flight = self.flight
         if flight.begun:
             flight.bytes_out += len(data)
+            if not self._live:
+                self._last = (self._last + data)[-TAIL_BYTES:]
             self._reply.write(data)
         elif self._live:
             self._begin(data)
@@ -244,6 +246,7 @@ class Relay:
         self._held_bytes += len(data)
         if self._held_bytes > BUFFER_BYTES:
             held, self._held = b"".join(self._held), []
+            self._last = held[-TAIL_BYTES:]
             self._begin(held)
 
     def _begin(self, first: bytes) -> None:

@@ -13,7 +13,7 @@ BYTES_PER_TOKEN = 4
 """Of English and code with today's vocabularies; only where the worker says nothing."""
 _PROMPT = re.compile(rb'"prompt_tokens"\s*:\s*(\d{1,9})')
 _COMPLETION = re.compile(rb'"completion_tokens"\s*:\s*(\d{1,9})')
-_TAIL_BYTES = 1024
+TAIL_BYTES = 1024
 """`usage` stands at the end, and an answer may be megabytes."""
 
 
@@ -26,7 +26,7 @@ class Usage(NamedTuple):
 
 def usage_in(data: bytes) -> Usage | None:
     """What the last `usage` of an answer, or of a stream's event, says; None without one."""
-    at = data.rfind(b'"usage"', max(0, len(data) - _TAIL_BYTES))
+    at = data.rfind(b'"usage"', max(0, len(data) - TAIL_BYTES))
     if at < 0:
         return None
     prompt, completion = _PROMPT.search(data, at), _COMPLETION.search(data, at)

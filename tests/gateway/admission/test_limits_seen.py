@@ -146,6 +146,16 @@ async def test_a_stream_that_its_client_leaves_costs_what_was_seen() -> None:
         assert await gateway.metric("tenant_refunded_tokens_total") > 900
 
 
+async def test_an_answer_too_large_to_hold_back_is_charged_as_its_worker_says() -> None:
+    async def huge(exchange: Exchange) -> None:
+        usage = {"prompt_tokens": 10, "completion_tokens": 700, "total_tokens": 710}
+        await exchange.json(200, completion("x" * 9_000_000) | {"usage": usage})
+
+    async with serving(FakeWorker(huge), limits=Limits(tokens_per_minute=6000, burst_s=60.0)) as gateway:
+        assert (await gateway.post(ASK)).status == 200
+        assert (await charged(gateway, "input"), await charged(gateway)) == (10, 700)
+
+
 @contextlib.asynccontextmanager
 async def left_alone(gateway: Running, worker: FakeWorker, **changes: Any) -> AsyncIterator[None]:
     """A request that a worker has, and that its client leaves at the end."""
