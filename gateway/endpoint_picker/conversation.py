@@ -48,9 +48,10 @@ def go_on_with_request_head() -> wire.ProcessingResponse:
 
 
 def send_to(
-    destination: Destination, mode: int, body: bytes, asked: Iterable[bytes] = ()
+    destination: Destination, mode: int, body: bytes, asked: Iterable[bytes] = (), *, ends: bool = True
 ) -> Iterator[wire.ProcessingResponse]:
-    """The answers that let the request go on to its worker. `asked`: the names of its client's headers."""
+    """The answers that let the request go on to its worker. `asked`: the names of its client's headers; `ends`: no
+    trailers follow its body."""
     mutation = wire.HeaderMutation(
         set_headers=[
             _set(HEADER_DESTINATION, destination.address.encode()),
@@ -63,7 +64,7 @@ def send_to(
     common = wire.CommonResponse(header_mutation=mutation, clear_route_cache=True)
     if mode == FULL_DUPLEX_STREAMED:
         yield wire.ProcessingResponse(request_headers=wire.HeadersResponse(response=common), dynamic_metadata=metadata)
-        for piece in pieces(body, last=True):
+        for piece in pieces(body, last=ends):
             yield wire.ProcessingResponse(
                 request_body=wire.BodyResponse(response=wire.CommonResponse(body_mutation=piece))
             )

@@ -99,6 +99,8 @@ class _Talk:
         self._body: list[bytes] = []
         self._size = 0
         self._request_mode = say.BUFFERED
+        self._in_one_piece = False
+        """A body is all there is of it, though trailers may follow."""
         self._response_mode = 0
         self._course: Course | None = None
         self._whole = False
@@ -107,6 +109,7 @@ class _Talk:
         """The answers to one message."""
         if message.HasField("protocol_config"):
             self._request_mode = message.protocol_config.request_body_mode
+            self._in_one_piece = self._request_mode == say.BUFFERED
             self._response_mode = message.protocol_config.response_body_mode
         match message.WhichOneof("request"):
             case "request_headers":
@@ -116,7 +119,11 @@ class _Talk:
                 async for answer in self._more_body(message.request_body):
                     yield answer
             case "request_trailers":
-                yield wire.ProcessingResponse(request_trailers=wire.TrailersResponse())
+                if self._course is None:
+                    async for answer in self._choose(ends=False):
+                        yield answer
+                if not self.over:
+                    yield wire.ProcessingResponse(request_trailers=wire.TrailersResponse())
             case "response_headers":
                 yield self._response_head(message.response_headers)
             case "response_body":
@@ -159,11 +166,12 @@ class _Talk:
             return
         self._size += size
         self._body.append(body.body)
-        if body.end_of_stream:
+        if body.end_of_stream or self._in_one_piece:
             async for answer in self._choose():
                 yield answer
 
-    async def _choose(self) -> AsyncIterator[wire.ProcessingResponse]:
+    async def _choose(self, *, ends: bool = True) -> AsyncIterator[wire.ProcessingResponse]:
+        """`ends`: the request is whole with its body."""
         request, tenant = self._request, self._tenant
         if request is None or tenant is None:
             self.over = True  # a body before its head: not a proxy that we can talk with
@@ -175,7 +183,7 @@ class _Talk:
             return
         self._course = chosen
         self._body = []
-        for answer in say.send_to(chosen.destination, self._request_mode, request.body, request.headers):
+        for answer in say.send_to(chosen.destination, self._request_mode, request.body, request.headers, ends=ends):
             yield answer
 
     def _instead(self, answer: Answer) -> wire.ProcessingResponse:

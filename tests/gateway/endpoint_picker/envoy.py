@@ -34,6 +34,7 @@ def configuration(port: int, admin_port: int, picker_port: int, modes: dict[str,
     manager = {
         "@type": f"{_KIND}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
+        "http_protocol_options": {"enable_trailers": True},
         "route_config": {
             "virtual_hosts": [
                 {

@@ -28,6 +28,7 @@ from tests.gateway.harness import (
     answers,
     catalog,
     completion,
+    raw,
     running,
     service,
     workers,
@@ -78,6 +79,25 @@ async def test_an_answer_and_a_stream_come_from_a_worker_that_we_chose(tmp_path:
         assert orjson.loads(asked.body) == ASKED
         await eventually(lambda: not any(b.in_flight for b in _backends(front)), "nothing is in flight any more")
         assert await front.gateway.metric("completed_total", service="chat") == 5
+
+
+@MODES
+async def test_a_body_that_ends_with_trailers_reaches_its_worker(tmp_path: Path, modes: dict[str, str]) -> None:
+    worker = FakeWorker(answers)
+    body = orjson.dumps(ASKED)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n".encode()
+    chunked = b"Transfer-Encoding: chunked\r\nTE: trailers\r\n\r\n%x\r\n%b\r\n0\r\nx-checksum: 1\r\n\r\n" % (
+        len(body),
+        body,
+    )
+    async with (
+        workers(worker),
+        edge(tmp_path, modes, catalog(service(worker))) as front,
+        raw(int(front.url.rpartition(":")[2])) as client,
+    ):
+        await client.send(head + chunked)
+        assert (await client.response()).status == 200
+    assert worker.asked[0].body == body
 
 
 @MODES
