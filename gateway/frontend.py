@@ -94,6 +94,8 @@ class Frontend:
 
     def update(self, catalog: Catalog) -> None:
         """Takes over a new view."""
+        if catalog.tenants.keys() != self._catalog.tenants.keys():
+            self._metrics.keep_tenants(catalog.tenants.keys())
         self._catalog = catalog
         self._complete = True
         self._resolved = {}

@@ -5,7 +5,7 @@ Label values come from the catalog and from our own enums, never from a client, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -66,17 +66,32 @@ class Metrics:
         self.fallbacks = self._counter("fallbacks", "Requests that went to a fallback.", (*_BY_SERVICE, "reason"))
         self.revisions = RevisionFamilies(self.registry)
         self.stream_gap = self._histogram("stream_gap_seconds", "From a lost worker to the next one.", _GAP_BUCKETS)
-        self._refused: dict[tuple[str, int], Count] = {}
+        self._answered: dict[tuple[str, str, str, int], Count] = {}
 
     def service(self, key: ServiceKey) -> ServiceMetrics:
         return ServiceMetrics(self, key)
 
     def refused(self, tenant: str, code: int) -> None:
         """A request that never got as far as a service; `tenant` is one of the catalog's, or empty."""
-        child = self._refused.get((tenant, code))
+        self.answered(tenant, "", "", code)
+
+    def answered(self, tenant: str, namespace: str, service: str, code: int) -> None:
+        labels = (tenant, namespace, service, code)
+        child = self._answered.get(labels)
         if child is None:
-            child = self._refused[tenant, code] = self.requests.labels(tenant, "", "", str(code))
+            child = self._answered[labels] = self.requests.labels(tenant, namespace, service, str(code))
         child.inc()
+
+    def keep_tenants(self, tenants: Collection[str]) -> None:
+        """Forgets all others."""
+        self.forget_requests(lambda tenant, namespace, service: bool(tenant) and tenant not in tenants)
+
+    def forget_requests(self, are_gone: Callable[[str, str, str], bool]) -> None:
+        """By tenant, namespace and service."""
+        self._answered.clear()
+        for labels in self.requests:
+            if are_gone(*labels[:3]):
+                self.requests.remove(*labels)
 
     def observe(self, gauges: Callable[[], Iterable[Metric]]) -> None:
         """`gauges` is asked at every scrape for what has a present value."""
@@ -106,7 +121,6 @@ class ServiceMetrics:
         self._output_tokens = metrics.output_tokens.labels(*self._labels)
         self._good_requests = metrics.good_requests.labels(*self._labels)
         self._good_output_tokens = metrics.good_output_tokens.labels(*self._labels)
-        self._requests: dict[tuple[str, int], Count] = {}
         self._retries: dict[Failure, Count] = {}
         self._sla: dict[bool, Count] = {}
         self._losses: dict[Evidence, Count] = {}
@@ -120,10 +134,7 @@ class ServiceMetrics:
         self.broken_streams = metrics.broken_streams.labels(*self._labels)
 
     def answered(self, tenant: str, code: int, duration_s: float) -> None:
-        child = self._requests.get((tenant, code))
-        if child is None:
-            child = self._requests[tenant, code] = self._metrics.requests.labels(tenant, *self._labels, str(code))
-        child.inc()
+        self._metrics.answered(tenant, *self._labels, code)
         self._latency.observe(duration_s)
 
     def completed(self, usage: Usage, *, good: bool) -> None:
@@ -195,8 +206,7 @@ class ServiceMetrics:
         goodput = (metrics.good_requests, metrics.good_output_tokens)
         for metric in (*plain, *work, *goodput):
             metric.remove(*self._labels)
-        for tenant, code in self._requests:
-            metrics.requests.remove(tenant, *self._labels, str(code))
+        metrics.forget_requests(lambda tenant, *service: (*service,) == self._labels)
         for failure in self._retries:
             metrics.retries.remove(*self._labels, failure.value)
         for state in self._mirrored:

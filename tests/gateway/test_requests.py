@@ -266,6 +266,21 @@ async def test_the_metrics_of_a_deleted_service_go_with_it() -> None:
         assert (await gateway.post(ASK)).status == 404
 
 
+async def test_the_metrics_of_a_deleted_tenant_go_with_it_and_begin_anew_with_another_of_its_name() -> None:
+    async with serving(FakeWorker(answers)) as gateway:
+        before = gateway.source.catalog
+        for key in (KEY, OTHER_KEY, "wrong"):
+            await gateway.post(ASK, key=key)
+        await gateway.get("/v1/models")
+        assert await gateway.metric("requests_total", tenant="acme") == 2
+        gateway.source.publish(replace(before, tenants={"globex": before.tenants["globex"]}))
+        assert await gateway.metric("requests_total", tenant="acme") == 0
+        assert await gateway.metric("requests_total") == 2, "what others asked is counted on"
+        gateway.source.publish(before)
+        await gateway.post(ASK)
+        assert await gateway.metric("requests_total", tenant="acme") == 1
+
+
 async def test_the_probe_goes_the_way_of_a_client_and_says_what_answered() -> None:
     worker = FakeWorker(answers)
     async with serving(worker) as gateway:
