@@ -6,7 +6,6 @@ trace of weeks, so its state is kept like that of a run.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,7 +14,8 @@ from typing import Final
 
 import numpy as np
 
-from cli.kept import Saver, cache_folder, restored, stopped
+from cli import kept
+from cli.kept import Saver, place_of, restored, stopped
 from cli.service_files import Subject
 from cli.setting import ForecastBy, Foretelling, Load, Setting, asks_for_forecast
 from controllers.plans.capacity import INPUT_WEIGHT
@@ -28,9 +28,6 @@ from forecasting.standing import Schedule
 LEAST_S: Final = DAY_S
 """Of history half-way through the trace, for the operator's forecast if nobody asks: who saw no day yet knows no time
 of day, and so half of the trace at least is foretold by who did."""
-
-STATE: Final = 2
-"""The form of what is kept; another one is not gone on with."""
 
 
 def chosen(asked: ForecastBy | None, subjects: Sequence[Subject], load: Load) -> Foretelling:
@@ -64,7 +61,7 @@ def foretold(load: Load, setting: Setting, progress: Callable[[float], None], fr
         return setting
     path = _path(load, setting)
     if fresh:
-        path.unlink(missing_ok=True)
+        kept.forget(path)
     found = restored(path)
     forecasts = found if isinstance(found, OperatorForecasts) else _begun(load, setting)
     saver = Saver(path, forecasts, progress)
@@ -80,7 +77,7 @@ def foretold(load: Load, setting: Setting, progress: Callable[[float], None], fr
 
 def forget(load: Load, setting: Setting) -> None:
     """When all results are there."""
-    _path(load, setting).unlink(missing_ok=True)
+    kept.forget(_path(load, setting))
 
 
 def _begun(load: Load, setting: Setting) -> OperatorForecasts:
@@ -91,7 +88,4 @@ def _begun(load: Load, setting: Setting) -> OperatorForecasts:
 
 
 def _path(load: Load, setting: Setting) -> Path:
-    said = f"{STATE} {setting.start_s} {setting.lead_s} {load.arrivals.lengths.decode} {load.requests is not None}"
-    data = load.arrivals.counts.tobytes() + load.arrivals.inputs.tobytes()
-    past = b"" if load.past is None else np.stack(load.past.columns).tobytes()
-    return cache_folder() / f"{hashlib.sha256(said.encode() + data + past).hexdigest()[:24]}.forecast"
+    return place_of("forecast", load, setting.start_s, setting.lead_s)

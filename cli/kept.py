@@ -6,17 +6,24 @@ Only our own private folder is read: what is kept is a pickle. What nobody came 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import pickle
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Final
+
+import numpy as np
 
 from cli.errors import CliError
 
 SAVE_EVERY_S = 10.0
 KEPT_S = 7 * 86_400.0
+FORM: Final = 3
+"""Of what is kept, and of what is computed from it; states of another one are not gone on with."""
 
 
 class Saver:
@@ -58,6 +65,31 @@ def _throw_away_old(folder: Path) -> None:
         with contextlib.suppress(FileNotFoundError):  # another command was sooner
             if time.time() - path.stat().st_mtime > KEPT_S:
                 path.unlink()
+
+
+def place_of(suffix: str, *inputs: object) -> Path:
+    """Where the state of a computation lies that depends on nothing but these."""
+    return cache_folder() / f"{_digest(FORM, *inputs)[:24]}.{suffix}"
+
+
+def _digest(*values: object) -> str:
+    """Another one for whatever differs in any field or number. What is no dataclass or array counts as it is shown."""
+    digest = hashlib.sha256()
+    for value in values:
+        if isinstance(value, np.ndarray):
+            said = repr((value.dtype, value.shape)).encode() + value.tobytes()
+        elif is_dataclass(value):
+            said = _digest(*(getattr(value, field.name) for field in fields(value) if field.repr)).encode()
+        else:
+            said = repr(value).encode()
+        digest.update(hashlib.sha256(said).digest())
+    return digest.hexdigest()
+
+
+def forget(path: Path) -> None:
+    """Where it can be: what stays is thrown away with what is old."""
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def restored(path: Path) -> object:

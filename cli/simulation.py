@@ -6,14 +6,12 @@ the user's cache folder now and then, so that one that was interrupted goes on.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-
-import numpy as np
+from pathlib import Path
 
 from cli.errors import CliError
-from cli.kept import Saver, cache_folder, restored, stopped
+from cli.kept import Saver, forget, place_of, restored, stopped
 from cli.service_files import Subject
 from cli.setting import ForecastBy, Load, Setting, asks_for_forecast
 from controllers.plans.capacity import INPUT_WEIGHT
@@ -87,7 +85,7 @@ class _Prepared:
     replicas: int
     load: Load
     seed: int
-    key: str
+    place: Path
 
     @classmethod
     def of(cls, subject: Subject, load: Load, setting: Setting) -> _Prepared:
@@ -99,19 +97,19 @@ class _Prepared:
         world = World(profile, setting.cold_start, subject.slo, least, most)
         first = max(scaling.min, 1) if scaling else (1 if spec.replicas is None else spec.replicas)
         autoscaler = _autoscaler(subject, load, capacity, setting)
-        return cls(world, capacity, autoscaler, first, load, setting.seed, _key(subject, load, setting))
+        place = place_of("state", subject, load, setting)
+        return cls(world, capacity, autoscaler, first, load, setting.seed, place)
 
     def finish(self, progress: Callable[[float], None], fresh: bool) -> tuple[Outcome, list[int], list[int]]:
-        path = cache_folder() / f"{self.key}.state"
         if fresh:
-            path.unlink(missing_ok=True)
-        found = restored(path)
+            forget(self.place)
+        found = restored(self.place)
         run = found if isinstance(found, Replay | Batch) else self._new()
         try:
-            finished = _finished(run, Saver(path, run, progress))
+            finished = _finished(run, Saver(self.place, run, progress))
         except KeyboardInterrupt as stop:
             raise stopped() from stop
-        path.unlink(missing_ok=True)
+        forget(self.place)
         return finished
 
     def _new(self) -> Replay | Batch:
@@ -154,9 +152,3 @@ def _forecasts(subject: Subject, load: Load, setting: Setting, horizon_s: float)
     if foretelling.by is ForecastBy.GROWTH and asks_for_forecast(subject):
         return GrowthForecasts(record_of(None, load.arrivals, TICK_S), INPUT_WEIGHT, setting.lead_s + horizon_s)
     return foretelling.forecasts if asks_for_forecast(subject) else None
-
-
-def _key(subject: Subject, load: Load, setting: Setting) -> str:
-    counts = np.concatenate([load.arrivals.counts, load.arrivals.inputs])
-    said = f"{subject.text} {subject.label} {subject.slo} {setting} {load.requests is not None}"
-    return hashlib.sha256(said.encode() + counts.tobytes()).hexdigest()[:24]

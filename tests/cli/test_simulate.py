@@ -166,6 +166,51 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(
     assert min(seen) < 0.5
 
 
+def interrupted(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """A run that a person stops half-way, its state kept."""
+
+    class Stops(simulation.Saver):
+        def __call__(self, share: float) -> None:
+            super().__call__(share)
+            if share > 0.5:
+                raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(kept, "SAVE_EVERY_S", 0.0)
+        stopped.setattr(simulation, "Saver", Stops)
+        with pytest.raises(CliError, match="Stopped"):
+            run(*arguments)
+
+
+def test_a_run_over_a_trace_of_other_answers_begins_anew(
+    service: Path, trace: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["simulate", "-f", str(service), "--trace", str(trace), "-o", "json"]
+    interrupted(monkeypatch, *arguments)
+    assert len(list(cache.rglob("*.state"))) == 1
+    head, *rows = trace.read_text().splitlines()
+    trace.write_text("\n".join([head, *(f"{row.rpartition(',')[0]},9" for row in rows)]))
+    assert run(*arguments) == run(*arguments, "--fresh")
+
+
+def test_forecasts_of_a_load_with_another_past_or_other_answers_are_others() -> None:
+    def place(step_s: float, outputs: float) -> Path:
+        past = Counts(0.0, step_s, *(np.ones(9) for _ in range(4)))
+        load = Load("x", SecondArrivals(np.ones(60), np.ones(60), lengths_around(100, outputs)), None, past)
+        return kept.place_of("forecast", load)
+
+    assert place(600.0, 50) == place(600.0, 50)
+    assert len({place(600.0, 50), place(60.0, 50), place(600.0, 51)}) == 3
+
+
+def test_a_cache_folder_that_cannot_be_used_costs_no_result(
+    service: Path, trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    arguments = ["simulate", "-f", service, "--trace", trace, "--forecast", "operator", "-o", "json"]
+    assert json.loads(run(*arguments))["services"] == json.loads(run(*arguments, "--fresh"))["services"]
+
+
 def test_a_short_trace_gets_the_growth_forecast_and_all_three_forms_say_so(service: Path, trace: Path) -> None:
     text = " ".join(run("simulate", "-f", service, "--trace", trace).split())
     said = json.loads(run("simulate", "-f", service, "--trace", trace, "-o", "json"))
