@@ -14,6 +14,7 @@ from cli.completing import services
 from cli.completions import Model, answer_of
 from cli.errors import CliError
 from cli.fleet import named
+from cli.http import checked
 from cli.kubectl import OPERATOR_NAMESPACE, ContextOption, NamespaceOption, OperatorNamespaceOption
 from cli.port_forward import forwarded
 
@@ -40,8 +41,11 @@ def command(
     kube_context: ContextOption = None,
 ) -> None:
     """Ask a service and show its answer as it comes."""
+    key = (key or "").strip()
     if not key:
         raise CliError("A key of a Tenant is needed: set OPENAI_API_KEY, or say --key.")
+    if not (key.isascii() and key.isprintable()):
+        raise CliError("The key holds a character that no key has, such as a line end. Copy it again: it was not sent.")
     services = kubectl.of(context, kube_context).objects("inferenceservices", namespace)
     name = (named("InferenceService", service, services).get("status") or {}).get("modelName")
     if not name:
@@ -56,10 +60,8 @@ def _gateway(url: str | None, context: str | None, namespace: str) -> Iterator[s
     if url is None:
         with forwarded(context, namespace, GATEWAY, "http") as address:
             yield f"http://{address}/v1"
-    elif url.startswith(("http://", "https://")):
-        yield url
     else:
-        raise CliError(f"--url is {url!r}; a URL such as http://localhost:8080/v1 is needed.")
+        yield checked("--url", url, "http://localhost:8080/v1")
 
 
 def _turns(prompt: str | None) -> Iterator[str]:

@@ -9,8 +9,10 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from cli.errors import CliError
+from cli.http import cause
 from crds.contract import HEADER_FALLBACK
 
 Json = dict[str, Any]
@@ -53,7 +55,7 @@ def answer_of(model: Model, messages: Sequence[Json], note: Callable[[str], None
                 note(f"Answered by a fallback: {response.headers[HEADER_FALLBACK]}")
             yield from _pieces(response.iter_lines(), note)
     except (requests.RequestException, UnicodeError) as error:
-        raise CliError(f"{model.url} does not answer: {_cause(error)}. Check --url.") from error
+        raise CliError(f"{model.url} does not answer: {cause(error)}. Check --url.") from error
 
 
 def _session(model: Model) -> requests.Session:
@@ -70,7 +72,10 @@ def _signed(request: requests.PreparedRequest, key: str) -> requests.PreparedReq
 
 
 def _refusal(response: requests.Response) -> str:
-    said = response.raw.read(10_000, decode_content=True).decode("utf-8", "replace")
+    try:
+        said = response.raw.read(10_000, decode_content=True).decode("utf-8", "replace")
+    except HTTPError:  # The status says enough where the rest broke off.
+        said = ""
     try:
         message = str(json.loads(said)["error"]["message"])
     except (ValueError, KeyError, TypeError):
@@ -108,8 +113,3 @@ def _event(data: bytes) -> Json:
 def clean(text: str) -> str:
     """Without control characters: what a model writes must not steer a terminal."""
     return "".join(each for each in text if each in "\n\t" or each.isprintable() or each == "\u200d")
-
-
-def _cause(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text.rsplit(": ", 1)[-1].strip("\"')>")[:200] if isinstance(error, requests.ConnectionError) else text[:200]

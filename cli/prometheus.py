@@ -17,8 +17,10 @@ import numpy as np
 import requests
 from prometheus_api_client import PrometheusConnect
 from prometheus_api_client.exceptions import PrometheusApiClientException
+from urllib3.util import Retry
 
 from cli.errors import CliError
+from cli.http import cause, checked
 from crds import contract
 from forecasting.counts import Counts
 from forecasting.series import Array
@@ -28,6 +30,8 @@ from forecasting.standing import Schedule
 STEP_S: Final = 60
 PAST: Final = Schedule()
 CHUNK_STEPS: Final = 1_000
+ANSWERS_WITHIN_S: Final = 30
+"""One range; asked once more, and then no longer."""
 COUNTERS: Final = (
     contract.METRIC_GATEWAY_ARRIVALS,
     contract.METRIC_GATEWAY_COMPLETED,
@@ -53,8 +57,9 @@ class Found:
 
 
 def client_of(url: str) -> RangeQuery:
-    """A client; asks nothing yet."""
-    client: RangeQuery = PrometheusConnect(url=url)
+    """A client; asks nothing yet. Raises CliError where that is no URL."""
+    checked("--prometheus", url, "http://prometheus:9090")
+    client: RangeQuery = PrometheusConnect(url=url, retry=Retry(total=1), timeout=ANSWERS_WITHIN_S)
     return client
 
 
@@ -94,15 +99,25 @@ def _column(
     for first in range(0, steps, CHUNK_STEPS):
         last = min(first + CHUNK_STEPS, steps)
         times = [datetime.fromtimestamp(start_s + at * step_s, UTC) for at in (first + 1, last)]
-        try:
-            answer = client.custom_query_range(query, times[0], times[1], str(step_s))
-        except (requests.RequestException, PrometheusApiClientException, ValueError) as error:
-            raise CliError(f"Prometheus at {url} does not answer: {str(error)[:200]}. Check --prometheus.") from error
-        for at_s, value in (sample for series in answer for sample in series["values"]):
-            at = round((float(at_s) - start_s) / step_s) - 1
-            if 0 <= at < steps and 0 <= float(value) < float("inf"):
-                out[at] = float(value)
+        for at_s, value in _samples(client, url, query, times[0], times[1], step_s):
+            at = round((at_s - start_s) / step_s) - 1
+            if 0 <= at < steps and 0 <= value < float("inf"):
+                out[at] = value
     return out
+
+
+def _samples(
+    client: RangeQuery, url: str, query: str, first: datetime, last: datetime, step_s: int
+) -> list[tuple[float, float]]:
+    try:
+        answer = client.custom_query_range(query, first, last, str(step_s))
+        return [(float(at_s), float(value)) for series in answer for at_s, value in series["values"]]
+    except PrometheusApiClientException as error:
+        raise CliError(f"Prometheus at {url} refuses: {str(error)[:200]}. Check --prometheus.") from error
+    except (requests.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise CliError(f"What answers at {url} is no Prometheus. Check --prometheus.") from error
+    except (requests.RequestException, ValueError) as error:
+        raise CliError(f"Prometheus at {url} does not answer: {cause(error)}. Check --prometheus.") from error
 
 
 def _requests(arrivals: Array, completed: Array, inputs: Array, outputs: Array) -> Requests:

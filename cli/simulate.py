@@ -84,6 +84,8 @@ def command(
         if not least <= value <= most:
             raise CliError(f"{name} is {value:g}; a number from {least:.3g} to {most:g} is needed.")
     subjects = [subject for path in file for subject in read_services(path, Slo())]
+    if prometheus is not None and len(named := sorted({f"{each.namespace}/{each.name}" for each in subjects})) > 1:
+        raise CliError(f"--prometheus gives the load of one service; -f names {', '.join(named)}. Name edits of one.")
     source = Source(trace, prometheus, hours, share, lengths, seed)
     load, begins_s = load_of(source, subjects[0], unix_of(start))
     foretelling = chosen(forecast, subjects, load)

@@ -116,6 +116,31 @@ def test_what_is_missing_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
         ask("Hello", *at(1))
 
 
+@pytest.mark.parametrize("key", ["sk-1\r\nsk-2", "sk-\x00", "schlüssel"])
+def test_a_key_that_no_header_can_carry_is_neither_sent_nor_shown(key: str) -> None:
+    with pytest.raises(CliError) as raised:
+        ask("Hello", "--url", "http://127.0.0.1:1/v1", "--key", key)
+    assert "not sent" in str(raised.value)
+    assert key not in str(raised.value)
+
+
+def test_the_line_end_of_a_file_is_no_part_of_its_key() -> None:
+    with gateway(200, events(*ANSWER)) as (port, asked):
+        ask("Hello", "--url", f"http://127.0.0.1:{port}/v1", "--key", "k-1\r\n")
+    assert asked[0][1] == "Bearer k-1"
+
+
+@pytest.mark.parametrize("url", ["http://[::1/v1", "http://:80/v1", "http://here:many/v1", "ftp://here/v1"])
+def test_what_is_no_url_is_refused_with_one(url: str) -> None:
+    with pytest.raises(CliError, match="a URL such as http://localhost:8080/v1 is needed"):
+        ask("Hello", "--url", url, "--key", "k")
+
+
+def test_an_error_that_breaks_off_still_has_its_status() -> None:
+    with gateway(503, "short", Content_Length="1000") as (port, _), pytest.raises(CliError, match="answered 503"):
+        ask("Hello", *at(port))
+
+
 def kubectl_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     program = tmp_path / "kubectl"
     program.write_text(f"#!{sys.executable}\nimport sys, time\n{script}\n")

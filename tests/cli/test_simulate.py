@@ -380,6 +380,13 @@ def test_the_sla_of_the_file_sets_the_targets_and_one_without_takes_the_defaults
     assert read_services(service, Slo())[0].promise is None, "without one, nothing steers the quantile"
 
 
+def test_services_that_are_not_one_do_not_share_the_load_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "both.yaml"
+    path.write_text(SERVICE + "---" + SERVICE.replace("name: chat", "name: other"))
+    with pytest.raises(CliError, match="load of one service; -f names demo/chat, demo/other"):
+        run("simulate", "-f", path, "--prometheus", "http://127.0.0.1:1")
+
+
 class FakePrometheus:
     """Answers range queries with a constant increase a minute; nothing in minutes 3 and 4."""
 
