@@ -1,33 +1,29 @@
-"""InferenceServices in a YAML file, with the SLAs beside them: what a person is about to apply.
-
-Reads only what the simulation needs; the API server stays the judge of everything else.
-"""
+"""InferenceServices in a YAML file, with the SLAs beside them: what a person is about to apply. Reads nothing else."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
 from cli.errors import CliError
+from cli.schema import Spec, checked
 from controllers.plans.carried import slo_of
-from crds.fields import seconds
 from crds.inference_service import InferenceServiceSpec
 from crds.sla import SLASpec
 from forecasting.simulator.world import Slo
 
 API_GROUP = "foretide.dev/"
-Spec = TypeVar("Spec", SLASpec, InferenceServiceSpec)
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """One service of one file.
 
-    slo: from its SLA where the file holds that, else the default. promise: of the SLA alone, as the operator knows it.
+    promise: of the SLA that the file holds, as the operator knows it; None where that bounds neither TTFT nor TPOT.
+    slo: that, else the default, and default_because says why.
     """
 
     label: str
@@ -36,6 +32,7 @@ class Subject:
     spec: InferenceServiceSpec
     slo: Slo
     promise: Slo | None
+    default_because: str | None
     text: str
 
 
@@ -53,7 +50,7 @@ def read_services(path: Path, default: Slo) -> list[Subject]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise CliError(f"{path}: no YAML: {' '.join(str(error).split())}") from error
     ours = [each for each in documents if str(each.get("apiVersion", "")).startswith(API_GROUP)]
-    slas = {_name(each): _spec(path, each, SLASpec) for each in ours if each.get("kind") == "SLA"}
+    slas = {_name(path, each): _spec(path, each, SLASpec) for each in ours if each.get("kind") == "SLA"}
     found = [_subject(path, each, slas, default, text) for each in ours if each.get("kind") == "InferenceService"]
     if not found:
         kinds = ", ".join(sorted({str(each.get("kind")) for each in documents})) or "nothing"
@@ -61,39 +58,30 @@ def read_services(path: Path, default: Slo) -> list[Subject]:
     return found
 
 
-def _name(document: dict[str, Any]) -> tuple[str, str]:
-    metadata = document.get("metadata") or {}
-    return str(metadata.get("namespace", "default")), str(metadata.get("name", ""))
+def _name(path: Path, document: dict[str, Any]) -> tuple[str, str]:
+    metadata = document.get("metadata")
+    if not isinstance(metadata, dict) or not metadata.get("name"):
+        raise CliError(f"{path}: {document.get('kind')} without a name: metadata.name is needed (found {metadata!r}).")
+    return str(metadata.get("namespace", "default")), str(metadata["name"])
 
 
 def _spec(path: Path, document: dict[str, Any], kind: type[Spec]) -> Spec:
-    try:
-        return kind.model_validate(document.get("spec") or {})
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        raise CliError(
-            f"{path}: {document.get('kind')} '{_name(document)[1]}': spec.{field}: {first['msg']}"
-            f" (found {first['input']!r})."
-        ) from error
+    where = f"{path}: {document.get('kind')} '{_name(path, document)[1]}'"
+    return checked(kind, document.get("spec") or {}, where)
 
 
 def _subject(
     path: Path, document: dict[str, Any], slas: dict[tuple[str, str], SLASpec], default: Slo, text: str
 ) -> Subject:
     spec = _spec(path, document, InferenceServiceSpec)
-    namespace, name = _name(document)
+    namespace, name = _name(path, document)
     sla = slas.get((namespace, spec.sla)) if spec.sla else None
     promise = slo_of(sla.targets if sla else None)
-    return Subject(f"{name} ({path.name})", namespace, name, spec, _slo(sla, default), promise, text)
+    because = None if promise else _why_none(spec.sla, sla, namespace)
+    return Subject(f"{name} ({path.name})", namespace, name, spec, promise or default, promise, because, text)
 
 
-def _slo(sla: SLASpec | None, default: Slo) -> Slo:
-    if sla is None or sla.targets is None:
-        return default
-    targets = sla.targets
-    return Slo(
-        ttft_s=seconds(targets.ttft) if targets.ttft else default.ttft_s,
-        tpot_s=seconds(targets.tpot) if targets.tpot else default.tpot_s,
-        attainment=targets.percentile / 100,
-    )
+def _why_none(name: str | None, sla: SLASpec | None, namespace: str) -> str:
+    if name is None:
+        return "it names no SLA"
+    return f"SLA '{namespace}/{name}' {'is not in the file' if sla is None else 'bounds neither TTFT nor TPOT'}"

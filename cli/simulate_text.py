@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -10,10 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.foretelling import past_s
+from cli.service_files import Subject
 from cli.setting import ForecastBy, Load, Setting, asks_for_forecast
 from cli.simulation import Result
 from forecasting.series import DAY_S
 from forecasting.simulator.many import TICK_S
+from forecasting.simulator.world import Slo
 
 WIDTH = 80
 
@@ -25,8 +28,8 @@ def rows_of(result: Result, setting: Setting) -> list[tuple[str, str]]:
     return [
         ("attainment", f"{outcome.attainment:.2%} (target {slo.attainment:.0%})"),
         ("worst 10 minutes", f"{outcome.worst_window:.1%}"),
-        ("TTFT p99", _seconds(outcome.ttft_p99_s, slo.ttft_s)),
-        ("TPOT p99", _milliseconds(outcome.tpot_p99_s, slo.tpot_s)),
+        ("TTFT p99", _seconds(outcome.ttft_p99_s, slo)),
+        ("TPOT p99", _milliseconds(outcome.tpot_p99_s, slo)),
         ("replicas, mean", f"{outcome.mean_replicas:.2f}"),
         ("replicas, peak", f"{outcome.peak_replicas}"),
         ("scale ups, downs", f"{outcome.scale_ups}, {outcome.scale_downs}"),
@@ -39,12 +42,16 @@ def rows_of(result: Result, setting: Setting) -> list[tuple[str, str]]:
     ]
 
 
-def _seconds(value: float | None, target: float) -> str:
-    return "not known" if value is None else f"{value:.2f} s (target {target:g} s)"
+def _seconds(ttft_s: float | None, slo: Slo) -> str:
+    return "not known" if ttft_s is None else f"{ttft_s:.2f} s ({_target(f'{slo.ttft_s:g} s', slo)})"
 
 
-def _milliseconds(value: float | None, target: float) -> str:
-    return "not known" if value is None else f"{1e3 * value:.1f} ms (target {1e3 * target:g} ms)"
+def _milliseconds(tpot_s: float | None, slo: Slo) -> str:
+    return "not known" if tpot_s is None else f"{1e3 * tpot_s:.1f} ms ({_target(f'{1e3 * slo.tpot_s:g} ms', slo)})"
+
+
+def _target(bound: str, slo: Slo) -> str:
+    return "no target" if bound.startswith("inf") else f"target {bound} at p{100 * slo.attainment:g}"
 
 
 def about(load: Load, setting: Setting, results: Sequence[Result]) -> list[str]:
@@ -60,8 +67,15 @@ def about(load: Load, setting: Setting, results: Sequence[Result]) -> list[str]:
         f"{load.name}: {arrivals.counts.sum():,.0f} requests in {hours:.1f} h, {how}.",
         f"Profile: {profile.model} on {profile.accelerator}; {results[0].capacity.message}.",
         f"Cold start: {setting.cold_start.load_s:.0f} s ± {setting.cold_start.spread:.0%}.",
+        *(_default(result.subject) for result in results if result.subject.default_because),
         _forecast(load, setting),
     ]
+
+
+def _default(subject: Subject) -> str:
+    slo = subject.slo
+    targets = f"TTFT {slo.ttft_s:g} s and TPOT {1e3 * slo.tpot_s:g} ms for {slo.attainment:.0%} of requests"
+    return f"{subject.label}: {subject.default_because}, so the targets are {targets}."
 
 
 def _forecast(load: Load, setting: Setting) -> str:
@@ -132,7 +146,8 @@ def _plain(result: Result, setting: Setting) -> dict[str, object]:
         "name": subject.name,
         "namespace": subject.namespace,
         "from": subject.label,
-        "slo": asdict(subject.slo),
+        "slo": {name: None if value == math.inf else value for name, value in asdict(subject.slo).items()},
+        "sloDefaultBecause": subject.default_because,
         "exact": result.exact,
         "forecast": _by(result, setting),
         "outcome": asdict(result.outcome),

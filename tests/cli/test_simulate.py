@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from cli import kept, simulation
@@ -50,6 +51,13 @@ spec:
 FIXED = SERVICE.replace(
     "scaling: {policy: predictive, min: 1, max: 6, targetConcurrency: 60, scaleDownDelay: 1m}", "replicas: 3"
 )
+
+
+def windows(listed: str) -> str:
+    """The service with these in its schedule, from 08:00 to 18:00 where they say nothing else."""
+    hours = {"start": "08:00", "end": "18:00"}
+    schedule = json.dumps([hours | each for each in yaml.safe_load(f"[{listed}]")])
+    return SERVICE.replace("max: 6", f"max: 6, schedule: {schedule}")
 
 
 @pytest.fixture(autouse=True)
@@ -91,7 +99,7 @@ def test_the_text_fits_80_columns_and_compares_edits_side_by_side(service: Path,
     assert "chat (fixed.yaml)" in said
     assert "7,500 requests in 0.2 h, request by request" in " ".join(said.split())
     assert "(target 95%)" in said
-    assert "(target 0.5 s)" in said
+    assert "(target 0.5 s at p95)" in said
 
 
 def test_json_holds_outcome_cost_and_course_of_replicas(service: Path, trace: Path) -> None:
@@ -345,6 +353,25 @@ def test_states_that_nobody_came_back_for_are_thrown_away_after_a_week(tmp_path:
         ("a: [", ["--trace", "TRACE"], "no YAML"),
         (SERVICE.replace("max: 6", "max: many"), ["--trace", "TRACE"], "spec.scaling.max"),
         (SERVICE.replace("min: 1", "min: 9"), ["--trace", "TRACE"], "Lower min or raise max"),
+        (SERVICE.replace("max: 6", "max: 6, maxx: 9"), ["--trace", "TRACE"], "maxx is not known; did you mean 'max'?"),
+        (SERVICE.replace("max: 6", "max: 6, windows: []"), ["--trace", "TRACE"], "scaling.windows is not known; there"),
+        (SERVICE.replace("max: 6", "max: 6, idle_period: 1m"), ["--trace", "TRACE"], "did you mean 'idlePeriod'?"),
+        (
+            SERVICE.replace("count: 1", "counts: 1"),
+            ["--trace", "TRACE"],
+            "gpu.counts is not known; did you mean 'count'?",
+        ),
+        (SERVICE.replace("tpot", "tpott"), ["--trace", "TRACE"], "targets.tpott is not known; did you mean 'tpot'?"),
+        (SERVICE.replace("500ms", "2s"), ["--trace", "TRACE"], "P1 means a first token within 1 s"),
+        (SERVICE.replace("max: 6", "max: 6}\n  replicas: 3 #"), ["--trace", "TRACE"], "either replicas or scaling"),
+        (SERVICE.replace("gpu: {count: 1}", ""), ["--trace", "TRACE"], "exactly one of cpu, gpu, mig and shared"),
+        (windows("{name: a, min: 7}"), ["--trace", "TRACE"], "schedule 'a': 7 is beyond spec.scaling.max 6"),
+        (windows("{name: a, min: 3, max: 2}"), ["--trace", "TRACE"], "min 3 is greater than max 2"),
+        (windows("{name: a}"), ["--trace", "TRACE"], "a window sets min, max or both"),
+        (windows("{name: a, end: '08:00', min: 2}"), ["--trace", "TRACE"], "start and end are both 08:00"),
+        (windows("{name: a, min: 2}, {name: a, max: 2}"), ["--trace", "TRACE"], "two windows have the same name"),
+        (windows("{name: a, minn: 2}"), ["--trace", "TRACE"], "schedule.0.minn is not known; did you mean 'min'?"),
+        (SERVICE.replace("{name: chat, namespace: demo}", "chat"), ["--trace", "TRACE"], "metadata.name is needed"),
         (SERVICE.replace("ttft: 500ms", "ttft: 1ms"), ["--trace", "TRACE"], "cannot meet TTFT 0.001 s"),
         (SERVICE, ["--trace", "TRACE", "--share", "2"], "share of 2.0 cannot be kept"),
         (SERVICE, ["--trace", "TRACE", "--start", "soon"], "--start is 'soon'"),
@@ -378,6 +405,33 @@ def test_the_sla_of_the_file_sets_the_targets_and_one_without_takes_the_defaults
     service.write_text(SERVICE.replace("sla: gold", ""))
     assert read_services(service, Slo())[0].slo == Slo()
     assert read_services(service, Slo())[0].promise is None, "without one, nothing steers the quantile"
+
+
+@pytest.mark.parametrize(
+    ("file", "because"),
+    [
+        (SERVICE.replace("sla: gold", ""), "it names no SLA"),
+        (SERVICE.replace("sla: gold", "sla: golden"), "SLA 'demo/golden' is not in the file"),
+        (SERVICE.replace("ttft: 500ms, tpot: 40ms", "e2e: 9s"), "SLA 'demo/gold' bounds neither TTFT nor TPOT"),
+    ],
+)
+def test_targets_that_are_not_the_services_own_are_told_with_why(
+    file: str, because: str, trace: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "chat.yaml"
+    path.write_text(file)
+    sentence = f"chat (chat.yaml): {because}, so the targets are TTFT 1 s and TPOT 50 ms for 99% of requests."
+    assert sentence in " ".join(run("simulate", "-f", path, "--trace", trace).split())
+    said = json.loads(run("simulate", "-f", path, "--trace", trace, "-o", "json"))
+    assert said["services"][0]["sloDefaultBecause"] == because
+
+
+def test_an_sla_without_tpot_sets_no_limit_of_it_as_in_the_operator(service: Path, trace: Path) -> None:
+    service.write_text(SERVICE.replace(", tpot: 40ms", ""))
+    assert "ms (no target)" in run("simulate", "-f", service, "--trace", trace)
+    said = json.loads(run("simulate", "-f", service, "--trace", trace, "-o", "json"), parse_constant=pytest.fail)
+    assert said["services"][0]["slo"] == {"ttft_s": 0.5, "tpot_s": None, "attainment": 0.95}
+    assert said["services"][0]["sloDefaultBecause"] is None
 
 
 def test_services_that_are_not_one_do_not_share_the_load_of_the_first(tmp_path: Path) -> None:
