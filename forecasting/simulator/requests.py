@@ -71,13 +71,7 @@ class Requests:
         return Requests(self.arrival_s[kept], self.input_tokens[kept], self.output_tokens[kept], self.duration_s)
 
 
-def of_lists(arrival_s: list[float], input_tokens: list[int], output_tokens: list[int], duration_s: float) -> Requests:
-    """Requests of plain lists, sorted by arrival."""
-    times = np.asarray(arrival_s, dtype=np.float64)
-    order = np.argsort(times, kind="stable")
-    return Requests(
-        times[order],
-        np.asarray(input_tokens, dtype=np.int64)[order],
-        np.asarray(output_tokens, dtype=np.int64)[order],
-        duration_s,
-    )
+def of_columns(arrival_s: Floats, input_tokens: Ints, output_tokens: Ints, duration_s: float) -> Requests:
+    """Requests in any order, sorted by arrival."""
+    order = np.argsort(arrival_s, kind="stable")
+    return Requests(arrival_s[order], input_tokens[order], output_tokens[order], duration_s)

@@ -51,6 +51,8 @@ def read_clients(files: Mapping[str, Iterable[str]]) -> Clients:
     if not rows:
         raise TraceInvalid("ServeGen: no client file was given.")
     windows = max((max(client) for client in rows if client), default=-1) + 1
+    if not windows:
+        raise TraceInvalid("ServeGen: no client file holds a window.")
     rate, shape = np.zeros((len(rows), windows)), np.ones((len(rows), windows))
     weibull = np.zeros((len(rows), windows), dtype=np.bool_)
     for at, client in enumerate(rows):

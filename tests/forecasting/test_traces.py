@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,10 @@ from forecasting.simulator.traces import TraceInvalid, read_requests
 
 AZURE = (
     "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-11-16 18:15:46.6805900,374,44\n2023-11-16 18:15:47.1805900,396,109\n"
+)
+AZURE_2024 = (
+    "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+    "2024-05-10 00:00:00.009930+00:00,374,44\n2024-05-10T02:00:00.50993+02:00,396,109\n2024-05-10 00:00:01Z,9,1\n"
 )
 MOONCAKE = """{"timestamp": 0, "input_length": 10, "output_length": 5, "hash_ids": [1]}
 {"timestamp": 1500, "input_length": 7, "output_length": 1}
@@ -25,11 +32,12 @@ PLAIN = "arrival_s,input_tokens,output_tokens\n2.5,10,3\n1.0,20,4\n\n"
     ("text", "times", "inputs", "outputs"),
     [
         (AZURE, [0.0, 0.5], [374, 396], [44, 109]),
+        (AZURE_2024, [0.0, 0.5, 0.99007], [374, 396, 9], [44, 109, 1]),
         (MOONCAKE, [0.0, 1.5], [10, 7], [5, 1]),
         (AIBRIX, [0.0, 0.0], [178, 3], [8, 9]),
         (PLAIN, [0.0, 1.5], [20, 10], [4, 3]),
     ],
-    ids=["azure", "mooncake", "aibrix", "plain"],
+    ids=["azure", "azure of 2024", "mooncake", "aibrix", "plain"],
 )
 def test_each_format_is_told_by_its_first_line(
     text: str, times: list[float], inputs: list[int], outputs: list[int]
@@ -38,6 +46,18 @@ def test_each_format_is_told_by_its_first_line(
     assert found.arrival_s == pytest.approx(times)
     assert found.input_tokens.tolist() == inputs
     assert found.output_tokens.tolist() == outputs
+
+
+def test_a_trace_of_millions_fits_into_memory() -> None:
+    n = 20_000
+    lines = (f"{at}.5,{at % 999 + 300},{at % 99 + 300}" for at in range(n))
+    tracemalloc.start()
+    try:
+        read_requests("trace", itertools.chain(["arrival_s,input_tokens,output_tokens"], lines))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak / n < 120, "bytes a request; three objects of Python and a tuple take over 200"
 
 
 @pytest.mark.parametrize(
