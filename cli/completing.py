@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 from contextlib import redirect_stdout, suppress
+from functools import partial
 from typing import Final
 
 import typer
@@ -18,6 +19,8 @@ import typer
 from cli import kubectl
 from cli.errors import CliError
 
+ANSWERS_WITHIN_S: Final = 3.0
+"""A shell that waits for names is a shell that hangs."""
 _FILES: Final = ":0"
 _NO_FILES: Final = ":4"
 
@@ -33,7 +36,8 @@ def policies(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def _names(context: typer.Context, plural: str, incomplete: str) -> list[str]:
-    cluster = kubectl.of(context, context.params.get("kube_context"))
+    quickly = partial(kubectl.run_kubectl, within_s=ANSWERS_WITHIN_S)
+    cluster = kubectl.of(context, context.params.get("kube_context"), quickly)
     try:
         found = cluster.objects(plural, context.params.get("namespace"))
     except CliError:

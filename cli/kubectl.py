@@ -55,7 +55,7 @@ class Run(Protocol):
     def __call__(self, arguments: Sequence[str]) -> Answer: ...
 
 
-def run_kubectl(arguments: Sequence[str]) -> Answer:
+def run_kubectl(arguments: Sequence[str], within_s: float = 3 * ANSWERS_WITHIN_S) -> Answer:
     """The real one."""
     try:
         done = subprocess.run(
@@ -64,11 +64,11 @@ def run_kubectl(arguments: Sequence[str]) -> Answer:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=3 * ANSWERS_WITHIN_S,
+            timeout=within_s,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Answer(1, "", f"i/o timeout: kubectl gave no answer in {3 * ANSWERS_WITHIN_S} s")
+        return Answer(1, "", f"i/o timeout: kubectl gave no answer in {within_s:g} s")
     return Answer(done.returncode, done.stdout, done.stderr)
 
 
@@ -123,9 +123,9 @@ class Kubectl:
         return answer.stdout
 
 
-def of(context: typer.Context, name: str | None) -> Kubectl:
+def of(context: typer.Context, name: str | None, run: Run = run_kubectl) -> Kubectl:
     """The real cluster, unless whoever called the command brought another way to run kubectl."""
-    return Kubectl(context.obj or run_kubectl, name)
+    return Kubectl(context.obj or run, name)
 
 
 def _in(namespace: str | None) -> list[str]:
@@ -146,7 +146,9 @@ _UNREACHED: Final = (
 
 def error_of(stderr: str) -> CliError:
     """What kubectl said, as what a person can do."""
-    said = " ".join((stderr.strip().splitlines() or ["nothing was said"])[-1].split())[:600].rstrip(".?")
+    lines = stderr.strip().splitlines() or ["nothing was said"]
+    errors = [line for line in lines if line.startswith(("error", "Error", "Unable to"))]
+    said = " ".join((errors or lines)[-1].split())[:600].rstrip(".?")
     low = stderr.lower()
     if "(forbidden)" in low or "forbidden:" in low:
         return NotAllowed(f"{said}. Ask whoever runs the cluster for that right.")
@@ -156,6 +158,8 @@ def error_of(stderr: str) -> CliError:
         return CliError(f"{said}.")
     if "doesn't have a resource type" in low or "no matches for kind" in low:
         return NotServed(f"{said}. Foretide's kinds are not installed here: is this the right --context?")
+    if "getting credentials" in low:
+        return CliError(f"{said}. Install the login plugin that the kubeconfig names, or sign in to the cluster again.")
     if "unauthorized" in low or "must be logged in" in low:
         return CliError(f"{said}. Sign in to the cluster again.")
     if "context" in low and ("does not exist" in low or "not found for specified context" in low):

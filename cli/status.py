@@ -11,9 +11,11 @@ import typer
 
 from cli import kubectl
 from cli.completing import services
+from cli.errors import CliError
 from cli.fleet import Fleet, Service, read_fleet, the_one
 from cli.kubectl import ContextOption, NamespaceOption
 from cli.lines import Form
+from cli.output import print_utf8
 from cli.status_text import fleet_lines, service_lines
 
 
@@ -28,14 +30,19 @@ def command(
     output: Annotated[Form, typer.Option("-o", "--output", help="text or json.")] = Form.TEXT,
 ) -> None:
     """Show the services: ready, servable and why not, revision, rollout, SLA, forecast, alerts."""
-    fleet = read_fleet(kubectl.of(context, kube_context), namespace, everywhere=everywhere and service is None)
+    if service is not None and everywhere:
+        raise CliError(f"A service is in one namespace: say -n NAMESPACE with '{service}', or -A alone.")
+    fleet = read_fleet(kubectl.of(context, kube_context), namespace, everywhere=everywhere)
     for note in fleet.notes:
         print(note, file=sys.stderr)
     if service is not None:
         one = the_one(fleet, service)
-        print(json.dumps(plain(one), ensure_ascii=False) if output is Form.JSON else _text_of_one(one))
+        if output is Form.JSON:
+            print_utf8(json.dumps(plain(one), ensure_ascii=False))
+        else:
+            print(_text_of_one(one))
     elif output is Form.JSON:
-        print(json.dumps({"services": [plain(one) for one in fleet.services]}, ensure_ascii=False))
+        print_utf8(json.dumps({"services": [plain(one) for one in fleet.services]}, ensure_ascii=False))
     else:
         print(_text(fleet))
 

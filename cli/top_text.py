@@ -87,8 +87,8 @@ def _text(value: float | None) -> str:
     if value is None:
         return "-"
     for unit, scale in (("M", 1e6), ("k", 1e3)):
-        if value >= scale:
-            return f"{value / scale:.2g}{unit}" if value < 100 * scale else f"{value / scale:.0f}{unit}"
+        if value >= 0.9995 * scale:  # what is rounded up to the unit is told in it
+            return f"{value / scale:.2g}{unit}" if value < 99.5 * scale else f"{value / scale:.0f}{unit}"
     return f"{value:.3g}"
 
 

@@ -39,7 +39,7 @@ class Untrusted:
 def tokens(rate_per_s: float) -> str:
     """`5.4k tok/s`"""
     for unit, scale in (("M", 1e6), ("k", 1e3)):
-        if rate_per_s >= scale:
+        if rate_per_s >= 0.9995 * scale:  # what is rounded up to the unit is told in it
             return f"{rate_per_s / scale:.3g}{unit} tok/s"
     return f"{rate_per_s:.3g} tok/s"
 

@@ -57,6 +57,14 @@ def test_where_nothing_is_known_the_shell_looks_for_files_and_no_error_is_said(
     assert offered(monkeypatch, capsys, "simulate", "-f", "serv") == [":0"]
 
 
+def test_a_cluster_that_is_silent_does_not_hang_the_shell(
+    kubectl: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(completing, "ANSWERS_WITHIN_S", 0.1)
+    (kubectl / "kubectl").write_text(f"#!{sys.executable}\nimport time\ntime.sleep(600)\n")
+    assert offered(monkeypatch, capsys, "status", "ch") == [":0"]
+
+
 def test_the_programs_have_the_names_that_kubectl_looks_for() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert {"foretide", "kubectl-foretide", "kubectl_complete-foretide"} == set(project["scripts"])

@@ -46,6 +46,16 @@ demo/chat serves smollm2-135m
                rate that the budget allows
 """
 
+NO_PLUGIN = """\
+E0302 12:00:00.000000 memcache.go:265] "Unhandled Error" err="getting credentials: exec: executable aws-iam not found"
+Unable to connect to the server: getting credentials: exec: executable aws-iam not found
+
+It looks like you are trying to use a client-go credential plugin that is not installed.
+
+To learn more about this feature, consult the documentation available at:
+      https://kubernetes.io/docs/reference/access-authn-authz/authentication/#client-go-credential-plugins
+"""
+
 
 def test_the_fleet_is_a_table_and_the_reasons_below_it() -> None:
     assert run(demo(), "status").stdout == FLEET
@@ -109,6 +119,11 @@ def test_a_new_service_without_a_status_is_not_known_rather_than_well() -> None:
     assert "not known yet" in shown
 
 
+def test_one_service_of_all_namespaces_is_no_question() -> None:
+    with pytest.raises(CliError, match="say -n NAMESPACE with 'chat', or -A alone"):
+        run(demo(), "status", "chat", "-A")
+
+
 def test_a_name_that_is_nearly_right_is_asked_back() -> None:
     with pytest.raises(CliError, match="no InferenceService 'chatt' in namespace 'demo'; did you mean 'chat'"):
         run(demo(), "status", "chatt")
@@ -146,6 +161,8 @@ def test_a_kind_that_an_older_release_did_not_install_is_left_out_with_a_note() 
         ("error: You must be logged in to the server (Unauthorized)", "Sign in"),
         ('error: context "x" does not exist', "get-contexts"),
         ("Error in configuration: context was not found for specified context: x", "get-contexts"),
+        (NO_PLUGIN, "executable aws-iam not found. Install the login plugin that the kubeconfig names, or sign in"),
+        ("Error from server: etcd is full\nsee https://kubernetes.io", "kubectl: Error from server: etcd is full"),
         ("", "nothing was said"),
     ],
 )

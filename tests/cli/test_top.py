@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
+import pytest
+
 from cli.fleet import Service
 from cli.top_text import busiest, row_of, top_lines
 from forecasting.policy import to_json
@@ -23,6 +25,16 @@ def test_the_busiest_is_first_and_what_nobody_measured_is_a_dash() -> None:
     services = busiest([Service(broken()), Service(chat(), forecast())])
     rows = [row_of(one, {("demo", "chat"): HELD}, NOW) for one in services]
     assert "\n".join(top_lines(rows)) == TOP
+
+
+@pytest.mark.parametrize(
+    ("load", "shown"),
+    [("999.4", "999"), ("999.6", "1k"), ("99400", "99k"), ("99960", "100k"), ("999700", "1M"), ("123456789", "123M")],
+)
+def test_a_number_that_is_rounded_up_to_the_next_unit_is_told_in_it(load: str, shown: str) -> None:
+    busy = forecast()
+    busy["status"]["load"] = load
+    assert top_lines([row_of(Service(chat(), busy), {}, NOW)])[1].split()[3] == shown
 
 
 def test_a_long_name_of_many_namespaces_still_fits() -> None:

@@ -30,6 +30,7 @@ from forecasting.policy import (
     plan,
     to_json,
 )
+from forecasting.policy.need import tokens
 
 NOW_S = 1_000_000.0
 ONE_TO_TWENTY = Bounds(1, 20)
@@ -71,6 +72,13 @@ def asked(
         settings=settings,
         memory=memory,
     )
+
+
+@pytest.mark.parametrize(
+    ("rate_per_s", "text"), [(999.4, "999"), (999.6, "1k"), (5400.0, "5.4k"), (999_600.0, "1M"), (0.0, "0")]
+)
+def test_a_rate_that_is_rounded_up_to_the_next_unit_is_told_in_it(rate_per_s: float, text: str) -> None:
+    assert tokens(rate_per_s) == f"{text} tok/s"
 
 
 def test_capacity_is_bought_for_the_upper_quantile_at_the_lead_time() -> None:
