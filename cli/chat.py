@@ -52,7 +52,7 @@ def command(
         raise CliError(f"The operator has not said yet under which name clients reach '{service}'. See its status.")
     messages: list[Json] = [{"role": "system", "content": system}] if system else []
     with _gateway(url, kube_context, operator_namespace) as base:
-        talk(Model(base, key, name, max_tokens), messages, _turns(prompt))
+        talk(Model(base, key, name, max_tokens), messages, turns(prompt))
 
 
 @contextmanager
@@ -64,15 +64,20 @@ def _gateway(url: str | None, context: str | None, namespace: str) -> Iterator[s
         yield checked("--url", url, "http://localhost:8080/v1")
 
 
-def _turns(prompt: str | None) -> Iterator[str]:
+def turns(prompt: str | None) -> Iterator[str]:
     """The prompt alone, or line after line until the input ends."""
     if prompt is not None:
         yield prompt
         return
+    if sys.stdin is None:
+        raise CliError("There is neither a prompt nor an input. Say what to ask after the service's name.")
     while True:
         if sys.stdin.isatty():
             print("> ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
+        try:
+            line = sys.stdin.readline()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CliError(f"The input cannot be read: {error}. Each line of it is a turn.") from error
         if not line:
             return
         if line.strip():

@@ -15,6 +15,8 @@ from typing import Annotated
 import typer
 
 from cli.errors import CliError
+from cli.output import print_utf8
+from forecasting.errors import ForecastingError
 from forecasting.policy import Direction, RecordInvalid, ScalingDecision, from_json, plan, to_plain
 
 SIGNS = {Direction.UP: "↑", Direction.DOWN: "↓", Direction.HOLD: " "}
@@ -40,12 +42,18 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Show why every replica count was what it was. Exit status 1 when the policy decides differently now."""
-    differs = 0
+    differs = seen = 0
     for again in decide_again(file, _lines(file)):
+        seen += 1
         differs += not again.is_same
         if changes and again.recorded.direction is Direction.HOLD and again.is_same:
             continue
-        print(_as_json(again) if as_json else _as_text(again))
+        if as_json:
+            print_utf8(_as_json(again))
+        else:
+            print(_as_text(again))
+    if not seen:
+        raise CliError(f"{file}: no decision in it. Name a file of recorded decisions, or - for standard input.")
     if differs:
         print(f"{differs} decisions differ from what was recorded.", file=sys.stderr)
         raise typer.Exit(1)
@@ -62,22 +70,24 @@ def decide_again(name: str, lines: Iterable[str]) -> Iterator[Again]:
             continue
         try:
             recorded = from_json(line)
+            now = plan(recorded.inputs)
         except RecordInvalid as error:
             raise CliError(f"{name}, line {number}: {error}.") from error
-        yield Again(number, recorded, plan(recorded.inputs))
+        except (ForecastingError, ArithmeticError, ValueError) as error:
+            raise CliError(f"{name}, line {number}: its numbers cannot be decided on: {error}.") from error
+        yield Again(number, recorded, now)
 
 
 def _lines(file: str) -> Iterator[str]:
-    if file == "-":
-        yield from sys.stdin
-        return
     path = Path(file)
     try:
-        if path.suffix == ".gz":
-            with gzip.open(path, "rt", encoding="utf-8") as lines:
+        if file == "-":
+            yield from sys.stdin or ()
+        elif path.suffix == ".gz":
+            with gzip.open(path, "rt", encoding="utf-8-sig") as lines:
                 yield from lines
         else:
-            with path.open(encoding="utf-8") as plain:
+            with path.open(encoding="utf-8-sig") as plain:
                 yield from plain
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
         raise CliError(f"{file}: {error}. Name a file of recorded decisions, or - for standard input.") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import types
 from dataclasses import MISSING, fields, is_dataclass
 from enum import Enum
@@ -45,8 +46,8 @@ def from_json(line: str) -> ScalingDecision:
     """
     try:
         raw = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise RecordInvalid(f"not JSON: {error.msg} at character {error.pos + 1}") from error
+    except (ValueError, RecursionError) as error:
+        raise RecordInvalid(f"not JSON: {error}") from error
     return from_plain(ScalingDecision, raw)
 
 
@@ -116,7 +117,7 @@ def _read_scalar(kind: Any, raw: Any, at: str) -> Any:
     if kind is float:
         if raw in ("inf", "-inf", "nan"):
             return float(raw)
-        if type(raw) in (int, float):
+        if type(raw) is float or (type(raw) is int and abs(raw) <= sys.float_info.max):
             return float(raw)
     elif type(raw) is kind:  # not isinstance: True is an int
         return raw

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.completions import clean
+from cli.chat import talk, turns
+from cli.completions import Model, clean
 from cli.errors import CliError
 from cli.main import app
 from tests.cli.cluster import demo
@@ -78,6 +79,14 @@ def test_each_line_is_a_turn_that_knows_those_before() -> None:
     with gateway(200, events({"delta": {"content": "yes"}})) as (port, asked):
         ask(*at(port), given="one\n\ntwo\n")
     assert [[each["content"] for each in body["messages"]] for _, _, body in asked] == [["one"], ["one", "yes", "two"]]
+
+
+def test_an_input_that_cannot_be_read_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CliError, match="The input cannot be read: 'utf-8' codec"):
+        CliRunner().invoke(app, ["chat", "chat", *at(1)], obj=demo(), input=b"\xff\n", catch_exceptions=False)
+    monkeypatch.setattr("sys.stdin", None)
+    with pytest.raises(CliError, match="neither a prompt nor an input"):
+        talk(Model("", "", "", None), [], turns(None))
 
 
 def test_a_fallback_and_a_cut_are_told_beside_the_answer() -> None:

@@ -6,6 +6,7 @@ import errno
 import gzip
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +88,27 @@ def test_json_lines_hold_both_decisions(tmp_path: Path) -> None:
     assert said["now"]["replicas"] == 6
 
 
+@pytest.mark.parametrize("content", [b"\xff\n", b"\n"])
+def test_an_input_without_a_decision_is_said_with_status_2(
+    content: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), "utf-8"))
+    assert ends_with(monkeypatch, io.StringIO(), "replay", "-") == 2
+    assert "Name a file of recorded decisions, or - for standard input." in capsys.readouterr().err
+
+
+def test_a_closed_input_holds_no_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert ends_with(monkeypatch, io.StringIO(), "replay", "-") == 2
+
+
+def with_number(field: str, value: str) -> str:
+    """A line in which that field of the inputs has another value."""
+    line, found = re.subn(rf'"{field}":[^,}}]*', f'"{field}":{value}', to_json(decided(5400.0)), count=1)
+    assert found
+    return line + "\n"
+
+
 def test_standard_input_is_read(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["replay", "-"], input=to_json(decided(5400.0)) + "\n\n")
     assert shown.exit_code == 0
@@ -95,7 +117,17 @@ def test_standard_input_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [("{}\n", "line 1: ScalingDecision lacks"), ("no\n", "line 1: not JSON"), (None, "Name a file")],
+    [
+        ("{}\n", "line 1: ScalingDecision lacks"),
+        ("no\n", "line 1: not JSON"),
+        ("[" * 100_000, "line 1: not JSON"),
+        ("9" * 5_000, "line 1: not JSON"),
+        (with_number("requests_per_s", f"1{'0' * 400}"), "a value of type float is needed"),
+        (with_number("now_s", '"nan"'), "line 1: its numbers cannot be decided on"),
+        (with_number("step_s", "1e-320"), "line 1: its numbers cannot be decided on"),
+        ("", "no decision in it"),
+        (None, "Name a file"),
+    ],
 )
 def test_what_is_no_record_is_refused_with_file_and_line(
     content: str | None,
