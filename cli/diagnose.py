@@ -19,6 +19,7 @@ from cli.diagnose_text import Picture, diagnosis_lines, plain
 from cli.fleet import Service, read_fleet, the_one
 from cli.kubectl import ContextOption, Json, Kubectl, NamespaceOption, NotAllowed
 from cli.lines import Form
+from cli.output import print_utf8
 from controllers.plans.healing.diagnose import diagnose
 from controllers.plans.healing.objects import view_of
 from crds.contract import LABEL_SERVICE
@@ -39,7 +40,7 @@ def command(
     for note in (*fleet.notes, *notes):
         print(note, file=sys.stderr)
     if output is Form.JSON:
-        print(json.dumps(plain(picture), ensure_ascii=False))
+        print_utf8(json.dumps(plain(picture), ensure_ascii=False))
     else:
         print("\n".join(diagnosis_lines(picture, datetime.now(UTC))))
 

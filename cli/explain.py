@@ -16,6 +16,7 @@ from cli.explain_text import explain_lines
 from cli.fleet import Service, read_fleet, the_one
 from cli.kubectl import OPERATOR_NAMESPACE, ContextOption, NamespaceOption, OperatorNamespaceOption
 from cli.lines import Form
+from cli.output import print_utf8
 from forecasting.policy import to_plain
 
 
@@ -37,7 +38,7 @@ def command(
     for note in (*fleet.notes, *record.notes):
         print(note, file=sys.stderr)
     if output is Form.JSON:
-        print(json.dumps(plain(one, record, last), ensure_ascii=False))
+        print_utf8(json.dumps(plain(one, record, last), ensure_ascii=False))
     else:
         print(_text(one, record, last, datetime.now(UTC)))
 

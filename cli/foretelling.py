@@ -59,7 +59,7 @@ def foretold(load: Load, setting: Setting, progress: Callable[[float], None], fr
     """
     if setting.foretelling.by is not ForecastBy.OPERATOR:
         return setting
-    path = _path(load, setting)
+    path = place(load, setting)
     if fresh:
         kept.forget(path)
     found = restored(path)
@@ -70,14 +70,14 @@ def foretold(load: Load, setting: Setting, progress: Callable[[float], None], fr
             warnings.simplefilter("ignore")  # as in the operator: what a fit finds odd is in its intervals
             forecasts.run(saver)
     except KeyboardInterrupt as stop:
-        raise stopped() from stop
+        raise stopped(path) from stop
     saver.save()  # A run that is stopped later need not wait for it again.
     return replace(setting, foretelling=replace(setting.foretelling, forecasts=forecasts))
 
 
 def forget(load: Load, setting: Setting) -> None:
     """When all results are there."""
-    kept.forget(_path(load, setting))
+    kept.forget(place(load, setting))
 
 
 def _begun(load: Load, setting: Setting) -> OperatorForecasts:
@@ -87,5 +87,6 @@ def _begun(load: Load, setting: Setting) -> OperatorForecasts:
     return OperatorForecasts(counts, minutes, INPUT_WEIGHT, setting.lead_s, setting.start_s, len(load.arrivals))
 
 
-def _path(load: Load, setting: Setting) -> Path:
+def place(load: Load, setting: Setting) -> Path:
+    """Where the state of the forecasts lies."""
     return place_of("forecast", load, setting.start_s, setting.lead_s)

@@ -100,9 +100,11 @@ def restored(path: Path) -> object:
         return None
 
 
-def stopped() -> CliError:
-    """Of a person who pressed Ctrl-C."""
-    return CliError("Stopped. The same command goes on from the last state that was kept.")
+def stopped(*places: Path) -> CliError:
+    """Of a person who pressed Ctrl-C, with where states may lie that the same command would find."""
+    if any(map(os.path.exists, places)):
+        return CliError("Stopped. The same command goes on from the last state that was kept.")
+    return CliError("Stopped before a state was kept. The same command begins anew.")
 
 
 def cache_folder() -> Path:

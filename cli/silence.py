@@ -17,6 +17,7 @@ from cli.errors import CliError
 from cli.fleet import named
 from cli.kubectl import ContextOption, Kubectl, NamespaceOption, NotAllowed
 from cli.lines import Form, clock
+from cli.output import print_utf8
 from controllers.plans.alerting.alerts import matches
 from crds.alert_policy import Silence
 from crds.fields import seconds
@@ -50,7 +51,7 @@ def command(
     muted = quiet_now(found, silence)
     if output is Form.JSON:
         where = {"namespace": found["metadata"]["namespace"], "policy": policy}
-        print(json.dumps({**where, "silence": silence.dump(), "silencedNow": muted}, ensure_ascii=False))
+        print_utf8(json.dumps({**where, "silence": silence.dump(), "silencedNow": muted}, ensure_ascii=False))
     else:
         print(_text(found, silence, muted, now))
 

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from cli.errors import CliError
 from cli.foretelling import chosen, foretold, forget
+from cli.output import print_utf8
 from cli.prometheus import client_of, read_range
 from cli.service_files import Subject, read_services
 from cli.setting import ForecastBy, Load, Setting
@@ -33,6 +34,8 @@ from forecasting.simulator.servegen import Clients, seconds_of
 from forecasting.simulator.world import ColdStart, Slo
 
 A_MONDAY = "2026-03-02T00:00"
+YEARS = range(1970, 9901)
+"""In which a trace may begin: one of ten years still ends within what calendars know."""
 
 
 class Output(StrEnum):
@@ -80,6 +83,7 @@ def command(
         ("--hours", hours, 1 / 60, 8784.0),
         ("--cold-start", cold_start, 0.0, 86_400.0),
         ("--price", price, 0.0, 1e6),
+        ("--share", share, 1e-9, 1.0),
     ):
         if not least <= value <= most:
             raise CliError(f"{name} is {value:g}; a number from {least:.3g} to {most:g} is needed.")
@@ -130,16 +134,23 @@ def _of_clients(name: str, clients: Clients, source: Source) -> Load:
     if isinstance(lent, Clients):
         raise CliError(f"{source.lengths} has no token lengths either; name a trace of single requests.")
     lengths = lengths_of(lent.input_tokens.astype(np.float64), lent.output_tokens.astype(np.float64))
-    return Load(name, seconds_of(clients, source.share, lent.input_tokens, lengths, source.seed), None)
+    arrivals = seconds_of(clients, source.share, lent.input_tokens, lengths, source.seed)
+    if not arrivals.counts.any():
+        raise CliError(
+            f"{name} holds no request of which --share {source.share:g} keeps any; nothing can be simulated."
+        )
+    return Load(name, arrivals, None)
 
 
 def _profile(path: Path | None) -> Profile:
     if path is None:
         return LLAMA_8B_H100
     try:
-        return profile_from_json(path.read_text(encoding="utf-8"), str(path))
-    except OSError as error:
-        raise CliError(f"{path}: {error.strerror or error}. Name a profile file, or leave --profile out.") from error
+        return profile_from_json(path.read_text(encoding="utf-8-sig"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CliError(
+            f"{path}: {getattr(error, 'strerror', None) or error}. Name a profile file, or leave --profile out."
+        ) from error
     except BadSetting as error:
         raise CliError(str(error)) from error
 
@@ -148,13 +159,16 @@ def unix_of(start: str) -> float:
     """UTC, unless it names a zone."""
     try:
         at = datetime.fromisoformat(start)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        begins_s = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError) as error:
         raise CliError(f"--start is {start!r}; a time such as {A_MONDAY} is needed.") from error
+    if at.year not in YEARS:
+        raise CliError(f"--start is {start!r}; a year from {YEARS[0]} to {YEARS[-1]} is needed.")
+    return begins_s
 
 
 def _run(subjects: list[Subject], load: Load, setting: Setting, fresh: bool) -> tuple[Setting, list[Result]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as bar:
         if setting.foretelling.by is ForecastBy.OPERATOR:
             for subject in subjects:
@@ -172,11 +186,11 @@ def _shown(bar: Progress, what: str) -> Callable[[float], None]:
 
 def _write(output: Output, load: Load, setting: Setting, results: list[Result]) -> None:
     if output is Output.JSON:
-        print(to_json(load, setting, results))
+        print_utf8(to_json(load, setting, results))
     elif output is Output.HTML:
         from cli.simulate_html import to_html  # matplotlib takes a second, which no other command should pay
 
-        print(to_html(load, setting, results))
+        print_utf8(to_html(load, setting, results))
     else:
-        console = Console()
-        print_text(Console(width=WIDTH) if not console.is_terminal else console, load, setting, results)
+        width = None if Console().is_terminal else WIDTH
+        print_text(Console(width=width, markup=False, emoji=False, highlight=False), load, setting, results)

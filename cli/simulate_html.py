@@ -57,7 +57,7 @@ def _plot(load: Load, result: Result) -> str:
     every = max(seconds // 1200, 1)
     above.plot(_hours(every, seconds), _means(load.arrivals.counts, every), color="#30638e", linewidth=0.9)
     above.set_ylabel("requests/s")
-    above.set_title(result.subject.label, fontsize=10)
+    above.set_title(result.subject.label, fontsize=10, parse_math=False)
     for values, label, style in ((result.wanted, "asked for", "-"), (result.ready, "ready", ":")):
         below.step(np.arange(len(values)) * TICK_S / 3600, values, style, where="post", label=label, linewidth=1.1)
     below.set_ylabel("replicas")

@@ -100,14 +100,14 @@ def _forecast(load: Load, setting: Setting) -> str:
 def print_text(console: Console, load: Load, setting: Setting, results: Sequence[Result]) -> None:
     """A column a service, beside each other."""
     for line in about(load, setting, results):
-        console.print(line, highlight=False)
+        console.print(line)
     table = Table(width=min(WIDTH, console.width), show_edge=False, pad_edge=False)
     table.add_column("")
     for result in results:
         table.add_column(result.subject.label, overflow="fold")
     for cells in zip(*(rows_of(result, setting) for result in results), strict=True):
         table.add_row(cells[0][0], *(cell[1] for cell in cells))
-    console.print(table, highlight=False)
+    console.print(table)
 
 
 def to_json(load: Load, setting: Setting, results: Sequence[Result]) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cli.errors import CliError
+from cli.foretelling import place
 from cli.kept import Saver, forget, place_of, restored, stopped
 from cli.service_files import Subject
 from cli.setting import ForecastBy, Load, Setting, asks_for_forecast
@@ -65,13 +66,15 @@ def simulate(subject: Subject, load: Load, setting: Setting, progress: Callable[
     """Run it, or go on where an earlier call stopped.
 
     Raises:
-        CliError: the service cannot be simulated on this profile; says why.
+        CliError: the service cannot be simulated on this profile; says why. Or a person stopped it.
     """
     try:
         run = _Prepared.of(subject, load, setting)
         outcome, wanted, ready = run.finish(progress, fresh)
     except ForecastingError as error:
         raise CliError(f"{subject.label}: {error}") from error
+    except KeyboardInterrupt as stop:
+        raise stopped(run.place, place(load, setting)) from stop
     chosen = mix(wanted, TICK_S, setting.prices, gpus=run.world.profile.gpus)
     cost = outcome.gpu_hours * setting.gpu_price
     return Result(subject, load.requests is not None, run.capacity, outcome, wanted, ready, chosen, cost)
@@ -97,18 +100,15 @@ class _Prepared:
         world = World(profile, setting.cold_start, subject.slo, least, most)
         first = max(scaling.min, 1) if scaling else (1 if spec.replicas is None else spec.replicas)
         autoscaler = _autoscaler(subject, load, capacity, setting)
-        place = place_of("state", subject, load, setting)
-        return cls(world, capacity, autoscaler, first, load, setting.seed, place)
+        kept_at = place_of("state", subject, load, setting)
+        return cls(world, capacity, autoscaler, first, load, setting.seed, kept_at)
 
     def finish(self, progress: Callable[[float], None], fresh: bool) -> tuple[Outcome, list[int], list[int]]:
         if fresh:
             forget(self.place)
         found = restored(self.place)
         run = found if isinstance(found, Replay | Batch) else self._new()
-        try:
-            finished = _finished(run, Saver(self.place, run, progress))
-        except KeyboardInterrupt as stop:
-            raise stopped() from stop
+        finished = _finished(run, Saver(self.place, run, progress))
         forget(self.place)
         return finished
 

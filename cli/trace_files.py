@@ -21,6 +21,8 @@ from forecasting.simulator.servegen import Clients, read_clients
 from forecasting.simulator.traces import read_requests
 
 CLIENT_SUFFIX = "-trace.csv"
+TEXT = "utf-8-sig"
+"""Spreadsheets begin a CSV with a mark, which is no part of it."""
 MOST_BYTES = 4 * 2**30
 """Unpacked: what a small file unpacks to is not known before."""
 MOST_LINE_CHARS = 64 * 2**20
@@ -34,9 +36,9 @@ def read_trace(path: Path) -> Requests | Clients:
     Raises:
         CliError: there is no such file, or it cannot be read; says file and line.
     """
-    if not path.exists():
-        raise CliError(f"{path}: no such file. Give a CSV (arrival_s,input_tokens,output_tokens) or a trace archive.")
     try:
+        if not path.exists():
+            raise CliError(f"{path}: no such file. Give a CSV (arrival_s,input_tokens,output_tokens) or an archive.")
         if path.is_dir() or _is_archive(path):
             return read_clients(_clients(path))
         with _text(path) as lines:
@@ -62,7 +64,7 @@ def _is_archive(path: Path) -> bool:
 def _clients(path: Path) -> dict[str, list[str]]:
     if path.is_dir():
         files = sorted(path.rglob(f"*{CLIENT_SUFFIX}"))
-        return {str(file): file.read_text(encoding="utf-8").splitlines() for file in files}
+        return {str(file): file.read_text(encoding=TEXT).splitlines() for file in files}
     with tarfile.open(path) as archive:
         return dict(_members(archive, path))
 
@@ -76,14 +78,14 @@ def _members(archive: tarfile.TarFile, path: Path) -> Iterator[tuple[str, list[s
                 raise CliError(f"{path}: its traces unpack to more than the {MOST_BYTES} bytes allowed.")
             content = archive.extractfile(member)
             if content is not None:
-                yield f"{path}:{member.name}", content.read().decode("utf-8").splitlines()
+                yield f"{path}:{member.name}", content.read().decode(TEXT).splitlines()
 
 
 @contextmanager
 def _text(path: Path) -> Iterator[io.TextIOBase]:
     if path.suffix == ".gz":
-        with gzip.open(path, "rt", encoding="utf-8") as lines:
+        with gzip.open(path, "rt", encoding=TEXT) as lines:
             yield lines
     else:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding=TEXT) as lines:
             yield lines

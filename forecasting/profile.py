@@ -10,7 +10,7 @@ tokens: either memory is the limit (weights and KV cache are read once an iterat
 from __future__ import annotations
 
 import json
-import math
+import sys
 from dataclasses import asdict, dataclass, fields
 
 from forecasting.errors import BadSetting
@@ -37,7 +37,7 @@ class Profile:
             value = getattr(self, field.name)
             if isinstance(value, str):
                 continue
-            if not math.isfinite(value) or value < 0 or (value == 0 and field.name not in ("gamma_s", "request_s")):
+            if not 0 <= value <= sys.float_info.max or (value == 0 and field.name not in ("gamma_s", "request_s")):
                 raise BadSetting(
                     f"Profile {self.model} on {self.accelerator}: {field.name} is {value}; a positive number is needed."
                 )
@@ -86,8 +86,8 @@ def profile_from_json(text: str, name: str) -> Profile:
     """
     try:
         raw = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadSetting(f"Profile {name}: not JSON: {error.msg} in line {error.lineno}.") from error
+    except (ValueError, RecursionError) as error:
+        raise BadSetting(f"Profile {name}: not JSON: {error}.") from error
     if not isinstance(raw, dict):
         raise BadSetting(f"Profile {name}: an object with the fields of a profile is needed.")
     known = {field.name: field.type for field in fields(Profile)}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import html
+import io
 import json
 import os
 import re
+import sys
 import tarfile
 import time
 from datetime import datetime
@@ -147,6 +149,52 @@ def test_a_servegen_archive_draws_its_lengths_from_another_trace(service: Path, 
     assert said["services"][0]["outcome"]["ttft_p99_s"] is None
 
 
+@pytest.mark.parametrize("rows", ["", "\n", "0,0.0,1.0,Gamma,1.0,0.2\n"])
+def test_a_servegen_folder_without_a_request_is_refused(rows: str, service: Path, trace: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "chunk-0-trace.csv").write_text(rows)
+    with pytest.raises(CliError, match=r"holds no request|holds a window"):
+        run("simulate", "-f", service, "--trace", folder, "--lengths", trace)
+
+
+def test_a_csv_of_a_spreadsheet_is_read(service: Path, trace: Path) -> None:
+    trace.write_text(trace.read_text(), encoding="utf-8-sig")
+    assert "7,500 requests" in run("simulate", "-f", service, "--trace", trace)
+
+
+@pytest.mark.parametrize("name", [r"a$\foo$.yaml", "[bold]:smile:.yaml"])
+def test_a_name_is_shown_as_it_is(name: str, service: Path, trace: Path) -> None:
+    named = service.rename(service.with_name(name))
+    assert named.name in run("simulate", "-f", named, "--trace", trace)
+    assert named.name in html.unescape(run("simulate", "-f", named, "--trace", trace, "-o", "html"))
+
+
+@pytest.mark.parametrize("form", ["json", "html"])
+def test_what_programs_read_is_utf_8_whatever_the_locale(
+    form: str, service: Path, trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named, shown = service.rename(service.with_name("Größe.yaml")), io.BytesIO()
+    monkeypatch.setattr("sys.argv", ["foretide", "simulate", "-f", str(named), "--trace", str(trace), "-o", form])
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown, "ascii"))
+    with pytest.raises(SystemExit):
+        main()
+    sys.stdout.flush()
+    assert "Größe.yaml" in shown.getvalue().decode()
+
+
+def test_who_stops_before_a_state_is_kept_is_not_promised_one(
+    service: Path, trace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stops(simulation.Saver):
+        def __call__(self, share: float) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(simulation, "Saver", Stops)
+    with pytest.raises(CliError, match="Stopped before a state was kept"):
+        run("simulate", "-f", service, "--trace", trace)
+
+
 def test_an_interrupted_run_goes_on_and_ends_the_same(
     service: Path, trace: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,6 +325,7 @@ def test_a_forecast_that_nobody_knows_is_refused_with_those_that_there_are(servi
         *(("--hours", value) for value in ("nan", "inf", "-1", "0", "1e12")),
         *(("--cold-start", value) for value in ("nan", "-5", "inf")),
         *(("--price", value) for value in ("nan", "-1")),
+        *(("--share", value) for value in ("nan", "0", "-1", "2")),
         ("--seed", "-1"),
     ],
 )
@@ -373,9 +422,15 @@ def test_states_that_nobody_came_back_for_are_thrown_away_after_a_week(tmp_path:
         (windows("{name: a, minn: 2}"), ["--trace", "TRACE"], "schedule.0.minn is not known; did you mean 'min'?"),
         (SERVICE.replace("{name: chat, namespace: demo}", "chat"), ["--trace", "TRACE"], "metadata.name is needed"),
         (SERVICE.replace("ttft: 500ms", "ttft: 1ms"), ["--trace", "TRACE"], "cannot meet TTFT 0.001 s"),
-        (SERVICE, ["--trace", "TRACE", "--share", "2"], "share of 2.0 cannot be kept"),
+        (SERVICE, ["--trace", "x" * 300], "File name too long"),
         (SERVICE, ["--trace", "TRACE", "--start", "soon"], "--start is 'soon'"),
+        *(
+            (windows("{name: a, min: 2}"), ["--trace", "TRACE", "--start", year], "a year from 1970 to 9900 is needed")
+            for year in ("0001-01-01", "9999-12-31T23:59")
+        ),
         (SERVICE, ["--trace", "TRACE", "--profile", "TRACE"], "not JSON"),
+        (SERVICE, ["--trace", "TRACE", "--profile", "/dev/null"], "not JSON"),
+        (SERVICE, ["--trace", "TRACE", "--profile", sys.executable], "can't decode byte"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line_with_status_2(
