@@ -67,6 +67,9 @@ DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 ObjectName = Annotated[str, StringConstraints(pattern=DNS_LABEL, min_length=1, max_length=63)]
 """Name of another object (RFC 1123 label)."""
 
+LABEL_VALUE = "^(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])?$"
+"""Value of a label or a taint, as Kubernetes takes it."""
+
 MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
 Moment = Annotated[str, StringConstraints(pattern=MOMENT, max_length=40)]
 """A time (RFC 3339): `2026-01-01T06:00:00Z`."""

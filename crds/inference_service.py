@@ -9,7 +9,7 @@ from pydantic import Field
 
 from crds.conditions import Condition
 from crds.diagnosis import DiagnosisStatus
-from crds.fields import Duration, ListMap, ObjectName, Part, Quantity, Rule
+from crds.fields import LABEL_VALUE, Duration, ListMap, ObjectName, Part, Quantity, Rule
 from crds.healing import Healing, HealthStatus
 from crds.rollout import Rollout, RolloutStatus
 from crds.routing import Fallback, Routing
@@ -206,6 +206,17 @@ class Engine(Part):
 class Toleration(Part):
     """A taint that the workers accept (as in a Pod)."""
 
+    rules: ClassVar = (
+        Rule(
+            "self.operator != 'Exists' || !has(self.value) || self.value == ''",
+            "operator Exists accepts every value: leave value out, or set operator to Equal",
+        ),
+        Rule(
+            "self.operator == 'Exists' || (has(self.key) && self.key != '')",
+            "only operator Exists goes without a key",
+        ),
+        Rule(f"!has(self.value) || self.value.matches('{LABEL_VALUE}')", "value is no value of a taint"),
+    )
     key: Annotated[str | None, Field(description="Key of the taint; all keys when left out.", max_length=316)] = None
     operator: Annotated[str, Field(description="Equal or Exists.", json_schema_extra={"enum": ["Equal", "Exists"]})] = (
         "Equal"
@@ -273,7 +284,12 @@ class InferenceServiceSpec(Part):
         Healing | None, Field(description="What the operator may do about workers that are not well.")
     ] = None
     node_selector: Annotated[
-        dict[str, str] | None, Field(description="Labels that a worker's node must have.", max_length=32)
+        dict[str, str] | None,
+        Field(description="Labels that a worker's node must have.", max_length=32),
+        Rule(
+            f"self.all(key, self[key].matches('{LABEL_VALUE}'))",
+            "values of labels have at most 63 letters, digits, '-', '_' and '.'; first and last is a letter or digit",
+        ),
     ] = None
     placement: Annotated[Placement, Field(description="How workers lie over zones.")] = Placement()
     tolerations: Annotated[

@@ -121,6 +121,15 @@ WRITTEN = [
         engine={"scheduling": {"minBatch": 3, "maxBatch": 2}},
     ),
     _written("InferenceService", "minWait needs a maxWait", engine={"scheduling": {"minWait": "1s"}}),
+    _written(
+        "InferenceService", "operator Exists accepts every value", tolerations=[{"operator": "Exists", "value": "b"}]
+    ),
+    _written("InferenceService", "only operator Exists goes without a key", tolerations=[{"value": "b"}]),
+    _written("InferenceService", "value is no value of a taint", tolerations=[{"key": "a", "value": "b c"}]),
+    *(
+        _written("InferenceService", "values of labels have at most 63 letters", nodeSelector={"a": value})
+        for value in ("v" * 64, "v-", "a b")
+    ),
     _written("InferenceService", "spec.scaling.max: Required value", scaling={"min": 1}),
     _written("InferenceService", "spec.accelerator.mig.profile: Required value", accelerator={"mig": {}}),
     _written("InferenceService", "spec.accelerator.mig.profile", accelerator={"mig": {"profile": "automatic"}}),

@@ -82,6 +82,13 @@ def test_every_rule_answers_with_its_sentence(cluster: Cluster) -> None:
     assert not wrong, json.dumps(wrong, indent=1)
 
 
+def test_placement_that_a_pod_may_have_is_accepted(cluster: Cluster) -> None:
+    tolerations = [{"operator": "Exists"}, {"key": "a"}, {"key": "a", "operator": "Exists", "effect": "NoExecute"}]
+    tolerations += [{"key": "example.com/a", "value": "b.c_d-1"}]
+    spec = {"tolerations": tolerations, "nodeSelector": {"a": "", "example.com/b": "v" * 63}}
+    assert cluster.refusal(Case("", valid("InferenceService", **spec), "")) == ""
+
+
 def test_every_bound_of_every_field_is_kept_and_named(cluster: Cluster) -> None:
     cases = list(derived())
     assert len(cases) > 200
