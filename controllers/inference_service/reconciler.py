@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 from controllers.inference_service.budgets import BudgetBoard
@@ -28,13 +28,14 @@ from controllers.plans.mig.chosen import spec_of
 from controllers.plans.service import PlanSettings, ServicePlan, plan_service
 from controllers.plans.snapshot import Snapshot
 from controllers.plans.transitions import Transition
+from controllers.refusals import NOT_TAKEN, Refusals
 from controllers.runtime.interface import Key, Outcome
 from crds.contract import FINALIZER_SERVICE
 from crds.reading import unread_of
 from crds.rollout import Strategy
 from crds.scaling import ScalingPolicy
 from forecasting.policy import Memory
-from kube.errors import Conflict, Forbidden, Invalid, KubeError, NotFound
+from kube.errors import AnswerError, Conflict, NotFound, Unreachable
 from kube.events import Recorder
 from kube.resources import INFERENCE_SERVICES, Object
 
@@ -42,7 +43,6 @@ log = logging.getLogger(__name__)
 
 KIND: Final = INFERENCE_SERVICES.kind
 BEHIND_S: Final = 1.0
-BEHIND_MOST: Final = timedelta(seconds=30)
 
 
 def _wall_clock() -> datetime:
@@ -85,8 +85,7 @@ class InferenceServiceReconciler:
         self._uids: dict[Key, str] = {}
         """Whose memories these are."""
         self._memories: dict[Key, Memory] = {}
-        self._refused: dict[Key, str] = {}
-        self._behind_since: dict[Key, datetime] = {}
+        self._refusals = Refusals()
         self._over_quota: set[Key] = set()
         self._limits: dict[Key, tuple[Limit, ...]] = {}
 
@@ -109,22 +108,13 @@ class InferenceServiceReconciler:
             self._forget(key)  # It went and was made anew between two looks.
             self._uids[key] = uid
         try:
-            outcome = await self._look(key, self._writer.newest(service))
+            return await self._look(key, self._writer.newest(service))
         except (Conflict, NotFound) as error:
+            if self._refusals.told(key) is not None:
+                raise
             # The cache is behind: what is on its way wakes the key, and the look is there in case it does not.
             log.debug("%s: %s", key, error)
-            await self._tell_what_lasts(key, service, error)
             return Outcome(BEHIND_S)
-        self._behind_since.pop(key, None)
-        return outcome
-
-    async def _tell_what_lasts(self, key: Key, service: Object, error: KubeError) -> None:
-        """A cache that is behind catches up in moments; a name that another's object holds, a person must free."""
-        now = self._wall_clock()
-        lasts = now - self._behind_since.setdefault(key, now)
-        if lasts >= BEHIND_MOST and self._refused.get(key) != str(error):
-            self._refused[key] = str(error)
-            await self._write_status(service, self._decide(key, service)[1])
 
     async def _look(self, key: Key, service: Object) -> Outcome:
         meta = service["metadata"]
@@ -132,21 +122,30 @@ class InferenceServiceReconciler:
             await self._writer.misread(self._recorder, service, self._wall_clock())
             return Outcome()  # Its workers stay as they are.
         if not meta.get("deletionTimestamp") and FINALIZER_SERVICE not in (meta.get("finalizers") or ()):
-            await self._writer.hold(service)
+            await self._hold(key, service)
             return Outcome()  # The change it makes wakes the key.
         seen, plan = self._decide(key, service)
-        await self._write_children(key, service, seen, plan)
-        if seen.refused:
-            seen, plan = self._decide(key, service)  # All was taken this time: the finding is out of date.
-        if plan.release:
-            await self._writer.release(service)
-        else:
-            await self._write_status(service, plan)
+        refusal = await self._write_children(key, service, seen, plan)
+        if refusal is not None and self._refusals.told(key) is None:
+            raise refusal  # It may be gone at the next look.
+        if seen.refused != self._refusals.told(key):
+            seen, plan = self._decide(key, service)  # What was found of refusals is out of date.
+        await self._write_status(service, plan)
         # Only what the status remembers is done: whoever comes after knows of it.
         for one in plan.restarts:
             await self._writer.restart(seen.namespace, one)
         self._ask(key, seen, plan)
+        if refusal is not None:
+            raise refusal
         return Outcome(plan.look_again_s)
+
+    async def _hold(self, key: Key, service: Object) -> None:
+        try:
+            await self._writer.hold(service)
+        except NOT_TAKEN as error:
+            if self._refusals.hear(key, error, self._wall_clock()):
+                await self._write_status(service, self._decide(key, service)[1])
+            raise
 
     def _decide(self, key: Key, service: Object) -> tuple[Snapshot, ServicePlan]:
         seen = self._observe(key, service)
@@ -160,7 +159,7 @@ class InferenceServiceReconciler:
         heard = Heard(
             self._loads.last(key),
             self._probes.last(key),
-            self._refused.get(key),
+            self._refusals.told(key),
             self._writer.is_unseen,
             compared=self._canaries.last(key),
             budget_spent=self._budgets.spent(key, held_by(service, "ErrorBudgetSpent"))
@@ -187,18 +186,18 @@ class InferenceServiceReconciler:
         held = held_by(service, "HeldByAlert")
         return Wishes(hold=held)
 
-    async def _write_children(self, key: Key, service: Object, seen: Snapshot, plan: ServicePlan) -> None:
-        """A refusal is written into the status once; the queue tries again."""
-        try:
-            if await self._writer.children(seen, plan):
-                self._tell(service, plan.moved)
-        except (Forbidden, Invalid) as error:
-            is_news = self._refused.get(key) != str(error)
-            self._refused[key] = str(error)
-            if is_news:
-                await self._write_status(service, self._decide(key, service)[1])
-            raise
-        self._refused.pop(key, None)
+    async def _write_children(
+        self, key: Key, service: Object, seen: Snapshot, plan: ServicePlan
+    ) -> AnswerError | Unreachable | None:
+        """The first refusal."""
+        written = await self._writer.children(service, seen, plan)
+        if written.moved:
+            self._tell(service, plan.moved)
+        if written.refusal is None:
+            self._refusals.forget(key)
+        else:
+            self._refusals.hear(key, written.refusal, self._wall_clock())
+        return written.refusal
 
     async def _write_status(self, service: Object, plan: ServicePlan) -> None:
         if plan.status is not None and await self._writer.status(service, plan, self._wall_clock()):
@@ -271,8 +270,7 @@ class InferenceServiceReconciler:
         self._unfollow(key)
         self._uids.pop(key, None)
         self._memories.pop(key, None)
-        self._refused.pop(key, None)
-        self._behind_since.pop(key, None)
+        self._refusals.forget(key)
         self._over_quota.discard(key)
         self._limits.pop(key, None)
         self._observer.forget(service_place(key.namespace, key.name))

@@ -6,7 +6,7 @@ Decides nothing. What stands already is not written again; a number is only lowe
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -25,10 +25,11 @@ from controllers.plans.service import ServicePlan
 from controllers.plans.snapshot import Snapshot
 from controllers.plans.worker_pod import Manifest, worker_account
 from controllers.reading import readable
+from controllers.refusals import NOT_TAKEN
 from crds.contract import ANNOTATION_DELETION_COST, FINALIZER_SERVICE, LABEL_REVISION
 from crds.reading import unread_of
 from kube.api import Api
-from kube.errors import Conflict, NotFound
+from kube.errors import AnswerError, Conflict, NotFound, Unreachable
 from kube.events import Recorder
 from kube.resources import DEPLOYMENTS, INFERENCE_SERVICES, PODS, RESOURCE_CLAIM_TEMPLATES, Object
 
@@ -44,6 +45,25 @@ class _Ahead:
 
     service: Object
     behind: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Written:
+    """How far the children came."""
+
+    moved: bool = False
+    """Numbers of workers were written."""
+    refusal: AnswerError | Unreachable | None = None
+    """The first."""
+
+    async def of(self, write: Awaitable[bool], *, moves: bool = False) -> bool:
+        """Whether it was taken. Raises Unreachable: there is nobody to ask for the next."""
+        try:
+            self.moved |= await write and moves
+        except AnswerError as error:
+            self.refusal = self.refusal or error
+            return False
+        return True
 
 
 class Writer:
@@ -93,14 +113,34 @@ class Writer:
         patch = {"metadata": {**only_this, "finalizers": list(finalizers)}}
         await self._client.merge_patch(INFERENCE_SERVICES, meta["namespace"], meta["name"], patch)
 
-    async def children(self, seen: Snapshot, plan: ServicePlan) -> bool:
-        """Costs, children, numbers, removals. True when something was written."""
-        await self._write_costs(seen, plan.lowered)
-        written = [await self._ensure(child) for child in plan.children]
-        written += [await self._set_replicas(seen, move) for move in plan.moves]
-        written += [await self._remove(seen, revision) for revision in plan.remove]
-        written += [await self._remove_claim(seen, revision) for revision in plan.remove_claims]
-        return any(written)
+    async def children(self, service: Object, seen: Snapshot, plan: ServicePlan) -> Written:
+        """Costs, children, numbers, removals, and at the end our finalizer. What is refused stops nothing else."""
+        done = Written()
+        try:
+            await self._write_costs(seen, plan.lowered)
+            await self._write_children(done, seen, plan)
+            if plan.release:
+                await self.release(service)
+        except NOT_TAKEN as error:
+            done.refusal = done.refusal or error
+        return done
+
+    async def _write_children(self, done: Written, seen: Snapshot, plan: ServicePlan) -> None:
+        is_made = True
+        for child in plan.children:
+            if child["kind"] != DEPLOYMENTS.kind:
+                await done.of(self._ensure(child))
+            elif done.refusal is None or self._observed(child) is not None:
+                is_made = await done.of(self._ensure(child), moves=True)
+            else:
+                is_made = False  # No pod starts without all that it needs, which stands before it in the plan.
+        for move in plan.moves:
+            if is_made or move.after > move.before:  # Nobody leaves for a revision that does not come.
+                await done.of(self._set_replicas(seen, move), moves=True)
+        for revision in plan.remove:
+            await done.of(self._remove(seen, revision), moves=True)
+        for revision in plan.remove_claims:
+            await done.of(self._remove_claim(seen, revision))
 
     async def status(self, service: Object, plan: ServicePlan, now: datetime) -> bool:
         """Fields and conditions; nothing when they say the same already."""
@@ -148,15 +188,17 @@ class Writer:
             del self._unseen[place]
 
     async def _ensure(self, child: Manifest) -> bool:
-        namespace, name = child["metadata"]["namespace"], child["metadata"]["name"]
-        is_deployment = child["kind"] == DEPLOYMENTS.kind
-        cache = self._caches.deployments if is_deployment else self._caches.surroundings[child["kind"]]
-        observed = cache.get(namespace, name)
+        observed = self._observed(child)
         if await self._applier.ensure(child, observed) is None:
             return False
-        if is_deployment and observed is not None:
+        if child["kind"] == DEPLOYMENTS.kind and observed is not None:
             self._wrote(observed)
         return True
+
+    def _observed(self, child: Manifest) -> Object | None:
+        meta, kind = child["metadata"], child["kind"]
+        cache = self._caches.deployments if kind == DEPLOYMENTS.kind else self._caches.surroundings[kind]
+        return cache.get(meta["namespace"], meta["name"])
 
     async def _set_replicas(self, seen: Snapshot, move: Move) -> bool:
         """Only the number: the template of an earlier revision is as it was written then."""

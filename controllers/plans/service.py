@@ -205,13 +205,14 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
 
 def _plan_end(snapshot: Snapshot, settings: PlanSettings, servable: Verdict) -> ServicePlan:
     end = plan_deletion(snapshot)
-    made = deleting_conditions(end.message, servable)
+    message = f"{end.message} {snapshot.refused}" if snapshot.refused else end.message
+    made = deleting_conditions(message, servable)
     now = standing(snapshot, _last_target(snapshot), 0, (), end.message)
     return ServicePlan(
         remove=end.delete,
         release=end.release,
         status=None
-        if end.release
+        if end.release and not snapshot.refused
         else status_fields(snapshot, now, settings.url)
         | _slice_status(snapshot.status.slice)
         | _allocation_status(snapshot.allocation),

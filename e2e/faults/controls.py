@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from controllers.inference_service.write import Writer
+from controllers.inference_service.write import Writer, Written
 from kube.client import Client
 from kube.errors import Unavailable, Unreachable
 from kube.informer import Informer
@@ -27,14 +27,13 @@ def remembers_in_the_status() -> None:
     """The status is written first, and the disruption budget only while there was none: right without a crash."""
     children, status = Writer.children, Writer.status
 
-    async def planted(self: Writer, seen: Any, plan: Any) -> bool:
-        service = self._caches.services.get(seen.namespace, seen.name)
-        if service is not None and plan.status is not None:
+    async def planted(self: Writer, service: Any, seen: Any, plan: Any) -> Written:
+        if plan.status is not None:
             if service.get("status"):
                 left = tuple(one for one in plan.children if one["kind"] != "PodDisruptionBudget")
-                return await children(self, seen, replace(plan, children=left))
+                return await children(self, service, seen, replace(plan, children=left))
             await status(self, service, plan, datetime.now(UTC))
-        return await children(self, seen, plan)
+        return await children(self, service, seen, plan)
 
     Writer.children = planted  # type: ignore[method-assign]
 
@@ -129,10 +128,10 @@ def stumbles_over_zero() -> None:
     """One value of one field is never expected."""
     children = Writer.children
 
-    async def planted(self: Writer, seen: Any, plan: Any) -> bool:
+    async def planted(self: Writer, service: Any, seen: Any, plan: Any) -> Written:
         if seen.spec.rollout.revision_history_limit == 0:
             raise ZeroDivisionError("revisionHistoryLimit")
-        return await children(self, seen, plan)
+        return await children(self, service, seen, plan)
 
     Writer.children = planted  # type: ignore[method-assign]
 

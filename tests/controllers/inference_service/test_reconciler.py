@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from controllers.inference_service import reconciler
+from controllers import refusals
 from controllers.inference_service.admin_ports import ProbeAnswer
 from controllers.runtime.interface import Key
 from crds.contract import FINALIZER_SERVICE
@@ -20,11 +20,14 @@ from kube.resources import (
     ENDPOINT_SLICES,
     INFERENCE_SERVICES,
     MODELS,
+    NETWORK_POLICIES,
     PODS,
+    SERVICE_ACCOUNTS,
     SERVICES,
     SLAS,
     TENANTS,
     Object,
+    Resource,
 )
 from tests.controllers.inference_service.harness import (
     CHILDREN,
@@ -357,6 +360,76 @@ async def test_a_refused_child_is_a_condition_with_the_servers_words_and_heals(w
     await world.condition("Servable", "True", "ProbeAnswered")
 
 
+def refuse(world: World, resource: Resource, code: int = 422, verb: str = "apply") -> None:
+    """From now on."""
+    told = {"reason": "Invalid" if code == 422 else "InternalError", "message": "the webhook said no"}
+    world.client.fail_next(verb, resource, *[error_from_answer(verb, resource.kind, code, told)] * 10_000)
+
+
+async def test_a_refused_edit_freezes_neither_the_status_nor_the_revision_that_serves(world: World) -> None:
+    await apply(world, replicas=2)
+    await world.condition("Servable", "True", "ProbeAnswered")
+    (old,) = await revisions(world.client, NS)
+    refuse(world, DEPLOYMENTS)
+    await apply(world, replicas=5, engine={"maxNumSeqs": 4})
+    await world.condition("Stalled", "True", "ChildRefused")
+    await world.until(lambda: world.operator.status(NS, "chat")["readyReplicas"] == 5, "the old revision has 5")
+    assert await revisions(world.client, NS) == {old: 5}
+    service = world.client.now(INFERENCE_SERVICES, NS, "chat")
+    assert service
+    assert service["status"]["observedGeneration"] == service["metadata"]["generation"]
+    for pod in world.client.all(PODS):
+        pod["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+        world.client.put(PODS, pod)
+    await world.condition("Servable", "False", "NoReadyWorkers")
+    assert world.operator.condition(NS, "chat", "Stalled") == ("True", "ChildRefused")
+
+
+async def test_no_worker_leaves_for_a_revision_that_is_refused(world: World) -> None:
+    rollout = {"maxSurge": 0, "maxUnavailable": 1}
+    await apply(world, rollout=rollout)
+    await world.condition("Servable", "True", "ProbeAnswered")
+    before = await revisions(world.client, NS)
+    refuse(world, DEPLOYMENTS)
+    await apply(world, rollout=rollout, engine={"maxNumSeqs": 4})
+    await world.condition("Stalled", "True", "ChildRefused")
+    await world.quiet()
+    assert await revisions(world.client, NS) == before
+    assert world.operator.condition(NS, "chat", "Servable") == ("True", "ProbeAnswered")
+
+
+async def test_workers_start_only_where_all_that_they_need_was_taken(world: World) -> None:
+    refuse(world, NETWORK_POLICIES)
+    await apply(world)
+    await world.condition("Stalled", "True", "ChildRefused")
+    await world.quiet()
+    assert [len(world.client.all(one)) for one in (DEPLOYMENTS, NETWORK_POLICIES, SERVICES)] == [0, 0, 1]
+
+
+@pytest.mark.parametrize(("verb", "resource"), [("apply", SERVICE_ACCOUNTS), ("patch", INFERENCE_SERVICES)])
+async def test_a_webhook_that_stays_down_is_told_when_it_lasts(
+    world: World, monkeypatch: pytest.MonkeyPatch, verb: str, resource: Resource
+) -> None:
+    refuse(world, resource, 500, verb)
+    await apply(world)
+    await world.until(lambda: world.client.calls[verb, resource.kind] > 1, "it is tried again")
+    assert "conditions" not in world.operator.status(NS, "chat")
+    monkeypatch.setattr(refusals, "LASTS", timedelta(seconds=0.2))
+    await world.condition("Stalled", "True", "ChildRefused")
+    assert "the webhook said no" in world.message("Stalled")
+    assert world.message("Stalled").endswith("It is tried again.")
+
+
+async def test_a_service_that_may_not_go_says_why(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "LASTS", timedelta(seconds=0.2))
+    await apply(world)
+    await world.condition("Servable", "True", "ProbeAnswered")
+    refuse(world, INFERENCE_SERVICES, 500, "patch")
+    await world.client.delete(INFERENCE_SERVICES, NS, "chat")
+    await world.until(lambda: "the webhook said no" in world.message("Ready"), "the refusal is told")
+    assert world.message("Ready").startswith("Deleting: all workers are gone. ")
+
+
 async def test_a_child_that_someone_changed_is_repaired(world: World) -> None:
     await apply(world)
     await world.condition("Servable", "True", "ProbeAnswered")
@@ -429,7 +502,7 @@ async def test_nothing_that_was_known_of_a_service_is_held_of_another_of_its_nam
 async def test_a_child_that_somebody_elses_object_holds_for_good_is_told(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconciler, "BEHIND_MOST", timedelta(seconds=0.2))
+    monkeypatch.setattr(refusals, "LASTS", timedelta(seconds=0.2))
     await apply(world, name="other")
     other = world.client.now(INFERENCE_SERVICES, NS, "other")
     assert other
