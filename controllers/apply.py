@@ -20,10 +20,10 @@ from controllers.difference import (
     needs_apply,
     with_hash,
 )
-from crds.contract import FIELD_MANAGER
+from crds.contract import ANNOTATION_APPLIED, FIELD_MANAGER, GROUP
 from crds.reading import NOT_UNDERSTOOD
-from kube.api import Api, Propagation
-from kube.errors import Conflict, NotFound
+from kube.api import Api, Propagation, find
+from kube.errors import AlreadyExists, Conflict, NotFound
 from kube.resources import Object, Resource, resource_of
 
 __all__ = ["Applier", "merge_conditions", "needs_apply"]
@@ -63,7 +63,8 @@ class Applier:
         """Apply `wanted` (apiVersion, kind, metadata, …) if needed. Returns the reason of the write, None without one.
 
         `observed` is the cached object (`lean` is enough), or None when the cache has none. Raises Conflict when the
-        owner that `wanted` names is gone, or `observed` is another owner's: then some part of the view is old.
+        owner that `wanted` names is gone, or the object is another such owner's: then some part of the view is old;
+        AlreadyExists when somebody else's object has the name.
         """
         where, digest, version = _where(wanted), applied_hash(wanted), _version(observed)
         if version and self._standing.get(where) == (digest, version):
@@ -74,8 +75,13 @@ class Applier:
             return None
         if self._is_written(where, digest, version, reason):
             return None
-        resource = resource_of(wanted)
-        await self._find_owner(wanted, observed)
+        resource, owner = resource_of(wanted), controller_of(wanted)
+        if owner is not None:
+            if observed is not None:
+                _check_holder(wanted, owner, observed)
+            await self._find_owner(owner, where[1])
+            if observed is None and (found := await find(self._client, resource, where[1], where[2])) is not None:
+                return await self.ensure(wanted, found)  # Caches show neither what is too new nor what is not ours.
         stored = await self._client.apply(resource, with_hash(wanted), field_manager=FIELD_MANAGER)
         left = needs_apply(wanted, stored)
         if left is not None:
@@ -85,21 +91,13 @@ class Applier:
         self._written[where] = _Written(digest, version, left)
         return reason
 
-    async def _find_owner(self, wanted: Mapping[str, Any], observed: Mapping[str, Any] | None) -> None:
+    async def _find_owner(self, owner: Mapping[str, Any], childs_namespace: str | None) -> None:
         """An old view may show an owner that is gone, while another of its name has these children: applied for the
-        first, they would be taken from the second, and collected as garbage. Or it shows a new owner beside a child of
-        the one before, from which nothing can be reckoned."""
-        owner, holder = controller_of(wanted), controller_of(observed) if observed else None
-        if owner is None:
-            return
-        namespace, name = wanted["metadata"].get("namespace"), wanted["metadata"]["name"]
-        if holder is not None and holder["uid"] != owner["uid"]:
-            what = resource_of(wanted).describe(namespace, name)
-            raise _behind(f"{what} belongs to another {holder['kind']} '{holder['name']}' than today's")
+        first, they would be taken from the second, and collected as garbage."""
         now_s = self._clock()
         if now_s - self._alive.get(owner["uid"], -ALIVE_S) < ALIVE_S:
             return
-        await self._look_for(owner, namespace)
+        await self._look_for(owner, childs_namespace)
         self._alive = {uid: at_s for uid, at_s in self._alive.items() if now_s - at_s < ALIVE_S}
         self._alive[owner["uid"]] = now_s
 
@@ -199,6 +197,26 @@ class Applier:
         if last is None or last.hash != digest or not version:
             return False
         return last.over_version == version or (reason is not None and last.accepted_reason == reason)
+
+
+def _check_holder(wanted: Mapping[str, Any], owner: Mapping[str, Any], observed: Mapping[str, Any]) -> None:
+    """What another of the owner's kind holds goes with it: an old view may show a new owner beside a child of the one
+    before. What anybody else holds stays theirs; what nobody holds was made by us if it carries our hash."""
+    holder, resource = controller_of(observed), resource_of(wanted)
+    what = resource.describe(wanted["metadata"].get("namespace"), wanted["metadata"]["name"])
+    if holder is not None and holder["uid"] == owner["uid"]:
+        return
+    if holder is not None and holder["kind"] == owner["kind"]:
+        raise _behind(f"{what} belongs to another {holder['kind']} '{holder['name']}' than today's")
+    is_ours = resource.group == GROUP or ANNOTATION_APPLIED in (observed["metadata"].get("annotations") or {})
+    if holder is None and is_ours:
+        return
+    whose = f"belongs to {holder['kind']} '{holder['name']}'" if holder else "was not made by Foretide"
+    raise AlreadyExists(
+        f"{what} {whose}, and {owner['kind']} '{owner['name']}' needs that name. Delete it, or rename one of the two.",
+        status_code=409,
+        reason="AlreadyExists",
+    )
 
 
 def _behind(what: str) -> Conflict:

@@ -99,6 +99,7 @@ RARE: Final = (
     Rare("foretide-operator", "*", "prometheusrules", _NO_EXPORT),
     Rare("foretide-operator", "*", "inferencepools", _NO_GATEWAY_API),
     Rare("foretide-operator", "*", "httproutes", _NO_GATEWAY_API),
+    Rare("foretide-operator", "get", "resourceclaimtemplates", _NO_CLAIMS),
     Rare("foretide-operator", "create", "resourceclaimtemplates", _NO_CLAIMS),
     Rare("foretide-operator", "patch", "resourceclaimtemplates", _NO_CLAIMS),
     Rare("foretide-operator", "delete", "resourceclaimtemplates", _NO_CLAIMS),

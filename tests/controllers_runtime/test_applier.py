@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from controllers.apply import Applier
-from kube.errors import Conflict
+from kube.errors import AlreadyExists, Conflict
 from kube.resources import CONFIG_MAPS, INFERENCE_SERVICES
 from tests.fakes import FakeClient
 
@@ -204,3 +204,45 @@ async def test_a_child_of_the_owner_before_is_waited_out() -> None:
         await Applier(client).ensure(owned_by("new"), seen(client))
     client.remove(CONFIG_MAPS, "demo", "a")
     assert await Applier(client).ensure(owned_by("new"), None) == "it does not exist"
+
+
+THEIRS: dict[str, Any] = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "x", "uid": "x", "controller": True}
+
+
+@pytest.mark.parametrize(
+    ("owners", "whose"), [([], "was not made by Foretide"), ([THEIRS], "belongs to ReplicaSet 'x'")]
+)
+async def test_somebody_elses_object_is_not_taken_over_whether_the_cache_shows_it_or_not(
+    owners: list[dict[str, Any]], whose: str
+) -> None:
+    client = FakeClient()
+    the_owner(client, "new")
+    client.put(CONFIG_MAPS, {"metadata": {"namespace": "demo", "name": "a", "ownerReferences": owners}})
+    before = seen(client)
+    for observed in (None, before):
+        with pytest.raises(AlreadyExists, match=f"ConfigMap demo/a {whose}, and InferenceService 'chat' needs that"):
+            await Applier(client).ensure(owned_by("new"), observed)
+    assert seen(client) == before
+    client.remove(CONFIG_MAPS, "demo", "a")
+    assert await Applier(client).ensure(owned_by("new"), None) == "it does not exist"
+
+
+async def test_only_what_is_about_to_be_made_is_asked_for() -> None:
+    client = FakeClient()
+    the_owner(client, "new")
+    applier = Applier(client)
+    await applier.ensure(owned_by("new"), None)
+    assert await applier.ensure(owned_by("new"), None) is None, "the cache does not show it yet"
+    await applier.ensure(owned_by("new") | {"data": {"x": "2"}}, seen(client))
+    assert (client.calls["get", "ConfigMap"], client.calls["apply", "ConfigMap"]) == (2, 2)
+
+
+async def test_a_child_whose_owner_somebody_took_away_gets_it_back() -> None:
+    client = FakeClient()
+    the_owner(client, "new")
+    await Applier(client).ensure(owned_by("new"), None)
+    orphan = seen(client)
+    orphan["metadata"]["ownerReferences"] = []
+    client.put(CONFIG_MAPS, orphan)
+    assert await Applier(client).ensure(owned_by("new"), seen(client)) is not None
+    assert seen(client)["metadata"]["ownerReferences"][0]["uid"] == "new"

@@ -519,3 +519,17 @@ async def test_a_child_that_somebody_elses_object_holds_for_good_is_told(
     )
     world.client.remove(SERVICES, NS, "chat-worker")
     await world.condition("Servable", "True", "ProbeAnswered")
+
+
+@pytest.mark.parametrize("resource", [SERVICE_ACCOUNTS, NETWORK_POLICIES])
+async def test_an_object_of_a_person_keeps_its_name_and_its_content(world: World, resource: Resource) -> None:
+    theirs = world.client.put(resource, {"metadata": {"namespace": NS, "name": "chat-worker"}, "spec": {"mine": True}})
+    await apply(world)
+    await world.condition("Stalled", "True", "ChildRefused")
+    assert f"{resource.kind} demo/chat-worker was not made by Foretide" in world.message("Stalled")
+    assert "Delete it, or rename one of the two." in world.message("Stalled")
+    await world.quiet()
+    assert world.client.now(resource, NS, "chat-worker") == theirs
+    assert world.client.all(DEPLOYMENTS) == []
+    world.client.remove(resource, NS, "chat-worker")
+    await world.condition("Servable", "True", "ProbeAnswered")
