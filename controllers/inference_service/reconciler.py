@@ -143,7 +143,7 @@ class InferenceServiceReconciler:
         try:
             await self._writer.hold(service)
         except NOT_TAKEN as error:
-            if self._refusals.hear(key, error, self._wall_clock()):
+            if self._hear(key, service, error):
                 await self._write_status(service, self._decide(key, service)[1])
             raise
 
@@ -196,8 +196,12 @@ class InferenceServiceReconciler:
         if written.refusal is None:
             self._refusals.forget(key)
         else:
-            self._refusals.hear(key, written.refusal, self._wall_clock())
+            self._hear(key, service, written.refusal)
         return written.refusal
+
+    def _hear(self, key: Key, service: Object, refusal: AnswerError | Unreachable) -> bool:
+        generation = service["metadata"].get("generation", 0)
+        return self._refusals.hear(key, refusal, self._wall_clock(), generation=generation)
 
     async def _write_status(self, service: Object, plan: ServicePlan) -> None:
         if plan.status is not None and await self._writer.status(service, plan, self._wall_clock()):

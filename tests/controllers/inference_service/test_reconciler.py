@@ -12,8 +12,10 @@ import pytest
 
 from controllers import refusals
 from controllers.inference_service.admin_ports import ProbeAnswer
+from controllers.runtime import queue
 from controllers.runtime.interface import Key
 from crds.contract import FINALIZER_SERVICE
+from kube.backoff import Backoff
 from kube.errors import error_from_answer
 from kube.resources import (
     DEPLOYMENTS,
@@ -418,6 +420,23 @@ async def test_a_webhook_that_stays_down_is_told_when_it_lasts(
     await world.condition("Stalled", "True", "ChildRefused")
     assert "the webhook said no" in world.message("Stalled")
     assert world.message("Stalled").endswith("It is tried again.")
+
+
+async def test_a_refusal_that_is_worded_anew_each_time_is_written_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "RETRY", Backoff(first_s=0.01, factor=1.0, most_s=0.01))
+    told = [{"reason": "Forbidden", "message": f"denied, request {n}"} for n in range(10_000)]
+    refused = [error_from_answer("apply", "ServiceAccount", 403, one) for one in told]
+    world.client.fail_next("apply", SERVICE_ACCOUNTS, *refused)
+    await apply(world)
+    await world.condition("Stalled", "True", "ChildRefused")
+    first, tried = world.message("Stalled"), world.client.calls["apply", "ServiceAccount"]
+    await world.until(lambda: world.client.calls["apply", "ServiceAccount"] > tried + 5, "it is tried again")
+    assert world.message("Stalled") == first
+    await apply(world, replicas=2)
+    await world.until(lambda: world.message("Stalled") != first, "an edit has its own answer")
+    assert [(one.kind, one.subresource) for one in world.client.log].count(("InferenceService", "status")) == 2
 
 
 async def test_a_service_that_may_not_go_says_why(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
