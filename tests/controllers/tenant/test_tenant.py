@@ -178,6 +178,21 @@ async def test_children_leave_a_namespace_that_left_the_tenant(world: World) -> 
     assert world.api.now(NETWORK_POLICIES, "demo", "foretide-workers")
 
 
+async def test_what_is_refused_in_one_namespace_is_told_and_stops_nothing_in_another(world: World) -> None:
+    world.namespace("prod")
+    theirs = {"metadata": {"namespace": "demo", "name": "foretide-workers"}, "spec": {"podSelector": {}}}
+    world.api.put(NETWORK_POLICIES, theirs)
+    world.tenant(namespaces=("demo", "prod"), quota={"cpu": "8"})
+    await eventually(lambda: world.ready() == "ChildRefused", "the refusal is told")
+    (message,) = (one["message"] for one in world.status()["conditions"] if one["type"] == "Stalled")
+    assert message.startswith("Namespace 'demo': NetworkPolicy demo/foretide-workers was not made by Foretide")
+    assert world.status()["validKeys"] == 0
+    assert world.api.now(NETWORK_POLICIES, "prod", "foretide-workers")
+    assert [one["metadata"]["namespace"] for one in world.api.all(RESOURCE_QUOTAS)] == ["demo", "prod"]
+    world.api.remove(NETWORK_POLICIES, "demo", "foretide-workers")
+    await eventually(lambda: world.ready() == "Ready", "it is tried again")
+
+
 async def test_a_taken_namespace_goes_to_the_next_tenant_when_the_first_lets_it_go(world: World) -> None:
     world.tenant("acme")
     await eventually(lambda: world.ready("acme") == "Ready", "the first is ready")
