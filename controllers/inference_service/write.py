@@ -45,6 +45,7 @@ class _Ahead:
 
     service: Object
     behind: tuple[str, ...]
+    at_s: float
 
 
 @dataclass(slots=True)
@@ -93,7 +94,10 @@ class Writer:
         ahead = self._ahead.get(_place(service))
         if ahead is None:
             return service
-        if service["metadata"].get("resourceVersion") in ahead.behind:
+        version = service["metadata"].get("resourceVersion")
+        # A person's edit may lie between what we read and what we wrote. A server that was set back has small numbers.
+        is_recent = self._clock() - ahead.at_s < UNSEEN_S
+        if version in ahead.behind or (is_recent and _is_older(version, ahead.service["metadata"]["resourceVersion"])):
             return ahead.service
         del self._ahead[_place(service)]
         return service
@@ -158,7 +162,7 @@ class Writer:
             return False
         before = self._ahead.get(_place(service))
         behind = (*(before.behind if before else ()), str(service["metadata"].get("resourceVersion")))
-        self._ahead[_place(service)] = _Ahead(readable(stored), behind[-MOST_BEHIND:])
+        self._ahead[_place(service)] = _Ahead(readable(stored), behind[-MOST_BEHIND:], self._clock())
         return True
 
     async def misread(self, recorder: Recorder, service: Object, now: datetime) -> None:
@@ -183,7 +187,7 @@ class Writer:
                 self._applier.forget(kind, namespace, deployment["metadata"]["name"])
         self._applier.forget(INFERENCE_SERVICES.kind, namespace, name)
         self._ahead.pop((namespace, name), None)
-        mine = [place for place in self._unseen if place[0] == namespace and place[1].startswith(f"{name}-")]
+        mine = [place for place in self._unseen if (place[0], place[1].rpartition("-")[0]) == (namespace, name)]
         for place in mine:
             del self._unseen[place]
 
@@ -246,3 +250,8 @@ class Writer:
 def _place(service: Object) -> tuple[str, str]:
     meta = service["metadata"]
     return meta["namespace"], meta["name"]
+
+
+def _is_older(version: str | None, than: str) -> bool:
+    """Where the server's versions are numbers; what is none is compared with nothing."""
+    return version is not None and version.isdecimal() and than.isdecimal() and int(version) < int(than)
