@@ -13,7 +13,8 @@ from openai import APIStatusError, BadRequestError, InternalServerError, OpenAI
 from pydantic import ValidationError
 
 from tests.waiting import eventually
-from tests.worker_image.scripted import a_server
+from tests.worker_image.scripted import CONTEXT, a_server
+from worker_image.checkpoint.tokenizer import Vocabulary
 from worker_image.engine.messages import Add, Sampling
 from worker_image.engine.standing import Standing
 from worker_image.errors import RequestError
@@ -333,10 +334,35 @@ async def test_tokens_and_text_are_converted_in_both_directions(tmp_path: Path) 
 
 async def test_a_long_text_is_tokenized_as_a_short_one_is(tmp_path: Path) -> None:
     async with a_server(tmp_path, hello) as server:
-        long = await server.client.post("/../tokenize", cast_to=dict, body={"prompt": "the " * 20_000})
-        assert long["count"] == 40_000
-        with pytest.raises(BadRequestError, match="context is 4096 tokens; the prompt has 40000"):
-            await server.client.completions.create(model="chat", prompt="the " * 20_000)
+        long = await server.client.post("/../tokenize", cast_to=dict, body={"prompt": "the " * 10_000})
+        assert long["count"] == 20_000
+        with pytest.raises(BadRequestError, match="context is 4096 tokens; the prompt has 20000"):
+            await server.client.completions.create(model="chat", prompt="the " * 10_000)
+
+
+TOO_LONG = "x" * (len("<|endoftext|>") * CONTEXT + 1)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("completions", {"prompt": TOO_LONG}),
+        ("chat/completions", {"messages": [{"role": "user", "content": TOO_LONG}]}),
+        ("../tokenize", {"prompt": TOO_LONG}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenized(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, body: Any
+) -> None:
+    def encode(*_: object, **__: object) -> list[int]:
+        raise AssertionError("it costs seconds and gigabytes")
+
+    monkeypatch.setattr(Vocabulary, "encode", encode)
+    async with a_server(tmp_path, hello) as server:
+        with pytest.raises(BadRequestError, match=r"tokens; the prompt has 53\d+ bytes, which are more") as caught:
+            await server.client.post(f"/{path}", cast_to=object, body={"model": "chat"} | body)
+        assert caught.value.code == "context_length_exceeded"
 
 
 async def test_without_prefix_caching_no_two_requests_have_a_salt_in_common(tmp_path: Path) -> None:

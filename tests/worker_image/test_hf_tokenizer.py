@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from tests.worker_image.tiny_gguf import tiny_llama, write_gguf
 from worker_image.checkpoint.gguf import GgufFile
 from worker_image.checkpoint.pre_tokenizers import CUTTINGS
 from worker_image.checkpoint.source import LoadFormat
+from worker_image.checkpoint.token_bytes import most_bytes_a_token
 from worker_image.checkpoint.tokenizer import Vocabulary, load_vocabulary
 from worker_image.checkpoint.vocabulary import open_vocabulary
 from worker_image.errors import CheckpointError, RequestError
@@ -123,6 +126,65 @@ def test_any_text_survives_and_its_ids_are_those_of_transformers(tmp_path: Path,
     # SentencePiece writes a space before the text and cannot tell its own ▁ from one.
     expected = text if build is byte_level else "".join([" " if text else "", text]).replace("▁", " ")
     assert shown(vocabulary, ids) == expected
+
+
+def composing() -> Tokenizer:
+    tokenizer = byte_level()
+    tokenizer.normalizer = normalizers.NFC()
+    return tokenizer
+
+
+@SHARED
+@given(text=ANY_TEXT | st.text("\u0390\u03b9\u0308\u0301\u1fbe\u212a▁<s>the ", max_size=30))
+@pytest.mark.parametrize("build", [byte_level, sentencepiece, composing])
+def test_no_text_has_more_bytes_than_its_tokens_can_stand_for(build: Any, text: str) -> None:
+    tokenizer = build()
+    most = most_bytes_a_token(tokenizer)
+    assert most is not None
+    assert len(text.encode()) <= most * len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def stripping(tokenizer: Tokenizer) -> None:
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Strip()])
+
+
+def deleting(tokenizer: Tokenizer) -> None:
+    tokenizer.normalizer = normalizers.Replace(" ", "")
+
+
+def cutting_out(tokenizer: Tokenizer) -> None:
+    split = pre_tokenizers.Split(" ", "removed")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+
+
+def swallowing_spaces(tokenizer: Tokenizer) -> None:
+    tokenizer.add_special_tokens([AddedToken("<end>", rstrip=True)])
+
+
+def without_bytes(tokenizer: Tokenizer) -> None:
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "isolated")
+
+
+def of_words(tokenizer: Tokenizer) -> None:
+    tokenizer.model = models.WordLevel({"the": 0, "?": 1}, unk_token="?")
+
+
+@pytest.mark.parametrize("change", [stripping, deleting, cutting_out, swallowing_spaces, without_bytes, of_words])
+def test_a_tokenizer_that_swallows_text_has_no_most_bytes_a_token(change: Any) -> None:
+    tokenizer = byte_level()
+    change(tokenizer)
+    assert most_bytes_a_token(tokenizer) is None
+
+
+def test_other_threads_go_on_while_a_long_text_is_tokenized(tmp_path: Path) -> None:
+    vocabulary = open_vocabulary(write(tmp_path, byte_level()))
+    tokenizing = threading.Thread(target=vocabulary.encode, args=("the end " * 150_000,), kwargs={"add_bos": False})
+    tokenizing.start()
+    n_turns = 0
+    while tokenizing.is_alive():
+        time.sleep(0.001)
+        n_turns += 1
+    assert n_turns > 5, "without the GIL there is a turn or two, before and after"
 
 
 def test_a_template_file_and_a_list_of_named_templates_are_read(tmp_path: Path) -> None:

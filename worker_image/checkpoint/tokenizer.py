@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 from tokenizers import AddedToken, Tokenizer, decoders, models
@@ -14,6 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models
 from worker_image.checkpoint import sentencepiece
 from worker_image.checkpoint.gguf import GgufFile
 from worker_image.checkpoint.pre_tokenizers import CUTTINGS, Cutting
+from worker_image.checkpoint.token_bytes import most_bytes_a_token
 from worker_image.errors import CheckpointError
 from worker_image.text.detokenizer import byte_alphabet
 
@@ -44,8 +46,15 @@ class Vocabulary:
 
     def encode(self, text: str, *, add_bos: bool) -> list[int]:
         """Token ids; special tokens written in the text become their ids."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        # A batch of one: `encode` keeps the GIL, for seconds where a text is long.
+        (encoding,) = self.tokenizer.encode_batch_fast([text], add_special_tokens=False)
+        ids: list[int] = encoding.ids
         return [self.bos_id, *ids] if add_bos and self.bos_id is not None else ids
+
+    @cached_property
+    def most_bytes_a_token(self) -> int | None:
+        """Of text, at least as many as any token stands for; None where that may be any number."""
+        return most_bytes_a_token(self.tokenizer)
 
 
 class Speller:

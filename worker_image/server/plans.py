@@ -104,7 +104,7 @@ def chat_prompt(
         variables = {**variables, "tools": [tool.for_template() for tool in tools]}
     text = served.template.render([message.for_template() for message in messages], variables, created)
     # The template writes the beginning-of-sequence token itself where the model wants one.
-    return served.vocabulary.encode(text, add_bos=False)
+    return served.encode(text, add_bos=False, param="messages")
 
 
 def plan_completion(request: CompletionRequest, served: Served, created: int | None = None) -> Job:
@@ -124,9 +124,8 @@ def plan_completion(request: CompletionRequest, served: Served, created: int | N
 
 def completion_prompt(prompt: str | list[int], served: Served) -> list[int]:
     """Token ids. Raises RequestError for one that is not in the vocabulary."""
-    vocabulary = served.vocabulary
     if isinstance(prompt, str):
-        return vocabulary.encode(prompt, add_bos=vocabulary.add_bos)
+        return served.encode(prompt, add_bos=served.vocabulary.add_bos, param="prompt")
     served.check_ids(prompt, param="prompt")
     return prompt
 

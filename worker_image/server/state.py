@@ -54,6 +54,19 @@ class Served:
         """Requests of the same salt share cached prefixes; a salt of its own shares with nobody."""
         return (asked or "") if self.prefix_caching else uuid4().hex
 
+    def encode(self, text: str, *, add_bos: bool, param: str) -> list[int]:
+        """Token ids. Raises RequestError for a text that has more than the context however it is cut into tokens."""
+        n_bytes = len(text.encode())
+        if n_bytes > self.max_model_len:
+            most = self.vocabulary.most_bytes_a_token
+            if most is not None and n_bytes > self.max_model_len * most:
+                raise RequestError(
+                    f"this model's context is {self.max_model_len} tokens; the prompt has {n_bytes} bytes, "
+                    "which are more. Shorten the prompt.",
+                    param=param, code="context_length_exceeded",
+                )  # fmt: skip
+        return self.vocabulary.encode(text, add_bos=add_bos)
+
     def check_ids(self, token_ids: Sequence[int], *, param: str) -> None:
         """Raises RequestError for a token id that the vocabulary has not."""
         n_tokens = len(self.vocabulary.tokens)

@@ -48,9 +48,8 @@ def tokenize(body: bytes, served: Served) -> Json:
         variables = {**(request.chat_template_kwargs or {}), "add_generation_prompt": request.add_generation_prompt}
         ids = chat_prompt(request.messages, request.tools or (), variables, served)
     else:
-        ids = vocabulary.encode(
-            request.prompt or "", add_bos=vocabulary.add_bos and request.add_special_tokens is not False
-        )
+        add_bos = vocabulary.add_bos and request.add_special_tokens is not False
+        ids = served.encode(request.prompt or "", add_bos=add_bos, param="prompt")
     spelled = [vocabulary.tokens[i] for i in ids] if request.return_token_strs else None
     return {"count": len(ids), "max_model_len": served.max_model_len, "tokens": ids, "token_strs": spelled}
 
