@@ -73,4 +73,4 @@ class Paged:
             return PrefillGroup(rows, torch.tensor(table, device=device), sequence.computed, length)
         lengths = torch.tensor([s.computed + 1 for s in running], device=device)
         tables = torch.tensor([s.blocks for s in running], device=device)
-        return DecodeGroup(rows, tables, lengths, self._cache)
+        return DecodeGroup(rows, tables, lengths)

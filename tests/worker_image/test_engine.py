@@ -14,12 +14,15 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from tests.worker_image.engines import SMALL, an_engine, outputs, tokens
 from tests.worker_image.tiny_gguf import Contents, Shape, tiny_llama, write_gguf
 from worker_image.checkpoint.vocabulary import open_vocabulary
+from worker_image.engine.batch import Batch
 from worker_image.engine.host_blocks import SwapCosts
 from worker_image.engine.memory import plan_kv
 from worker_image.engine.messages import Add, Sampling, TokenOut
+from worker_image.engine.runner import InFlight
 from worker_image.engine.scheduler.settings import PolicyName, Scheduling
 from worker_image.engine.standing import Standing
 from worker_image.errors import CheckpointError, SettingsError
+from worker_image.models.kv_cache import KvCache
 from worker_image.text.detokenizer import TokenBytes
 from worker_image.text.grammar import json_schema_grammar
 
@@ -92,6 +95,37 @@ def test_what_shares_the_batch_and_how_prompts_are_cut_changes_no_token(path: Pa
     alone = [tokens(an_engine(path, replace(SMALL, step_tokens=300)), [p], GREEDY)[0] for p in prompts]
     assert tokens(an_engine(path), prompts, GREEDY) == alone
     assert tokens(an_engine(path, replace(SMALL, step_tokens=9, block_tokens=16)), prompts, GREEDY) == alone
+
+
+@pytest.mark.parametrize("gathered_bytes", [1, 64 << 20])
+def test_a_long_request_does_not_make_the_short_ones_of_its_step_as_dear(
+    path: Path, monkeypatch: pytest.MonkeyPatch, gathered_bytes: int
+) -> None:
+    monkeypatch.setattr("worker_image.engine.cpu_runner.GATHERED_BYTES", gathered_bytes)
+    sampling = Sampling(8, temperature=0.0)
+    prompts = [list(range(3, 203)), *some_prompts(7, longest=20)]
+    alone = [tokens(an_engine(path), [prompt], sampling)[0] for prompt in prompts]
+    gathered, gather = list[int](), KvCache.gather
+
+    def counting(cache: KvCache, layer: int, blocks: torch.Tensor) -> list[torch.Tensor]:
+        gathered.append(blocks.numel())
+        return gather(cache, layer, blocks)
+
+    monkeypatch.setattr(KvCache, "gather", counting)
+    engine, most = an_engine(path), 0
+    launch = engine._runner.launch
+
+    def counted(batch: Batch) -> InFlight:
+        nonlocal most
+        gathered.clear()
+        flight = launch(batch)
+        most = max(most, sum(gathered))
+        return flight
+
+    monkeypatch.setattr(engine._runner, "launch", counted)
+    assert tokens(engine, prompts, sampling) == alone
+    n_blocks = sum(-(-(len(prompt) + sampling.max_tokens) // SMALL.block_tokens) for prompt in prompts)
+    assert 0 < most <= 2 * n_blocks * Shape().layers, "padding at most doubles what a step reads"
 
 
 def test_preemption_changes_no_token(path: Path) -> None:

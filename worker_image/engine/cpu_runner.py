@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import chain
+from typing import Final
 
 import torch
 
@@ -18,6 +19,11 @@ from worker_image.models.decoder import Decoder
 from worker_image.models.kv_cache import AttentionGroup, DecodeGroup, KvCache, PrefillGroup
 from worker_image.models.linear import Linear
 from worker_image.models.reference_ops import ReferenceStep
+
+GATHERED_BYTES: Final = 64 << 20
+"""Keys and values that are attended together, unless it is the context of a single request."""
+PADDED_TOKENS: Final = 128
+"""Shorter requests are attended as if they had so many: a group of their own would cost more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +85,37 @@ class CpuRunner:
         return [blocks[p // size] * size + p % size for p in range(chunk.start, chunk.start + chunk.length)]
 
     def _groups(self, chunks: list[Chunk], n_decodes: int) -> list[AttentionGroup]:
-        groups: list[AttentionGroup] = [self._decode_group(chunks[:n_decodes])] if n_decodes else []
+        groups: list[AttentionGroup] = [self._decode_group(chunks, rows) for rows in self._alike(chunks[:n_decodes])]
         row = n_decodes
         for chunk in chunks[n_decodes:]:
             end = chunk.start + chunk.length
-            table = torch.tensor(chunk.sequence.blocks[: -(-end // self._cache.block_tokens)])
+            table = torch.tensor(chunk.sequence.blocks[: _blocks(end, self._cache.block_tokens)])
             groups.append(PrefillGroup(slice(row, row + chunk.length), table, chunk.start, chunk.length))
             row += chunk.length
         return groups
 
-    def _decode_group(self, chunks: list[Chunk]) -> DecodeGroup:
-        lengths = [chunk.start + 1 for chunk in chunks]
-        n_table = -(-max(lengths) // self._cache.block_tokens)
+    def _alike(self, decodes: list[Chunk]) -> list[list[int]]:
+        """Rows whose tables may be padded to the longest of them: it at most doubles them, or costs little."""
+        size, shape = self._cache.block_tokens, self._cache.shape
+        most = GATHERED_BYTES // (size * shape.bytes_per_token // shape.n_layers)
+        groups: list[list[int]] = []
+        longest = 0
+        for row in sorted(range(len(decodes)), key=lambda row: decodes[row].start):
+            n_table = _blocks(decodes[row].start + 1, size)
+            if n_table > longest or (len(groups[-1]) + 1) * n_table > most:
+                groups.append([])
+                longest = max(2 * n_table, _blocks(PADDED_TOKENS, size))
+            groups[-1].append(row)
+        return groups
+
+    def _decode_group(self, chunks: list[Chunk], rows: list[int]) -> DecodeGroup:
+        """rows: the longest last."""
+        lengths = [chunks[row].start + 1 for row in rows]
+        n_table = _blocks(lengths[-1], self._cache.block_tokens)
         # Padding repeats block 0; the mask hides it.
-        tables = [(chunk.sequence.blocks + [0] * n_table)[:n_table] for chunk in chunks]
-        return DecodeGroup(slice(0, len(chunks)), torch.tensor(tables), torch.tensor(lengths), self._cache)
+        tables = [(chunks[row].sequence.blocks + [0] * n_table)[:n_table] for row in rows]
+        return DecodeGroup(torch.tensor(rows), torch.tensor(tables), torch.tensor(lengths))
+
+
+def _blocks(n_tokens: int, block_tokens: int) -> int:
+    return -(-n_tokens // block_tokens)

@@ -34,6 +34,8 @@ class KvCache:
         self.block_tokens = block_tokens
         size = (shape.n_layers, n_blocks, block_tokens, shape.row_elements)
         self.keys, self.values = _zeros(size, dtype, device), _zeros(size, dtype, device)
+        # One pair for all layers and steps: it stays in the CPU's cache.
+        self._gathered = [pool.new_empty(0, block_tokens * shape.row_elements) for pool in (self.keys, self.values)]
 
     def write(self, layer: int, slots: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
         """k, v: (tokens, kv_heads · head_dim) go where `slots` (block · block_tokens + offset) says. Mutates us."""
@@ -47,6 +49,16 @@ class KvCache:
         for pool in (self.keys, self.values):
             pool.index_copy_(1, targets, pool.index_select(1, sources))
 
+    def gather(self, layer: int, blocks: torch.Tensor) -> list[torch.Tensor]:
+        """blocks: (n,) int64 → copies of their keys and values, (n, block_tokens · row) each, until the next call."""
+        if blocks.numel() > len(self._gathered[0]):
+            self._gathered = [buffer.new_empty(blocks.numel(), buffer.shape[1]) for buffer in self._gathered]
+        pools = (pool[layer].view(self.n_blocks, -1) for pool in (self.keys, self.values))
+        return [
+            torch.index_select(pool, 0, blocks, out=buffer[: blocks.numel()])
+            for pool, buffer in zip(pools, self._gathered, strict=True)
+        ]
+
 
 def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Zeros, because a masked score must not be NaN."""
@@ -59,11 +71,12 @@ def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> t
 class AttentionGroup(Protocol):
     """Some of the step's tokens, attended together."""
 
-    rows: slice
-    """Which of the step's tokens."""
+    @property
+    def rows(self) -> slice | torch.Tensor:
+        """Which of the step's tokens; a tensor holds their indices, int64."""
 
-    def attend(self, cache: KvCache, layer: int, q: torch.Tensor, out: torch.Tensor, window: int | None) -> None:
-        """q: (tokens of the group, q_heads, head_dim) → written to `out`, same shape.
+    def attend(self, cache: KvCache, layer: int, q: torch.Tensor, window: int | None) -> torch.Tensor:
+        """q: (tokens of the group, q_heads, head_dim) → same shape.
 
         A token sees itself and the `window - 1` tokens before it, or all before it.
         """
@@ -75,33 +88,28 @@ class DecodeGroup:
     The query heads that share a KV head are handled as that many queries of it, so nothing is repeated.
     """
 
-    def __init__(self, rows: slice, block_tables: torch.Tensor, lengths: torch.Tensor, cache: KvCache) -> None:
+    def __init__(self, rows: slice | torch.Tensor, block_tables: torch.Tensor, lengths: torch.Tensor) -> None:
         """block_tables: (sequences, most blocks) int64, padded with any block; lengths: (sequences,), tokens to see."""
         self.rows = rows
         self._lengths = lengths[:, None]
-        self._n_tokens = block_tables.shape[1] * cache.block_tokens
         self._index = block_tables.reshape(-1)
         self._masks: dict[int | None, torch.Tensor] = {}
-        shape = (block_tables.numel(), cache.block_tokens * cache.shape.row_elements)
-        # One buffer for all layers: it stays in the CPU's cache.
-        self._k, self._v = cache.keys.new_empty(shape), cache.values.new_empty(shape)
 
-    def attend(self, cache: KvCache, layer: int, q: torch.Tensor, out: torch.Tensor, window: int | None) -> None:
+    def attend(self, cache: KvCache, layer: int, q: torch.Tensor, window: int | None) -> torch.Tensor:
         n_seqs, n_q_heads, head_dim = q.shape
         n_kv_heads = cache.shape.n_kv_heads
         k, v = (
-            torch.index_select(pool[layer].view(cache.n_blocks, -1), 0, self._index, out=buffer)
-            .view(n_seqs, -1, n_kv_heads, head_dim)
-            .transpose(1, 2)
-            for pool, buffer in ((cache.keys, self._k), (cache.values, self._v))
+            gathered.view(n_seqs, -1, n_kv_heads, head_dim).transpose(1, 2)
+            for gathered in cache.gather(layer, self._index)
         )
         grouped = q.view(n_seqs, n_kv_heads, n_q_heads // n_kv_heads, head_dim)
-        out.copy_(scaled_dot_product_attention(grouped, k, v, attn_mask=self._mask(q, window)).reshape(q.shape))
+        mask = self._mask(k.shape[2], q, window)
+        return scaled_dot_product_attention(grouped, k, v, attn_mask=mask).reshape(q.shape)
 
-    def _mask(self, q: torch.Tensor, window: int | None) -> torch.Tensor:
+    def _mask(self, n_tokens: int, q: torch.Tensor, window: int | None) -> torch.Tensor:
         """(sequences, 1, 1, tokens) to add to the scores; made once for all layers of that window."""
         if window not in self._masks:
-            position = torch.arange(self._n_tokens, device=q.device)[None, :]
+            position = torch.arange(n_tokens, device=q.device)[None, :]
             seen = position < self._lengths
             if window is not None:
                 seen &= position >= self._lengths - window
@@ -120,7 +128,7 @@ class PrefillGroup:
         self._n_tokens = start + length
         self._masks: dict[int | None, torch.Tensor] = {}
 
-    def attend(self, cache: KvCache, layer: int, q: torch.Tensor, out: torch.Tensor, window: int | None) -> None:
+    def attend(self, cache: KvCache, layer: int, q: torch.Tensor, window: int | None) -> torch.Tensor:
         n_queries, n_q_heads, head_dim = q.shape
         n_kv_heads = cache.shape.n_kv_heads
         repeats = n_q_heads // n_kv_heads
@@ -136,7 +144,7 @@ class PrefillGroup:
         plain = self._start == 0 and (window is None or window >= self._n_tokens)
         mask = None if plain else self._mask(q, window)
         result = scaled_dot_product_attention(grouped, k, v, attn_mask=mask, is_causal=plain)
-        out.copy_(result.permute(2, 0, 1, 3).reshape(q.shape))
+        return result.permute(2, 0, 1, 3).reshape(q.shape)
 
     def _mask(self, q: torch.Tensor, window: int | None) -> torch.Tensor:
         """(queries, tokens) to add to the scores; made once for all layers of that window."""

@@ -77,7 +77,7 @@ class ReferenceOps:
         step.cache.write(layer.index, step.slots, k.flatten(1), heads[:, n_rotated:].flatten(1))
         out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
         for group in step.groups:
-            group.attend(step.cache, layer.index, q[group.rows], out[group.rows], layer.window)
+            out[group.rows] = group.attend(step.cache, layer.index, q[group.rows], layer.window)
         return out.flatten(1)
 
     def _normed(self, layer: AttentionLayer, heads: torch.Tensor) -> torch.Tensor:

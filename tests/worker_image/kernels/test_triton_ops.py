@@ -59,7 +59,7 @@ class Both:
     def reference(self) -> ReferenceStep:
         tables = self.tables.long()
         groups: tuple[AttentionGroup, ...] = (
-            DecodeGroup(slice(0, 2), tables[:2], torch.tensor(DECODES), self.cache),
+            DecodeGroup(slice(0, 2), tables[:2], torch.tensor(DECODES)),
             PrefillGroup(slice(2, 22), tables[2, : -(-50 // PAGE)], 30, 20),
             PrefillGroup(slice(22, 55), tables[3, : -(-33 // PAGE)], 0, 33),
         )
