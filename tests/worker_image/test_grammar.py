@@ -21,6 +21,7 @@ from tests.worker_image.tiny_gguf import tiny_llama, write_gguf
 from worker_image.checkpoint.gguf import GgufFile
 from worker_image.checkpoint.tokenizer import Vocabulary, load_vocabulary
 from worker_image.errors import EngineError, RequestError
+from worker_image.text import grammar_check
 from worker_image.text.grammar import json_object_grammar, json_schema_grammar, tools_grammar
 from worker_image.text.grammar_check import GrammarCheck, GrammarLimits
 from worker_image.text.tool_calls import Call, tool_calls
@@ -36,6 +37,9 @@ PERSON: Any = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
+
+LONG = json_schema_grammar({"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(8000)}})
+"""Takes seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -106,18 +110,16 @@ async def test_good_grammars_pass_and_bad_ones_are_named(check: GrammarCheck) ->
 
 
 async def test_a_grammar_that_takes_too_long_costs_its_child_and_nobody_elses_request(vocabulary: Vocabulary) -> None:
-    check = GrammarCheck(vocabulary, GrammarLimits(timeout_s=0.0))
+    check = GrammarCheck(vocabulary, GrammarLimits(timeout_s=0.1, patience_s=60))
     try:
         for _ in range(2):
-            with pytest.raises(RequestError, match="takes longer than 0 s; make it simpler"):
-                await check.check(json_schema_grammar(PERSON), "response_format")
+            with pytest.raises(RequestError, match=r"takes longer than 0\.1 s; make it simpler"):
+                await check.check(LONG, "response_format")
         assert check.n_killed == 1, "the verdict is remembered"
+        await check.check(json_object_grammar(), "response_format")
         with pytest.raises(RequestError, match="takes longer"):
-            await check.check(json_object_grammar(), "response_format")
-        assert check.n_killed == 2
-        with pytest.raises(RequestError, match="takes longer"):
-            await check.check(json_object_grammar(), "response_format", "another salt")
-        assert check.n_killed == 3, "nothing is remembered for another salt"
+            await check.check(LONG, "response_format", "another salt")
+        assert check.n_killed == 2, "nothing is remembered for another salt"
     finally:
         await check.stop()
 
@@ -161,17 +163,59 @@ async def test_a_client_that_leaves_while_the_child_starts_does_not_shift_the_ve
         await check.stop()
 
 
-async def test_a_child_that_dies_is_told_from_a_bad_grammar(vocabulary: Vocabulary) -> None:
-    check = GrammarCheck(vocabulary, GrammarLimits())
-    try:
-        await check.check(json_object_grammar(), "response_format")
-        assert check.pid is not None
-        os.kill(check.pid, signal.SIGSTOP)
-        asking = asyncio.create_task(check.check(json_schema_grammar(PERSON), "tools"))
-        await asyncio.sleep(0)
-        os.kill(check.pid, signal.SIGKILL)
-        with pytest.raises(RequestError, match="needs more than the 2048 MiB of memory allowed"):
-            await asking
-        await check.check(json_schema_grammar({"type": "integer"}), "tools")
-    finally:
-        await check.stop()
+async def test_a_grammar_at_which_the_child_breaks_is_refused_for_good(check: GrammarCheck) -> None:
+    """As it does when it gets no more memory."""
+    await check.check(json_object_grammar(), "response_format")
+    with pytest.raises(RequestError, match="needs more than the 2048 MiB of memory allowed"):
+        await killed_amid(check, json_schema_grammar(PERSON), times=1, number=signal.SIGABRT)
+    with pytest.raises(RequestError, match="needs more than the 2048 MiB of memory allowed"):
+        await check.check(json_schema_grammar(PERSON), "tools")
+    await check.check(json_schema_grammar({"type": "integer"}), "tools")
+
+
+async def test_a_child_that_was_killed_while_idle_is_replaced(check: GrammarCheck) -> None:
+    await check.check(json_object_grammar(), "response_format")
+    assert check.pid is not None
+    os.kill(check.pid, signal.SIGKILL)
+    await check.check(json_schema_grammar(PERSON), "tools")
+
+
+async def test_a_child_that_is_killed_amid_a_grammar_is_asked_once_more(check: GrammarCheck) -> None:
+    await check.check(json_object_grammar(), "response_format")
+    await killed_amid(check, json_schema_grammar(PERSON), times=1)
+
+
+async def test_that_a_child_was_killed_is_not_remembered_of_its_grammar(check: GrammarCheck) -> None:
+    await check.check(json_object_grammar(), "response_format")
+    with pytest.raises(RequestError, match="'tools' could not be compiled: its process was killed twice; try again"):
+        await killed_amid(check, json_schema_grammar(PERSON), times=2)
+    await check.check(json_schema_grammar(PERSON), "tools")
+
+
+async def killed_amid(check: GrammarCheck, grammar: str, times: int, number: int = signal.SIGKILL) -> None:
+    """Asks, and kills as many children before they answer."""
+    exchange, left = grammar_check._exchange, times
+
+    async def exchange_with_a_killed_one(child: asyncio.subprocess.Process, text: str) -> str:
+        nonlocal left
+        if text == grammar and left:
+            left -= 1
+            child.send_signal(number)
+        return await exchange(child, text)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grammar_check, "_exchange", exchange_with_a_killed_one)
+        await check.check(grammar, "tools")
+
+
+async def test_what_a_busy_machine_could_not_do_in_time_may_be_asked_again(
+    check: GrammarCheck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await check.check(json_object_grammar(), "response_format")
+    assert check.pid is not None
+    os.kill(check.pid, signal.SIGSTOP)
+    with monkeypatch.context() as patch:
+        patch.setattr(check, "_limits", GrammarLimits(timeout_s=0.1, patience_s=0.0))
+        with pytest.raises(RequestError, match="'tools' could not be compiled in time; try again"):
+            await check.check(json_schema_grammar(PERSON), "tools")
+    await check.check(json_schema_grammar(PERSON), "tools")

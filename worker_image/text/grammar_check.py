@@ -1,12 +1,14 @@
 """Whether a grammar can be compiled, asked of a child that is killed when it takes too long or too much.
 
-One child at a time, started when the first grammar comes and again after it was killed. Verdicts are remembered.
+One child at a time, started when the first grammar comes and again after it was killed. What it found is remembered;
+that it was killed by somebody else, or came to nothing on a busy machine, is not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -29,6 +31,9 @@ START_LIMIT_S: Final = 30.0
 @dataclass(frozen=True)
 class GrammarLimits:
     timeout_s: float = 5.0
+    """Of the child's processor time."""
+    patience_s: float = 10.0
+    """Beyond that, where the machine is busy with other things."""
     memory_bytes: int = 2 << 30
     """Address space of the child, interpreter and tokenizer included."""
 
@@ -61,7 +66,7 @@ class GrammarCheck:
         if key not in self._verdicts:
             async with self._one_at_a_time:
                 if key not in self._verdicts:
-                    self._remember(key, _one_line(await self._ask(grammar)))
+                    self._remember(key, _one_line(await self._ask(grammar, param)))
         if verdict := self._verdicts[key]:
             raise RequestError(f"'{param}' cannot be compiled: {verdict.rstrip('.')}.", param=param)
 
@@ -70,24 +75,37 @@ class GrammarCheck:
         if len(self._verdicts) > N_REMEMBERED:
             self._verdicts.popitem(last=False)
 
-    async def _ask(self, grammar: str) -> str:
-        """What is wrong with the grammar; empty if nothing."""
-        child = self._child or await self._start()
-        answered = False
-        try:
-            async with asyncio.timeout(self._limits.timeout_s):
-                verdict = await _exchange(child, grammar)
-            answered = True
-            return verdict
-        except TimeoutError:
-            return f"it takes longer than {self._limits.timeout_s:g} s; make it simpler"
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return f"it needs more than the {self._limits.memory_bytes >> 20} MiB of memory allowed; make it simpler"
-        finally:
-            # A child left amid a grammar, be it that the client went away, is of no more use.
-            if not answered:
-                self.n_killed += 1
-                await self.stop()
+    async def _ask(self, grammar: str, param: str) -> str:
+        """What is wrong with the grammar; empty if nothing. Raises RequestError where that could not be found out."""
+        for _ in range(2):
+            child = await self._living()
+            answered = False
+            try:
+                async with asyncio.timeout(self._limits.timeout_s + self._limits.patience_s):
+                    verdict = await _exchange(child, grammar)
+                answered = True
+                return verdict
+            except TimeoutError:
+                raise RequestError(f"'{param}' could not be compiled in time; try again.", param=param) from None
+            except (asyncio.IncompleteReadError, ConnectionError):
+                ending = await child.wait()
+            finally:
+                # A child left amid a grammar, be it that the client went away, is of no more use.
+                if not answered:
+                    self.n_killed += 1
+                    await self.stop()
+            if ending == -signal.SIGPROF:
+                return f"it takes longer than {self._limits.timeout_s:g} s; make it simpler"
+            if ending != -signal.SIGKILL:
+                return (
+                    f"it needs more than the {self._limits.memory_bytes >> 20} MiB of memory allowed; make it simpler"
+                )
+        raise RequestError(f"'{param}' could not be compiled: its process was killed twice; try again.", param=param)
+
+    async def _living(self) -> asyncio.subprocess.Process:
+        if self._child is not None and self._child.returncode is not None:
+            await self.stop()
+        return self._child or await self._start()
 
     async def _start(self) -> asyncio.subprocess.Process:
         arguments = (str(self._limits.memory_bytes), str(self._limits.timeout_s))

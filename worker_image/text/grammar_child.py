@@ -1,7 +1,7 @@
 """`python -m worker_image.text.grammar_child MEMORY_BYTES TIMEOUT_S`: compiles grammars that may be hostile.
 
-A process of its own, because a compiler cannot be interrupted and a process can: it has its memory limited, ends
-itself by alarm when its parent is no longer there to do so, and is killed by `grammar_check` when it takes too long.
+A process of its own, because a compiler cannot be interrupted and a process can: it has its memory limited, and ends
+by SIGPROF when a grammar has taken too much processor time, which another's load on the machine does not change.
 Frames on standard input and output are four bytes of length and that much text: the tokenizer first, then grammars,
 each answered with what is wrong with it, or nothing.
 """
@@ -18,7 +18,6 @@ import orjson
 from llguidance import LLMatcher, LLTokenizer
 
 HEADER: Final = struct.Struct("!I")
-ALARM_GRACE_S: Final = 1.0
 
 
 def check(tokenizer: LLTokenizer, grammar: str) -> str:
@@ -53,10 +52,10 @@ def serve(source: BinaryIO, sink: BinaryIO, timeout_s: float) -> None:
         if tokenizer is None:
             tokenizer, verdict = read_tokenizer(frame)
         else:
-            # The default action of the alarm ends the process, whatever it is busy with.
-            signal.setitimer(signal.ITIMER_REAL, timeout_s + ALARM_GRACE_S)
+            # The signal's default action ends the process, whatever it is busy with.
+            signal.setitimer(signal.ITIMER_PROF, timeout_s)
             verdict = check(tokenizer, frame.decode())
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
         body = verdict.encode()
         sink.write(HEADER.pack(len(body)) + body)
         sink.flush()
