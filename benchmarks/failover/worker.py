@@ -108,8 +108,8 @@ class HashEngine:
         self._steps += 1
         tokens = {i: choice.next() for i, choice in self._choices.items()}
         logprobs = [
-            (i, Logprobs(-token / N_TOKENS, [(token, -token / N_TOKENS)] * (choice.add.sampling.top_logprobs or 0)))
-            for (i, choice), token in zip(self._choices.items(), tokens.values(), strict=True)
+            (row, Logprobs(-token / N_TOKENS, [(token, -token / N_TOKENS)] * (choice.add.sampling.top_logprobs or 0)))
+            for row, (choice, token) in enumerate(zip(self._choices.values(), tokens.values(), strict=True))
             if choice.add.sampling.top_logprobs is not None
         ]
         ended = [Ended(i, Finish.LENGTH) for i, choice in self._choices.items() if not choice.n_left]

@@ -159,7 +159,7 @@ class ScriptedEngine:
             tokens.append(token)
             if sampling.top_logprobs is not None:
                 likeliest = [(token - i, -0.5 - i) for i in range(sampling.top_logprobs)]
-                logprobs.append((choice_id, Logprobs(-0.5, likeliest)))
+                logprobs.append((len(tokens) - 1, Logprobs(-0.5, likeliest)))
             finish = Finish.STOP if token in sampling.stop_ids else None
             if running.said in (sampling.max_tokens, len(running.ids)):
                 finish = finish or Finish.LENGTH

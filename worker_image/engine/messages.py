@@ -247,22 +247,24 @@ class EngineLoad:
 @dataclass(frozen=True)
 class StepDone:
     """Engine → server after every step, and after a cancel that found nothing to do. Columns, as steps are large:
-    `ids[i]` got `new_tokens[i]`."""
+    `ids[i]` got `new_tokens[i]`. An id has two rows or more where several steps were committed at once."""
 
     load: EngineLoad
     ids: list[int] = field(default_factory=list)
     new_tokens: list[int] = field(default_factory=list)
     logprobs: list[tuple[int, Logprobs]] = field(default_factory=list)
-    """By id."""
+    """By row."""
     ended: list[Ended] = field(default_factory=list)
     admitted: list[Admitted] = field(default_factory=list)
 
     @property
     def tokens(self) -> list[TokenOut]:
         """Row by row. The end of a choice that got no token any more (an error) is in `ended` only."""
-        logprobs, ends = dict(self.logprobs), {end.request_id: end.finish for end in self.ended}
-        rows = zip(self.ids, self.new_tokens, strict=True)
-        return [TokenOut(i, token, ends.get(i), logprobs.get(i)) for i, token in rows]
+        logprobs = dict(self.logprobs)
+        last = {i: row for row, i in enumerate(self.ids)} if self.ended else {}
+        ends = {last.get(end.request_id): end.finish for end in self.ended}
+        rows = enumerate(zip(self.ids, self.new_tokens, strict=True))
+        return [TokenOut(i, token, ends.get(row), logprobs.get(row)) for row, (i, token) in rows]
 
 
 Message: TypeAlias = Start | Add | Cancel | Progress | Expect | Ready | Failed | StepDone

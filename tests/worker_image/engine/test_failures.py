@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.worker_image.engine.fake_engine import Fake, expected
@@ -15,7 +17,7 @@ def some_requests() -> list[Add]:
     return [an_add(i, 5 + i, 8, first=i) for i in range(4)]
 
 
-@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize("depth", [0, 1, 2])
 @pytest.mark.parametrize("after_steps", [0, 3])
 def test_only_the_request_that_cannot_be_computed_ends(depth: int, after_steps: int) -> None:
     fake = Fake.build(depth=depth)
@@ -32,7 +34,7 @@ def test_only_the_request_that_cannot_be_computed_ends(depth: int, after_steps: 
     assert fake.engine.load.kv_usage == 0
 
 
-@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize("depth", [0, 1, 2])
 @pytest.mark.parametrize("fails_with", [ValueError, MemoryError])
 def test_a_defect_costs_no_more_than_the_request_that_meets_it(depth: int, fails_with: type[Exception]) -> None:
     fake = Fake.build(depth=depth)
@@ -63,7 +65,7 @@ def test_an_engine_that_contradicts_itself_ends() -> None:
         fake.step()
 
 
-@pytest.mark.parametrize("depth", [0, 1])
+@pytest.mark.parametrize("depth", [0, 1, 2])
 def test_a_failure_that_does_not_come_again_ends_nobody(depth: int) -> None:
     fake = Fake.build(depth=depth)
     for request in some_requests():
@@ -74,6 +76,23 @@ def test_a_failure_that_does_not_come_again_ends_nobody(depth: int) -> None:
     answers, ends = fake.run()
     assert answers == {i: expected(request)[i] for i, request in enumerate(some_requests())}
     assert all(end.finish is Finish.LENGTH for end in ends.values())
+
+
+def test_a_failed_launch_costs_nobody_a_token_of_the_steps_in_flight() -> None:
+    fake = Fake.build(depth=2)
+    for request in some_requests()[:2]:
+        fake.engine.add(replace(request, sampling=replace(request.sampling, max_tokens=3 + request.request_id)))
+    steps = [fake.step() for _ in range(3)]
+    fake.runner.unlaunchable.add(1)
+    steps.append(fake.step())
+    fake.runner.unlaunchable.clear()
+    assert any(len(step.ids) > len(set(step.ids)) for step in steps), "two steps came in one message"
+    while fake.engine.has_work:
+        steps.append(fake.step())
+    for i, answer in fake.answers.items():
+        rows = [row for step in steps for row in step.tokens if row.request_id == i]
+        assert [row.token for row in rows] == answer
+        assert [row.finish is not None for row in rows] == [False] * (len(rows) - 1) + [True]
 
 
 def test_suspects_run_in_steps_of_their_own_until_each_has_a_token() -> None:

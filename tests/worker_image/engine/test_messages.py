@@ -47,7 +47,7 @@ STEP = StepDone(
     EngineLoad(steps=3, kv_waste=0.25, preemptions_by_class=[1, 2, 3, 4]),
     ids=[4, 9],
     new_tokens=[100, 200],
-    logprobs=[(9, Logprobs(-0.5, [(200, -0.5), (1, -2.0)]))],
+    logprobs=[(1, Logprobs(-0.5, [(200, -0.5), (1, -2.0)]))],
     ended=[Ended(9, Finish.STOP), Ended(5, Finish.ERROR, "no room")],
     admitted=[Admitted(4, 0.125, 32)],
 )
@@ -76,3 +76,9 @@ def test_a_message_survives_the_socket_in_any_pieces(message: Message) -> None:
 
 def test_a_step_reads_row_by_row() -> None:
     assert STEP.tokens == [TokenOut(4, 100), TokenOut(9, 200, Finish.STOP, STEP.logprobs[0][1])]
+
+
+def test_of_two_tokens_of_a_choice_in_one_message_the_last_is_its_end_and_each_has_its_own_log_probability() -> None:
+    first, second = Logprobs(-1.0), Logprobs(-2.0)
+    step = StepDone(EngineLoad(), [7, 7], [1, 2], [(0, first), (1, second)], [Ended(7, Finish.STOP)])
+    assert step.tokens == [TokenOut(7, 1, None, first), TokenOut(7, 2, Finish.STOP, second)]

@@ -32,7 +32,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     @initialize(
         n_blocks=st.integers(10, 30), max_num_seqs=st.integers(1, 6), step_tokens=st.integers(7, 24),
-        depth=st.integers(0, 1), data=st.data(),
+        depth=st.integers(0, 2), data=st.data(),
     )  # fmt: skip
     def start(self, n_blocks: int, max_num_seqs: int, step_tokens: int, depth: int, data: st.DataObject) -> None:
         self.fake = Fake.build(

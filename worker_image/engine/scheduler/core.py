@@ -52,7 +52,7 @@ class Outcome:
     ids: list[int] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     logprobs: list[tuple[int, Logprobs]] = field(default_factory=list)
-    """By request id, of its last token here."""
+    """By index into `tokens`."""
     ended: list[tuple[Sequence, Finish, str | None]] = field(default_factory=list)
 
 
@@ -291,16 +291,16 @@ class Scheduler:
 
     def commit(self, batch: Batch, sampled: Sampled, outcome: Outcome) -> None:
         """Books a step's result into `outcome`. Steps are committed in the order of their launch."""
-        for i, logprobs in sampled.logprobs.items():
-            if not batch.sampling[i].ended:
-                outcome.logprobs.append((batch.sampling[i].request_id, logprobs))
-        for sequence, token in zip(batch.sampling, sampled.tokens, strict=True):
+        logprobs = sampled.logprobs
+        for i, (sequence, token) in enumerate(zip(batch.sampling, sampled.tokens, strict=True)):
             sequence.n_steps -= 1
             sequence.n_in_flight -= 1
             if sequence.ended:
                 continue
             tokens = sequence.tokens
             tokens.append(token)
+            if i in logprobs:
+                outcome.logprobs.append((len(outcome.tokens), logprobs[i]))
             outcome.ids.append(sequence.request_id)
             outcome.tokens.append(token)
             n_tokens = len(tokens)
