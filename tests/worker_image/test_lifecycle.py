@@ -111,8 +111,15 @@ async def test_liveness_fails_while_the_engine_owes_an_answer_and_does_not_move(
         request = asyncio.create_task(read_stream(worker.url, LONG, asyncio.Event()))
         await eventually(lambda: worker.admin("/health/live")[0] == 503, "liveness notices")
         assert "made no progress" in worker.health()["message"]
+        assert worker.admin("/health/ready")[0] == 503
+        async with aiohttp.ClientSession(worker.url) as session:
+            async with session.get("/health") as answer:
+                assert "made no progress" in (await answer.json())["error"]["message"]
+            async with session.get("/load") as answer:
+                assert (await answer.json())["ready"], "gateways tell one that hangs from one that loads"
         os.kill(engine, signal.SIGCONT)
         await eventually(lambda: worker.admin("/health/live")[0] == 200, "liveness recovers")
+        assert worker.admin("/health/ready")[0] == 200
         await request
 
 

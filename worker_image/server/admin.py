@@ -43,7 +43,7 @@ class Admin:
         return _verdict(self._state.why_not_live(time.monotonic()), self._state)
 
     async def ready(self, _: web.Request) -> web.Response:
-        return _verdict(self._state.why_not_ready(), self._state)
+        return _verdict(self._state.why_not_ready(time.monotonic()), self._state)
 
     async def drain(self, _: web.Request) -> web.Response:
         self._state.drain()

@@ -93,7 +93,7 @@ class Api:
         self._load = LoadReport(state)
 
     async def health(self, _: web.Request) -> web.Response:
-        problem = self._state.why_not_ready()
+        problem = self._state.why_not_ready(time.monotonic())
         return web.Response(status=200) if problem is None else error_answer(f"{problem.capitalize()}.", 503)
 
     async def load(self, _: web.Request) -> web.Response:

@@ -37,7 +37,7 @@ class LoadReport:
     def facts(self, now: float) -> dict[str, Any]:
         """As `WORKER_PATH_LOAD` has it."""
         state, engine = self._state, self._state.engine
-        load, problem = engine.load, self._state.why_not_ready()
+        load, problem = engine.load, state.why_not_taking()
         running, waiting = running_and_waiting(engine)
         return {
             "model": state.model,

@@ -173,7 +173,11 @@ class ServerState:
             stream.leave()
         return len(self._journalled)
 
-    def why_not_ready(self) -> str | None:
+    def why_not_ready(self, now: float) -> str | None:
+        """Whether a request would be answered: one that is taken by an engine that hangs would not."""
+        return self.why_not_taking() or self.why_not_live(now)
+
+    def why_not_taking(self) -> str | None:
         if self.engine.gone.done():
             return "the engine process has ended"
         if self._served is None:
