@@ -65,6 +65,20 @@ def test_a_truncated_tensor_is_refused_with_its_name_and_sizes(path: Path) -> No
         GgufFile(path)
 
 
+def test_tensors_that_share_bytes_are_refused_with_both_names(path: Path) -> None:
+    raw = bytearray(write_gguf(path, tiny_llama()).read_bytes())
+
+    def offset_of(name: bytes) -> slice:
+        """Behind the name stand the number of dimensions, two of them, and the encoding."""
+        at = raw.index(name) + len(name) + 4 + 2 * 8 + 4
+        return slice(at, at + 8)
+
+    raw[offset_of(b"blk.1.attn_q.weight")] = raw[offset_of(b"blk.0.attn_q.weight")]
+    path.write_bytes(raw)
+    with pytest.raises(CheckpointError, match=r"tensor 'blk\.1\.attn_q\.weight' overlaps 'blk\.0\.attn_q\.weight'"):
+        GgufFile(path)
+
+
 def test_no_byte_of_the_header_makes_the_reader_fail_otherwise_than_with_a_sentence(path: Path) -> None:
     whole = bytearray(write_gguf(path, tiny_llama()).read_bytes())
     rng = np.random.default_rng(1)

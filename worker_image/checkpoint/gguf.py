@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 from math import isfinite, prod
 from pathlib import Path
 from typing import Final, NoReturn, TypeAlias
@@ -252,6 +253,10 @@ class _Header:
             if name in tensors:
                 raise CheckpointError(f"{self._path}: tensor '{name}' appears twice.")
             tensors[name] = self._place(name, shape, encoding, data_start + offset)
+        in_order = sorted(tensors.values(), key=lambda tensor: (tensor.start_byte, tensor.n_bytes))
+        for before, tensor in pairwise(in_order):
+            if tensor.start_byte < before.start_byte + before.n_bytes:
+                raise CheckpointError(f"{self._path}: tensor '{tensor.name}' overlaps '{before.name}'. Fetch it again.")
         return tensors
 
     def _tensor_entry(self) -> tuple[str, tuple[int, ...], Encoding, int]:
