@@ -163,6 +163,29 @@ async def test_a_client_that_leaves_while_the_child_starts_does_not_shift_the_ve
         await check.stop()
 
 
+async def test_a_tenants_many_schemas_hold_up_anothers_by_one(
+    check: GrammarCheck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, may_go_on, order = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def exchange(_: object, grammar: str) -> str:
+        order.append(grammar)
+        begun.set()
+        await may_go_on.wait()
+        return ""
+
+    await check.check(json_object_grammar(), "response_format")
+    monkeypatch.setattr(grammar_check, "_exchange", exchange)
+    asking = [asyncio.create_task(check.check(text, "tools", text[0])) for text in ("a1", "a2", "a3", "a4", "b1")]
+    await begun.wait()
+    await asyncio.sleep(0)
+    asking[2].cancel()
+    may_go_on.set()
+    await asyncio.gather(*asking, return_exceptions=True)
+    assert order == ["a1", "b1", "a2", "a4"]
+    await check.check("c1", "tools", "c")
+
+
 async def test_a_grammar_at_which_the_child_breaks_is_refused_for_good(check: GrammarCheck) -> None:
     """As it does when it gets no more memory."""
     await check.check(json_object_grammar(), "response_format")

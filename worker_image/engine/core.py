@@ -137,6 +137,7 @@ class Engine:
     def cancel(self, request_id: int) -> None:
         if not self._scheduler.cancel(request_id) and self._compiling:
             self._cancelled.add(request_id)
+            self._compiling.drop(self._cancelled)
 
     def step(self) -> StepDone:
         """Launches the next step, if there is one, and commits those that the runner may not keep in flight."""

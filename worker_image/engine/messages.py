@@ -140,6 +140,10 @@ class Add:
     cache_salt: str = ""
     standing: Standing = ORDINARY
 
+    @property
+    def choice_ids(self) -> range:
+        return range(self.request_id, self.request_id + self.sampling.n)
+
 
 @dataclass(frozen=True)
 class Cancel:

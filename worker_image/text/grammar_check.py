@@ -11,6 +11,7 @@ import contextlib
 import signal
 import sys
 from collections import OrderedDict
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -20,6 +21,7 @@ import orjson
 from worker_image.checkpoint.tokenizer import Vocabulary
 from worker_image.errors import EngineError, RequestError
 from worker_image.text.grammar_child import HEADER
+from worker_image.turns import Turns
 
 N_REMEMBERED: Final = 1000
 MAX_GRAMMAR_CHARS: Final = 1 << 20
@@ -45,7 +47,8 @@ class GrammarCheck:
         self._vocabulary = vocabulary
         self._limits = limits
         self._child: asyncio.subprocess.Process | None = None
-        self._one_at_a_time = asyncio.Lock()
+        self._busy = False
+        self._turns: Turns[asyncio.Future[None]] = Turns()
         self._verdicts: OrderedDict[bytes, str] = OrderedDict()
         self.n_killed = 0
         """Children that were ended amid a grammar."""
@@ -64,11 +67,33 @@ class GrammarCheck:
             raise RequestError(f"'{param}' is larger than the {MAX_GRAMMAR_CHARS >> 20} MiB allowed.", param=param)
         key = sha256(f"{salt}\0{grammar}".encode()).digest()
         if key not in self._verdicts:
-            async with self._one_at_a_time:
+            async with self._turn(salt):
                 if key not in self._verdicts:
                     self._remember(key, _one_line(await self._ask(grammar, param)))
         if verdict := self._verdicts[key]:
             raise RequestError(f"'{param}' cannot be compiled: {verdict.rstrip('.')}.", param=param)
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, salt: str) -> AsyncIterator[None]:
+        """One grammar at a time, by turns of the salts: a tenant's many schemas hold up another's by one."""
+        turn = asyncio.get_running_loop().create_future()
+        self._turns.add(salt, turn)
+        if not self._busy:
+            self._busy = True
+            self._pass_on()
+        try:
+            await turn
+            yield
+        finally:
+            if not turn.cancelled():
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        while (turn := self._turns.next()) is not None:
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._busy = False
 
     def _remember(self, key: bytes, verdict: str) -> None:
         self._verdicts[key] = verdict

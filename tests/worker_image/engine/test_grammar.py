@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import Future
 
 import numpy as np
 import orjson
@@ -19,6 +20,7 @@ from worker_image.engine.grammar import Grammars, Matcher
 from worker_image.engine.messages import Add, Finish, Ready, Sampling
 from worker_image.engine.sampler import sample
 from worker_image.engine.sequence import Sequence
+from worker_image.engine.standing import Standing
 from worker_image.errors import CheckpointError
 
 TOKENS = [*"abcdefghijk", "<eos>"]
@@ -154,6 +156,42 @@ def test_what_was_generated_elsewhere_has_gone_through_the_grammar() -> None:
     assert error is None
     assert matcher is not None
     assert allowed(matcher) == [1, 2]
+
+
+def test_tenants_take_turns_and_what_is_ready_is_handed_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_go_on, compiled = threading.Event(), threading.Event(), list[str]()
+    made = grammars()
+
+    def matcher(grammar: str, salt: str = "") -> Matcher:
+        compiled.append(salt)
+        begun.set()
+        assert may_go_on.wait(30)
+        return Grammars.matcher(made, grammar, salt)
+
+    monkeypatch.setattr(made, "matcher", matcher)
+    compiling = Compiling(lambda: made)
+    for request_id, tenant in enumerate(["acme", "acme", "acme", "globex"]):
+        standing, salt = Standing(tenant=tenant), f"{tenant} {request_id}"
+        compiling.submit(Add(request_id, [0], Sampling(9, grammar=ANY), cache_salt=salt, standing=standing))
+    assert begun.wait(30)
+    compiling.drop({0, 1})
+    assert len(compiling) == 3, "only what has not begun is dropped"
+    may_go_on.set()
+    ready: list[int] = []
+    while compiling:
+        ready += [request.request_id for request, _, _ in compiling.done(30)]
+    assert compiled == ["acme 0", "globex 3", "acme 2"]
+    assert sorted(ready) == [0, 2, 3]
+
+
+def test_what_is_ready_does_not_wait_for_what_came_before() -> None:
+    compiling = Compiling(grammars)
+    first, second = (Add(i, [0], Sampling(9, grammar=ANY)) for i in range(2))
+    unfinished: Future[Matcher] = Future()
+    compiling.submit(second)
+    compiling._pending.insert(0, (first, unfinished))
+    assert [request for request, _, _ in compiling.done(30)] == [second]
+    assert len(compiling) == 1
 
 
 def test_a_json_schema_of_the_server_is_understood() -> None:
