@@ -119,7 +119,8 @@ write: what stands before it and the comment are passed on together or not at al
 
     [<choice>=][@<cached tokens of the prompt> ]<token> <token> …[s|l]  for each choice with news, joined by `;`
     (nothing)          the choices are opened
-    .[<timing>]        the answer is complete; with where its time went if the request is traced
+    .[<timing>]        the answer is complete, be it by an error that every worker would give; with where its time
+                       went if the request is traced
     !<reason>          this worker cannot go on, another one can; never part of a journal
 
 `<choice>=` is left out for choice 0; `s` and `l` say that the engine ended the choice there, by a stop token or by its

@@ -34,6 +34,7 @@ from worker_image.engine.messages import (
     StepDone,
     encode,
 )
+from worker_image.errors import RequestError
 from worker_image.profile import Shape
 from worker_image.server.admin import admin_app
 from worker_image.server.api import api_app
@@ -137,7 +138,8 @@ class ScriptedEngine:
             admitted = [Admitted(choice_id, 0.01, len(add.prompt) // 2)]
             ended = []
             if isinstance(said, Exception):
-                ended = [Ended(choice_id, Finish.ERROR, str(said))]
+                finish = Finish.REFUSED if isinstance(said, RequestError) else Finish.ERROR
+                ended = [Ended(choice_id, finish, str(said))]
             else:
                 self._running[choice_id] = Running([*self._vocabulary.encode(said, add_bos=False), END], add)
             writer.write(encode(StepDone(self._load(), admitted=admitted, ended=ended)))

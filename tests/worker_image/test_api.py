@@ -8,10 +8,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from openai import APIStatusError, BadRequestError, InternalServerError, OpenAI
 from pydantic import ValidationError
 
+from crds.contract import HEADER_STREAM, JOURNAL_COMPLETE
 from tests.waiting import eventually
 from tests.worker_image.scripted import CONTEXT, a_server
 from worker_image.checkpoint.tokenizer import Vocabulary
@@ -223,6 +225,25 @@ async def test_a_request_the_engine_cannot_finish_fails_alone(tmp_path: Path) ->
         with pytest.raises(InternalServerError, match=r"The card ran out of memory\."):
             await server.client.chat.completions.create(seed=1, **CHAT)
         assert (await server.client.chat.completions.create(**CHAT)).choices[0].message.content == "hello 0"
+
+
+async def test_a_grammar_that_fails_amid_an_answer_is_the_requests_own_fault(tmp_path: Path) -> None:
+    def script(_: Add, number: int) -> str | Exception:
+        return RequestError("the grammar failed: Parser Error.")
+
+    body = CHAT | {"response_format": {"type": "json_object"}}
+    async with a_server(tmp_path, script) as server:
+        with pytest.raises(BadRequestError, match="The grammar failed") as caught:
+            await server.client.chat.completions.create(**body)
+        assert caught.value.param == "response_format"
+        headers = {HEADER_STREAM: "1 a 1"}
+        async with (
+            aiohttp.ClientSession(server.url) as session,
+            session.post("/v1/chat/completions", json=body | {"stream": True}, headers=headers) as answer,
+        ):
+            *_, event, mark, _ = (await answer.read()).split(b"\n\n")
+        assert json.loads(event.removeprefix(b"data: "))["error"]["type"] == "invalid_request_error"
+        assert mark == b":" + JOURNAL_COMPLETE, "no other worker is asked"
 
 
 async def test_while_the_model_is_loaded_requests_get_503_and_when_to_come_again(tmp_path: Path) -> None:

@@ -109,6 +109,24 @@ async def test_good_grammars_pass_and_bad_ones_are_named(check: GrammarCheck) ->
         await check.check(json_schema_grammar({"enum": ["x" * 2**20]}), "response_format")
 
 
+MANY = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(600)}}
+"""More than the parser takes once the object has begun."""
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        json_schema_grammar(MANY),
+        json_schema_grammar({"type": "object", "properties": {"all": MANY}, "required": ["all"]}),
+        tools_grammar(HERMES, [("save", MANY)], several=True),
+        tools_grammar(LLAMA, [("save", MANY)], several=False),
+    ],
+)
+async def test_a_grammar_that_would_fail_amid_an_answer_is_refused_before_it(check: GrammarCheck, grammar: str) -> None:
+    with pytest.raises(RequestError, match="cannot be compiled: Parser Error: Current row has"):
+        await check.check(grammar, "tools")
+
+
 async def test_a_grammar_that_takes_too_long_costs_its_child_and_nobody_elses_request(vocabulary: Vocabulary) -> None:
     check = GrammarCheck(vocabulary, GrammarLimits(timeout_s=0.1, patience_s=60))
     try:

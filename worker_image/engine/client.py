@@ -37,7 +37,7 @@ from worker_image.engine.messages import (
     encode,
 )
 from worker_image.engine.standing import ORDINARY, Standing
-from worker_image.errors import CheckpointError, EngineEnded, EngineError
+from worker_image.errors import CheckpointError, EngineEnded, EngineError, RequestError, WorkerError
 
 STOP_GRACE_S: Final = 5.0
 READ_AHEAD_BYTES: Final = 16 << 20
@@ -66,7 +66,7 @@ class TokenStream:
         self._client = client
         self._open = set(choice_ids)
         self._tokens: list[TokenOut] = []
-        self._error: EngineError | None = None
+        self._error: WorkerError | None = None
         self._waiter: asyncio.Future[None] | None = None
 
     def put(self, token: TokenOut) -> None:
@@ -76,7 +76,7 @@ class TokenStream:
         if (waiter := self._waiter) is not None:
             self._wake(waiter)
 
-    def fail(self, error: EngineError) -> None:
+    def fail(self, error: WorkerError) -> None:
         self._error = error
         if (waiter := self._waiter) is not None:
             self._wake(waiter)
@@ -100,7 +100,8 @@ class TokenStream:
             self.cancel(choice_id)
 
     async def __aiter__(self) -> AsyncIterator[list[TokenOut]]:
-        """Lists of all the tokens that are there, so a slow reader catches up in one go. Raises EngineError."""
+        """Lists of all the tokens that are there, so a slow reader catches up in one go. Raises EngineError, or
+        RequestError where the request's own grammar cannot be followed."""
         loop = asyncio.get_running_loop()
         while self._error is None:
             if self._tokens:
@@ -274,8 +275,13 @@ class EngineClient:
                 stream.put(token)
         for end in step.ended:
             # The stream knows of the end by its last token, unless an error left it without one.
-            if (stream := streams.pop(end.request_id, None)) is not None and end.finish is Finish.ERROR:
-                stream.fail(EngineError(end.message or "the engine could not go on with this request."))
+            if (stream := streams.pop(end.request_id, None)) is None:
+                continue
+            message = end.message or "the engine could not go on with this request."
+            if end.finish is Finish.ERROR:
+                stream.fail(EngineError(message))
+            elif end.finish is Finish.REFUSED:
+                stream.fail(RequestError(message))
 
     async def stop(self) -> None:
         """Closes the socket, at which the engine ends; kills it if it does not. Safe to call twice."""

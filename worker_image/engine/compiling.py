@@ -79,4 +79,4 @@ def _result(job: Future[Matcher]) -> tuple[Matcher | None, str | None]:
     except (WorkerError, ValueError) as error:
         # The checkpoint has no tokenizer, or one that llguidance cannot read.
         return None, f"this model cannot follow a grammar: {error}"
-    return matcher, None if matcher.error is None else f"the grammar failed: {matcher.error}"
+    return matcher, matcher.failure

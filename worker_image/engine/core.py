@@ -111,6 +111,7 @@ class Engine:
 
     def _enter(self, request: Add, matcher: Matcher | None, error: str | None) -> None:
         """A sequence for each choice, unless it was cancelled meanwhile or can never run: `error` says why."""
+        finish = Finish.REFUSED if matcher is not None and matcher.failure else Finish.ERROR
         seed = secrets.randbits(SEED_BITS) if request.sampling.seed is None else request.sampling.seed
         parent: Sequence | None = None
         for index in range(request.sampling.n):
@@ -120,7 +121,7 @@ class Engine:
             elif len(sequence.tokens) >= sequence.limit:
                 error = f"the request has {len(sequence.tokens)} tokens already; it may have {sequence.limit}."
             if error is not None:
-                self._refused.append(Ended(sequence.request_id, Finish.ERROR, error))
+                self._refused.append(Ended(sequence.request_id, finish, error))
             elif sequence.request_id not in self._cancelled:
                 sequence.parent, parent = parent, parent or sequence
                 self._scheduler.add(sequence)

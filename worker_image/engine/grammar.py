@@ -1,6 +1,6 @@
 """Grammar of one sequence: which tokens may come next. A thin hold on llguidance, which knows no request.
 
-The server has validated the grammar in a process of its own; what still fails here ends one request, by `error`.
+The server has validated the grammar in a process of its own; what still fails here ends one request, by `failure`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ N_REMEMBERED: Final = 64
 
 
 class Matcher:
-    """Never raises: a matcher that failed says so in `error`, and allows every token until somebody looks."""
+    """Never raises: a matcher that failed says so in `failure`, and allows every token until somebody looks."""
 
     def __init__(self, matcher: LLMatcher, eos_ids: frozenset[int], n_words: int) -> None:
         """n_words: of a mask over the tokenizer's vocabulary."""
@@ -29,9 +29,12 @@ class Matcher:
         self._n_words = n_words
 
     @property
-    def error(self) -> str | None:
-        """A sentence of llguidance, for a log and the client. What follows it there is the parser's state."""
-        return self._matcher.get_error().partition("\n")[0] if self._matcher.is_error() else None
+    def failure(self) -> str | None:
+        """A sentence for a log and the client, with llguidance's own. What follows it there is the parser's state."""
+        if not self._matcher.is_error():
+            return None
+        first, *_ = self._matcher.get_error().splitlines()
+        return f"the grammar failed: {first}"
 
     def fork(self) -> Matcher:
         """Another one in the same state."""

@@ -22,11 +22,13 @@ MAX_FRAME_BYTES: Final = 256 << 20
 
 
 class Finish(StrEnum):
-    """Why a generation ended: OpenAI's words, and one for what went wrong on our side."""
+    """Why a generation ended: OpenAI's words, one for what went wrong on our side, and one for what nobody could do."""
 
     STOP = "stop"
     LENGTH = "length"
     ERROR = "error"
+    REFUSED = "refused"
+    """By the request's own grammar."""
 
 
 class StepKind(StrEnum):
@@ -214,7 +216,7 @@ class Admitted:
 
 @dataclass(frozen=True)
 class Ended:
-    """A choice's last word, in the same frame as its last token. `message`: a sentence where `finish` is ERROR."""
+    """A choice's last word, in the same frame as its last token. `message`: a sentence for ERROR and REFUSED."""
 
     request_id: int
     finish: Finish

@@ -76,7 +76,8 @@ class Generation:
         return server_timing(self._ended, steps)
 
     async def pieces(self) -> AsyncGenerator[list[Piece], None]:
-        """What the newest tokens of each choice came to; ends when all have finished. Raises EngineError."""
+        """What the newest tokens of each choice came to; ends when all have finished. Raises EngineError, or
+        RequestError where no engine could go on."""
         job, reason = self._job, "abort"
         try:
             if not self._going:
@@ -91,6 +92,8 @@ class Generation:
         except EngineError as error:
             reason = "abort" if isinstance(error, LeavingError) else "error"
             raise
+        except RequestError as error:
+            raise RequestError(str(error), param=job.grammar_from) from None
         finally:
             now = time.monotonic()
             self._ended = [choice.ended(reason, now) for choice in self._going]

@@ -15,7 +15,7 @@ from worker_image.engine.messages import Finish, TokenOut
 from worker_image.errors import RequestError
 from worker_image.server.choice import Piece
 
-_ENDINGS: Final = {Finish.STOP: b"s", Finish.LENGTH: b"l", Finish.ERROR: b"", None: b""}
+_ENDINGS: Final = {Finish.STOP: b"s", Finish.LENGTH: b"l", Finish.ERROR: b"", Finish.REFUSED: b"", None: b""}
 _FINISHES: Final = {b"s": Finish.STOP, b"l": Finish.LENGTH, b"": None}
 _ENTRY: Final = re.compile(rb"(?:(\d{1,4})=)?(?:@(\d{1,9}) )?(\d{1,9}(?: \d{1,9})*)([sl]?)")
 

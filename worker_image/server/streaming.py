@@ -9,7 +9,7 @@ from typing import TypeAlias
 from aiohttp import web
 
 from crds.contract import HEADER_PROMPT_TOKENS, HEADER_STREAM, HEADER_TIMING, LEFT_DRAINING, LEFT_ENGINE
-from worker_image.errors import EngineError, LeavingError
+from worker_image.errors import EngineError, LeavingError, RequestError
 from worker_image.server.answers import DONE, Envelope, Part, WholeChoice
 from worker_image.server.api_types import StreamOptions
 from worker_image.server.choice import Piece
@@ -75,7 +75,7 @@ class EventStream:
         self._journal = journal
 
     async def run(self) -> web.StreamResponse:
-        """From the first event to [DONE]; an error event where the engine fails amid it."""
+        """From the first event to [DONE]; an error event where it cannot go on."""
         envelope, write, journal = self._envelope, self._response.write, self._journal
         # It comes with the first token: whoever waits for the first event must not take a queue for an answer.
         opening = b"" if self._begun else self._opening()
@@ -88,12 +88,8 @@ class EventStream:
                         await write(event + journal.line(pieces))
                     elif event:
                         await write(event)
-        except EngineError as error:
-            # The status line is long gone; an error event is how OpenAI's clients learn of it.
-            event = b"data: " + error_body(str(error), 500, code="engine_failed") + b"\n\n"
-            if journal is not None:
-                event += left(LEFT_DRAINING if isinstance(error, LeavingError) else LEFT_ENGINE)
-            await write(event)
+        except (EngineError, RequestError) as error:
+            await write(_last_event(error, journalled=journal is not None))
             await self._response.write_eof()
             return self._response
         last = envelope.usage(self._generation.usage) if self._options.include_usage else b""
@@ -118,6 +114,17 @@ class EventStream:
         first_call = piece.choice.n_calls - len(piece.calls)
         part = Part(index, piece.text, piece.calls, first_call, logprobs, piece.finish)
         return self._envelope.part(part, self._generation.usage if options.continuous_usage_stats else None)
+
+
+def _last_event(error: EngineError | RequestError, *, journalled: bool) -> bytes:
+    """The status line is long gone; an error event is how OpenAI's clients learn of it."""
+    if isinstance(error, RequestError):
+        # Another worker could not answer it either.
+        body, mark = error_body(str(error), error.status, error.param, error.code), complete("")
+    else:
+        body = error_body(str(error), 500, code="engine_failed")
+        mark = left(LEFT_DRAINING if isinstance(error, LeavingError) else LEFT_ENGINE)
+    return b"data: " + body + b"\n\n" + (mark if journalled else b"")
 
 
 async def open_stream(request: web.Request, prompt_tokens: int, fingerprint: str | None = None) -> web.StreamResponse:

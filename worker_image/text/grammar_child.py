@@ -18,14 +18,32 @@ import orjson
 from llguidance import LLMatcher, LLTokenizer
 
 HEADER: Final = struct.Struct("!I")
+N_TRIED_TOKENS: Final = 64
+"""As far as the arguments of a tool's call, or an object in an object."""
+SHORTEST_JSON: Final = '":{[,}]'
+"""What ends or opens something, rather than more of the same text, comes first."""
 
 
 def check(tokenizer: LLTokenizer, grammar: str) -> str:
-    """What is wrong with the grammar; empty if nothing. The first mask is where a lexer shows its size."""
+    """What is wrong with the grammar; empty if nothing.
+
+    The first mask is where a lexer shows its size, and the beginning of an object where a parser does.
+    """
     matcher = LLMatcher(tokenizer, grammar, log_level=0)
-    if not matcher.is_error():
-        matcher.compute_bitmask()
+    preferred = [token for text in SHORTEST_JSON for token in tokenizer.tokenize_str(text)[:1]]
+    for _ in range(N_TRIED_TOKENS):
+        if matcher.is_error() or matcher.is_stopped():
+            break
+        mask = int.from_bytes(matcher.compute_bitmask(), "little")
+        if mask:
+            forced = matcher.compute_ff_tokens()[:1]
+            allowed = (token for token in preferred if mask >> token & 1)
+            matcher.consume_token(forced[0] if forced else next(allowed, _first(mask)))
     return matcher.get_error()
+
+
+def _first(mask: int) -> int:
+    return (mask & -mask).bit_length() - 1
 
 
 def read_tokenizer(frame: bytes) -> tuple[LLTokenizer | None, str]:

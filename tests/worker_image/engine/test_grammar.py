@@ -80,7 +80,10 @@ def test_only_requests_of_one_salt_share_what_is_compiled(monkeypatch: pytest.Mo
 
 def test_a_matcher_that_failed_says_so_in_a_line_and_forbids_nothing() -> None:
     matcher = advanced(grammars().matcher(BS_THEN_C), [0])
-    assert matcher.error == "Parser Error: token \"a\" doesn't satisfy the grammar; byte 'a' fails parse"
+    assert (
+        matcher.failure
+        == "the grammar failed: Parser Error: token \"a\" doesn't satisfy the grammar; byte 'a' fails parse"
+    )
     assert allowed(matcher, 1) == list(range(32))
 
 
@@ -101,7 +104,7 @@ def test_a_grammar_that_fails_ends_its_own_request_only() -> None:
     fake.engine.add(with_grammar(1, "{"))
     fake.engine.add(an_add(2, 5, 6))
     answers, ends = fake.run()
-    assert ends[0].finish is ends[1].finish is Finish.ERROR
+    assert ends[0].finish is ends[1].finish is Finish.REFUSED
     assert "doesn't satisfy the grammar" in (ends[0].message or "")
     assert (ends[1].message or "").startswith("the grammar failed: ")
     assert answers[2] == expected(an_add(2, 5, 6))[2]
@@ -198,5 +201,5 @@ def test_a_json_schema_of_the_server_is_understood() -> None:
     from worker_image.text.grammar import json_schema_grammar
 
     matcher = grammars().matcher(json_schema_grammar({"type": "object"}))
-    assert matcher.error is None
+    assert matcher.failure is None
     assert orjson.loads(json_schema_grammar({"type": "object"}))["grammars"]

@@ -317,9 +317,9 @@ class Scheduler:
         finish, message = None, None
         if sequence.matcher is not None:
             sequence.matcher.advance(token)
-            message = sequence.matcher.error
+            message = sequence.matcher.failure
         if message is not None:
-            finish = Finish.ERROR
+            finish = Finish.REFUSED
         elif token in sequence.stop_ids:
             finish = Finish.STOP
         elif len(sequence.tokens) >= sequence.limit:
