@@ -66,6 +66,7 @@ class Agent:
         self.cache_bytes = cache_bytes
         self._clock, self._wall_clock, self._rng = clock, wall_clock, rng
         self._slots = asyncio.Semaphore(MOST_DOWNLOADS)
+        self._checking = asyncio.Lock()
         self._wake = asyncio.Event()
         self._copies: dict[ModelRef, Record] = {}
         self._sizes: dict[ModelRef, int] = {}
@@ -185,7 +186,7 @@ class Agent:
         failure = self._failures.get(model.ref)
         if failure is not None and self._clock() < failure.not_before_s:
             return
-        job = Job(model, self._store, self._access, self._room_bytes, self._wake.set)
+        job = Job(model, self._store, self._access, self._room_bytes, self._wake.set, self._checking)
         self._jobs[model.ref] = (job, asyncio.create_task(self._watch(job), name=f"fetch {model.ref}"))
 
     async def _watch(self, job: Job) -> None:

@@ -20,8 +20,10 @@ GGUF_MAGIC: Final = b"GGUF"
 GGUF_VERSIONS: Final = (2, 3)
 _GGUF_MOST: Final = 1_000_000
 """Tensors or metadata entries that a real file stays far below; more means garbage."""
-SAFETENSORS_HEADER_MOST_BYTES: Final = 100_000_000
-"""The limit of the safetensors library itself."""
+JSON_MOST_BYTES: Final = 16 << 20
+"""Of a safetensors header and of an index: an index of 700 billion parameters has 9 MB."""
+JSON_MOST_MARKS: Final = 1_000_000
+"""Commas, colons and brackets. What is made of them takes up to 80 bytes of memory each."""
 INDEX: Final = "model.safetensors.index.json"
 
 
@@ -96,40 +98,75 @@ def check_safetensors(path: Path) -> frozenset[str]:
 
 
 def check_safetensors_set(folder: Path, tensors: list[str], names: list[str]) -> None:
-    """Each file by itself, and the index, when there is one, against them."""
-    held = {name: check_safetensors(folder / name) for name in tensors}
+    """Each file by itself, and against the index, when there is one."""
     index_name = next((name for name in names if name.rsplit("/", 1)[-1] == INDEX), None)
-    if index_name is None:
-        return
-    try:
-        weight_map = json.loads((folder / index_name).read_bytes())["weight_map"]
-        entries = [(str(tensor), str(file)) for tensor, file in weight_map.items()]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise WrongContent(f"'{index_name}' has no object 'weight_map'. Check spec.source.") from error
+    placed = {} if index_name is None else _placed(folder, index_name)
+    for name in tensors:
+        strangers = placed.pop(name, set[str]()) - check_safetensors(folder / name)
+        if strangers:
+            raise _misplaced(index_name, min(strangers), name)
+    for name, missing in sorted(placed.items()):
+        raise _misplaced(index_name, min(missing), name)
+
+
+def _placed(folder: Path, index_name: str) -> dict[str, set[str]]:
+    """Which tensors the index places in which file."""
+    placed: dict[str, set[str]] = {}
     base = index_name.removesuffix(INDEX)
-    for tensor, file in entries:
-        if tensor not in held.get(base + file, frozenset()):
-            raise WrongContent(f"'{index_name}' places tensor '{tensor}' in '{file}', which has no such tensor.")
+    what = f"'{index_name}'"
+    with (folder / index_name).open("rb") as file:
+        raw = file.read(_allowed(what, (folder / index_name).stat().st_size))
+    try:
+        for tensor, name in _json(what, raw)["weight_map"].items():
+            placed.setdefault(f"{base}{name}", set()).add(tensor)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise WrongContent(f"{what} has no object 'weight_map'. Check spec.source.") from error
+    return placed
+
+
+def _misplaced(index_name: str | None, tensor: str, file: str) -> WrongContent:
+    return WrongContent(f"'{index_name}' places tensor '{tensor}' in '{file}', which has no such tensor.")
 
 
 def _safetensors_header(path: Path) -> tuple[dict[str, Any], int]:
     size_bytes = path.stat().st_size
+    what = f"The safetensors header of '{path.name}'"
     with path.open("rb") as file:
         head = file.read(8)
         length = int.from_bytes(head, "little")
-        if len(head) < 8 or length < 2 or length > min(SAFETENSORS_HEADER_MOST_BYTES, size_bytes - 8):
+        if len(head) < 8 or not 2 <= length <= size_bytes - 8:
             raise WrongContent(
                 f"'{path.name}' has {bytes_text(size_bytes)} and claims a header of {length} bytes;"
                 " it is no safetensors file, or was cut short."
             )
-        raw = file.read(length)
-    try:
-        header = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise WrongContent(f"The safetensors header of '{path.name}' is not JSON. It is damaged.") from error
+        raw = file.read(_allowed(what, length))
+    header = _json(what, raw)
     if not isinstance(header, dict):
-        raise WrongContent(f"The safetensors header of '{path.name}' is not an object. It is damaged.")
+        raise WrongContent(f"{what} is not an object. It is damaged.")
+    metadata = header.get("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise WrongContent(f"{what} has a '__metadata__' that is not an object of strings. It is damaged.")
     return header, size_bytes - 8 - length
+
+
+def _allowed(what: str, size_bytes: int) -> int:
+    if size_bytes > JSON_MOST_BYTES:
+        raise WrongContent(
+            f"{what} has {bytes_text(size_bytes)}; at most {bytes_text(JSON_MOST_BYTES)} are read. Check spec.source."
+        )
+    return size_bytes
+
+
+def _json(what: str, raw: bytes) -> Any:
+    marks = sum(raw.count(mark) for mark in (b",", b":", b"[", b"{"))
+    if marks > JSON_MOST_MARKS:
+        raise WrongContent(
+            f"{what} has {marks} commas, colons and brackets; at most {JSON_MOST_MARKS} are read. Check spec.source."
+        )
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise WrongContent(f"{what} is not JSON. It is damaged.") from error
 
 
 def _extent(path: Path, name: str, entry: object) -> tuple[int, int]:
@@ -146,7 +183,7 @@ def _extent(path: Path, name: str, entry: object) -> tuple[int, int]:
 
 def _looks_like_safetensors(path: Path) -> bool:
     head = _first_bytes(path)
-    return len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < SAFETENSORS_HEADER_MOST_BYTES
+    return len(head) >= 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= JSON_MOST_BYTES
 
 
 def _starts_with(path: Path, magic: bytes) -> bool:

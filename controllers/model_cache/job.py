@@ -46,6 +46,8 @@ class Job:
     room_bytes: Callable[[], int]
     listed: Callable[[], None]
     """Called when the source has told its size, so that the agent plans again."""
+    checking: asyncio.Lock
+    """A header may take half of the agent's memory, so one is read at a time."""
     state: CopyState = CopyState.PENDING
     total_bytes: int | None = None
     was_listed: bool = False
@@ -77,7 +79,8 @@ class Job:
         ref, spec = self.model.ref, self.model.spec
         try:
             self._check_digest(fetched)
-            found = await asyncio.to_thread(self._check_format, fetched)
+            async with self.checking:
+                found = await asyncio.to_thread(self._check_format, fetched)
         except WrongContent:
             await asyncio.to_thread(self.store.drop_partial, ref)
             raise

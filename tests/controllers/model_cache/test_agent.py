@@ -7,6 +7,7 @@ import errno
 import ipaddress
 import random
 import shutil
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 
 from controllers.guard import AddressGuard
+from controllers.model_cache import formats
 from controllers.model_cache.agent import Agent
 from controllers.model_cache.errors import WrongContent
 from controllers.model_cache.report import Reporter
@@ -24,6 +26,7 @@ from controllers.model_cache.sources import Access
 from controllers.model_cache.store import RECORD, Store
 from controllers.model_cache.views import Views
 from controllers.plans.model_cache import ModelRef
+from crds.model import ModelFormat
 from kube.resources import MODELS, NODES, PODS, Object
 from tests.controllers.model_cache.files import WebServer, gguf, serving, sha256
 from tests.fakes import FakeClient
@@ -199,6 +202,30 @@ async def test_a_file_that_is_no_model_is_refused(node: Node) -> None:
         await node.settles("m", "Failed")
         assert "neither GGUF nor safetensors" in node.entry("m")["message"]
     assert not node.copy("m").exists()
+
+
+async def test_weights_are_checked_one_after_the_other(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    check, at_once, most = formats.check, 0, 0
+    second_waits = threading.Event()
+
+    def counted(*args: Any) -> ModelFormat:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        second_waits.wait(10)
+        at_once -= 1
+        return check(*args)
+
+    monkeypatch.setattr(formats, "check", counted)
+    async with serving(WebServer(gguf())) as server, node.agent():
+        for name in ("a", "b"):
+            node.model(name, f"{server.url}/m.gguf")
+        for name in ("a", "b"):
+            await node.settles(name, "Verifying")
+        second_waits.set()
+        for name in ("a", "b"):
+            await node.settles(name, "Cached")
+    assert most == 1
 
 
 async def test_the_first_copys_digest_is_the_measure_for_all_nodes(node: Node) -> None:

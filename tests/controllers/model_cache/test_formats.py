@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from controllers.model_cache.errors import WrongContent
-from controllers.model_cache.formats import INDEX, check
+from controllers.model_cache.formats import INDEX, JSON_MOST_BYTES, JSON_MOST_MARKS, check
 from crds.model import ModelFormat
 from tests.controllers.model_cache.files import gguf, safetensors
 
@@ -71,6 +71,40 @@ def test_a_safetensors_that_is_cut_or_damaged_is_refused(tmp_path: Path, content
         check(tmp_path, put(tmp_path, m__safetensors=content), None)
 
 
+def with_header(raw: bytes) -> bytes:
+    return len(raw).to_bytes(8, "little") + raw
+
+
+@pytest.mark.parametrize(
+    ("header", "sentence"),
+    [
+        (b"{" + b" " * JSON_MOST_BYTES + b"}", r"has 17 MB; at most 17 MB are read"),
+        (
+            b'{"a":[' + b"{}," * (JSON_MOST_MARKS // 2) + b"{}]}",
+            r"has \d+ commas, colons and brackets; at most 1000000",
+        ),
+        (b'{"__metadata__":{"a":[]}}', r"a '__metadata__' that is not an object of strings"),
+        (b'{"__metadata__":"a"}', r"a '__metadata__' that is not an object of strings"),
+    ],
+    ids=["long", "dense", "list in metadata", "text as metadata"],
+)
+def test_a_header_that_would_fill_the_agents_memory_is_refused(tmp_path: Path, header: bytes, sentence: str) -> None:
+    with pytest.raises(WrongContent, match=f"The safetensors header of 'm.safetensors' .*{sentence}"):
+        check(tmp_path, put(tmp_path, m__safetensors=with_header(header)), None)
+
+
+@pytest.mark.parametrize(
+    "index",
+    [b" " * (JSON_MOST_BYTES + 1), b"[" + b"[]," * (JSON_MOST_MARKS // 2) + b"[]]"],
+    ids=["long", "dense"],
+)
+def test_an_index_that_would_fill_the_agents_memory_is_refused(tmp_path: Path, index: bytes) -> None:
+    names = put(tmp_path, m__safetensors=safetensors())
+    (tmp_path / INDEX).write_bytes(index)
+    with pytest.raises(WrongContent, match=f"'{INDEX}' has .*; at most .* are read"):
+        check(tmp_path, [*names, INDEX], None)
+
+
 def test_tensors_that_overlap_are_refused(tmp_path: Path) -> None:
     header = {name: {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]} for name in "ab"}
     raw = json.dumps(header).encode()
@@ -84,6 +118,9 @@ def test_an_index_must_match_the_files_it_names(tmp_path: Path) -> None:
     assert check(tmp_path, [*names, INDEX], None) is ModelFormat.SAFETENSORS
     (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"c": "three.safetensors"}}))
     with pytest.raises(WrongContent, match=r"places tensor 'c' in 'three\.safetensors', which has no such tensor"):
+        check(tmp_path, [*names, INDEX], None)
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"b": "one.safetensors"}}))
+    with pytest.raises(WrongContent, match=r"places tensor 'b' in 'one\.safetensors', which has no such tensor"):
         check(tmp_path, [*names, INDEX], None)
     (tmp_path / INDEX).write_text("[]")
     with pytest.raises(WrongContent, match="has no object 'weight_map'"):
