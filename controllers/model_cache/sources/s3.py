@@ -19,6 +19,8 @@ from controllers.plans.model_volume import cached_name
 
 _EXPECTED: Final = (BotoCoreError, ClientError, OSError)
 _CHANGED: Final = ("PreconditionFailed", "412")
+MOST_OBJECTS: Final = 10_000
+"""Models have hundreds of files; a bucket may have billions of objects."""
 
 
 class S3Source:
@@ -29,6 +31,7 @@ class S3Source:
         self._bucket, self._key = parts.netloc, parts.path.lstrip("/")
         self._name = cached_name(uri)
         self._made: Any = None
+        self._closed = False
 
     async def files(self) -> Sequence[RemoteFile]:
         return await in_thread(self._list, self._explain, *_EXPECTED)
@@ -40,6 +43,7 @@ class S3Source:
         return Part(start, file.size_bytes, pieces(answer["Body"], READ_BYTES, self._explain, *_EXPECTED))
 
     async def close(self) -> None:
+        self._closed = True
         if self._made is not None:
             self._made.close()
 
@@ -47,14 +51,27 @@ class S3Source:
         if self._key and not self._key.endswith("/"):
             head = self._client().head_object(Bucket=self._bucket, Key=self._key)
             return [RemoteFile(safe_path(self._name), head["ContentLength"], head["ETag"], where=self._key)]
-        pages = self._client().get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._key)
-        found = [one for page in pages for one in page.get("Contents") or [] if not one["Key"].endswith("/")]
+        found = [one for one in self._below() if not one["Key"].endswith("/")]
         if not found:
             raise SourceRefused(f"Bucket '{self._bucket}' has nothing below '{self._key}'. Check spec.source.")
         return [
             RemoteFile(safe_path(one["Key"].removeprefix(self._key)), one["Size"], one["ETag"], where=one["Key"])
             for one in found
         ]
+
+    def _below(self) -> list[Any]:
+        """All objects below the prefix. Stops between two pages once the source is closed: nobody waits for it then."""
+        found: list[Any] = []
+        for page in self._client().get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._key):
+            found += page.get("Contents") or []
+            if len(found) > MOST_OBJECTS:
+                raise SourceRefused(
+                    f"Bucket '{self._bucket}' has over {MOST_OBJECTS} objects below '{self._key}';"
+                    " name a narrower prefix."
+                )
+            if self._closed:
+                break
+        return found
 
     def _get(self, file: RemoteFile, offset: int) -> Any:
         wanted = {"Range": f"bytes={offset}-"} if offset else {}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import ipaddress
 import json
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +20,9 @@ from controllers.guard import AddressGuard
 from controllers.model_cache.download import Download, Fetched, Progress
 from controllers.model_cache.errors import Interrupted, SourceRefused, WrongContent
 from controllers.model_cache.sources import Access, open_source
+from controllers.model_cache.sources.s3 import S3Source
 from tests.controllers.model_cache.files import gguf, safetensors, sha256
+from tests.waiting import eventually
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CONTENT = gguf()
@@ -247,6 +251,45 @@ async def test_s3_says_what_the_store_said(tmp_path: Path, s3_environment: Calla
     s3_environment("127.0.0.1:1")
     with pytest.raises(Interrupted, match="the store did not answer"):
         await fetch("s3://weights/none.gguf", Access(AddressGuard()), tmp_path)
+
+
+class Pages:
+    """A client whose bucket has no end; each page after the first waits until it may come."""
+
+    def __init__(self) -> None:
+        self.page_may_come = threading.Semaphore(1)
+        self.asked = 0
+
+    def get_paginator(self, _: str) -> Pages:
+        return self
+
+    def paginate(self, **_: str) -> Iterator[dict[str, Any]]:
+        while self.page_may_come.acquire(timeout=10):
+            self.asked += 1
+            yield {"Contents": [{"Key": f"tiny/{self.asked}-{i}", "Size": 1, "ETag": '"x"'} for i in range(1000)]}
+
+    def close(self) -> None:
+        """Has no connections."""
+
+
+async def test_s3_refuses_a_prefix_of_too_many_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages = Pages()
+    pages.page_may_come.release(100)
+    monkeypatch.setattr(S3Source, "_client", lambda _: pages)
+    with pytest.raises(SourceRefused, match=r"has over 10000 objects below 'tiny/'; name a narrower prefix"):
+        await S3Source("s3://weights/tiny/").files()
+    assert pages.asked == 11
+
+
+async def test_s3_stops_listing_once_the_source_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pages, source = Pages(), S3Source("s3://weights/tiny/")
+    monkeypatch.setattr(S3Source, "_client", lambda _: pages)
+    listing = asyncio.create_task(source.files())
+    await eventually(lambda: pages.asked == 1, "the first page has come")
+    await source.close()
+    pages.page_may_come.release(5)
+    await listing
+    assert pages.asked <= 2
 
 
 class Registry:
