@@ -14,7 +14,7 @@ import os
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any, Final, Protocol
 
 from controllers.model_cache.errors import Interrupted, NoRoom, SourceRefused, WrongContent
@@ -91,6 +91,11 @@ def safe_path(path: str) -> str:
     if not parts or path.startswith("/") or any(part == ".." or part.startswith(".") for part in parts):
         raise SourceRefused(f"The source names a file '{path}'; paths must be relative, without '..' or hidden parts.")
     return str(PurePosixPath(*parts))
+
+
+def is_hidden(path: str | PurePath) -> bool:
+    """Whether a part of a listed path is hidden: notes of tools, such as `.cache/huggingface` and `.gitattributes`."""
+    return any(part.startswith(".") for part in PurePath(path).parts)
 
 
 def total_of(files: Sequence[RemoteFile]) -> int | None:

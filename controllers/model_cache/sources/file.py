@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from controllers.model_cache.download import READ_BYTES, Part, RemoteFile, safe_path
+from controllers.model_cache.download import READ_BYTES, Part, RemoteFile, is_hidden, safe_path
 from controllers.model_cache.errors import FetchError, Interrupted, SourceRefused
 from controllers.model_cache.sources.blocking import in_thread, pieces
 from controllers.plans.model_volume import cached_name
@@ -35,7 +35,7 @@ class FileSource:
         start = self._allowed(self._path)
         if start.is_file():
             return [self._remote(start, self._name if self._name != "." else start.name)]
-        inside = sorted(path for path in start.rglob("*") if path.is_file() and not path.name.startswith("."))
+        inside = sorted(path for path in start.rglob("*") if path.is_file() and not is_hidden(path.relative_to(start)))
         if not inside:
             raise SourceRefused(f"Folder '{self._path}' holds no files. Check spec.source.")
         prefix = "" if self._name == "." else f"{self._name}/"

@@ -12,7 +12,7 @@ from botocore import UNSIGNED  # type: ignore[import-untyped]
 from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 
-from controllers.model_cache.download import READ_BYTES, Part, RemoteFile, safe_path
+from controllers.model_cache.download import READ_BYTES, Part, RemoteFile, is_hidden, safe_path
 from controllers.model_cache.errors import FetchError, Interrupted, SourceRefused
 from controllers.model_cache.sources.blocking import in_thread, pieces
 from controllers.plans.model_volume import cached_name
@@ -51,13 +51,11 @@ class S3Source:
         if self._key and not self._key.endswith("/"):
             head = self._client().head_object(Bucket=self._bucket, Key=self._key)
             return [RemoteFile(safe_path(self._name), head["ContentLength"], head["ETag"], where=self._key)]
-        found = [one for one in self._below() if not one["Key"].endswith("/")]
+        named = [(one["Key"].removeprefix(self._key), one) for one in self._below() if not one["Key"].endswith("/")]
+        found = [(name, one) for name, one in named if not is_hidden(name)]
         if not found:
             raise SourceRefused(f"Bucket '{self._bucket}' has nothing below '{self._key}'. Check spec.source.")
-        return [
-            RemoteFile(safe_path(one["Key"].removeprefix(self._key)), one["Size"], one["ETag"], where=one["Key"])
-            for one in found
-        ]
+        return [RemoteFile(safe_path(name), one["Size"], one["ETag"], where=one["Key"]) for name, one in found]
 
     def _below(self) -> list[Any]:
         """All objects below the prefix. Stops between two pages once the source is closed: nobody waits for it then."""

@@ -209,6 +209,15 @@ async def test_a_folder_lies_in_the_copy_under_its_own_name(tmp_path: Path) -> N
     assert (tmp_path / "copy" / "tiny" / "sub" / "b.json").read_bytes() == b"bb"
 
 
+async def test_what_is_hidden_in_a_folder_is_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "tiny"
+    for name in ("config.json", ".gitattributes", ".cache/huggingface/download/config.json.lock"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("{}")
+    fetched, _ = await fetch(f"file://{folder}", tmp_path / "copy", roots=(tmp_path,))
+    assert fetched.files == ("tiny/config.json",)
+
+
 async def test_a_whole_file_on_disk_is_only_hashed_again(tmp_path: Path) -> None:
     async with serving(WebServer(gguf())) as server:
         first, _ = await fetch(f"{server.url}/m.gguf", tmp_path)

@@ -243,6 +243,19 @@ async def test_s3_gives_all_objects_below_a_prefix(tmp_path: Path, s3_environmen
     assert fetched.files == ("a.safetensors", "sub/config.json")
 
 
+async def test_s3_leaves_out_what_is_hidden_below_a_prefix(
+    tmp_path: Path, s3_environment: Callable[[str], None]
+) -> None:
+    bucket = Bucket()
+    bucket.objects = {
+        f"tiny/{name}": b"{}" for name in ("", "config.json", ".gitattributes", ".cache/huggingface/x.lock")
+    }
+    async with serving(bucket.answer) as host:
+        s3_environment(host)
+        fetched, _ = await fetch("s3://weights/tiny/", Access(AddressGuard()), tmp_path)
+    assert fetched.files == ("config.json",)
+
+
 async def test_s3_says_what_the_store_said(tmp_path: Path, s3_environment: Callable[[str], None]) -> None:
     async with serving(Bucket().answer) as host:
         s3_environment(host)
