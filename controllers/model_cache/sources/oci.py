@@ -96,11 +96,19 @@ class OciSource:
         return self._ask(self._container.get_blob_url(file.version), headers)
 
     def _ask(self, path: str, headers: Mapping[str, str]) -> requests.Response:
-        url = f"{self._registry.prefix}://{path}"
-        answer: requests.Response = self._registry.do_request(url, "GET", headers=dict(headers), stream=True)
+        answer = self._request(path, headers)
+        if answer.status_code == 401 and self._registry.auth.token:
+            # Tokens live for minutes, layers take hours; the library asks for a new one after a 403 only.
+            self._registry.auth.token = None
+            answer = self._request(path, headers)
         if answer.status_code not in (200, 206):
             answer.close()
             raise requests.HTTPError(response=answer)
+        return answer
+
+    def _request(self, path: str, headers: Mapping[str, str]) -> requests.Response:
+        url = f"{self._registry.prefix}://{path}"
+        answer: requests.Response = self._registry.do_request(url, "GET", headers=dict(headers), stream=True)
         return answer
 
     def _explain(self, error: Exception) -> FetchError:

@@ -314,11 +314,14 @@ class Registry:
         self.cuts = 0
         self.redirect: str | None = None
         self.token_from: str | None = None
+        self.tokens = 0
+        self.token_expires_with_each_blob = False
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.path == "/token":
-            return web.json_response({"token": "t"})
-        if self.token_from and request.headers.get("Authorization") != "Bearer t":
+            self.tokens += 1
+            return web.json_response({"token": f"t{self.tokens}"})
+        if self.token_from and request.headers.get("Authorization") != f"Bearer t{self.tokens}":
             challenge = f'Bearer realm="{self.token_from}/token",service="r",scope="repository:acme/tiny:pull"'
             return web.Response(status=401, headers={"WWW-Authenticate": challenge})
         if request.path == "/v2/acme/tiny/manifests/v1":
@@ -328,6 +331,7 @@ class Registry:
                 if self.redirect:
                     return web.Response(status=307, headers={"Location": self.redirect})
                 self.ranges.append(request.headers.get("Range"))
+                self.tokens += self.token_expires_with_each_blob
                 if self.cuts:
                     self.cuts -= 1
                     return await cut(request, content)
@@ -374,6 +378,14 @@ async def test_oci_logs_in_with_a_token_where_the_registry_asks_for_one(tmp_path
         registry.token_from = f"http://{host}"
         fetched, _ = await fetch(f"oci://{host}/acme/tiny:v1", insecure(host), tmp_path)
     assert fetched.digest == sha256(CONTENT)
+
+
+async def test_oci_asks_for_a_new_token_when_the_old_one_expires_between_two_layers(tmp_path: Path) -> None:
+    registry = Registry(("a.gguf", "x", CONTENT), ("b.gguf", "x", gguf(seed=2)))
+    async with serving(registry.answer) as host:
+        registry.token_from, registry.token_expires_with_each_blob = f"http://{host}", True
+        fetched, _ = await fetch(f"oci://{host}/acme/tiny:v1", insecure(host), tmp_path)
+    assert fetched.files == ("a.gguf", "b.gguf")
 
 
 @pytest.mark.parametrize("where", ["registry", "redirect", "token"])
