@@ -6,7 +6,9 @@ Credentials are those of the Docker configuration that DOCKER_CONFIG names.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,7 +21,7 @@ from oras.provider import Registry  # type: ignore[import-untyped]
 
 from controllers.guard import AddressGuard, AddressRefused, GuardedAdapter
 from controllers.model_cache.download import READ_BYTES, Part, RemoteFile, safe_path
-from controllers.model_cache.errors import FetchError, Interrupted, SourceRefused
+from controllers.model_cache.errors import FetchError, Interrupted, SourceRefused, WrongContent
 from controllers.model_cache.sources.blocking import in_thread, pieces
 
 TITLE: Final = "org.opencontainers.image.title"
@@ -86,6 +88,9 @@ class OciSource:
         self._registry.auth.load_configs(self._container)
         with self._ask(self._container.manifest_url(), {"Accept": ", ".join(_MANIFESTS)}) as answer:
             raw = answer.raw.read(MOST_MANIFEST_BYTES + 1, decode_content=True)
+        found = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+        if self._container.digest not in (None, found):
+            raise WrongContent(f"{self._uri}: the registry gave a manifest whose digest is {found}.")
         manifest = json.loads(raw) if len(raw) <= MOST_MANIFEST_BYTES else None
         if not isinstance(manifest, dict):
             raise SourceRefused(f"{self._uri} has no manifest that is a JSON object of at most 4 MiB.")
@@ -160,8 +165,10 @@ def _file_name(layer: Mapping[str, Any]) -> str | None:
 
 def _remote(layer: Mapping[str, Any]) -> RemoteFile:
     digest = str(layer["digest"])
-    sha256 = digest.removeprefix("sha256:") if digest.startswith("sha256:") else None
-    return RemoteFile(safe_path(_file_name(layer) or ""), int(layer["size"]), digest, sha256)
+    found = re.fullmatch(r"sha256:([0-9a-f]{64})", digest)
+    if found is None:
+        raise SourceRefused(f"The manifest names a layer '{digest}'; only digests of sha256 can be checked.")
+    return RemoteFile(safe_path(_file_name(layer) or ""), int(layer["size"]), digest, found[1])
 
 
 def _refused(error: BaseException) -> AddressRefused | None:

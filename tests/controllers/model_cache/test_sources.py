@@ -315,6 +315,8 @@ class Registry:
         self.redirect: str | None = None
         self.token_from: str | None = None
         self.tokens = 0
+        self.pinned: str | None = None
+        self.layer_digest: str | None = None
         self.token_expires_with_each_blob = False
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -324,8 +326,8 @@ class Registry:
         if self.token_from and request.headers.get("Authorization") != f"Bearer t{self.tokens}":
             challenge = f'Bearer realm="{self.token_from}/token",service="r",scope="repository:acme/tiny:pull"'
             return web.Response(status=401, headers={"WWW-Authenticate": challenge})
-        if request.path == "/v2/acme/tiny/manifests/v1":
-            return web.json_response(self._manifest())
+        if request.path in ("/v2/acme/tiny/manifests/v1", f"/v2/acme/tiny/manifests/{self.pinned}"):
+            return web.json_response(self.manifest())
         for _, _, content in self.layers:
             if request.path == f"/v2/acme/tiny/blobs/{sha256(content)}":
                 if self.redirect:
@@ -338,11 +340,12 @@ class Registry:
                 return ranged(request, content)
         return web.json_response({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "unknown"}]}, status=404)
 
-    def _manifest(self) -> dict[str, Any]:
+    def manifest(self) -> dict[str, Any]:
         layers = []
         for title, kind, content in self.layers:
             annotations = {"annotations": {"org.opencontainers.image.title": title}} if title else {}
-            layers.append({"mediaType": kind, "digest": sha256(content), "size": len(content), **annotations})
+            digest = self.layer_digest or sha256(content)
+            layers.append({"mediaType": kind, "digest": digest, "size": len(content), **annotations})
         return {"schemaVersion": 2, "config": {"digest": sha256(b"{}"), "size": 2}, "layers": layers}
 
 
@@ -378,6 +381,27 @@ async def test_oci_logs_in_with_a_token_where_the_registry_asks_for_one(tmp_path
         registry.token_from = f"http://{host}"
         fetched, _ = await fetch(f"oci://{host}/acme/tiny:v1", insecure(host), tmp_path)
     assert fetched.digest == sha256(CONTENT)
+
+
+async def test_oci_refuses_a_manifest_that_is_not_the_one_the_source_names(tmp_path: Path) -> None:
+    registry = Registry(("m.gguf", "x", CONTENT))
+    right = sha256(json.dumps(registry.manifest()).encode())
+    async with serving(registry.answer) as host:
+        registry.pinned = right
+        fetched, _ = await fetch(f"oci://{host}/acme/tiny@{right}", insecure(host), tmp_path)
+        registry.pinned = "sha256:" + "0" * 64
+        with pytest.raises(WrongContent, match=f"the registry gave a manifest whose digest is {right}"):
+            await fetch(f"oci://{host}/acme/tiny@{registry.pinned}", insecure(host), tmp_path)
+    assert fetched.digest == sha256(CONTENT)
+
+
+@pytest.mark.parametrize("digest", ["sha512:" + "0" * 128, "sha256:0", "../../secret"])
+async def test_oci_refuses_a_layer_whose_digest_cannot_be_checked(tmp_path: Path, digest: str) -> None:
+    registry = Registry(("m.gguf", "x", CONTENT))
+    registry.layer_digest = digest
+    async with serving(registry.answer) as host:
+        with pytest.raises(SourceRefused, match=f"names a layer '{digest}'; only digests of sha256"):
+            await fetch(f"oci://{host}/acme/tiny:v1", insecure(host), tmp_path)
 
 
 async def test_oci_asks_for_a_new_token_when_the_old_one_expires_between_two_layers(tmp_path: Path) -> None:
