@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from controllers.model_cache.download import READ_BYTES, Part, RemoteFile, is_hidden, safe_path
@@ -25,7 +27,7 @@ class FileSource:
         return await in_thread(self._list, self._explain, OSError)
 
     async def read(self, file: RemoteFile, offset: int) -> Part:
-        reader = await in_thread(lambda: self._open(file.where, offset), self._explain, OSError)
+        reader = await in_thread(lambda: self._open(file, offset), self._explain, OSError)
         return Part(offset, file.size_bytes, pieces(reader, READ_BYTES, self._explain, OSError))
 
     async def close(self) -> None:
@@ -43,7 +45,7 @@ class FileSource:
 
     def _remote(self, path: Path, name: str) -> RemoteFile:
         found = path.stat()
-        return RemoteFile(safe_path(name), found.st_size, f"{found.st_mtime_ns}-{found.st_size}", where=path)
+        return RemoteFile(safe_path(name), found.st_size, _version(found), where=path)
 
     def _allowed(self, path: Path) -> Path:
         """The real path, if it lies under an allowed root; links do not lead out."""
@@ -58,9 +60,20 @@ class FileSource:
             " An administrator opens folders of the nodes in the Helm value modelCache.fileRoots."
         )
 
-    @staticmethod
-    def _open(path: Path, offset: int) -> _File:
-        return _File(path, offset)
+    def _open(self, file: RemoteFile, offset: int) -> BinaryIO:
+        """What was listed, and not what a link put in its place since leads to: the agent may read all of the node."""
+        # A pipe would otherwise be waited for.
+        reader = os.fdopen(os.open(file.where, os.O_RDONLY | os.O_NONBLOCK), "rb")
+        try:
+            self._allowed(Path(f"/proc/self/fd/{reader.fileno()}").readlink())
+            found = os.fstat(reader.fileno())
+            if not stat.S_ISREG(found.st_mode) or _version(found) != file.version:
+                raise Interrupted(f"'{file.where}' changed while it was copied; it is copied again.")
+            reader.seek(offset)
+        except BaseException:
+            reader.close()
+            raise
+        return reader
 
     def _explain(self, error: Exception) -> FetchError:
         if isinstance(error, PermissionError):
@@ -68,13 +81,5 @@ class FileSource:
         return Interrupted(f"'{self._path}' cannot be read: {error}.")
 
 
-class _File:
-    def __init__(self, path: Path, offset: int) -> None:
-        self._file = path.open("rb")
-        self._file.seek(offset)
-
-    def read(self, size: int, /) -> bytes:
-        return self._file.read(size)
-
-    def close(self) -> None:
-        self._file.close()
+def _version(found: os.stat_result) -> str:
+    return f"{found.st_mtime_ns}-{found.st_size}"

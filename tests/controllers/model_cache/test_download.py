@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ipaddress
+import os
 from pathlib import Path
 
 import pytest
@@ -195,6 +196,26 @@ async def test_a_file_is_copied_from_an_allowed_folder_only(tmp_path: Path) -> N
         await fetch(f"file://{allowed}/m.gguf", tmp_path / "copy")
     with pytest.raises(SourceRefused, match="does not exist on this node"):
         await fetch(f"file://{allowed}/n.gguf", tmp_path / "copy", roots=(allowed,))
+
+
+@pytest.mark.parametrize("what", ["link out", "other content", "pipe"])
+async def test_a_file_that_was_swapped_after_the_folder_was_listed_is_not_copied(tmp_path: Path, what: str) -> None:
+    secret, root = tmp_path / "token", tmp_path / "root"
+    root.mkdir()
+    (root / "m.gguf").write_bytes(b"GGUF")
+    secret.write_bytes(b"seal")
+    source = open_source(f"file://{root}", Access(AddressGuard(), (root,)))
+    (file,) = await source.files()
+    (root / "m.gguf").unlink()
+    if what == "link out":
+        (root / "m.gguf").symlink_to(secret)
+    elif what == "pipe":
+        os.mkfifo(root / "m.gguf")
+    else:
+        (root / "m.gguf").write_bytes(b"GGUF and more")
+    refusal = SourceRefused if what == "link out" else Interrupted
+    with pytest.raises(refusal, match=r"not under a folder|changed while it was copied"):
+        await source.read(file, 0)
 
 
 async def test_a_folder_lies_in_the_copy_under_its_own_name(tmp_path: Path) -> None:
