@@ -166,6 +166,11 @@ class Download:
             if self.progress.total_bytes is None and len(self.files) == 1:
                 self.progress.total_bytes = part.total_bytes
             async for chunk in part.chunks:
+                if have < part.offset:
+                    raise Interrupted(
+                        f"'{file.path}' came from byte {part.offset} on where another one was asked for;"
+                        " it is fetched from its start."
+                    )
                 self._check_room(len(chunk))
                 await asyncio.to_thread(_write, out, hasher, chunk)
                 have += len(chunk)

@@ -40,6 +40,8 @@ class WebServer:
     content: bytes = b""
     etag: str | None = '"v1"'
     ignores_range: bool = False
+    continues_at: int | None = None
+    """Where the answer to a Range that continues begins, whatever was asked."""
     cut_after_bytes: list[int] = field(default_factory=list)
     """The next full answers end after so many bytes, with the connection cut."""
     promise_bytes: int | None = None
@@ -63,6 +65,8 @@ class WebServer:
         if asked and not self.ignores_range and request.headers.get("If-Range", self.etag) == self.etag:
             first, _, last = asked.removeprefix("bytes=").partition("-")
             start, end, status = int(first), int(last) + 1 if last else end, 206
+            if self.continues_at is not None and not last:
+                start = self.continues_at
         return await self._send(request, start, end, status)
 
     async def _send(self, request: web.Request, start: int, end: int, status: int) -> web.StreamResponse:

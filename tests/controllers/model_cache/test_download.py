@@ -78,6 +78,17 @@ async def test_a_server_that_cannot_continue_is_read_from_the_start(
     assert progress.done_bytes == len(content)
 
 
+async def test_a_server_that_continues_somewhere_else_is_read_from_the_start_the_next_time(tmp_path: Path) -> None:
+    content = gguf()
+    async with serving(WebServer(content, cut_after_bytes=[200_000], continues_at=1000)) as server:
+        with pytest.raises(Interrupted):
+            await fetch(f"{server.url}/m.gguf", tmp_path)
+        with pytest.raises(Interrupted, match=r"came from byte 1000 on where another one was asked for"):
+            await fetch(f"{server.url}/m.gguf", tmp_path)
+        fetched, _ = await fetch(f"{server.url}/m.gguf", tmp_path)
+    assert fetched.digest == sha256(content)
+
+
 async def test_bytes_of_another_source_are_never_continued(tmp_path: Path) -> None:
     async with serving(WebServer(gguf(seed=1), cut_after_bytes=[200_000])) as server:
         with pytest.raises(Interrupted):
