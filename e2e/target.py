@@ -26,6 +26,8 @@ from e2e.cluster.shell import wait_until
 from e2e.install import SYSTEM, Kubectl
 
 PUBLIC_SOURCE = "hf://bartowski/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct-Q8_0.gguf"
+KEEP_FREE_PERCENT = 5
+"""The disk is that of this machine, and the kubelets of these nodes evict below 1 % only."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,7 @@ def _own(nodes: int, progress: Progress) -> Target:
         "image": {"tag": tag},
         "gateway": {"service": {"type": "NodePort"}},
         "modelCache": {
+            "keepFreePercent": KEEP_FREE_PERCENT,
             "fileRoots": [str(model.parent)],
             "allowPrivateNetworks": [f"{layout.HOST_ADDRESS}/32"],
         },
@@ -117,7 +120,10 @@ def _as_root(*arguments: str) -> None:
 def _kind(progress: Progress) -> Target:
     model = checkpoint.kept()
     kind.up(model.parent, progress)
-    values = {"image": {"tag": kind.load_images(progress)}, "modelCache": {"fileRoots": [kind.MODELS]}}
+    values = {
+        "image": {"tag": kind.load_images(progress)},
+        "modelCache": {"fileRoots": [kind.MODELS], "keepFreePercent": KEEP_FREE_PERCENT},
+    }
     source = f"file://{kind.MODELS}/{model.name}"
     return Target("kind", Kubectl(kind.kubeconfig()), values, source, True, None, kind.down)
 

@@ -33,7 +33,7 @@ async def serve(settings: Settings) -> None:
         reporter = Reporter(client, views, time.monotonic)
         agent = Agent(
             views,
-            Store(settings.root),
+            Store(settings.root, settings.keep_free_percent),
             reporter,
             settings.access,
             settings.cache_bytes,

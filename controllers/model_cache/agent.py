@@ -20,6 +20,7 @@ from controllers.model_cache.store import Record, Store
 from controllers.model_cache.views import ModelView, Views
 from controllers.plans.model_cache import (
     Action,
+    Budget,
     Copy,
     Evict,
     Fetch,
@@ -37,8 +38,6 @@ MOST_DOWNLOADS: Final = 2
 LOOK_AT_LEAST_EVERY_S: Final = 30.0
 LOOK_WHILE_FETCHING_S: Final = 0.5
 TOUCH_EVERY_S: Final = 60.0
-DISK_MARGIN_BYTES: Final = 64 << 20
-"""Never taken of the disk: logs and pods of the node need some room, too."""
 
 
 class Counts:
@@ -101,7 +100,8 @@ class Agent:
         evicted = await asyncio.to_thread(self._store.evicted)
         self._copies = {ref: record for ref, record in self._copies.items() if self._store.holds(ref)}
         copies = [self._copy(ref, record, wanted.get(ref), used) for ref, record in self._copies.items()]
-        actions = plan(copies, [self._wanted(one, evicted) for one in wanted.values()], used, self._budget_bytes())
+        asked = [self._wanted(one, evicted) for one in wanted.values()]
+        actions = plan(copies, asked, used, self._budget())
         for action in actions:
             await self._act(action, wanted)
         report_in_s = await self._reporter.report({ref: self._entry(one, actions) for ref, one in wanted.items()})
@@ -133,17 +133,20 @@ class Agent:
             evicted=model.ref in evicted,
         )
 
-    def _budget_bytes(self) -> int:
+    def _budget(self) -> Budget:
         """The cache's own limit, or less when the disk has less."""
         held = sum(record.size_bytes for record in self._copies.values())
         partial = sum(self._store.partial_bytes(ref) for ref in self._store.partials())
-        return min(self.cache_bytes, held + partial + self._store.disk_free_bytes() - DISK_MARGIN_BYTES)
+        on_disk = max(held + partial + self._store.disk_room_bytes(), 0)
+        if on_disk < self.cache_bytes:
+            return Budget(on_disk, self._store.disk_kept_free_bytes())
+        return Budget(self.cache_bytes)
 
     def _room_bytes(self) -> int:
         """What may still be written now, by all downloads together."""
         held = sum(record.size_bytes for record in self._copies.values())
         written = sum(job.progress.done_bytes for job, _ in self._jobs.values())
-        return min(self.cache_bytes - held - written, self._store.disk_free_bytes() - DISK_MARGIN_BYTES)
+        return min(self.cache_bytes - held - written, self._store.disk_room_bytes())
 
     # --- acting ----------------------------------------------------------------------------------------------
     async def _forget(self, wanted: dict[ModelRef, ModelView]) -> None:

@@ -189,8 +189,9 @@ class Download:
         free = self.room_bytes()
         if next_bytes > free:
             raise NoRoom(
-                f"The disk of this node is full after {bytes_text(self.progress.done_bytes)}"
-                f"{_of(self.progress.total_bytes)}; {bytes_text(max(free, 0))} are free. Free space on the node's disk."
+                f"There is no room on this node after {bytes_text(self.progress.done_bytes)}"
+                f"{_of(self.progress.total_bytes)}; {bytes_text(max(free, 0))} more may be taken. Free the node's disk,"
+                " or raise the cache size."
             )
 
     def _checked(self, file: RemoteFile, path: Path, found: str) -> str:

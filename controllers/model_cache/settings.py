@@ -13,6 +13,7 @@ from typing import Final
 from controllers.guard import AddressGuard, Network
 from controllers.model_cache.errors import SettingsError
 from controllers.model_cache.sources import Access
+from controllers.model_cache.store import KEEP_FREE_PERCENT
 from crds.fields import quantity
 
 DEFAULT_ROOT: Final = "/var/lib/foretide/models"
@@ -26,6 +27,7 @@ class Settings:
     node_name: str
     root: Path
     cache_bytes: int
+    keep_free_percent: int
     access: Access
     host: str
     port: int
@@ -40,6 +42,7 @@ def parse(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> 
         node_name=given.node_name,
         root=_absolute("--root", given.root),
         cache_bytes=_bytes(given.cache_bytes),
+        keep_free_percent=_percent(given.keep_free_percent),
         access=Access(
             guard=AddressGuard([_network(one) for one in given.allow_private_network]),
             file_roots=tuple(_absolute("--file-root", one) for one in given.file_root),
@@ -61,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--node-name", required=True, help="name of the Node object of this node")
     add("--root", default=DEFAULT_ROOT, help="folder of the copies (default: %(default)s)")
     add("--cache-bytes", default="200Gi", help="most bytes of all copies, as a quantity (default: %(default)s)")
+    add("--keep-free-percent", type=int, default=KEEP_FREE_PERCENT, help="of the disk of --root (default: %(default)s)")
     add("--file-root", action="append", default=[], help="folder that file:// sources may be in; repeatable")
     add("--allow-private-network", action="append", default=[], metavar="CIDR", help="repeatable")
     add("--insecure-registry", action="append", default=[], metavar="HOST:PORT", help="without TLS; repeatable")
@@ -86,6 +90,12 @@ def _bytes(value: str) -> int:
     if found <= 0:
         raise SettingsError("--cache-bytes must be greater than 0; write for example 200Gi.")
     return found
+
+
+def _percent(value: int) -> int:
+    if not 0 <= value < 100:
+        raise SettingsError(f"--keep-free-percent is {value}; write 0 to 99, for example {KEEP_FREE_PERCENT}.")
+    return value
 
 
 def _network(value: str) -> Network:

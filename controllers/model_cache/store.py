@@ -28,6 +28,11 @@ from controllers.plans.model_cache import ModelRef
 from crds.model import ModelFormat
 
 RECORD: Final = ".foretide"
+KEEP_FREE_PERCENT: Final = 20
+"""Above the 15 % of the image file system and the 10 % of the node's below which a kubelet evicts pods by default: so
+unused copies go before pods do."""
+LEAST_FREE_BYTES: Final = 64 << 20
+"""Logs and pods of the node need some room, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,8 @@ class Record:
 class Store:
     """Paths and moves under one root."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, keep_free_percent: int = KEEP_FREE_PERCENT) -> None:
+        self.root, self._keep_free_percent = root, keep_free_percent
 
     def open(self) -> None:
         """Make the folders and finish deletions that a crash interrupted."""
@@ -163,9 +168,13 @@ class Store:
         (self._evictions / model.namespace / model.name).unlink(missing_ok=True)
 
     # --- room ------------------------------------------------------------------------------------------------
-    def disk_free_bytes(self) -> int:
-        """Free bytes of the file system for this process."""
-        return shutil.disk_usage(self.root).free
+    def disk_kept_free_bytes(self) -> int:
+        """What copies leave of the file system to others."""
+        return max(LEAST_FREE_BYTES, shutil.disk_usage(self.root).total * self._keep_free_percent // 100)
+
+    def disk_room_bytes(self) -> int:
+        """What may still be written; below 0 where others have taken some of what is kept free."""
+        return shutil.disk_usage(self.root).free - self.disk_kept_free_bytes()
 
     @property
     def _partials(self) -> Path:

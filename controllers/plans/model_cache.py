@@ -51,6 +51,26 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Budget:
+    """Bytes that all copies of the node may have together."""
+
+    size_bytes: int
+    disk_keeps_free_bytes: int | None = None
+    """What stays free of the disk, where that is the limit; None where the cache's own size is."""
+
+    @property
+    def text(self) -> str:
+        kept = self.disk_keeps_free_bytes
+        return bytes_text(self.size_bytes) + ("" if kept is None else f" (its disk keeps {bytes_text(kept)} free)")
+
+    @property
+    def remedy(self) -> str:
+        if self.disk_keeps_free_bytes is None:
+            return "Raise the cache size, or keep the Model off this node by spec.nodeSelector."
+        return "Free the disk, lower modelCache.keepFreePercent, or keep the Model off this node by spec.nodeSelector."
+
+
+@dataclass(frozen=True, slots=True)
 class Remove:
     """Delete the copy for good."""
 
@@ -101,13 +121,13 @@ Action = Remove | Evict | Fetch | Hold | Wait | Refuse
 
 
 def plan(
-    copies: Sequence[Copy], wanted: Sequence[Wanted], used_by_pods: AbstractSet[ModelRef], budget_bytes: int
+    copies: Sequence[Copy], wanted: Sequence[Wanted], used_by_pods: AbstractSet[ModelRef], budget: Budget
 ) -> list[Action]:
     """All actions, deletions first. Repeated, it comes to rest: each Model is evicted at most once for others' sake."""
     asked = {one.model for one in wanted}
     removed = [_removal(copy, asked) for copy in copies if _is_waste(copy, asked, used_by_pods)]
     gone = {action.model for action in removed}
-    disk = _Disk([copy for copy in copies if copy.model not in gone], used_by_pods, budget_bytes)
+    disk = _Disk([copy for copy in copies if copy.model not in gone], used_by_pods, budget)
     evicted: list[Action] = list(disk.shrink())
     rest: list[Action] = []
     present = {copy.model for copy in copies if copy.current and copy.model not in gone}
@@ -142,12 +162,11 @@ def _decide(one: Wanted, disk: _Disk, needed: bool, sizes_open: bool) -> tuple[l
         return [], _come_back(one, disk, sizes_open)
     if one.total_bytes is None:
         return [], Fetch(one.model)
-    if one.total_bytes > disk.budget_bytes:
+    if one.total_bytes > disk.budget.size_bytes:
         return [], Refuse(
             one.model,
             f"Model '{one.model}' has {bytes_text(one.total_bytes)}; the whole cache of this node may have"
-            f" {bytes_text(disk.budget_bytes)}. Raise the cache size, or keep the Model off this node by"
-            " spec.nodeSelector.",
+            f" {disk.budget.text}. {disk.budget.remedy}",
         )
     evictions = disk.make_room(one.total_bytes, for_model=one.model)
     if evictions is None:
@@ -167,9 +186,9 @@ def _come_back(one: Wanted, disk: _Disk, sizes_open: bool) -> Action:
 class _Disk:
     """The room on the node while one plan is made. Lives no longer than `plan`."""
 
-    def __init__(self, copies: Iterable[Copy], used: AbstractSet[ModelRef], budget_bytes: int) -> None:
+    def __init__(self, copies: Iterable[Copy], used: AbstractSet[ModelRef], budget: Budget) -> None:
         self.copies: Mapping[ModelRef, Copy] = {copy.model: copy for copy in copies}
-        self.budget_bytes = budget_bytes
+        self.budget = budget
         self._used = used
         self._taken_bytes = sum(copy.size_bytes for copy in self.copies.values())
         self._idle = sorted(
@@ -179,7 +198,7 @@ class _Disk:
 
     @property
     def free_bytes(self) -> int:
-        return self.budget_bytes - self._taken_bytes
+        return self.budget.size_bytes - self._taken_bytes
 
     def reserve(self, size_bytes: int) -> None:
         self._taken_bytes += size_bytes
@@ -189,7 +208,7 @@ class _Disk:
         evicted = []
         while self.free_bytes < 0 and self._idle:
             copy = self._take_oldest()
-            evicted.append(Evict(copy.model, f"The cache may have {bytes_text(self.budget_bytes)} in all."))
+            evicted.append(Evict(copy.model, f"The cache may have {self.budget.text} in all."))
         return evicted
 
     def make_room(self, size_bytes: int, for_model: ModelRef) -> list[Evict] | None:
@@ -208,8 +227,7 @@ class _Disk:
         users = f", and workers on this node use {', '.join(map(str, used))}" if used else ""
         return (
             f"Model '{model}' needs {bytes_text(size_bytes)}; {bytes_text(max(self.free_bytes, 0))} of the cache's"
-            f" {bytes_text(self.budget_bytes)} are free{users}. Raise the cache size, free the disk, or keep the Model"
-            " off this node by spec.nodeSelector."
+            f" {self.budget.text} are free{users}. {self.budget.remedy}"
         )
 
     def _take_oldest(self) -> Copy:

@@ -58,6 +58,7 @@ def pods(found: list[Object]) -> Iterator[tuple[str, Object]]:
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
         ("gateway.url=example.com", "/gateway/url"),
         ("modelCache.path=models", "/modelCache/path"),
+        ("modelCache.keepFreePercent=100", "/modelCache/keepFreePercent"),
         ("modelCache.allowPrivateNetworks[0]=10.0.0.1", "/modelCache/allowPrivateNetworks/0"),
         ("gateway.logLevel=loud", "/gateway/logLevel"),
     ],
@@ -142,7 +143,7 @@ def test_every_process_accepts_the_arguments_that_the_chart_gives_it() -> None:
     assert (gateway.system_namespace, gateway.access_log_share) == ("foretide-system", 0.0)
     agent = agent_settings.parse([one.replace("$(NODE_NAME)", "node-1") for one in found["foretide-model-cache"]])
     assert agent.node_name == "node-1"
-    assert agent.cache_bytes == 200 * 2**30
+    assert (agent.cache_bytes, agent.keep_free_percent) == (200 * 2**30, 20)
 
 
 def test_the_gateway_api_is_led_to_the_picker_and_the_operator_may_write_its_kinds(tmp_path: Path) -> None:

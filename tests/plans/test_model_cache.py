@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from controllers.plans.model_cache import (
     Action,
+    Budget,
     Copy,
     Evict,
     Fetch,
@@ -27,30 +28,33 @@ def ref(name: str) -> ModelRef:
 
 
 def test_a_copy_that_no_model_asks_for_is_removed_at_once() -> None:
-    (action,) = plan([Copy(ref("a"), MB, 0.0)], [], set(), 10 * MB)
+    (action,) = plan([Copy(ref("a"), MB, 0.0)], [], set(), Budget(10 * MB))
     assert action == Remove(ref("a"), "No Model asks for a copy of 'demo/a' on this node.")
 
 
 def test_a_copy_in_use_stays_even_if_its_model_is_gone() -> None:
-    assert plan([Copy(ref("a"), MB, 0.0)], [], {ref("a")}, 10 * MB) == []
+    assert plan([Copy(ref("a"), MB, 0.0)], [], {ref("a")}, Budget(10 * MB)) == []
 
 
 def test_a_copy_of_other_weights_is_replaced_unless_a_pod_reads_it() -> None:
     old = Copy(ref("a"), MB, 0.0, current=False)
-    assert [type(one) for one in plan([old], [Wanted(ref("a"), MB)], set(), 10 * MB)] == [Remove, Fetch]
-    assert [type(one) for one in plan([old], [Wanted(ref("a"), MB)], {ref("a")}, 10 * MB)] == [Wait]
+    assert [type(one) for one in plan([old], [Wanted(ref("a"), MB)], set(), Budget(10 * MB))] == [Remove, Fetch]
+    assert [type(one) for one in plan([old], [Wanted(ref("a"), MB)], {ref("a")}, Budget(10 * MB))] == [Wait]
 
 
 def test_the_least_recently_used_copy_makes_room() -> None:
     copies = [Copy(ref("old"), 4 * MB, 1.0), Copy(ref("new"), 4 * MB, 2.0)]
     wanted = [Wanted(ref("old")), Wanted(ref("new")), Wanted(ref("c"), 5 * MB)]
-    actions = plan(copies, wanted, set(), 10 * MB)
+    actions = plan(copies, wanted, set(), Budget(10 * MB))
     assert actions == [Evict(ref("old"), "4 MB made room for 'demo/c' (5 MB)."), Fetch(ref("c"))]
 
 
 def test_an_evicted_model_waits_while_there_is_no_room() -> None:
     (action,) = plan(
-        [Copy(ref("b"), 6 * MB, 5.0)], [Wanted(ref("b")), Wanted(ref("a"), 6 * MB, evicted=True)], set(), 10 * MB
+        [Copy(ref("b"), 6 * MB, 5.0)],
+        [Wanted(ref("b")), Wanted(ref("a"), 6 * MB, evicted=True)],
+        set(),
+        Budget(10 * MB),
     )
     assert action == Hold(
         ref("a"), "Evicted to make room; comes back when a worker on this node needs it or 6 MB is free."
@@ -60,29 +64,43 @@ def test_an_evicted_model_waits_while_there_is_no_room() -> None:
 def test_an_evicted_model_comes_back_for_a_pod_and_when_there_is_room() -> None:
     away = Wanted(ref("a"), 6 * MB, evicted=True)
     idle = Copy(ref("b"), 6 * MB, 5.0)
-    assert [type(one) for one in plan([idle], [Wanted(ref("b")), away], {ref("a")}, 10 * MB)] == [Evict, Fetch]
-    assert plan([], [away], set(), 10 * MB) == [Fetch(ref("a"))]
+    assert [type(one) for one in plan([idle], [Wanted(ref("b")), away], {ref("a")}, Budget(10 * MB))] == [Evict, Fetch]
+    assert plan([], [away], set(), Budget(10 * MB)) == [Fetch(ref("a"))]
 
 
 def test_no_room_is_refused_with_sizes_and_users() -> None:
     copies = [Copy(ref("busy"), 8 * MB, 0.0)]
-    (action,) = plan(copies, [Wanted(ref("busy")), Wanted(ref("a"), 5 * MB)], {ref("busy")}, 10 * MB)
+    (action,) = plan(copies, [Wanted(ref("busy")), Wanted(ref("a"), 5 * MB)], {ref("busy")}, Budget(10 * MB))
     assert isinstance(action, Refuse)
     assert action.message == (
         "Model 'demo/a' needs 5 MB; 2 MB of the cache's 10 MB are free, and workers on this node use demo/busy."
-        " Raise the cache size, free the disk, or keep the Model off this node by spec.nodeSelector."
+        " Raise the cache size, or keep the Model off this node by spec.nodeSelector."
     )
 
 
 def test_a_model_larger_than_the_cache_evicts_nothing() -> None:
-    (action,) = plan([Copy(ref("b"), MB, 0.0)], [Wanted(ref("b")), Wanted(ref("a"), 11 * MB)], set(), 10 * MB)
+    (action,) = plan([Copy(ref("b"), MB, 0.0)], [Wanted(ref("b")), Wanted(ref("a"), 11 * MB)], set(), Budget(10 * MB))
     assert isinstance(action, Refuse)
     assert "has 11 MB; the whole cache of this node may have 10 MB" in action.message
 
 
+def test_a_disk_that_others_have_filled_is_told_and_takes_no_copy_that_is_in_use() -> None:
+    budget = Budget(5 * MB, disk_keeps_free_bytes=20 * MB)
+    copies = [Copy(ref("busy"), 4 * MB, 0.0), Copy(ref("idle"), 3 * MB, 0.0)]
+    wanted = [Wanted(ref("busy")), Wanted(ref("idle")), Wanted(ref("a"), 2 * MB), Wanted(ref("b"), 9 * MB)]
+    evicted, *refused = plan(copies, wanted, {ref("busy")}, budget)
+    assert evicted == Evict(ref("idle"), "The cache may have 5 MB (its disk keeps 20 MB free) in all.")
+    remedy = "Free the disk, lower modelCache.keepFreePercent, or keep the Model off this node by spec.nodeSelector."
+    assert [one.message for one in refused if isinstance(one, Refuse)] == [
+        "Model 'demo/a' needs 2 MB; 1 MB of the cache's 5 MB (its disk keeps 20 MB free) are free, and workers on this"
+        f" node use demo/busy. {remedy}",
+        f"Model 'demo/b' has 9 MB; the whole cache of this node may have 5 MB (its disk keeps 20 MB free). {remedy}",
+    ]
+
+
 def test_what_a_pod_waits_for_comes_before_what_nobody_needs() -> None:
     wanted = [Wanted(ref("a"), 6 * MB), Wanted(ref("b"), 6 * MB)]
-    actions = plan([], wanted, {ref("b")}, 10 * MB)
+    actions = plan([], wanted, {ref("b")}, Budget(10 * MB))
     assert [type(one) for one in actions] == [Fetch, Refuse]
     assert actions[0].model == ref("b")
 
@@ -92,7 +110,7 @@ sizes = st.integers(0, 12)
 
 
 @st.composite
-def nodes(draw: st.DrawFn) -> tuple[list[Copy], list[Wanted], set[ModelRef], int]:
+def nodes(draw: st.DrawFn) -> tuple[list[Copy], list[Wanted], set[ModelRef], Budget]:
     copies = [
         Copy(model, draw(sizes), draw(st.floats(0, 9)), draw(st.booleans()))
         for model in draw(st.lists(refs, unique=True))
@@ -101,7 +119,7 @@ def nodes(draw: st.DrawFn) -> tuple[list[Copy], list[Wanted], set[ModelRef], int
         Wanted(model, draw(st.none() | sizes), draw(st.booleans()), draw(st.booleans()))
         for model in draw(st.lists(refs, unique=True))
     ]
-    return copies, wanted, draw(st.sets(refs)), draw(st.integers(0, 20))
+    return copies, wanted, draw(st.sets(refs)), Budget(draw(st.integers(0, 20)))
 
 
 def done(copies: list[Copy], wanted: list[Wanted], actions: list[Action]) -> tuple[list[Copy], list[Wanted]]:
@@ -118,7 +136,7 @@ def done(copies: list[Copy], wanted: list[Wanted], actions: list[Action]) -> tup
 
 
 @given(nodes())
-def test_a_copy_in_use_is_never_touched(node: tuple[list[Copy], list[Wanted], set[ModelRef], int]) -> None:
+def test_a_copy_in_use_is_never_touched(node: tuple[list[Copy], list[Wanted], set[ModelRef], Budget]) -> None:
     copies, wanted, used, budget = node
     touched = {one.model for one in plan(copies, wanted, used, budget) if isinstance(one, Remove | Evict)}
     assert not touched & used
@@ -126,17 +144,17 @@ def test_a_copy_in_use_is_never_touched(node: tuple[list[Copy], list[Wanted], se
 
 @given(nodes())
 def test_after_the_plan_only_copies_in_use_can_exceed_the_budget(
-    node: tuple[list[Copy], list[Wanted], set[ModelRef], int],
+    node: tuple[list[Copy], list[Wanted], set[ModelRef], Budget],
 ) -> None:
     copies, wanted, used, budget = node
     after, _ = done(copies, wanted, plan(copies, wanted, used, budget))
     in_use = sum(copy.size_bytes for copy in after if copy.model in used)
-    assert sum(copy.size_bytes for copy in after) <= max(budget, in_use)
+    assert sum(copy.size_bytes for copy in after) <= max(budget.size_bytes, in_use)
 
 
 @given(nodes())
 def test_repeating_the_plan_comes_to_rest_and_evicts_each_model_at_most_once(
-    node: tuple[list[Copy], list[Wanted], set[ModelRef], int],
+    node: tuple[list[Copy], list[Wanted], set[ModelRef], Budget],
 ) -> None:
     copies, wanted, used, budget = node
     evicted: list[ModelRef] = []
@@ -155,7 +173,7 @@ def test_repeating_the_plan_comes_to_rest_and_evicts_each_model_at_most_once(
 
 @given(nodes())
 def test_each_missing_model_gets_exactly_one_answer(
-    node: tuple[list[Copy], list[Wanted], set[ModelRef], int],
+    node: tuple[list[Copy], list[Wanted], set[ModelRef], Budget],
 ) -> None:
     copies, wanted, used, budget = node
     answers = [one.model for one in plan(copies, wanted, used, budget) if isinstance(one, Fetch | Hold | Wait | Refuse)]

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -104,8 +105,13 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Node:
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    disk_has(monkeypatch, total=10**12, free=10**12)
     return Node(tmp_path / "root")
+
+
+def disk_has(monkeypatch: pytest.MonkeyPatch, *, total: int, free: int) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=total, free=free))
 
 
 async def test_a_model_is_fetched_verified_and_published_readable_for_all(node: Node) -> None:
@@ -445,12 +451,33 @@ async def test_a_recreated_model_with_another_source_gets_other_weights(node: No
 
 
 async def test_a_full_disk_is_a_failed_entry_with_sizes(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil.disk_usage(node.root.parent)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=(64 << 20) + 100_000))
+    disk_has(monkeypatch, total=100 << 20, free=(64 << 20) + 100_000)
     async with serving(WebServer(gguf())) as server, node.agent():
         node.model("m", f"{server.url}/m.gguf")
         await node.settles("m", "Failed")
         assert "has 300 kB; the whole cache of this node may have 100 kB" in node.entry("m")["message"]
+
+
+async def test_copies_leave_a_fifth_of_the_disk_free_and_unused_ones_go_when_others_need_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(WebServer(gguf())) as server, node.agent() as agent:
+        for name in ("busy", "idle"):
+            node.model(name, f"{server.url}/m.gguf")
+        node.pod("p", "busy")
+        for name in ("busy", "idle"):
+            await node.settles(name, "Cached")
+        disk_has(monkeypatch, total=10**12, free=2 * 10**11 - SIZE)
+        node.pod("q", "other")
+        await node.settles("idle", "Evicted")
+        node.model("new", f"{server.url}/m.gguf")
+        await node.settles("new", "Failed")
+        assert "(its disk keeps 200 GB free)" in node.entry("new")["message"]
+        assert node.state("busy") == "Cached"
+        disk_has(monkeypatch, total=10**12, free=3 * 10**11)
+        node.pod("q", "another")
+        await node.settles("new", "Cached")
+        assert agent.counts.evicted == 1
 
 
 def test_a_look_at_the_disk_meets_files_that_a_finished_download_just_took_away(

@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[3]
         (["--root", "models"], r"--root 'models' is not an absolute path"),
         (["--cache-bytes", "12x"], r"--cache-bytes: quantity '12x' is not a number"),
         (["--cache-bytes", "0"], r"--cache-bytes must be greater than 0"),
+        (["--keep-free-percent", "100"], r"--keep-free-percent is 100; write 0 to 99"),
         (["--allow-private-network", "10.0.0.1/8"], r"--allow-private-network: 10\.0\.0\.1/8 has host bits set"),
         (["--file-root", "x"], r"--file-root 'x' is not an absolute path"),
     ],
@@ -79,7 +80,7 @@ def _run_agent(server: ControlPlane, folder: Path) -> None:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "controllers.model_cache", "--node-name", "agent-node", "--host", "127.0.0.1"]
     command += ["--root", str(folder / "root"), "--file-root", str(folder), "--port", str(port)]
-    command += ["--kubeconfig", str(server.kubeconfig)]
+    command += ["--kubeconfig", str(server.kubeconfig), "--keep-free-percent", "0"]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         try:
             eventually_blocking(
