@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from controllers.model_cache import entries, patience
-from controllers.model_cache.errors import FetchError, Interrupted
+from controllers.model_cache.errors import FetchError, Interrupted, NoRoom
 from controllers.model_cache.job import Job
 from controllers.model_cache.report import Reporter
 from controllers.model_cache.sources import Access
@@ -68,6 +68,7 @@ class Agent:
         self._checking = asyncio.Lock()
         self._wake = asyncio.Event()
         self._copies: dict[ModelRef, Record] = {}
+        self._partials: dict[ModelRef, int] = {}
         self._sizes: dict[ModelRef, int] = {}
         self._jobs: dict[ModelRef, tuple[Job, asyncio.Task[None]]] = {}
         self._failures: dict[ModelRef, patience.Failure] = {}
@@ -96,6 +97,7 @@ class Agent:
             log.warning("Node '%s' is not there: nothing is fetched or removed until it is.", self._views.node_name)
             return LOOK_AT_LEAST_EVERY_S
         wanted, used = self._views.wanted(), self._views.used()
+        self._partials = await asyncio.to_thread(self._store.partials)
         await self._forget(wanted)
         evicted = await asyncio.to_thread(self._store.evicted)
         self._copies = {ref: record for ref, record in self._copies.items() if self._store.holds(ref)}
@@ -129,6 +131,7 @@ class Agent:
         return Wanted(
             model.ref,
             total_bytes=job[0].total_bytes if job and job[0].total_bytes is not None else size,
+            partial_bytes=self._partials.get(model.ref, 0),
             started=job is not None,
             evicted=model.ref in evicted,
         )
@@ -136,8 +139,7 @@ class Agent:
     def _budget(self) -> Budget:
         """The cache's own limit, or less when the disk has less."""
         held = sum(record.size_bytes for record in self._copies.values())
-        partial = sum(self._store.partial_bytes(ref) for ref in self._store.partials())
-        on_disk = max(held + partial + self._store.disk_room_bytes(), 0)
+        on_disk = max(held + sum(self._partials.values()) + self._store.disk_room_bytes(), 0)
         if on_disk < self.cache_bytes:
             return Budget(on_disk, self._store.disk_kept_free_bytes())
         return Budget(self.cache_bytes)
@@ -146,7 +148,8 @@ class Agent:
         """What may still be written now, by all downloads together."""
         held = sum(record.size_bytes for record in self._copies.values())
         written = sum(job.progress.done_bytes for job, _ in self._jobs.values())
-        return min(self.cache_bytes - held - written, self._store.disk_room_bytes())
+        idle = sum(size for ref, size in self._partials.items() if ref not in self._jobs)
+        return min(self.cache_bytes - held - written - idle, self._store.disk_room_bytes())
 
     # --- acting ----------------------------------------------------------------------------------------------
     async def _forget(self, wanted: dict[ModelRef, ModelView]) -> None:
@@ -155,9 +158,8 @@ class Agent:
         for kept in (self._failures, self._sizes):
             for ref in [ref for ref in kept if ref not in wanted]:
                 del kept[ref]
-        for ref in self._store.partials():
-            if ref not in wanted:
-                await asyncio.to_thread(self._store.drop_partial, ref)
+        for ref in [ref for ref in self._partials if ref not in wanted]:
+            await self._drop_partial(ref)
         for ref in self._store.evicted():
             if ref not in wanted:
                 self._store.forget_eviction(ref)
@@ -175,9 +177,15 @@ class Agent:
         elif isinstance(action, Fetch):
             self._fetch(wanted[ref])
         else:
+            if isinstance(action, Refuse) and ref in self._jobs and self._jobs[ref][0].total_bytes is None:
+                # It would begin at once, come as far as now and be refused again.
+                await self._give_up(ref, NoRoom(action.message))
             await self._end_jobs([ref] if ref in self._jobs else [])
-            if isinstance(action, Refuse):
-                await asyncio.to_thread(self._store.drop_partial, ref)
+            await self._drop_partial(ref)
+
+    async def _drop_partial(self, ref: ModelRef) -> None:
+        await asyncio.to_thread(self._store.drop_partial, ref)
+        self._partials.pop(ref, None)
 
     def _fetch(self, model: ModelView) -> None:
         under_way = self._jobs.get(model.ref)
@@ -201,6 +209,9 @@ class Agent:
             self.counts.finished += 1
             log.info("Model '%s' is cached: %s", ref, self._copies[ref].digest)
         except FetchError as error:
+            if isinstance(error, NoRoom) and job.total_bytes is None:
+                # Nobody knows how much it lacks, so what there is of it must not keep others from coming.
+                await self._drop_partial(ref)
             self._failed(job, error)
         except Exception:  # A mistake with one Model must not end the copies of all others.
             log.exception("Fetching Model '%s' failed unexpectedly.", ref)
@@ -225,6 +236,13 @@ class Agent:
         self._failures[ref] = failure
         log.warning("Model '%s' is not cached, next try in %.0f s: %s", ref, failure.not_before_s - now_s, error)
 
+    async def _give_up(self, ref: ModelRef, error: FetchError) -> None:
+        """End the fetch; the next try waits as after any failure."""
+        job = self._jobs[ref][0]
+        await self._end_jobs([ref])
+        if ref not in self._copies:
+            self._failed(job, error)
+
     async def _end_jobs(self, refs: list[ModelRef]) -> None:
         tasks = [self._jobs[ref][1] for ref in refs]
         for task in tasks:
@@ -247,7 +265,7 @@ class Agent:
             return entries.of_job(name, under_way[0], self._clock())
         if failure is None:
             return NodeCopy(name=name, state=CopyState.PENDING)
-        return entries.of_failure(name, failure, self._store.partial_bytes(ref), self._sizes.get(ref))
+        return entries.of_failure(name, failure, self._partials.get(ref, 0), self._sizes.get(ref))
 
     # --- waiting ---------------------------------------------------------------------------------------------
     def _next_look_s(self, report_in_s: float | None) -> float:

@@ -124,9 +124,9 @@ class Store:
         """Folder of the download."""
         return self._partials / model.namespace / model.name
 
-    def partials(self) -> list[ModelRef]:
-        """Downloads that were begun."""
-        return list(_pairs(self._partials))
+    def partials(self) -> dict[ModelRef, int]:
+        """Downloads that were begun, and their bytes on disk."""
+        return {model: self.partial_bytes(model) for model in _pairs(self._partials)}
 
     def partial_bytes(self, model: ModelRef) -> int:
         """Bytes that the download has on disk."""

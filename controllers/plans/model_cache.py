@@ -44,10 +44,21 @@ class Wanted:
     model: ModelRef
     total_bytes: int | None = None
     """Size of the whole, once the source has told it."""
+    partial_bytes: int = 0
+    """What its download has on disk."""
     started: bool = False
     """Its download is under way."""
     evicted: bool = False
     """It was here and had to make room."""
+
+    @property
+    def least_bytes(self) -> int:
+        """What it takes of the disk at least."""
+        return self.partial_bytes if self.total_bytes is None else self.total_bytes
+
+    @property
+    def size_text(self) -> str:
+        return bytes_text(self.least_bytes) + (" or more" if self.total_bytes is None else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,18 +171,18 @@ def _decide(one: Wanted, disk: _Disk, needed: bool, sizes_open: bool) -> tuple[l
         return [], Wait(one.model, "Workers here still use earlier weights of this name; fetched when they end.")
     if one.evicted and not needed:
         return [], _come_back(one, disk, sizes_open)
-    if one.total_bytes is None:
+    if one.total_bytes is None and one.partial_bytes == 0:
         return [], Fetch(one.model)
-    if one.total_bytes > disk.budget.size_bytes:
+    if one.least_bytes > disk.budget.size_bytes:
         return [], Refuse(
             one.model,
-            f"Model '{one.model}' has {bytes_text(one.total_bytes)}; the whole cache of this node may have"
+            f"Model '{one.model}' has {one.size_text}; the whole cache of this node may have"
             f" {disk.budget.text}. {disk.budget.remedy}",
         )
-    evictions = disk.make_room(one.total_bytes, for_model=one.model)
+    evictions = disk.make_room(one)
     if evictions is None:
-        return [], Refuse(one.model, disk.full_text(one.model, one.total_bytes))
-    disk.reserve(one.total_bytes)
+        return [], Refuse(one.model, disk.full_text(one))
+    disk.reserve(one.least_bytes)
     return evictions, Fetch(one.model)
 
 
@@ -211,22 +222,22 @@ class _Disk:
             evicted.append(Evict(copy.model, f"The cache may have {self.budget.text} in all."))
         return evicted
 
-    def make_room(self, size_bytes: int, for_model: ModelRef) -> list[Evict] | None:
-        """Evictions after which `size_bytes` are free, or None (and nothing evicted) when that cannot be."""
-        if size_bytes > self.free_bytes + sum(copy.size_bytes for copy in self._idle):
+    def make_room(self, wanted: Wanted) -> list[Evict] | None:
+        """Evictions after which there is room for it, or None (and nothing evicted) when that cannot be."""
+        if wanted.least_bytes > self.free_bytes + sum(copy.size_bytes for copy in self._idle):
             return None
         evicted = []
-        while size_bytes > self.free_bytes:
+        while wanted.least_bytes > self.free_bytes:
             copy = self._take_oldest()
-            reason = f"{bytes_text(copy.size_bytes)} made room for '{for_model}' ({bytes_text(size_bytes)})."
+            reason = f"{bytes_text(copy.size_bytes)} made room for '{wanted.model}' ({wanted.size_text})."
             evicted.append(Evict(copy.model, reason))
         return evicted
 
-    def full_text(self, model: ModelRef, size_bytes: int) -> str:
+    def full_text(self, wanted: Wanted) -> str:
         used = sorted(ref for ref in self.copies if ref in self._used)
         users = f", and workers on this node use {', '.join(map(str, used))}" if used else ""
         return (
-            f"Model '{model}' needs {bytes_text(size_bytes)}; {bytes_text(max(self.free_bytes, 0))} of the cache's"
+            f"Model '{wanted.model}' needs {wanted.size_text}; {bytes_text(max(self.free_bytes, 0))} of the cache's"
             f" {self.budget.text} are free{users}. {self.budget.remedy}"
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,6 +86,23 @@ def test_a_model_larger_than_the_cache_evicts_nothing() -> None:
     assert "has 11 MB; the whole cache of this node may have 10 MB" in action.message
 
 
+def test_what_there_is_of_a_download_of_unknown_size_takes_room() -> None:
+    endless = Wanted(ref("endless"), partial_bytes=8 * MB, started=True)
+    small = Wanted(ref("small"), 3 * MB)
+    fetch, refused = plan([], [endless, small], set(), Budget(10 * MB))
+    assert fetch == Fetch(ref("endless"))
+    assert isinstance(refused, Refuse)
+    assert "needs 3 MB; 2 MB of the cache's 10 MB are free" in refused.message
+
+
+def test_a_download_of_unknown_size_makes_room_for_what_a_pod_waits_for() -> None:
+    endless = Wanted(ref("endless"), partial_bytes=8 * MB, started=True)
+    fetch, refused = plan([], [endless, Wanted(ref("small"), 3 * MB)], {ref("small")}, Budget(10 * MB))
+    assert fetch == Fetch(ref("small"))
+    assert isinstance(refused, Refuse)
+    assert refused.message.startswith("Model 'demo/endless' needs 8 MB or more; 7 MB of the cache's 10 MB are free.")
+
+
 def test_a_disk_that_others_have_filled_is_told_and_takes_no_copy_that_is_in_use() -> None:
     budget = Budget(5 * MB, disk_keeps_free_bytes=20 * MB)
     copies = [Copy(ref("busy"), 4 * MB, 0.0), Copy(ref("idle"), 3 * MB, 0.0)]
@@ -116,7 +135,7 @@ def nodes(draw: st.DrawFn) -> tuple[list[Copy], list[Wanted], set[ModelRef], Bud
         for model in draw(st.lists(refs, unique=True))
     ]
     wanted = [
-        Wanted(model, draw(st.none() | sizes), draw(st.booleans()), draw(st.booleans()))
+        Wanted(model, draw(st.none() | sizes), draw(sizes), draw(st.booleans()), draw(st.booleans()))
         for model in draw(st.lists(refs, unique=True))
     ]
     return copies, wanted, draw(st.sets(refs)), Budget(draw(st.integers(0, 20)))
@@ -131,7 +150,13 @@ def done(copies: list[Copy], wanted: list[Wanted], actions: list[Action]) -> tup
     sizes_before = {copy.model: copy.size_bytes for copy in copies}
     kept = [copy for copy in copies if copy.model not in gone and copy.model not in fetched]
     made = [Copy(model, size, 10.0) for model in fetched for size in [totals[model]] if size is not None]
-    after = [Wanted(one.model, sizes_before[one.model], False, True) if one.model in evicted else one for one in wanted]
+    dropped = {one.model for one in actions if isinstance(one, Hold | Wait | Refuse)}
+    after = [
+        Wanted(one.model, sizes_before[one.model], evicted=True)
+        if one.model in evicted
+        else replace(one, partial_bytes=0 if one.model in dropped else one.partial_bytes)
+        for one in wanted
+    ]
     return kept + made, after
 
 

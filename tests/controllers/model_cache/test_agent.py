@@ -10,13 +10,14 @@ import shutil
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from controllers.guard import AddressGuard
 from controllers.model_cache import formats
@@ -478,6 +479,50 @@ async def test_copies_leave_a_fifth_of_the_disk_free_and_unused_ones_go_when_oth
         node.pod("q", "another")
         await node.settles("new", "Cached")
         assert agent.counts.evicted == 1
+
+
+class Endless(WebServer):
+    """Tells no size and does not end."""
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(b"GGUF" * 10_000)
+        return response
+
+
+async def test_what_a_download_of_unknown_size_has_filled_is_given_back_when_it_fails(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def room_bytes(store: Store) -> int:
+        return 2 * SIZE - sum(store.partials().values()) - node.copy("small").exists() * SIZE
+
+    monkeypatch.setattr(Store, "disk_room_bytes", room_bytes)
+    async with serving(Endless()) as endless, serving(WebServer(gguf())) as server, node.agent():
+        node.model("endless", f"{endless.url}/m.gguf")
+        await node.settles("endless", "Failed")
+        assert "no room on this node after" in node.entry("endless")["message"]
+        node.model("small", f"{server.url}/m.gguf")
+        await node.settles("small", "Cached")
+
+
+async def test_what_is_left_of_a_failed_download_is_no_room_for_another(node: Node) -> None:
+    node.cache_bytes = int(1.5 * SIZE)
+    left = node.root / ".partial/demo/gone"
+    left.mkdir(parents=True)
+    (left / "m.gguf").write_bytes(gguf(200_000))
+    async with serving(WebServer(status=404)) as gone, serving(WebServer(gguf())) as server:
+        node.model("gone", f"{gone.url}/m.gguf")
+        async with node.agent() as agent:
+            await node.settles("gone", "Failed")
+            assert agent._room_bytes() == node.cache_bytes - 200_000
+            node.model("other", f"{server.url}/m.gguf")
+            node.pod("p", "other")
+            await node.settles("other", "Cached")
+            await eventually(lambda: not left.exists(), "its bytes are gone")
 
 
 def test_a_look_at_the_disk_meets_files_that_a_finished_download_just_took_away(
