@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -86,7 +87,7 @@ class Job:
             raise
         record = Record(spec.source, fetched.digest, found, fetched.size_bytes, fetched.files)
         try:
-            await asyncio.to_thread(self.store.publish, ref, record)
+            await _to_the_end(lambda: self.store.publish(ref, record))
         except OSError as error:
             raise _disk_error(error) from error
         return record
@@ -103,6 +104,15 @@ class Job:
 
     def _check_format(self, fetched: Fetched) -> ModelFormat:
         return formats.check(self.store.partial_path(self.model.ref), fetched.files, self.model.spec.format)
+
+
+async def _to_the_end(step: Callable[[], None]) -> None:
+    """In a thread, which a cancel does not stop: so it is waited for, and what it did is booked."""
+    done = asyncio.ensure_future(asyncio.to_thread(step))
+    while not done.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([done])
+    done.result()
 
 
 def _disk_error(error: OSError) -> FetchError:

@@ -260,6 +260,29 @@ async def test_a_deleted_model_takes_its_copy_with_it_once_no_pod_uses_it(node: 
     assert not (node.root / "demo").exists()
 
 
+async def test_a_copy_that_is_published_while_its_model_is_deleted_goes_with_it(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, under_way, may_end, done = Store.publish, threading.Event(), threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> None:
+        under_way.set()
+        may_end.wait(30)
+        publish(*args)
+        done.set()
+
+    monkeypatch.setattr(Store, "publish", slow)
+    async with serving(WebServer(gguf())) as server, node.agent() as agent:
+        node.model("m", f"{server.url}/m.gguf")
+        await eventually(under_way.is_set, "it is being published")
+        (_, fetch), *_ = agent._jobs.values()
+        node.api.remove(MODELS, "demo", "m")
+        await eventually(fetch.cancelling, "the fetch is to end")
+        may_end.set()
+        await eventually(lambda: fetch.done() and done.is_set() and not node.copy("m").exists(), "the copy is gone")
+        assert agent.held() == {}
+
+
 async def test_a_model_being_deleted_loses_its_entry(node: Node) -> None:
     async with serving(WebServer(gguf())) as server, node.agent():
         node.model("m", f"{server.url}/m.gguf")
