@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Final
 
 from controllers.model_cache import entries, patience
-from controllers.model_cache.errors import FetchError, Interrupted, NoRoom
-from controllers.model_cache.job import Job
+from controllers.model_cache.errors import FetchError, Interrupted, NoRoom, TooSlow
+from controllers.model_cache.job import LEAST_BYTES_PER_S, LEAST_OVER_S, Job
 from controllers.model_cache.report import Reporter
 from controllers.model_cache.sources import Access
 from controllers.model_cache.store import Record, Store
@@ -30,11 +30,13 @@ from controllers.plans.model_cache import (
     Wanted,
     plan,
 )
+from controllers.plans.units import bytes_text
 from crds.model import CopyState, NodeCopy
 
 log = logging.getLogger(__name__)
 
 MOST_DOWNLOADS: Final = 2
+"""Of what pods wait for, and as many of what nobody waits for yet: the one is never behind the other."""
 LOOK_AT_LEAST_EVERY_S: Final = 30.0
 LOOK_WHILE_FETCHING_S: Final = 0.5
 TOUCH_EVERY_S: Final = 60.0
@@ -64,7 +66,6 @@ class Agent:
         self._views, self._store, self._reporter, self._access = views, store, reporter, access
         self.cache_bytes = cache_bytes
         self._clock, self._wall_clock, self._rng = clock, wall_clock, rng
-        self._slots = asyncio.Semaphore(MOST_DOWNLOADS)
         self._checking = asyncio.Lock()
         self._wake = asyncio.Event()
         self._copies: dict[ModelRef, Record] = {}
@@ -99,13 +100,14 @@ class Agent:
         wanted, used = self._views.wanted(), self._views.used()
         self._partials = await asyncio.to_thread(self._store.partials)
         await self._forget(wanted)
+        await self._end_slow_ones()
         evicted = await asyncio.to_thread(self._store.evicted)
         self._copies = {ref: record for ref, record in self._copies.items() if self._store.holds(ref)}
         copies = [self._copy(ref, record, wanted.get(ref), used) for ref, record in self._copies.items()]
         asked = [self._wanted(one, evicted) for one in wanted.values()]
         actions = plan(copies, asked, used, self._budget())
         for action in actions:
-            await self._act(action, wanted)
+            await self._act(action, wanted, used)
         report_in_s = await self._reporter.report({ref: self._entry(one, actions) for ref, one in wanted.items()})
         return self._next_look_s(report_in_s)
 
@@ -114,7 +116,7 @@ class Agent:
         return {ref: record.size_bytes for ref, record in self._copies.items()}
 
     def fetching(self) -> int:
-        """Fetches under way, those that wait for their turn included."""
+        """Fetches under way."""
         return len(self._jobs)
 
     # --- observing -------------------------------------------------------------------------------------------
@@ -164,7 +166,15 @@ class Agent:
             if ref not in wanted:
                 self._store.forget_eviction(ref)
 
-    async def _act(self, action: Action, wanted: dict[ModelRef, ModelView]) -> None:
+    async def _end_slow_ones(self) -> None:
+        for ref in [ref for ref, (job, _) in self._jobs.items() if job.is_too_slow(self._clock())]:
+            error = TooSlow(
+                f"The source gave less than {bytes_text(LEAST_BYTES_PER_S)}/s over {LEAST_OVER_S / 60:.0f} minutes;"
+                " it is continued after others."
+            )
+            await self._give_up(ref, error)
+
+    async def _act(self, action: Action, wanted: dict[ModelRef, ModelView], used: set[ModelRef]) -> None:
         ref = action.model
         if isinstance(action, Remove | Evict):
             log.info("The copy of Model '%s' goes: %s", ref, action.reason)
@@ -175,7 +185,7 @@ class Agent:
             else:
                 await asyncio.to_thread(self._store.remove, ref)
         elif isinstance(action, Fetch):
-            self._fetch(wanted[ref])
+            self._fetch(wanted[ref], used)
         else:
             if isinstance(action, Refuse) and ref in self._jobs and self._jobs[ref][0].total_bytes is None:
                 # It would begin at once, come as far as now and be refused again.
@@ -187,7 +197,8 @@ class Agent:
         await asyncio.to_thread(self._store.drop_partial, ref)
         self._partials.pop(ref, None)
 
-    def _fetch(self, model: ModelView) -> None:
+    def _fetch(self, model: ModelView, used: set[ModelRef]) -> None:
+        """The plan names what has its turn first, so whoever finds a place free takes it."""
         under_way = self._jobs.get(model.ref)
         if under_way is not None:
             job = under_way[0]
@@ -197,6 +208,8 @@ class Agent:
         failure = self._failures.get(model.ref)
         if failure is not None and self._clock() < failure.not_before_s:
             return
+        if sum((ref in used) == (model.ref in used) for ref in self._jobs) >= MOST_DOWNLOADS:
+            return
         job = Job(model, self._store, self._access, self._room_bytes, self._wake.set, self._checking)
         self._jobs[model.ref] = (job, asyncio.create_task(self._watch(job), name=f"fetch {model.ref}"))
 
@@ -204,7 +217,7 @@ class Agent:
         """Run the job and book how it ended."""
         ref = job.model.ref
         try:
-            self._copies[ref] = await job.run(self._slots)
+            self._copies[ref] = await job.run()
             self._failures.pop(ref, None)
             self.counts.finished += 1
             log.info("Model '%s' is cached: %s", ref, self._copies[ref].digest)

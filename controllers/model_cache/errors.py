@@ -4,6 +4,7 @@ CacheError
 ├── SettingsError      a flag says something impossible
 └── FetchError
     ├── Interrupted    the source stopped answering; what is on disk is kept and continued
+    ├── TooSlow        the source gives next to nothing; others have their turn, then it is continued
     ├── SourceRefused  the source says no, or we must not ask it; another try needs a person
     ├── WrongContent   digest, size or format is not what it should be; the bytes are deleted
     └── NoRoom         the disk or the cache is full
@@ -32,6 +33,13 @@ class Interrupted(FetchError):
 
     patience_s = 1.0
     most_s = 60.0
+
+
+class TooSlow(FetchError):
+    """The source gives less than anybody would wait for."""
+
+    patience_s = 60.0
+    most_s = 600.0
 
 
 class SourceRefused(FetchError):

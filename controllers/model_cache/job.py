@@ -20,6 +20,9 @@ from crds.model import CopyState, ModelFormat
 
 log = logging.getLogger(__name__)
 RATE_OVER_S: Final = 5.0
+LEAST_BYTES_PER_S: Final = 16 << 10
+"""A gigabyte would take 18 hours: nobody waits for that, but others do for the place that it has."""
+LEAST_OVER_S: Final = 300.0
 
 
 @dataclass(slots=True)
@@ -55,26 +58,38 @@ class Job:
     granted: asyncio.Event = field(default_factory=asyncio.Event)
     progress: Progress = field(default_factory=Progress)
     rate: Rate = field(default_factory=Rate)
+    watched_from: tuple[float, int] | None = None
+    """When the present look at its pace began, and what it had received by then."""
 
-    async def run(self, slots: asyncio.Semaphore) -> Record:
+    async def run(self) -> Record:
         """The published copy. Raises FetchError."""
-        async with slots:
-            source = open_source(self.model.spec.source, self.access)
-            try:
-                files = await source.files()
-                self.total_bytes, self.was_listed = total_of(files), True
-                self.listed()
-                await self.granted.wait()
-                self.state = CopyState.DOWNLOADING
-                folder = self.store.partial_path(self.model.ref)
-                scope = self.model.spec.source
-                fetched = await Download(source, files, scope, folder, self.room_bytes, self.progress).run()
-            except OSError as error:
-                raise _disk_error(error) from error
-            finally:
-                await source.close()
-            self.state = CopyState.VERIFYING
-            return await self._publish(fetched)
+        source = open_source(self.model.spec.source, self.access)
+        try:
+            files = await source.files()
+            self.total_bytes, self.was_listed = total_of(files), True
+            self.listed()
+            await self.granted.wait()
+            self.state = CopyState.DOWNLOADING
+            folder = self.store.partial_path(self.model.ref)
+            scope = self.model.spec.source
+            fetched = await Download(source, files, scope, folder, self.room_bytes, self.progress).run()
+        except OSError as error:
+            raise _disk_error(error) from error
+        finally:
+            await source.close()
+        self.state = CopyState.VERIFYING
+        return await self._publish(fetched)
+
+    def is_too_slow(self, now_s: float) -> bool:
+        """Whether its source has given less than the least rate, over minutes in which it was waited for."""
+        if self.state is CopyState.VERIFYING or self.progress.hashing:
+            self.watched_from = None
+            return False
+        since_s, before_bytes = self.watched_from = self.watched_from or (now_s, self.progress.received_bytes)
+        if now_s - since_s < LEAST_OVER_S:
+            return False
+        self.watched_from = None
+        return self.progress.received_bytes - before_bytes < LEAST_BYTES_PER_S * (now_s - since_s)
 
     async def _publish(self, fetched: Fetched) -> Record:
         ref, spec = self.model.ref, self.model.spec

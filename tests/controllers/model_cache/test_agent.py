@@ -23,6 +23,7 @@ from controllers.guard import AddressGuard
 from controllers.model_cache import formats
 from controllers.model_cache.agent import Agent
 from controllers.model_cache.errors import WrongContent
+from controllers.model_cache.job import LEAST_OVER_S
 from controllers.model_cache.report import Reporter
 from controllers.model_cache.sources import Access
 from controllers.model_cache.store import RECORD, Store
@@ -46,6 +47,8 @@ class Node:
     api: FakeClient = field(default_factory=FakeClient)
     cache_bytes: int = 10**9
     file_roots: tuple[Path, ...] = ()
+    later_s: float = 0.0
+    """How far the agent's clock is ahead."""
 
     def __post_init__(self) -> None:
         self.api.put(NODES, {"metadata": {"name": "node-1", "labels": {"disk": "ssd"}}})
@@ -87,7 +90,7 @@ class Node:
             Reporter(self.api, views, time.monotonic),
             Access(LOOPBACK, self.file_roots),
             self.cache_bytes,
-            time.monotonic,
+            lambda: time.monotonic() + self.later_s,
             time.time,
             random.Random(1),
         )
@@ -463,6 +466,37 @@ async def test_no_more_than_two_downloads_run_at_once(node: Node) -> None:
         server.hold.set()
         for name in "abcd":
             await node.settles(name, "Cached")
+
+
+async def test_what_a_pod_waits_for_is_not_behind_what_nobody_waits_for(node: Node) -> None:
+    held = WebServer(gguf(), hold=asyncio.Event())
+    async with serving(held), serving(WebServer(gguf())) as server, node.agent():
+        for name in ("a", "b"):
+            node.model(name, f"{held.url}/m.gguf")
+        for name in ("a", "b"):
+            await node.settles(name, "Downloading")
+        node.model("y", f"{server.url}/m.gguf")
+        node.model("z", f"{server.url}/m.gguf")
+        node.pod("p", "z")
+        await node.settles("z", "Cached")
+        assert node.state("y") == "Pending"
+
+
+async def test_sources_that_give_next_to_nothing_do_not_keep_others_from_coming(node: Node) -> None:
+    slow, halves = WebServer(gguf(), hold=asyncio.Event()), {"a": SIZE // 2, "b": SIZE // 2}
+    async with serving(slow), serving(WebServer(gguf())) as server, node.agent() as agent:
+        for name in halves:
+            node.model(name, f"{slow.url}/m.gguf")
+        await eventually(lambda: {name: node.entry(name).get("bytes") for name in halves} == halves, "halves are here")
+        node.model("quick", f"{server.url}/m.gguf")
+        steps = agent.counts.steps
+        await eventually(lambda: agent.counts.steps > steps, "the agent has looked at their pace")
+        node.later_s = LEAST_OVER_S
+        await node.settles("quick", "Cached")
+        for name in halves:
+            await node.settles(name, "Failed")
+            assert "less than 16 kB/s over 5 minutes" in node.entry(name)["message"]
+            assert (node.root / ".partial/demo" / name / "m.gguf").stat().st_size == SIZE // 2
 
 
 async def test_a_recreated_model_with_another_source_gets_other_weights(node: Node) -> None:
