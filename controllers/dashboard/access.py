@@ -6,19 +6,27 @@ read-only access for all.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from kube.api import Api
 from kube.resources import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS, Resource
 
 BELIEVED_S: Final = 60.0
 MOST_REMEMBERED: Final = 1000
+AT_ONCE: Final = 4
+MOST_WAITING: Final = 32
+"""Tokens to be judged, those of known viewers apart: whoever sends junk takes little of the API server from others."""
 _TOKEN_BYTES: Final = 16_384
 NEEDED: Final = {"group": "foretide.dev", "resource": "inferenceservices", "verb": "list"}
+
+
+A = TypeVar("A")
 
 
 class Refused(Exception):
@@ -36,12 +44,43 @@ class Viewer:
     user: str | None
 
 
+class Answers(Generic[A]):
+    """The last answers by token, those that nobody has asked for longest forgotten first."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[bytes, tuple[float, A]] = OrderedDict()
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._kept
+
+    def get(self, key: bytes, now_s: float) -> A | None:
+        """None where it is unknown or too old."""
+        kept = self._kept.get(key)
+        if kept is None:
+            return None
+        self._kept.move_to_end(key)
+        asked_s, answer = kept
+        return answer if now_s - asked_s <= BELIEVED_S else None
+
+    def keep(self, key: bytes, now_s: float, answer: A) -> None:
+        self._kept[key] = (now_s, answer)
+        self._kept.move_to_end(key)
+        if len(self._kept) > MOST_REMEMBERED:
+            self._kept.popitem(last=False)
+
+    def forget(self, key: bytes) -> None:
+        self._kept.pop(key, None)
+
+
 class Access:
-    """One answer a token and minute."""
+    """One answer a token and minute, however many ask at once."""
 
     def __init__(self, client: Api, *, anonymous: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._client, self._anonymous, self._clock = client, anonymous, clock
-        self._known: dict[bytes, tuple[float, Viewer | Refused]] = {}
+        self._viewers: Answers[Viewer] = Answers()
+        self._refusals: Answers[Refused] = Answers()
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._waiting: dict[bytes, asyncio.Task[Viewer | Refused]] = {}
 
     async def viewer(self, authorization: str | None) -> Viewer:
         """Raises Refused, or KubeError where the API server does not answer."""
@@ -51,18 +90,38 @@ class Access:
                 return Viewer(None)
             raise Refused(401, "Sign in with a Kubernetes token that may list inferenceservices.")
         key = hashlib.sha256(token.encode()).digest()
-        asked_s, answer = self._known.get(key, (float("-inf"), None))
-        if answer is None or self._clock() - asked_s > BELIEVED_S:
-            answer = await self._judge(token)
-            self._remember(key, answer)
+        now_s = self._clock()
+        answer = self._viewers.get(key, now_s) or self._refusals.get(key, now_s)
+        if answer is None:
+            # One person who leaves must not take the answer from the others.
+            answer = await asyncio.shield(self._asked(key, token))
         if isinstance(answer, Refused):
             raise answer
         return answer
 
-    def _remember(self, key: bytes, answer: Viewer | Refused) -> None:
-        if len(self._known) >= MOST_REMEMBERED:
-            self._known.clear()
-        self._known[key] = (self._clock(), answer)
+    def _asked(self, key: bytes, token: str) -> asyncio.Task[Viewer | Refused]:
+        """One question for all who come with this token."""
+        if key not in self._waiting:
+            if len(self._waiting) >= MOST_WAITING and key not in self._viewers:
+                raise Refused(503, f"Over {MOST_WAITING} other tokens wait to be checked. Try again soon.")
+            self._waiting[key] = asyncio.create_task(self._in_turn(key, token), name="judge a token")
+            self._waiting[key].add_done_callback(lambda asked: self._ended(key, asked))
+        return self._waiting[key]
+
+    def _ended(self, key: bytes, asked: asyncio.Task[Viewer | Refused]) -> None:
+        del self._waiting[key]
+        if not asked.cancelled():
+            asked.exception()  # Whoever asked has it; perhaps all of them have left.
+
+    async def _in_turn(self, key: bytes, token: str) -> Viewer | Refused:
+        async with self._turns:
+            answer = await self._judge(token)
+        if isinstance(answer, Viewer):
+            self._viewers.keep(key, self._clock(), answer)
+        else:
+            self._viewers.forget(key)
+            self._refusals.keep(key, self._clock(), answer)
+        return answer
 
     async def _judge(self, token: str) -> Viewer | Refused:
         review = await self._ask(TOKEN_REVIEWS, {"token": token})

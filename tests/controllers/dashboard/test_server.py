@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from controllers.dashboard.access import Access, Refused
+from controllers.dashboard.access import AT_ONCE, BELIEVED_S, MOST_REMEMBERED, MOST_WAITING, Access, Refused
 from controllers.dashboard.caches import Caches
 from controllers.dashboard.server import DashboardServer
 from controllers.history.interface import Counts, HistoryUnavailable, ServiceId, empty
@@ -70,12 +70,20 @@ class Reviewer(FakeClient):
 
     asked: list[str] = field(default_factory=list)
     away: bool = False
+    may_answer: asyncio.Event = field(default_factory=asyncio.Event)
+    at_once: int = 0
+    most_at_once: int = 0
 
     def __post_init__(self) -> None:
         super().__init__((INFERENCE_SERVICES, CHAT), (SLAS, SLA))
+        self.may_answer.set()
 
     async def create(self, resource: Resource, obj: Any) -> Object:
         self.asked.append(resource.kind)
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await self.may_answer.wait()
+        self.at_once -= 1
         if self.away:
             raise Unreachable("create TokenReview: no answer. Look at the API server.")
         if resource is TOKEN_REVIEWS:
@@ -135,6 +143,50 @@ async def test_a_token_is_judged_once_a_minute_also_a_bad_one() -> None:
     now_s = 61.0
     await access.viewer("Bearer good")
     assert len(client.asked) == 5
+
+
+async def test_all_who_come_at_once_with_one_token_share_its_answer() -> None:
+    client = Reviewer()
+    access = Access(client, anonymous=False)
+    client.may_answer.clear()
+    asking = [asyncio.create_task(access.viewer("Bearer good")) for _ in range(50)]
+    await eventually(lambda: client.asked, "the token is judged")
+    asking.pop(0).cancel()
+    client.may_answer.set()
+    assert {viewer.user for viewer in await asyncio.gather(*asking)} == {"good"}
+    assert client.asked == ["TokenReview", "SubjectAccessReview"]
+
+
+async def test_junk_takes_few_places_and_is_told_to_wait_while_a_known_viewer_is_let_in() -> None:
+    client, now_s = Reviewer(), 0.0
+    access = Access(client, anonymous=False, clock=lambda: now_s)
+    await access.viewer("Bearer good")
+    client.may_answer.clear()
+    now_s = BELIEVED_S + 1
+    junk = [asyncio.create_task(access.viewer(f"Bearer junk{i}")) for i in range(MOST_WAITING)]
+    await eventually(lambda: client.at_once == AT_ONCE, "some junk is judged")
+    with pytest.raises(Refused, match="other tokens wait to be checked") as refused:
+        await access.viewer("Bearer one-more")
+    assert refused.value.status == 503
+    known = asyncio.create_task(access.viewer("Bearer good"))
+    client.may_answer.set()
+    assert (await known).user == "good"
+    assert all(isinstance(one, Refused) for one in await asyncio.gather(*junk, return_exceptions=True))
+    assert client.most_at_once == AT_ONCE
+
+
+async def test_any_number_of_refused_tokens_makes_no_viewer_be_judged_again() -> None:
+    client = Reviewer()
+    access = Access(client, anonymous=False, clock=lambda: 0.0)
+    await access.viewer("Bearer good")
+    for i in range(MOST_REMEMBERED + 1):
+        with pytest.raises(Refused):
+            await access.viewer(f"Bearer junk{i}")
+    asked = len(client.asked)
+    await access.viewer("Bearer good")
+    with pytest.raises(Refused):
+        await access.viewer(f"Bearer junk{MOST_REMEMBERED}")
+    assert len(client.asked) == asked
 
 
 async def test_an_api_server_that_is_away_lets_nobody_in(tmp_path: Path) -> None:
