@@ -24,18 +24,19 @@ const COLUMNS = [
 export function Fleet({ route }: { route: FleetRoute }) {
   const { search, sort, descending, number } = route;
   const question = href(route);
-  const { value, error } = usePolling(
+  const polled = usePolling(
     question,
     (signal) => api.services({ search, sort, descending, page: number }, signal),
     5000,
   );
+  const { value, error } = polled;
   return (
     <>
       <header class="bar">
         <h1>Fleet</h1>
         <Search route={route} />
       </header>
-      {error && <Trouble error={error} stale={value !== null} />}
+      <Trouble polled={polled} />
       {value === null && !error && <Loading what="services" />}
       {value?.total === 0 && (
         <Empty title={search ? `No service matches “${search}”` : "No services yet"}>

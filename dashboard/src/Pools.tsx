@@ -7,13 +7,14 @@ import { usePolling } from "./polling";
 const MOST_NODES = 50;
 
 export function Pools() {
-  const { value, error } = usePolling("pools", (signal) => api.pools(signal), 5_000);
+  const polled = usePolling("pools", (signal) => api.pools(signal), 5_000);
+  const { value, error } = polled;
   return (
     <>
       <header class="bar">
         <h1>GPU pools</h1>
       </header>
-      {error && <Trouble error={error} stale={value !== null} />}
+      <Trouble polled={polled} />
       {value === null && !error && <Loading what="GPU pools" />}
       {value?.items.length === 0 && (
         <Empty title="No GPU pools yet">

@@ -38,7 +38,7 @@ export function Service({ route, scheme }: { route: ServiceRoute; scheme: string
         <h1>{name}</h1>
         <Ranges route={route} />
       </header>
-      {service.error && <Trouble error={service.error} stale={service.value !== null} />}
+      <Trouble polled={service} />
       {!service.value && !service.error && <Loading what={key} />}
       {service.value && (
         <>
@@ -49,7 +49,7 @@ export function Service({ route, scheme }: { route: ServiceRoute; scheme: string
           <Rollout rollout={service.value.rollout} />
         </>
       )}
-      {chart.error && !service.error && <Trouble error={chart.error} stale={chart.value !== null} />}
+      {!service.error && <Trouble polled={chart} />}
       {!chart.value && !chart.error && <Loading what="the charts" />}
       {chart.value && <Charts chart={chart.value} scheme={scheme} />}
       {service.value?.forecast && <ForecastFacts forecast={service.value.forecast} />}

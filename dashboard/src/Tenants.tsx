@@ -6,13 +6,14 @@ import { usePolling } from "./polling";
 import { href } from "./route";
 
 export function Tenants() {
-  const { value, error } = usePolling("tenants", (signal) => api.tenants(signal), 10_000);
+  const polled = usePolling("tenants", (signal) => api.tenants(signal), 10_000);
+  const { value, error } = polled;
   return (
     <>
       <header class="bar">
         <h1>Tenants</h1>
       </header>
-      {error && <Trouble error={error} stale={value !== null} />}
+      <Trouble polled={polled} />
       {value === null && !error && <Loading what="tenants" />}
       {value?.items.length === 0 && (
         <Empty title="No tenants yet">

@@ -178,6 +178,7 @@ export class ApiError extends Error {
 }
 
 const TOKEN = "foretide.token";
+const PATIENCE_MS = 15_000;
 
 /** The token lives as long as the tab: closing it signs out. */
 export const token = {
@@ -190,16 +191,28 @@ async function get<T>(path: string, signal?: AbortSignal): Promise<T> {
   const held = token.get();
   const headers: Record<string, string> = { Accept: "application/json" };
   if (held !== null) headers.Authorization = `Bearer ${held}`;
+  const late = AbortSignal.timeout(PATIENCE_MS);
   let answer: Response;
+  let text: string;
   try {
-    answer = await fetch(`api/v1/${path}`, { headers, ...(signal ? { signal } : {}) });
+    answer = await fetch(`api/v1/${path}`, { headers, signal: signal ? AbortSignal.any([signal, late]) : late });
+    text = await answer.text();
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new ApiError(0, "The operator does not answer. The page tries again by itself.");
   }
-  const body: unknown = await answer.json().catch(() => null);
-  if (answer.ok) return body as T;
+  if (answer.ok) return JSON.parse(text) as T;
+  const body = parsed(text);
   throw new ApiError(answer.status, messageOf(body) ?? `The operator answered ${answer.status}.`);
+}
+
+/** Null of what is no JSON: a proxy's page, for example. */
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
 }
 
 function messageOf(body: unknown): string | null {

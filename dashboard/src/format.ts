@@ -16,6 +16,10 @@ export function time(atS: number): string {
   return new Date(atS * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 }
 
+export function clock(atS: number): string {
+  return new Date(atS * 1000).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+}
+
 export function moment(atS: number): string {
   return new Date(atS * 1000).toLocaleString([], {
     month: "short",

@@ -2,8 +2,8 @@
 
 import type { ComponentChildren } from "preact";
 
-import type { ApiError } from "./api";
-import { moment } from "./format";
+import { clock, moment } from "./format";
+import type { Polled } from "./polling";
 
 /** The three values of a condition, by word and shape: colour alone would not do. */
 export function State({ value, title }: { value: string; title?: string }) {
@@ -17,11 +17,15 @@ export function State({ value, title }: { value: string; title?: string }) {
   );
 }
 
-export function Trouble({ error, stale }: { error: ApiError; stale: boolean }) {
+/** What is wrong with the answer, when something is. */
+export function Trouble({ polled }: { polled: Polled<unknown> }) {
+  const { value, error, oldSinceS } = polled;
+  if (!error && oldSinceS === null) return null;
+  const shown = oldSinceS === null ? "the last answer" : `as of ${clock(oldSinceS)}`;
   return (
     <p class="trouble" role="alert">
-      {error.message}
-      {stale ? " What you see is the last answer." : ""}
+      {error ? error.message : "The operator answers slowly."}
+      {value === null ? "" : ` What you see is ${shown}.`}
     </p>
   );
 }

@@ -23,6 +23,16 @@ from tests.dashboard.stage import Memories, ill, service, stage
 
 T = TypeVar("T")
 FLEET = [service("demo", "chat", 3), service("demo", "code", 1, servable="False")]
+SILENT_AND_QUICK = """
+const wait = window.setTimeout.bind(window);
+window.setTimeout = (step, ms) => wait(step, ms / 50);
+AbortSignal.timeout = () => { const late = new AbortController(); wait(() => late.abort(), 50); return late.signal; };
+const answered = window.fetch;
+let asked = 0;
+window.fetch = (url, options) => asked++ ? new Promise((_, stop) => { options.signal.onabort = stop; })
+  : answered(url, options);
+"""
+"""The next answer comes, further ones do not, and what takes a second takes 20 ms."""
 pytestmark = pytest.mark.browser
 
 
@@ -209,6 +219,16 @@ async def test_a_history_that_is_away_is_said_beside_what_is_known(chrome: Chrom
 
     async with stage(FLEET, past=Memories(away=True)) as address:
         await looking(chrome, f"{address}#/services/demo/chat", look)
+
+
+async def test_numbers_of_an_operator_that_is_silent_are_shown_as_old(chrome: Chrome) -> None:
+    def look(eyes: Eyes) -> None:
+        eyes.sees("Fleet", "chat", "412 tok/s")
+        eyes.driver.execute_script(SILENT_AND_QUICK)  # type: ignore[no-untyped-call]
+        eyes.sees("The operator does not answer.", "What you see is as of ", "chat", "412 tok/s")
+
+    async with stage(FLEET) as address:
+        await looking(chrome, address, look)
 
 
 async def test_the_keyboard_reaches_everything_and_the_colours_change(chrome: Chrome) -> None:
