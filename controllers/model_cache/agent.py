@@ -13,7 +13,7 @@ from typing import Final
 
 from controllers.model_cache import entries, patience
 from controllers.model_cache.errors import FetchError, Interrupted, NoRoom, TooSlow
-from controllers.model_cache.job import LEAST_BYTES_PER_S, LEAST_OVER_S, Job
+from controllers.model_cache.job import LEAST_BYTES_PER_S, LEAST_OVER_S, Job, Refusal
 from controllers.model_cache.report import Reporter
 from controllers.model_cache.sources import Access
 from controllers.model_cache.store import Record, Store
@@ -73,6 +73,7 @@ class Agent:
         self._sizes: dict[ModelRef, int] = {}
         self._jobs: dict[ModelRef, tuple[Job, asyncio.Task[None]]] = {}
         self._failures: dict[ModelRef, patience.Failure] = {}
+        self._refusals: dict[ModelRef, Refusal] = {}
         self.counts = Counts()
         self.last_step_s = clock()
 
@@ -157,7 +158,7 @@ class Agent:
     async def _forget(self, wanted: dict[ModelRef, ModelView]) -> None:
         """End what was begun for Models that want something else now, or nothing."""
         await self._end_jobs([ref for ref, (job, _) in self._jobs.items() if not _same(job.model, wanted.get(ref))])
-        for kept in (self._failures, self._sizes):
+        for kept in (self._failures, self._sizes, self._refusals):
             for ref in [ref for ref in kept if ref not in wanted]:
                 del kept[ref]
         for ref in [ref for ref in self._partials if ref not in wanted]:
@@ -211,6 +212,7 @@ class Agent:
         if sum((ref in used) == (model.ref in used) for ref in self._jobs) >= MOST_DOWNLOADS:
             return
         job = Job(model, self._store, self._access, self._room_bytes, self._wake.set, self._checking)
+        job.refusal = self._refusals.get(model.ref)
         self._jobs[model.ref] = (job, asyncio.create_task(self._watch(job), name=f"fetch {model.ref}"))
 
     async def _watch(self, job: Job) -> None:
@@ -233,6 +235,8 @@ class Agent:
             self.counts.downloaded_bytes += job.progress.received_bytes
             if job.total_bytes is not None:
                 self._sizes[ref] = job.total_bytes
+            if job.refusal is not None:
+                self._refusals[ref] = job.refusal
             self._jobs.pop(ref, None)
             self._wake.set()
 

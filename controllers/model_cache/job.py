@@ -7,7 +7,7 @@ import errno
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from controllers.model_cache import formats
@@ -16,7 +16,7 @@ from controllers.model_cache.errors import FetchError, Interrupted, NoRoom, Wron
 from controllers.model_cache.sources import Access, open_source
 from controllers.model_cache.store import Record, Store
 from controllers.model_cache.views import ModelView
-from crds.model import CopyState, ModelFormat
+from crds.model import CopyState, ModelFormat, ModelSpec
 
 log = logging.getLogger(__name__)
 RATE_OVER_S: Final = 5.0
@@ -40,6 +40,26 @@ class Rate:
         return int((received_bytes - first_bytes) / (now_s - first_s))
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Weights that were fetched and are not what the Model names.
+
+    Found twice alike, they are not fetched once more: the first time, something on the way may have damaged them.
+    """
+
+    spec: ModelSpec
+    digest: str | None
+    """What they had to have."""
+    versions: tuple[tuple[str, str | None], ...]
+    message: str
+    times: int = field(default=1, compare=False)
+
+    def holds(self, model: ModelView, versions: tuple[tuple[str, str | None], ...]) -> bool:
+        """Whether fetching these would end the same way."""
+        same = (model.spec, model.digest, versions) == (self.spec, self.digest, self.versions)
+        return same and self.times > 1 and all(version for _, version in versions)
+
+
 @dataclass(slots=True)
 class Job:
     """A fetch under way. The agent reads `state`, `total_bytes` and `progress`, and sets `granted`."""
@@ -52,6 +72,8 @@ class Job:
     """Called when the source has told its size, so that the agent plans again."""
     checking: asyncio.Lock
     """A header may take half of the agent's memory, so one is read at a time."""
+    refusal: Refusal | None = None
+    """How the last fetch of this Model ended, where that was for its content."""
     state: CopyState = CopyState.PENDING
     total_bytes: int | None = None
     was_listed: bool = False
@@ -66,6 +88,9 @@ class Job:
         source = open_source(self.model.spec.source, self.access)
         try:
             files = await source.files()
+            versions = tuple((file.path, file.version) for file in files)
+            if self.refusal is not None and self.refusal.holds(self.model, versions):
+                raise WrongContent(self.refusal.message)
             self.total_bytes, self.was_listed = total_of(files), True
             self.listed()
             await self.granted.wait()
@@ -78,7 +103,13 @@ class Job:
         finally:
             await source.close()
         self.state = CopyState.VERIFYING
-        return await self._publish(fetched)
+        try:
+            return await self._publish(fetched)
+        except WrongContent as error:
+            found = Refusal(self.model.spec, self.model.digest, versions, str(error))
+            before = self.refusal.times if self.refusal is not None and self.refusal == found else 0
+            self.refusal = replace(found, times=before + 1)
+            raise
 
     def is_too_slow(self, now_s: float) -> bool:
         """Whether its source has given less than the least rate, over minutes in which it was waited for."""

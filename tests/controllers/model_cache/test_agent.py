@@ -206,6 +206,22 @@ async def test_a_wrong_digest_deletes_the_bytes_and_says_expected_and_found(node
     assert WrongContent.patience_s >= 60
 
 
+async def test_weights_of_a_wrong_digest_are_fetched_twice_and_then_only_when_the_source_has_others(node: Node) -> None:
+    async with serving(WebServer(gguf(seed=1))) as server, node.agent() as agent:
+        node.model("m", f"{server.url}/m.gguf", digest=sha256(gguf(seed=2)))
+        await node.settles("m", "Failed")
+        for tries in (2, 3):
+            node.later_s += 2 * WrongContent.most_s
+            node.pod("p", f"other-{tries}")
+            await eventually(lambda: agent.counts.failed == tries, "it was tried again")  # noqa: B023
+        assert server.ranges == ["bytes=0-0", None, "bytes=0-0", None, "bytes=0-0"]
+        assert f"The weights have digest {sha256(gguf(seed=1))}" in node.entry("m")["message"]
+        server.content, server.etag = gguf(seed=2), '"v2"'
+        node.later_s += 2 * WrongContent.most_s
+        node.pod("q", "other")
+        await node.settles("m", "Cached")
+
+
 async def test_a_file_that_is_no_model_is_refused(node: Node) -> None:
     async with serving(WebServer(b"<html>" * 1000)) as server, node.agent():
         node.model("m", f"{server.url}/m.gguf")
