@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
-from typing import Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from controllers.model_cache.errors import FetchError, WrongContent
 
 T = TypeVar("T")
+PATIENCE_S: Final = 1.0
+"""For which a piece is collected."""
 
 
 class Reader(Protocol):
@@ -17,6 +20,33 @@ class Reader(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
     def close(self) -> object: ...
+
+
+class Raw(Protocol):
+    """An answer of urllib3, below every library that reads through it."""
+
+    def read1(self, amt: int | None = None, decode_content: bool | None = None) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
+class Body:
+    """What has come of an answer: urllib3's own `read` waits for all that it is asked for, however slowly it comes."""
+
+    def __init__(self, raw: Raw) -> None:
+        self._raw = raw
+
+    def read(self, size: int, /) -> bytes:
+        piece, until_s = bytearray(), time.monotonic() + PATIENCE_S
+        while len(piece) < size and time.monotonic() < until_s:
+            part = self._raw.read1(size - len(piece), decode_content=False)
+            if not part:
+                break
+            piece += part
+        return bytes(piece)
+
+    def close(self) -> None:
+        self._raw.close()
 
 
 async def in_thread(call: Callable[[], T], explain: Callable[[Exception], FetchError], *expected: type[Exception]) -> T:
@@ -30,7 +60,10 @@ async def in_thread(call: Callable[[], T], explain: Callable[[Exception], FetchE
 async def pieces(
     reader: Reader, size_bytes: int, explain: Callable[[Exception], FetchError], *expected: type[Exception]
 ) -> AsyncGenerator[bytes, None]:
-    """Everything that `reader` gives, at most `size_bytes` at a time."""
+    """Everything that `reader` gives, at most `size_bytes` at a time.
+
+    A cancelled read goes on in its thread and closing waits for it, so that is done in another one.
+    """
     try:
         while True:
             piece = await in_thread(lambda: reader.read(size_bytes), explain, *expected)
@@ -40,4 +73,4 @@ async def pieces(
                 return
             yield piece
     finally:
-        reader.close()
+        asyncio.get_running_loop().run_in_executor(None, reader.close)

@@ -22,7 +22,7 @@ from oras.provider import Registry  # type: ignore[import-untyped]
 from controllers.guard import AddressGuard, AddressRefused, GuardedAdapter
 from controllers.model_cache.download import READ_BYTES, Part, RemoteFile, safe_path
 from controllers.model_cache.errors import FetchError, Interrupted, SourceRefused, WrongContent
-from controllers.model_cache.sources.blocking import in_thread, pieces
+from controllers.model_cache.sources.blocking import Body, in_thread, pieces
 
 TITLE: Final = "org.opencontainers.image.title"
 MOST_REDIRECTS: Final = 5
@@ -76,7 +76,7 @@ class OciSource:
     async def read(self, file: RemoteFile, offset: int) -> Part:
         answer = await in_thread(lambda: self._get(file, offset), self._explain, *_EXPECTED)
         start = offset if answer.status_code == 206 else 0
-        return Part(start, file.size_bytes, pieces(_Body(answer), READ_BYTES, self._explain, *_EXPECTED))
+        return Part(start, file.size_bytes, pieces(Body(answer.raw), READ_BYTES, self._explain, *_EXPECTED))
 
     async def close(self) -> None:
         self._registry.session.close()
@@ -142,18 +142,6 @@ def _close_refusal(answer: requests.Response, **_: Any) -> None:
     """The library asks again after logging in and forgets the first answer, with its connection."""
     if answer.status_code in (401, 403):
         answer.close()
-
-
-class _Body:
-    def __init__(self, answer: requests.Response) -> None:
-        self._answer = answer
-
-    def read(self, size: int, /) -> bytes:
-        piece: bytes = self._answer.raw.read(size, decode_content=False)
-        return piece
-
-    def close(self) -> None:
-        self._answer.close()
 
 
 def _file_name(layer: Mapping[str, Any]) -> str | None:

@@ -11,13 +11,14 @@ import boto3  # type: ignore[import-untyped]
 from botocore import UNSIGNED  # type: ignore[import-untyped]
 from botocore.config import Config  # type: ignore[import-untyped]
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
+from urllib3.exceptions import HTTPError
 
 from controllers.model_cache.download import READ_BYTES, Part, RemoteFile, is_hidden, safe_path
 from controllers.model_cache.errors import FetchError, Interrupted, SourceRefused
-from controllers.model_cache.sources.blocking import in_thread, pieces
+from controllers.model_cache.sources.blocking import Body, in_thread, pieces
 from controllers.plans.model_volume import cached_name
 
-_EXPECTED: Final = (BotoCoreError, ClientError, OSError)
+_EXPECTED: Final = (BotoCoreError, ClientError, HTTPError, OSError)
 _CHANGED: Final = ("PreconditionFailed", "412")
 MOST_OBJECTS: Final = 10_000
 """Models have hundreds of files; a bucket may have billions of objects."""
@@ -40,7 +41,8 @@ class S3Source:
         answer = await in_thread(lambda: self._get(file, offset), self._explain, *_EXPECTED)
         # A store that does not know ranges answers 200 without ContentRange, from the beginning.
         start = offset if answer.get("ContentRange") else 0
-        return Part(start, file.size_bytes, pieces(answer["Body"], READ_BYTES, self._explain, *_EXPECTED))
+        body = Body(answer["Body"].__enter__())  # So urllib3's answer is told, which the library wraps.
+        return Part(start, file.size_bytes, pieces(body, READ_BYTES, self._explain, *_EXPECTED))
 
     async def close(self) -> None:
         self._closed = True

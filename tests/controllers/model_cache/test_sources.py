@@ -78,6 +78,16 @@ async def cut(request: web.Request, content: bytes) -> web.StreamResponse:
     return response
 
 
+async def trickle(request: web.Request, content: bytes) -> web.StreamResponse:
+    """A few bytes at a time, for hours."""
+    response = web.StreamResponse(headers={"Content-Length": str(len(content)), "ETag": '"x"'})
+    await response.prepare(request)
+    for start in range(0, len(content), 4):
+        await response.write(content[start : start + 4])
+        await asyncio.sleep(0.2)
+    return response
+
+
 def ranged(request: web.Request, content: bytes, **headers: str) -> web.Response:
     asked = request.headers.get("Range")
     if not asked:
@@ -179,6 +189,7 @@ class Bucket:
         self.objects = {name.replace("__", "."): content for name, content in objects.items()}
         self.ranges: list[str | None] = []
         self.cuts = 0
+        self.cut = cut
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         key = request.path.removeprefix("/weights").strip("/")
@@ -195,7 +206,7 @@ class Bucket:
             self.ranges.append(request.headers.get("Range"))
             if self.cuts:
                 self.cuts -= 1
-                return await cut(request, self.objects[key])
+                return await self.cut(request, self.objects[key])
         return ranged(request, self.objects[key], ETag=etag)
 
     def _listing(self, prefix: str) -> str:
@@ -312,6 +323,7 @@ class Registry:
         self.layers = layers
         self.ranges: list[str | None] = []
         self.cuts = 0
+        self.cut = cut
         self.redirect: str | None = None
         self.token_from: str | None = None
         self.tokens = 0
@@ -336,7 +348,7 @@ class Registry:
                 self.tokens += self.token_expires_with_each_blob
                 if self.cuts:
                     self.cuts -= 1
-                    return await cut(request, content)
+                    return await self.cut(request, content)
                 return ranged(request, content)
         return web.json_response({"errors": [{"code": "MANIFEST_UNKNOWN", "message": "unknown"}]}, status=404)
 
@@ -452,3 +464,21 @@ async def test_a_connection_cut_in_the_middle_is_an_interruption_and_is_continue
         fetched, _ = await fetch(uri, insecure(host), tmp_path)
     assert fetched.digest == sha256(CONTENT)
     assert len(server.ranges) == 2
+
+
+@pytest.mark.parametrize("kind", ["s3", "oci"])
+async def test_the_bytes_of_a_server_that_trickles_are_seen_as_they_come(
+    tmp_path: Path, s3_environment: Callable[[str], None], kind: str
+) -> None:
+    server = Bucket(m__gguf=CONTENT) if kind == "s3" else Registry(("m.gguf", "x", CONTENT))
+    server.cuts, server.cut = 1, trickle
+    async with serving(server.answer) as host:
+        s3_environment(host)
+        source = open_source("s3://weights/m.gguf" if kind == "s3" else f"oci://{host}/acme/tiny:v1", insecure(host))
+        download = Download(source, await source.files(), "", tmp_path, lambda: 10**9)
+        task = asyncio.create_task(download.run())
+        await eventually(lambda: download.progress.received_bytes, "some have come", 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await source.close()
