@@ -142,7 +142,8 @@ class Agent:
     def _budget(self) -> Budget:
         """The cache's own limit, or less when the disk has less."""
         held = sum(record.size_bytes for record in self._copies.values())
-        on_disk = max(held + sum(self._partials.values()) + self._store.disk_room_bytes(), 0)
+        begun = sum(self._unfinished().values())
+        on_disk = max(held + begun + self._store.disk_room_bytes(), 0)
         if on_disk < self.cache_bytes:
             return Budget(on_disk, self._store.disk_kept_free_bytes())
         return Budget(self.cache_bytes)
@@ -151,8 +152,12 @@ class Agent:
         """What may still be written now, by all downloads together."""
         held = sum(record.size_bytes for record in self._copies.values())
         written = sum(job.progress.done_bytes for job, _ in self._jobs.values())
-        idle = sum(size for ref, size in self._partials.items() if ref not in self._jobs)
+        idle = sum(size for ref, size in self._unfinished().items() if ref not in self._jobs)
         return min(self.cache_bytes - held - written - idle, self._store.disk_room_bytes())
+
+    def _unfinished(self) -> dict[ModelRef, int]:
+        """Downloads on disk without those that became copies since the disk was walked."""
+        return {ref: size for ref, size in self._partials.items() if ref not in self._copies}
 
     # --- acting ----------------------------------------------------------------------------------------------
     async def _forget(self, wanted: dict[ModelRef, ModelView]) -> None:

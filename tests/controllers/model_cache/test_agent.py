@@ -598,6 +598,26 @@ async def test_what_is_left_of_a_failed_download_is_no_room_for_another(node: No
             await eventually(lambda: not left.exists(), "its bytes are gone")
 
 
+async def test_a_copy_that_was_published_during_a_walk_of_the_disk_counts_once(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partials = Store.partials
+
+    def walked_before(store: Store) -> dict[ModelRef, int]:
+        return partials(store) | ({ModelRef("demo", "a"): SIZE} if node.copy("a").exists() else {})
+
+    monkeypatch.setattr(Store, "partials", walked_before)
+    node.cache_bytes = int(2.5 * SIZE)
+    async with serving(WebServer(gguf())) as server, node.agent() as agent:
+        node.model("a", f"{server.url}/m.gguf")
+        await node.settles("a", "Cached")
+        node.model("b", f"{server.url}/m.gguf")
+        await eventually(lambda: node.state("b") in ("Cached", "Failed"), "it has come or not")
+        assert node.state("b") == "Cached"
+        monkeypatch.setattr(Store, "disk_room_bytes", lambda _: 0)
+        assert agent._budget().size_bytes == 2 * SIZE
+
+
 def test_a_look_at_the_disk_meets_files_that_a_finished_download_just_took_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
