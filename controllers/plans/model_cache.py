@@ -187,7 +187,8 @@ def _decide(one: Wanted, disk: _Disk, needed: bool, sizes_open: bool) -> tuple[l
 
 
 def _come_back(one: Wanted, disk: _Disk, sizes_open: bool) -> Action:
-    if one.total_bytes is not None and not sizes_open and one.total_bytes <= disk.free_bytes:
+    begun = one.started or one.partial_bytes > 0
+    if one.total_bytes is not None and (begun or not sizes_open) and one.total_bytes <= disk.free_bytes:
         disk.reserve(one.total_bytes)
         return Fetch(one.model)
     size = "its size" if one.total_bytes is None else bytes_text(one.total_bytes)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -68,6 +70,21 @@ def test_an_evicted_model_comes_back_for_a_pod_and_when_there_is_room() -> None:
     idle = Copy(ref("b"), 6 * MB, 5.0)
     assert [type(one) for one in plan([idle], [Wanted(ref("b")), away], {ref("a")}, Budget(10 * MB))] == [Evict, Fetch]
     assert plan([], [away], set(), Budget(10 * MB)) == [Fetch(ref("a"))]
+
+
+@pytest.mark.parametrize("begun", [{"started": True}, {"partial_bytes": 2 * MB}])
+def test_what_an_evicted_model_has_fetched_again_is_not_given_up_for_one_of_unknown_size(begun: dict[str, Any]) -> None:
+    away = Wanted(ref("a"), 6 * MB, evicted=True)
+    assert [type(one) for one in plan([], [away, Wanted(ref("b"))], set(), Budget(10 * MB))] == [Fetch, Hold]
+    assert set(plan([], [replace(away, **begun), Wanted(ref("b"))], set(), Budget(10 * MB))) == {
+        Fetch(ref("a")),
+        Fetch(ref("b")),
+    }
+    large = Wanted(ref("b"), 6 * MB, started=True)
+    assert [type(one) for one in plan([], [replace(away, partial_bytes=MB), large], set(), Budget(10 * MB))] == [
+        Fetch,
+        Hold,
+    ]
 
 
 def test_no_room_is_refused_with_sizes_and_users() -> None:

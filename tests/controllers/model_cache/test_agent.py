@@ -453,6 +453,31 @@ async def test_an_evicted_model_stays_away_after_a_restart(node: Node) -> None:
             assert len(server.ranges) == asked
 
 
+async def test_a_new_model_takes_nothing_from_an_evicted_one_that_is_coming_back(node: Node) -> None:
+    Store(node.root).open()
+    Store(node.root).evict(ModelRef("demo", "a"), SIZE)
+    held, silent = WebServer(gguf(), hold=asyncio.Event()), asyncio.Event()
+
+    class Silent(WebServer):
+        async def answer(self, request: web.Request) -> web.StreamResponse:
+            await silent.wait()
+            return await super().answer(request)
+
+    async with serving(held), serving(Silent(gguf())) as server, node.agent() as agent:
+        node.model("a", f"{held.url}/m.gguf")
+        await eventually(lambda: node.entry("a").get("bytes") == SIZE // 2, "half of it is back")
+        steps = agent.counts.steps
+        node.model("new", f"{server.url}/m.gguf")
+        await eventually(lambda: agent.counts.steps > steps + 1, "the agent looked")
+        assert (node.state("a"), node.entry("a").get("bytes")) == ("Downloading", SIZE // 2)
+        silent.set()
+        assert held.hold is not None
+        held.hold.set()
+        for name in ("a", "new"):
+            await node.settles(name, "Cached")
+        assert held.ranges == ["bytes=0-0", None]
+
+
 async def test_what_a_crash_left_behind_is_cleaned_at_the_next_start(node: Node) -> None:
     half = node.copy("half")
     half.mkdir(parents=True)
