@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Final, Protocol, TypeVar
 
 from controllers.model_cache.errors import FetchError, WrongContent
@@ -12,6 +13,8 @@ from controllers.model_cache.errors import FetchError, WrongContent
 T = TypeVar("T")
 PATIENCE_S: Final = 1.0
 """For which a piece is collected."""
+LEAST_BYTES: Final = 64 << 10
+"""Of a piece: at the least rate that a source may have, it comes within seconds."""
 
 
 class Reader(Protocol):
@@ -60,17 +63,28 @@ async def in_thread(call: Callable[[], T], explain: Callable[[Exception], FetchE
 async def pieces(
     reader: Reader, size_bytes: int, explain: Callable[[Exception], FetchError], *expected: type[Exception]
 ) -> AsyncGenerator[bytes, None]:
-    """Everything that `reader` gives, at most `size_bytes` at a time.
+    """Everything that `reader` gives, at most `size_bytes` at a time and less while it is slow, so that it is seen.
 
     A cancelled read goes on in its thread and closing waits for it, so that is done in another one.
     """
+    next_bytes = min(LEAST_BYTES, size_bytes)
     try:
         while True:
-            piece = await in_thread(lambda: reader.read(size_bytes), explain, *expected)
-            if len(piece) > size_bytes:
-                raise WrongContent(f"{len(piece)} bytes came for {size_bytes}: the server ignores ranges.")
+            asked_bytes, began_s = next_bytes, time.monotonic()
+            piece = await in_thread(partial(reader.read, asked_bytes), explain, *expected)
+            if len(piece) > asked_bytes:
+                raise WrongContent(f"{len(piece)} bytes came for {asked_bytes}: the server ignores ranges.")
             if not piece:
                 return
+            next_bytes = _next_bytes(asked_bytes, time.monotonic() - began_s, size_bytes)
             yield piece
     finally:
         asyncio.get_running_loop().run_in_executor(None, reader.close)
+
+
+def _next_bytes(asked_bytes: int, took_s: float, most_bytes: int) -> int:
+    if took_s < PATIENCE_S:
+        return min(2 * asked_bytes, most_bytes)
+    if took_s > 4 * PATIENCE_S:
+        return min(max(asked_bytes // 2, LEAST_BYTES), most_bytes)
+    return asked_bytes

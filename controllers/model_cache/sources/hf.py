@@ -19,7 +19,7 @@ from controllers.plans.model_volume import cached_name
 from controllers.plans.units import names_text
 
 PIECE_BYTES: Final = 8 << 20
-"""One request each: large enough that the round trips do not matter."""
+"""At most, one request each: large enough that the round trips do not matter."""
 WANTED_SUFFIXES: Final = (".safetensors", ".json", ".txt", ".model", ".jinja")
 """Of a whole repository: weights and what describes them; no pickled checkpoints, no pictures."""
 # The bases are the errors of the HTTP library that the Hub's library happens to use in its present release.
