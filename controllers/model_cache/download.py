@@ -95,7 +95,7 @@ def safe_path(path: str) -> str:
 
 def is_hidden(path: str | PurePath) -> bool:
     """Whether a part of a listed path is hidden: notes of tools, such as `.cache/huggingface` and `.gitattributes`."""
-    return any(part.startswith(".") for part in PurePath(path).parts)
+    return any(part.startswith(".") and part != ".." for part in PurePath(path).parts)
 
 
 def total_of(files: Sequence[RemoteFile]) -> int | None:

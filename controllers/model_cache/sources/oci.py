@@ -28,6 +28,7 @@ TITLE: Final = "org.opencontainers.image.title"
 MOST_REDIRECTS: Final = 5
 MOST_MANIFEST_BYTES: Final = 4 << 20
 """What registries themselves accept."""
+_SHA256: Final = r"sha256:([0-9a-f]{64})"
 _MANIFESTS: Final = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
@@ -53,6 +54,8 @@ class OciSource:
         self._container = Container(f"{parts.netloc}{parts.path}")
         if self._container.registry != parts.netloc:
             raise SourceRefused(f"'{parts.netloc}' in {uri} is no registry: write its host name with a dot or a port.")
+        if self._container.digest is not None and not re.fullmatch(_SHA256, self._container.digest):
+            raise SourceRefused(f"{uri} names a manifest by a digest that cannot be checked; use its sha256.")
         self._registry = _Once(insecure=parts.netloc in insecure)
         self._registry.session.max_redirects = MOST_REDIRECTS
         self._registry.session.hooks["response"].append(_close_refusal)
@@ -153,7 +156,7 @@ def _file_name(layer: Mapping[str, Any]) -> str | None:
 
 def _remote(layer: Mapping[str, Any]) -> RemoteFile:
     digest = str(layer["digest"])
-    found = re.fullmatch(r"sha256:([0-9a-f]{64})", digest)
+    found = re.fullmatch(_SHA256, digest)
     if found is None:
         raise SourceRefused(f"The manifest names a layer '{digest}'; only digests of sha256 can be checked.")
     return RemoteFile(safe_path(_file_name(layer) or ""), int(layer["size"]), digest, found[1])

@@ -267,6 +267,17 @@ async def test_s3_leaves_out_what_is_hidden_below_a_prefix(
     assert fetched.files == ("config.json",)
 
 
+async def test_s3_refuses_a_key_that_leads_out_of_the_copy(
+    tmp_path: Path, s3_environment: Callable[[str], None]
+) -> None:
+    bucket = Bucket()
+    bucket.objects = {"tiny/config.json": b"{}", "tiny/../other/config.json": b"{}"}
+    async with serving(bucket.answer) as host:
+        s3_environment(host)
+        with pytest.raises(SourceRefused, match=r"paths must be relative, without '\.\.'"):
+            await fetch("s3://weights/tiny/", Access(AddressGuard()), tmp_path)
+
+
 async def test_s3_says_what_the_store_said(tmp_path: Path, s3_environment: Callable[[str], None]) -> None:
     async with serving(Bucket().answer) as host:
         s3_environment(host)
@@ -405,6 +416,11 @@ async def test_oci_refuses_a_manifest_that_is_not_the_one_the_source_names(tmp_p
         with pytest.raises(WrongContent, match=f"the registry gave a manifest whose digest is {right}"):
             await fetch(f"oci://{host}/acme/tiny@{registry.pinned}", insecure(host), tmp_path)
     assert fetched.digest == sha256(CONTENT)
+
+
+async def test_oci_refuses_a_manifest_whose_digest_cannot_be_checked(tmp_path: Path) -> None:
+    with pytest.raises(SourceRefused, match="by a digest that cannot be checked; use its sha256"):
+        await fetch(f"oci://127.0.0.1:5000/acme/tiny@sha512:{'0' * 128}", Access(LOOPBACK), tmp_path)
 
 
 @pytest.mark.parametrize("digest", ["sha512:" + "0" * 128, "sha256:0", "../../secret"])
