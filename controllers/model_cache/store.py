@@ -28,9 +28,9 @@ from controllers.plans.model_cache import ModelRef
 from crds.model import ModelFormat
 
 RECORD: Final = ".foretide"
-KEEP_FREE_PERCENT: Final = 20
-"""Above the 15 % of the image file system and the 10 % of the node's below which a kubelet evicts pods by default: so
-unused copies go before pods do."""
+KEEP_FREE_PERCENT: Final = 16
+"""Just above the 15 % below which a kubelet evicts pods by default, so unused copies go before pods do; and below the
+20 % to which it clears images, so a node that is full of them has room for copies."""
 LEAST_FREE_BYTES: Final = 64 << 20
 """Logs and pods of the node need some room, too."""
 

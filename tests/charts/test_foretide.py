@@ -143,7 +143,7 @@ def test_every_process_accepts_the_arguments_that_the_chart_gives_it() -> None:
     assert (gateway.system_namespace, gateway.access_log_share) == ("foretide-system", 0.0)
     agent = agent_settings.parse([one.replace("$(NODE_NAME)", "node-1") for one in found["foretide-model-cache"]])
     assert agent.node_name == "node-1"
-    assert (agent.cache_bytes, agent.keep_free_percent) == (200 * 2**30, 20)
+    assert (agent.cache_bytes, agent.keep_free_percent) == (200 * 2**30, 16)
 
 
 def test_the_gateway_api_is_led_to_the_picker_and_the_operator_may_write_its_kinds(tmp_path: Path) -> None:

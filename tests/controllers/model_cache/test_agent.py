@@ -557,7 +557,7 @@ async def test_a_full_disk_is_a_failed_entry_with_sizes(node: Node, monkeypatch:
         assert "has 300 kB; the whole cache of this node may have 100 kB" in node.entry("m")["message"]
 
 
-async def test_copies_leave_a_fifth_of_the_disk_free_and_unused_ones_go_when_others_need_it(
+async def test_unused_copies_go_before_the_kubelet_evicts_pods_and_stay_while_it_clears_images(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(WebServer(gguf())) as server, node.agent() as agent:
@@ -566,12 +566,18 @@ async def test_copies_leave_a_fifth_of_the_disk_free_and_unused_ones_go_when_oth
         node.pod("p", "busy")
         for name in ("busy", "idle"):
             await node.settles(name, "Cached")
-        disk_has(monkeypatch, total=10**12, free=2 * 10**11 - SIZE)
+        disk_has(monkeypatch, total=10**12, free=17 * 10**10)
+        node.model("among-images", f"{server.url}/m.gguf")
+        await node.settles("among-images", "Cached")
+        assert (node.state("idle"), agent.counts.evicted) == ("Cached", 0)
+        node.api.remove(MODELS, "demo", "among-images")
+        await eventually(lambda: not node.copy("among-images").exists(), "its copy is gone")
+        disk_has(monkeypatch, total=10**12, free=16 * 10**10 - SIZE)
         node.pod("q", "other")
         await node.settles("idle", "Evicted")
         node.model("new", f"{server.url}/m.gguf")
         await node.settles("new", "Failed")
-        assert "(its disk keeps 200 GB free)" in node.entry("new")["message"]
+        assert "(its disk keeps 160 GB free)" in node.entry("new")["message"]
         assert node.state("busy") == "Cached"
         disk_has(monkeypatch, total=10**12, free=3 * 10**11)
         node.pod("q", "another")
