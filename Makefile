@@ -46,7 +46,7 @@ format: $(VENV)/.dev ## Format the code.
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-e2e: $(VENV)/.dev ## The end-to-end scenarios on a real cluster (KUBECONFIG=… uses yours).
+e2e: $(VENV)/.dev ## The end-to-end scenarios on a real cluster (KUBECONFIG=… FORETIDE_IMAGE_REGISTRY=… use yours).
 	@$(BIN)/python -m pytest e2e/scenarios $(ARGS)
 
 e2e-canaries: $(VENV)/.dev ## Bad revisions under load, each rolled back for its own reason (five minutes; not in CI).
@@ -83,7 +83,7 @@ cluster-up: $(VENV)/.e2e ## Start the local cluster (NODES=2 for two nodes) and 
 	@$(BIN)/python -m e2e.cluster up --nodes $(or $(NODES),1)
 
 cluster-down: $(VENV)/.e2e ## Remove the local cluster and all that it left.
-	@$(BIN)/python -m e2e.cluster down
+	@$(BIN)/python -m e2e.cluster down --kind
 
 images: $(VENV)/.e2e ## Build the images and load them into the local cluster when it runs.
 	@$(BIN)/python -m e2e.cluster images

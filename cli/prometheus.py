@@ -30,8 +30,9 @@ from forecasting.standing import Schedule
 STEP_S: Final = 60
 PAST: Final = Schedule()
 CHUNK_STEPS: Final = 1_000
-ANSWERS_WITHIN_S: Final = 30
-"""One range; asked once more, and then no longer."""
+ANSWERS_WITHIN_S: Final = 120
+"""One range: Prometheus itself gives up then."""
+PASSING: Final = (429, 502, 503, 504)
 COUNTERS: Final = (
     contract.METRIC_GATEWAY_ARRIVALS,
     contract.METRIC_GATEWAY_COMPLETED,
@@ -59,7 +60,8 @@ class Found:
 def client_of(url: str) -> RangeQuery:
     """A client; asks nothing yet. Raises CliError where that is no URL."""
     checked("--prometheus", url, "http://prometheus:9090")
-    client: RangeQuery = PrometheusConnect(url=url, retry=Retry(total=1), timeout=ANSWERS_WITHIN_S)
+    again = Retry(2, read=0, backoff_factor=1, status_forcelist=PASSING, respect_retry_after_header=False)
+    client: RangeQuery = PrometheusConnect(url=url, retry=again, timeout=ANSWERS_WITHIN_S)
     return client
 
 

@@ -5,6 +5,7 @@ The API server stays the judge of the other rules: of names, rollouts and engine
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, Final, TypeVar
@@ -32,13 +33,21 @@ def checked(kind: type[Spec], said: object, where: str) -> Spec:
         CliError: it would be refused; says which field and why, after `where`.
     """
     try:
-        spec = kind.model_validate(said, extra="forbid", by_alias=True, by_name=False)
+        text = json.dumps(_without_nulls(said))
+        spec = kind.model_validate_json(text, strict=True, extra="forbid", by_alias=True, by_name=False)
     except ValidationError as error:
         raise CliError(f"{where}: {_sentence(kind, error.errors()[0])}") from error
     for holds, message in _sla_rules(spec) if isinstance(spec, SLASpec) else _service_rules(spec):
         if not holds:
             raise CliError(f"{where}: {message}.")
     return spec
+
+
+def _without_nulls(said: object) -> object:
+    """As the API server prunes them where nothing may be null."""
+    if isinstance(said, dict):
+        return {name: _without_nulls(value) for name, value in said.items() if value is not None}
+    return [_without_nulls(each) for each in said] if isinstance(said, list) else said
 
 
 def _sentence(kind: type[Part], error: Any) -> str:

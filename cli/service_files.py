@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,19 @@ from crds.sla import SLASpec
 from forecasting.simulator.world import Slo
 
 API_GROUP = "foretide.dev/"
+
+
+class _Loader(yaml.SafeLoader):
+    """As kubectl reads: `18:00` and `2026-01-01T00:00:00Z` are text without quotes, too."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag.rpartition(":")[2] not in ("timestamp", "int")]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?(0x[0-9a-fA-F]+|[0-9]+)$"), list("-+0123456789")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +58,7 @@ def read_services(path: Path, default: Slo) -> list[Subject]:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        documents = [each for each in yaml.safe_load_all(text) if isinstance(each, dict)]
+        documents = [each for each in yaml.load_all(text, _Loader) if isinstance(each, dict)]
     except OSError as error:
         raise CliError(f"{path}: {error.strerror or error}. Name a file with an InferenceService.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

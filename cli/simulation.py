@@ -68,13 +68,15 @@ def simulate(subject: Subject, load: Load, setting: Setting, progress: Callable[
     Raises:
         CliError: the service cannot be simulated on this profile; says why. Or a person stopped it.
     """
+    states = [place(load, setting)]
     try:
         run = _Prepared.of(subject, load, setting)
+        states.append(run.place)
         outcome, wanted, ready = run.finish(progress, fresh)
     except ForecastingError as error:
         raise CliError(f"{subject.label}: {error}") from error
     except KeyboardInterrupt as stop:
-        raise stopped(run.place, place(load, setting)) from stop
+        raise stopped(*states) from stop
     chosen = mix(wanted, TICK_S, setting.prices, gpus=run.world.profile.gpus)
     cost = outcome.gpu_hours * setting.gpu_price
     return Result(subject, load.requests is not None, run.capacity, outcome, wanted, ready, chosen, cost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 from importlib.util import find_spec
@@ -29,9 +30,12 @@ def kept() -> Path:
     """The same in the cache folder, for Models to name: their source cannot be changed when the checkout moves."""
     original = path()
     copy = paths.cache_dir() / "models" / original.name
-    if not copy.exists() or copy.stat().st_size != original.stat().st_size:
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        written = copy.with_name(f".{copy.name}-{os.getpid()}")
-        shutil.copyfile(original, written)
-        written.rename(copy)
+    try:
+        if not copy.exists() or not filecmp.cmp(original, copy, shallow=False):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            written = copy.with_name(f".{copy.name}-{os.getpid()}")
+            shutil.copyfile(original, written)
+            written.rename(copy)
+    except OSError as error:
+        raise UnsuitableHost(f"The model cannot be kept at {copy}: {error.strerror}.") from error
     return copy

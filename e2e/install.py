@@ -56,8 +56,8 @@ def _helm(kubectl: Kubectl, chart: Path, values: dict[str, Any]) -> None:
     command: list[str | Path] = ["upgrade", "--install", chart.name, chart, "--values", "-"]
     flags = ["--create-namespace", "--wait", "--timeout", "3m"]
     helm: list[str | Path] = [tools.helm(), "--kubeconfig", kubectl.kubeconfig, "--namespace", SYSTEM]
-    _undo_half(helm, chart.name)
     try:
+        _undo_half(helm, chart.name)
         run([*helm, *command, *flags], stdin=json.dumps(values))
     except CommandFailed as failed:
         pods = kubectl("-n", SYSTEM, "get", "pods", "-o", "wide")
@@ -67,8 +67,8 @@ def _helm(kubectl: Kubectl, chart: Path, values: dict[str, Any]) -> None:
 def _undo_half(helm: list[str | Path], release: str) -> None:
     """Helm refuses to go on where an earlier call was cut short."""
     found = json.loads(run([*helm, "list", "--pending", "--filter", f"^{release}$", "--output", "json"]))
-    for one in found:
-        run([*helm, "uninstall" if one["status"] == "pending-install" else "rollback", release, "--wait"])
+    for one in found:  # What it goes back to need not be good: the upgrade that follows waits for its own.
+        run([*helm, *(["uninstall", "--wait"] if one["status"] == "pending-install" else ["rollback"]), release])
 
 
 def tenant_key(kubectl: Kubectl, tenant: str) -> str:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,31 +58,34 @@ class Target:
 
 
 def choose(nodes: int, progress: Progress) -> Target:
-    """The cluster to use, started when it does not run. A KUBECONFIG of our own cluster, or of kind's, names that one.
+    """The cluster to use, started when it does not run. A KUBECONFIG of our own cluster, or of kind's, names that one,
+    which then stays.
 
     Raises:
         ClusterError: KUBECONFIG names a cluster that our images cannot come to.
     """
-    given = os.environ.get("KUBECONFIG", "")
-    if given and Path(given).resolve() not in (Cluster().kubeconfig.resolve(), kind.kubeconfig().resolve()):
-        return _given(given)
-    if Path(given).resolve() == kind.kubeconfig().resolve() or (not given and kind.is_possible()):
-        return _kind(progress)
-    return _own(nodes, progress)
+    given = os.environ.get("KUBECONFIG")
+    if not given:
+        return _kind(progress) if kind.is_possible() else _own(nodes, progress)
+    if Path(given).resolve() == Cluster().kubeconfig.resolve():
+        return replace(_own(nodes, progress), remove=_nothing)
+    if Path(given).resolve() == kind.kubeconfig().resolve():
+        return replace(_kind(progress), remove=_nothing)
+    return _given(given)
 
 
 def _given(kubeconfig: str) -> Target:
     if os.pathsep in kubeconfig:
         raise ClusterError(f"KUBECONFIG names several files, {kubeconfig}. Name the one of the cluster to use.")
-    registry = os.environ.get("FORETIDE_IMAGE_REGISTRY")
-    if not registry:
+    registry, tag = (os.environ.get(f"FORETIDE_IMAGE_{name}", "") for name in ("REGISTRY", "TAG"))
+    if not registry and not tag:
         raise ClusterError(
             f"KUBECONFIG={kubeconfig} names a cluster of yours, and nothing says where its nodes pull the images from."
             " Push them as docs/start/cluster.md shows and set FORETIDE_IMAGE_REGISTRY to the registry"
-            " (FORETIDE_IMAGE_TAG too where the tag is not the chart's version); or unset KUBECONFIG to use a cluster"
-            " on this machine."
+            " (FORETIDE_IMAGE_TAG where the tag is not the chart's version, or they lie on its nodes); or unset"
+            " KUBECONFIG to use a cluster on this machine."
         )
-    image = {"registry": registry, "tag": os.environ.get("FORETIDE_IMAGE_TAG", "")}
+    image = {"registry": registry, "tag": tag}
     source = os.environ.get("FORETIDE_MODEL_SOURCE", PUBLIC_SOURCE)
     name = f"the cluster of {kubeconfig}"
     return Target(name, Kubectl(Path(kubeconfig)), {"image": image}, source, False, None, _nothing)

@@ -37,7 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="start it, or what is missing of it, and print its kubeconfig")
     up.add_argument("--nodes", type=int, default=1, help="at least so many (default: 1)")
     up.add_argument("--control-plane-only", action="store_true", help="etcd and the API server alone; needs no root")
-    commands.add_parser("down", help="end it and leave nothing behind")
+    down = commands.add_parser("down", help="end it and leave nothing behind")
+    down.add_argument("--kind", action="store_true", help="then the demo's cluster of kind, too")
     load = commands.add_parser("images", help="build the product's images and load them into the running cluster")
     load.add_argument("--tag", default=os.environ.get("TAG", "dev"), help="default: TAG, or dev")
     commands.add_parser("kubeconfig", help="print where the kubeconfig is")
@@ -47,8 +48,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def _dispatch(chosen: argparse.Namespace, arguments: Sequence[str]) -> int:
     progress = Progress()
-    if chosen.command == "down":
-        kind.down()
     cluster = Cluster(progress)
     alone = ControlPlane(paths.state_dir().with_name("control-plane"), Settings(leash=False), progress)
     if chosen.command == "kubeconfig":
@@ -61,6 +60,8 @@ def _dispatch(chosen: argparse.Namespace, arguments: Sequence[str]) -> int:
         print(alone.kubeconfig)
     elif chosen.command == "down" and not cluster.directory.exists() and os.geteuid() != 0:
         alone.remove()
+        if chosen.kind:
+            kind.down()
     elif os.geteuid() != 0:
         return _as_root(chosen.command, arguments, progress)
     elif chosen.command == "up":
@@ -70,6 +71,8 @@ def _dispatch(chosen: argparse.Namespace, arguments: Sequence[str]) -> int:
     elif chosen.command == "down":
         alone.remove()
         cluster.down()
+        if chosen.kind:
+            kind.down()
     elif chosen.command == "images":
         _images(cluster, chosen.tag)
     return 0

@@ -50,7 +50,8 @@ def install_missing(progress: Progress, needed: Mapping[str, str] = NEEDED) -> N
         sudo = as_root()
         # Cut short, they would leave the host's packages half installed. But sudo may have to ask at the terminal.
         whole = not sudo
-        run([*sudo, "dpkg", "--configure", "-a"], env=UNASKED, whole=whole)
+        if run(["dpkg", "--audit"]):
+            run([*sudo, "dpkg", "--configure", "-a"], env=UNASKED, whole=whole)
         run([*sudo, "apt-get", "update", "-q"])
         install = ["apt-get", "install", "-q", "-y", "--no-install-recommends", "-o", "DPkg::Lock::Timeout=120"]
         run([*sudo, *install, *wanted], env=UNASKED, whole=whole)

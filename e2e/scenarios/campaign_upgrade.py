@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from e2e.cluster import paths
 from e2e.install import install, namespace, resource, tenant_key
@@ -50,7 +51,7 @@ def before(target: Target, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 def old_world(target: Target, before: tuple[Path, str], digest: str) -> Iterator[World]:
     """Foretide as it was, with a tenant and a model."""
     charts, tag = before
-    install(target.kubectl, _values(target, tag), charts)
+    install(target.kubectl, _values(target, tag, charts), charts)
     keys = {"acme": tenant_key(target.kubectl, "acme")}
     target.kubectl.apply(
         namespace("demo"), resource("Tenant", "acme", namespaces=["demo"], apiKeys=[{"secret": "acme-key"}])
@@ -62,8 +63,11 @@ def old_world(target: Target, before: tuple[Path, str], digest: str) -> Iterator
         yield it
 
 
-def _values(target: Target, tag: str) -> dict[str, Any]:
-    return target.chart_values | {"image": {"tag": tag}}
+def _values(target: Target, tag: str, charts: Path) -> dict[str, Any]:
+    """Without what those charts do not know yet."""
+    known = yaml.safe_load((charts / "foretide" / "values.yaml").read_text())["modelCache"]
+    cache = {name: value for name, value in target.chart_values["modelCache"].items() if name in known}
+    return target.chart_values | {"image": {"tag": tag}, "modelCache": cache}
 
 
 def test_an_upgrade_and_its_rollback_fail_no_request_and_touch_no_worker(
@@ -79,7 +83,7 @@ def test_an_upgrade_and_its_rollback_fail_no_request_and_touch_no_worker(
             world.wait(f"inferenceservice/{NAME}", "WorkersOutdated", 120)
             _goes_on(world, load)
             assert _uids(world) == workers, "the upgrade replaced workers"
-            install(target.kubectl, _values(target, tag), charts)
+            install(target.kubectl, _values(target, tag, charts), charts)
             _goes_on(world, load)
             assert _uids(world) == workers, "going back replaced workers"
             install(target.kubectl, target.chart_values)

@@ -410,6 +410,11 @@ def test_states_that_nobody_came_back_for_are_thrown_away_after_a_week(tmp_path:
             ["--trace", "TRACE"],
             "gpu.counts is not known; did you mean 'count'?",
         ),
+        (
+            SERVICE.replace("max: 6", "max: '6'"),
+            ["--trace", "TRACE"],
+            "spec.scaling.max: Input should be a valid integer",
+        ),
         (SERVICE.replace("tpot", "tpott"), ["--trace", "TRACE"], "targets.tpott is not known; did you mean 'tpot'?"),
         (SERVICE.replace("500ms", "2s"), ["--trace", "TRACE"], "P1 means a first token within 1 s"),
         (SERVICE.replace("max: 6", "max: 6}\n  replicas: 3 #"), ["--trace", "TRACE"], "either replicas or scaling"),
@@ -453,6 +458,13 @@ def test_what_is_wrong_is_said_in_one_line_with_status_2(
     assert says in said
     assert len(said.splitlines()) == 1
     assert said.startswith("foretide: ")
+
+
+def test_nulls_and_clocks_without_quotes_are_read_as_kubectl_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "service.yaml"
+    path.write_text(windows("{name: a, start: 08:00, end: 18:00, min: 2, max: null}"))
+    (window,) = read_services(path, Slo())[0].spec.scaling.schedule  # type: ignore[union-attr]
+    assert (window.start, window.end, window.max) == ("08:00", "18:00", None)
 
 
 def test_the_sla_of_the_file_sets_the_targets_and_one_without_takes_the_defaults(service: Path) -> None:

@@ -137,9 +137,11 @@ while not (at / "go").exists():
 
 def test_what_must_not_be_cut_short_ends_by_itself_before_an_interruption_goes_on(tmp_path: Path) -> None:
     def interrupt() -> None:
-        wait_until((tmp_path / "begun").exists, "the program", 30)
-        os.kill(os.getpid(), signal.SIGINT)
-        (tmp_path / "go").touch()
+        try:
+            wait_until((tmp_path / "begun").exists, "the program", 30)
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            (tmp_path / "go").touch()
 
     waiting = threading.Thread(target=interrupt)
     waiting.start()

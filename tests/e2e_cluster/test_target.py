@@ -27,8 +27,13 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def started(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What `choose` would start."""
     seen: list[str] = []
-    monkeypatch.setattr(target, "_own", lambda *_: seen.append("own"))
-    monkeypatch.setattr(target, "_kind", lambda *_: seen.append("kind"))
+
+    def start(name: str) -> target.Target:
+        seen.append(name)
+        return target.Target(name, install.Kubectl(Path()), {}, "", True, None, lambda: seen.append(f"no {name}"))
+
+    monkeypatch.setattr(target, "_own", lambda *_: start("own"))
+    monkeypatch.setattr(target, "_kind", lambda *_: start("kind"))
     return seen
 
 
@@ -37,16 +42,17 @@ def test_without_a_kubeconfig_it_is_kind_where_that_runs_and_else_our_own(
     started: list[str], monkeypatch: pytest.MonkeyPatch, kind_is_possible: bool
 ) -> None:
     monkeypatch.setattr(kind, "is_possible", lambda: kind_is_possible)
-    target.choose(1, Progress())
-    assert started == ["kind" if kind_is_possible else "own"]
+    target.choose(1, Progress()).remove()
+    name = "kind" if kind_is_possible else "own"
+    assert started == [name, f"no {name}"]
 
 
-def test_the_kubeconfig_that_the_demo_says_to_set_names_the_cluster_it_made(
+def test_the_kubeconfig_that_the_demo_says_to_set_names_the_cluster_it_made_which_stays(
     started: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for kubeconfig in (Cluster().kubeconfig, kind.kubeconfig()):
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
-        target.choose(1, Progress())
+        target.choose(1, Progress()).remove()
     assert started == ["own", "kind"]
 
 
@@ -84,7 +90,7 @@ def test_the_checkpoint_that_models_name_is_the_same_for_every_checkout(
         found.add(checkpoint.kept())
     (kept,) = found
     assert kept.read_bytes() == original.read_bytes()
-    kept.write_bytes(b"half")
+    kept.write_bytes(b"garbage" * 100)
     assert checkpoint.kept().read_bytes() == original.read_bytes()
 
 
