@@ -12,6 +12,7 @@ from controllers.plans.times import seconds_since
 
 IMAGE_REASONS: Final = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 CONFIG_REASONS: Final = frozenset({"CreateContainerConfigError", "CreateContainerError", "RunContainerError"})
+GATED: Final = "SchedulingGated"
 CREATION_REASONS: Final = frozenset({"ContainerCreating", "PodInitializing"})
 CREATION_S: Final = 300.0
 """Images for GPUs are large; what takes longer is worth a word."""
@@ -39,6 +40,7 @@ def check_workers(revision: Revision | None, workers: Sequence[Worker], now_s: f
     found = [
         _creation(revision),
         _schedule(concerned),
+        _gates(concerned),
         _image(concerned),
         _config(concerned),
         _in_creation(concerned, now_s),
@@ -58,13 +60,20 @@ def _schedule(workers: Sequence[Worker]) -> Finding | None:
     waiting = [worker for worker in workers if worker.unschedulable is not None]
     if not waiting:
         return None
-    said = _short(waiting[0].unschedulable or "")
-    if "scheduling gates" in said:
-        return Finding("Unschedulable", f"No node may take {_count(waiting)} before its scheduling gates are lifted.")
     return Finding(
         "Unschedulable",
-        f"No node takes {_count(waiting)}: {said} "
+        f"No node takes {_count(waiting)}: {_short(waiting[0].unschedulable or '')} "
         "Add nodes, free some, or set rollout.maxSurge to 0 and rollout.maxUnavailable to 1.",
+    )
+
+
+def _gates(workers: Sequence[Worker]) -> Finding | None:
+    """Whoever set them, a queue for instance, lifts them in its own time."""
+    held = [worker for worker in workers if worker.waiting_reason == GATED]
+    if not held:
+        return None
+    return Finding(
+        GATED, f"Scheduling gates hold back {_count(held)}, until who set them lifts them.", needs_person=False
     )
 
 
@@ -95,10 +104,11 @@ def _in_creation(workers: Sequence[Worker], now_s: float) -> Finding | None:
     held = [worker for worker in workers if (in_creation_s(worker, now_s) or 0.0) >= CREATION_S]
     if not held:
         return None
+    said = _short(held[0].waiting_message or "the image is still being pulled, or a mount or an address is missing")
     return Finding(
         "ContainerCreating",
-        f"Node {held[0].node} has not made {_count(held)} within {CREATION_S / 60:g} minutes: the image is still being "
-        f"pulled, or a mount or an address is missing. `kubectl describe pod {held[0].name}` tells which.",
+        f"Node {held[0].node} has not made {_count(held)} within {CREATION_S / 60:g} minutes: {said} "
+        f"`kubectl describe pod {held[0].name}` tells more.",
         needs_person=False,
     )
 

@@ -462,7 +462,8 @@ def test_what_is_wrong_is_said_in_one_line_with_status_2(
 
 def test_nulls_and_clocks_without_quotes_are_read_as_kubectl_reads_them(tmp_path: Path) -> None:
     path = tmp_path / "service.yaml"
-    path.write_text(windows("{name: a, start: 08:00, end: 18:00, min: 2, max: null}"))
+    schedule = "[{name: a, start: 08:00, end: 18:00, min: 2, max: null}]"
+    path.write_text(SERVICE.replace("max: 6", f"max: 6, schedule: {schedule}"))
     (window,) = read_services(path, Slo())[0].spec.scaling.schedule  # type: ignore[union-attr]
     assert (window.start, window.end, window.max) == ("08:00", "18:00", None)
 

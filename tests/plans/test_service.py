@@ -319,10 +319,11 @@ def test_a_worker_that_a_node_makes_for_long_is_explained(age_s: float, is_told:
 
 
 def test_a_worker_behind_a_scheduling_gate_is_not_said_to_lack_a_node() -> None:
-    gated = "Scheduling is blocked due to non-empty scheduling gates"
-    told = condition(plan(with_bad_worker(unschedulable=gated)), "Stalled")
+    made = plan(with_bad_worker(waiting_reason="SchedulingGated"))
+    assert condition(made, "Stalled") is None
+    told = condition(made, "Reconciling")
     assert told
-    assert told[1:] == ("Unschedulable", "No node may take 1 worker before its scheduling gates are lifted.")
+    assert told[1:] == ("SchedulingGated", "Scheduling gates hold back 1 worker, until who set them lifts them.")
 
 
 def test_one_crash_is_not_yet_a_stall() -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from controllers.plans.healing.values import NodeFacts
+from controllers.plans.health import GATED
 from controllers.plans.mig.faults import action_of, read_faults, read_quarantine
 from controllers.plans.snapshot import Snapshot, Worker
 from controllers.plans.worker_pod import CONTAINER
@@ -17,7 +18,7 @@ Object = Mapping[str, Any]
 
 _PRESSURES: Final = ("MemoryPressure", "DiskPressure", "PIDPressure")
 _FAULTS_MOST: Final = 3
-_UNSCHEDULED: Final = frozenset({"Unschedulable", "SchedulingGated"})
+_ORDINARY: Final = frozenset({None, "PodInitializing"})
 
 
 def worker_of(pod: Object) -> Worker:
@@ -25,10 +26,12 @@ def worker_of(pod: Object) -> Worker:
     meta, status = pod["metadata"], pod.get("status") or {}
     conditions = {one["type"]: one for one in status.get("conditions") or ()}
     scheduled, ready = conditions.get("PodScheduled") or {}, conditions.get("Ready") or {}
-    unschedulable = scheduled.get("reason") in _UNSCHEDULED and scheduled.get("status") == "False"
-    container = _concerned(status)
+    unschedulable = scheduled.get("reason") == "Unschedulable" and scheduled.get("status") == "False"
+    containers: list[Object] = status.get("containerStatuses") or []
+    # An injector may have put others beside it, and before it.
+    container = next((one for one in containers if one.get("name") == CONTAINER), next(iter(containers), {}))
     state = container.get("state") or {}
-    waiting = _waiting(container)
+    waiting = {"reason": GATED} if scheduled.get("reason") == GATED else _waiting(container)
     ended = state.get("terminated") or (container.get("lastState") or {}).get("terminated") or {}
     is_ready = ready.get("status") == "True"
     return Worker(
@@ -40,7 +43,7 @@ def worker_of(pod: Object) -> Worker:
         node=(pod.get("spec") or {}).get("nodeName"),
         deletion_cost=_cost(meta),
         waiting_reason=waiting.get("reason"),
-        waiting_message=waiting.get("message"),
+        waiting_message=waiting.get("message") or _held_up_by(status.get("initContainerStatuses") or ()),
         ended_code=ended.get("exitCode"),
         ended_message=ended.get("message"),
         ended_reason=ended.get("reason"),
@@ -55,14 +58,11 @@ def worker_of(pod: Object) -> Worker:
     )
 
 
-def _concerned(status: Object) -> Object:
-    """The worker's own container, whatever an injector put beside it; while one before it holds it up, that one."""
-    containers: list[Object] = status.get("containerStatuses") or []
-    worker = next((one for one in containers if one.get("name") == CONTAINER), next(iter(containers), {}))
-    if _waiting(worker).get("reason") != "PodInitializing":
-        return worker
-    before: list[Object] = status.get("initContainerStatuses") or []
-    return next((one for one in before if _waiting(one).get("reason") not in (None, "PodInitializing")), worker)
+def _held_up_by(before: Iterable[Object]) -> str | None:
+    """The container before the worker's that does not come to its end."""
+    held = ((one.get("name"), _waiting(one)) for one in before)
+    said = ((name, one["reason"], one.get("message")) for name, one in held if one.get("reason") not in _ORDINARY)
+    return next((f"init container '{name}': {reason} {message or ''}".strip() for name, reason, message in said), None)
 
 
 def _waiting(container: Object) -> Object:

@@ -46,13 +46,20 @@ def test_the_worker_is_read_and_not_what_an_injector_put_before_it() -> None:
     assert (one.waiting_reason, one.restarts, one.started) == ("CrashLoopBackOff", 9, False)
 
 
-def test_what_holds_a_worker_up_before_it_begins_is_read_in_its_place() -> None:
+def test_what_holds_a_worker_up_before_it_begins_is_told_and_is_no_fault_of_the_worker() -> None:
     waits = {"name": "worker", "state": {"waiting": {"reason": "PodInitializing"}}}
-    bad = {"name": "istio-init", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
+    bad = {"name": "istio-init", "restartCount": 9, "state": {"waiting": {"reason": "CrashLoopBackOff"}}}
     done = {"name": "first", "state": {"terminated": {"exitCode": 0}}}
     one = worker_of(pod(containerStatuses=[PROXY, waits], initContainerStatuses=[done, bad]))
-    assert (one.waiting_reason, one.waiting_message) == ("ImagePullBackOff", "no such image")
-    assert worker_of(pod(containerStatuses=[waits], initContainerStatuses=[done])).waiting_reason == "PodInitializing"
+    assert (one.waiting_reason, one.restarts) == ("PodInitializing", 0)
+    assert one.waiting_message == "init container 'istio-init': CrashLoopBackOff"
+    assert worker_of(pod(containerStatuses=[waits], initContainerStatuses=[done])).waiting_message is None
+
+
+def test_a_worker_behind_a_scheduling_gate_waits_for_that() -> None:
+    gated = {"type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "message": "blocked"}
+    one = worker_of(pod(conditions=[gated]))
+    assert (one.waiting_reason, one.unschedulable) == ("SchedulingGated", None)
 
 
 @pytest.mark.parametrize("status", [{}, {"conditions": None}, {"containerStatuses": []}])
