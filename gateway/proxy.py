@@ -288,7 +288,7 @@ class Proxy:
                 failure = await relay.done
             finally:
                 self._part(flight, relay, connection, reply)
-            stale = reused and not flight.retries and time.perf_counter() - relay.sent_s <= STALE_S
+            stale = reused and time.perf_counter() - relay.sent_s <= STALE_S
             if failure not in _UNANSWERED or relay.heard or not stale:
                 return relay
             if fresh and flight.begun:

@@ -187,7 +187,28 @@ async def test_what_is_lost_at_once_on_an_idle_connection_is_repeated_once_and_o
         await with_idle_connections(gateway, worker, 4)
         worker.behaviours = [closes_before_a_byte, closes_before_a_byte, closes_before_a_byte, answers]
         assert (await gateway.post(ASK)).status == 200
-        assert await gateway.metric("retries_total", reason="closed") == 2
+        assert await gateway.metric("retries_total", reason="closed") == 1
+        assert len(worker.asked) == 4 + 4
+
+
+async def test_idle_connections_that_three_workers_closed_are_no_deaths_after_another_one_drains() -> None:
+    fleet = [FakeWorker(name=f"chat-abc12-7f-x{number}") for number in range(4)]
+    together, asked = answers_together(len(fleet)), list[FakeWorker]()
+
+    async def drains_if_it_is_the_first(exchange: Exchange) -> None:
+        asked.append(exchange.worker)
+        await (drains if len(asked) == 1 else closes_before_a_byte)(exchange)
+
+    async with serving(*fleet) as gateway:
+        for one in fleet:
+            one.behaviours = [together]
+        await asyncio.gather(*(gateway.post(ASK) for _ in fleet))
+        assert [one.connections for one in fleet] == [1] * len(fleet)
+        for one in fleet:
+            one.behaviours = [drains_if_it_is_the_first, answers]
+        assert (await gateway.post(ASK)).status == 200
+        assert await gateway.metric("retries_total", reason="draining") == 1
+        assert await gateway.metric("retries_total", reason="closed") == 0
 
 
 async def test_what_is_lost_on_an_idle_connection_after_a_while_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
