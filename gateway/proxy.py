@@ -156,22 +156,20 @@ class Proxy:
         if flight.begun:
             await self._prepare_move(flight, flight.backend or backend, failure)
         else:
-            await self._prepare_retry(flight, backend, failure)
+            await self._prepare_retry(flight, failure)
 
-    async def _prepare_retry(self, flight: Flight, backend: Backend, failure: Failure) -> None:
+    async def _prepare_retry(self, flight: Flight, failure: Failure) -> None:
         if failure is Failure.TIMEOUT:
             raise DeadlineExceeded("The request was not answered before its deadline.")
         flight.asked_s = None
         flight.retries += 1
         if flight.retries >= self._policy.attempts:
             raise UpstreamFailed(f"{flight.retries} attempts failed, the last by '{failure.value}'.", retry_after_s=5)
-        flight.deaths += failure in _DEATHS
         if flight.deaths >= self._policy.deaths:
             raise UpstreamFailed(
                 f"{flight.deaths} workers ended while they had this request, the last by '{failure.value}', and it is"
                 " given to no other one."
             )
-        flight.tried = (*flight.tried, backend)
         await self._sleep(flight, delay_s(flight.retries, self._policy, self._rng))
         # A draining worker refused without starting and a lost one does nothing, so repeating adds no load to anybody.
         if failure not in _FREE:
@@ -252,6 +250,9 @@ class Proxy:
         if span is not None:
             span.end(_ended(failure, relay), "" if relay is None else relay.timing)
         self._settle(flight, backend, relay, failure)
+        if failure is not None and not flight.begun:
+            flight.deaths += failure in _DEATHS
+            flight.tried = (*flight.tried, backend)
         return failure
 
     async def _exchange(self, flight: Flight, backend: Backend, reply: Reply, traced: bytes) -> Relay:

@@ -144,3 +144,24 @@ async def test_the_worker_that_is_left_of_two_is_the_one_that_a_slow_client_hold
         assert cast(ServerConnection, relay._reply)._flow is relay._connection
         ending.set()
         assert (await asking).status == 200
+
+
+async def test_two_workers_that_die_with_the_same_request_are_two_deaths_and_neither_is_asked_again() -> None:
+    release = asyncio.Event()
+
+    async def dies(exchange: Exchange) -> None:
+        await release.wait()
+        await exchange.send(b"this is not HTTP\r\n\r\n")
+
+    workers = [FakeWorker(answers, name=f"chat-a-1-{number}") for number in range(3)]
+    async with serving(*workers) as gateway:
+        await warmed(gateway, workers)
+        for one in workers:
+            one.asked.clear()
+            one.behaviours[:] = [dies]
+        asking = asyncio.create_task(gateway.post(STREAM))
+        await eventually(lambda: sum(len(one.asked) for one in workers) == 2, "two were asked")
+        release.set()
+        got = await asking
+        assert (got.status, got.error["code"]) == (502, "upstream_failed")
+        assert [len(one.asked) for one in workers] == [1, 1, 1]
