@@ -124,6 +124,11 @@ class Backend:
         return SLOTS if load is None or load.max_num_seqs is None else load.max_num_seqs
 
     @property
+    def doubted(self) -> bool:
+        """It does nothing, as far as can be told, or may be about to be found so."""
+        return self.suspect or self.loss is not None
+
+    @property
     def error_share(self) -> float:
         # Among few requests, failures in a row say more than their share.
         return self.errors / self.requests if self.requests >= _EVIDENCE else 0.0

@@ -123,12 +123,13 @@ class Journeys:
 
 def taken_by(flight: Flight, grant: Grant, held_s: float) -> Usage:
     """Tokens: of a whole answer as it says, of a stream what the client has seen, of another answer that its client did
-    not wait for what a worker makes in the time that it had it, of none nothing."""
+    not wait for what a worker makes in the time that it had it, of none nothing: nor of one whose worker hung."""
     if flight.usage is not None:
         return flight.usage
     prompt = len(flight.body) // BYTES_PER_TOKEN
     if flight.ttft_s is not None:
         return Usage(prompt, flight.events)
-    if held_s and (flight.status == CLIENT_LEFT or flight.failure is Failure.TIMEOUT):
+    hung = flight.backend is not None and flight.backend.doubted
+    if held_s and not hung and (flight.status == CLIENT_LEFT or flight.failure is Failure.TIMEOUT):
         return Usage(prompt, 0 if flight.stream else grant.gate.pace.made(held_s, grant.output_tokens))
     return Usage(0, 0)

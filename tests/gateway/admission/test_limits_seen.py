@@ -27,6 +27,7 @@ from tests.gateway.harness import (
     answers,
     catalog,
     completion,
+    load,
     running,
     service,
     workers,
@@ -201,6 +202,23 @@ async def test_an_answer_whose_time_is_up_costs_what_it_reserved_while_no_pace_i
         assert (got.status, await charged(gateway)) == (504, 100)
         meter = gateway.gateway._admission._gates[CHAT].queue.meter(P2)
         assert meter.counter("acme") >= 100, "it is no more the next than one that took its answer"
+
+
+@pytest.mark.parametrize("ends", ["its client leaves", "its time is up"])
+async def test_an_answer_that_its_worker_hangs_over_costs_nothing(ends: str) -> None:
+    worker = FakeWorker(hangs)
+    worker.load = load()
+    async with serving(worker, limits=Limits(tokens_per_minute=6000, burst_s=60.0)) as gateway:
+        (state,) = gateway.gateway._fleet
+        (backend,) = state.backends
+        async with left_alone(gateway, worker):
+            worker.silent = True
+            await eventually(lambda: backend.doubted, "the worker is found to say nothing")
+            if ends == "its time is up":
+                (relay,) = gateway.gateway._proxy._relays
+                relay.flight.deadline_s = 0.0
+                await eventually(lambda: not gateway.gateway._proxy.in_flight, "it was answered")
+        assert await gateway.metric("tenant_tokens_total") == 0
 
 
 async def test_a_stream_that_its_client_leaves_before_it_begins_costs_its_prompt() -> None:
