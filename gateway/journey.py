@@ -131,5 +131,5 @@ def taken_by(flight: Flight, grant: Grant, held_s: float) -> Usage:
         return Usage(prompt, flight.events)
     hung = flight.backend is not None and flight.backend.doubted
     if held_s and not hung and (flight.status == CLIENT_LEFT or flight.failure is Failure.TIMEOUT):
-        return Usage(prompt, 0 if flight.stream else grant.gate.pace.made(held_s, grant.output_tokens))
+        return Usage(prompt, 0 if flight.stream else grant.gate.pace.made(held_s, grant.output_tokens, grant.choices))
     return Usage(0, 0)

@@ -53,7 +53,9 @@ class Wanted:
     model: str
     stream: bool
     output_tokens: int
-    """That its answers may take, as far as that is bounded."""
+    """That all its choices may take, as far as that is bounded."""
+    choices: int
+    """Answers to the same prompt, as many as are reserved for."""
     marks: Marks
     """For a service that keeps together what belongs together."""
 
@@ -115,7 +117,8 @@ def wanted_by(request: Request) -> Wanted:
     stream = body.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise BadRequest("'stream' must be true or false.", param="stream")
-    return Wanted(model, stream is True, _output_tokens(body), marks_of(body))
+    choices = _choices(body)
+    return Wanted(model, stream is True, _output_tokens(body) * choices, choices, marks_of(body))
 
 
 def timeout_s(request: Request, most_s: float) -> float:
@@ -148,8 +151,12 @@ def _output_tokens(body: dict[str, Any]) -> int:
         longest = OUTPUT_TOKENS_ASSUMED
     elif longest > OUTPUT_TOKENS_RESERVED:
         longest = OUTPUT_TOKENS_RESERVED
+    return longest
+
+
+def _choices(body: dict[str, Any]) -> int:
     choices = body.get("n")
-    return longest * min(choices, CHOICES_RESERVED) if type(choices) is int and choices > 1 else longest
+    return min(choices, CHOICES_RESERVED) if type(choices) is int and choices > 1 else 1
 
 
 def request_id_of(request: Request) -> bytes:

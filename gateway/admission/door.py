@@ -41,6 +41,7 @@ class Grant:
 
     __slots__ = (
         "arrived",
+        "choices",
         "deadline_s",
         "gate",
         "held",
@@ -57,12 +58,13 @@ class Grant:
     )
 
     def __init__(
-        self, tenant: Tenant, service: Service, priority: Priority, tokens: float, size: int, gate: Gate
+        self, tenant: Tenant, service: Service, priority: Priority, tokens: float, choices: int, size: int, gate: Gate
     ) -> None:
         self.tenant = tenant
         self.service = service
         self.priority = priority
         self.tokens = tokens
+        self.choices = choices
         self.size = size
         self.gate = gate
         self.now_s = 0.0
@@ -148,7 +150,8 @@ class Admission:
         priority = class_of(service.priority, terms.max_priority, request.headers.get(HEADER_PRIORITY))
         size = len(request.body)
         gate = self._gates.get(service.key) or self._new_gate(state)
-        grant = Grant(tenant, service, priority, size // BYTES_PER_TOKEN + wanted.output_tokens, size, gate)
+        tokens = size // BYTES_PER_TOKEN + wanted.output_tokens
+        grant = Grant(tenant, service, priority, tokens, wanted.choices, size, gate)
         grant.arrived, grant.deadline_s = arrived, deadline_s
         grant.now_s = self._loop.time()
         if terms.limits is None or self._reserve(grant):

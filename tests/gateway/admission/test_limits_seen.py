@@ -14,6 +14,7 @@ import openai
 import pytest
 
 from gateway.admission.gate import QueueBounds
+from gateway.admission.pace import Pace
 from gateway.admission.terms import Limits, Prices, Priority, Terms
 from gateway.catalog import Catalog, Service
 from tests.gateway.harness import (
@@ -196,12 +197,27 @@ async def test_an_answer_that_its_client_leaves_costs_what_a_worker_makes_in_tha
         assert await charged(gateway, "input") > 1
 
 
-async def test_an_answer_whose_time_is_up_costs_what_it_reserved_while_no_pace_is_known() -> None:
+async def test_an_answer_whose_time_is_up_costs_what_a_fast_worker_makes_while_no_pace_is_known() -> None:
     async with serving(FakeWorker(hangs), limits=Limits(tokens_per_minute=6000, burst_s=60.0)) as gateway:
-        got = await gateway.post(ASK, headers={"x-request-timeout": "0.3"})
-        assert (got.status, await charged(gateway)) == (504, 100)
+        got = await gateway.post(ASK | {"max_tokens": 10}, headers={"x-request-timeout": "1"})
+        assert (got.status, await charged(gateway)) == (504, 10)
         meter = gateway.gateway._admission._gates[CHAT].queue.meter(P2)
-        assert meter.counter("acme") >= 100, "it is no more the next than one that took its answer"
+        assert meter.counter("acme") >= 10, "it is no more the next than one that took its answer"
+
+
+async def test_an_answer_that_its_client_leaves_at_once_does_not_cost_all_that_it_reserved() -> None:
+    worker = FakeWorker(hangs)
+    async with serving(worker, limits=Limits(tokens_per_minute=600_000, burst_s=60.0)) as gateway:
+        async with left_alone(gateway, worker, max_tokens=8192):
+            pass
+        assert await charged(gateway) < 8192
+
+
+def test_while_no_pace_is_known_each_choice_is_charged_as_of_a_fast_worker_and_no_more_than_reserved() -> None:
+    pace = Pace()
+    assert [pace.made(2.0, 1000, choices) for choices in (1, 2, 3)] == [400, 800, 1000]
+    pace.saw_whole(30, 1.0)
+    assert pace.made(2.0, 1000, 3) == 60
 
 
 @pytest.mark.parametrize("ends", ["its client leaves", "its time is up"])
