@@ -101,6 +101,9 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     for name in _NOT_NEGATIVE:
         if getattr(flags, name) < 0:
             raise SettingsError(f"--{name.replace('_', '-')} is {getattr(flags, name)}; it must be 0 or more.")
+    for name in _MEBIBYTES:
+        if 0.0 < (mebibytes := getattr(flags, name)) < 1 / MIB:
+            raise SettingsError(f"--{name.replace('_', '-')} is {mebibytes:g}; that is less than one byte.")
     for name in ("port", "admin_port", "peer_port", "picker_port"):
         if not 0 <= getattr(flags, name) <= 65535:
             raise SettingsError(f"--{name.replace('_', '-')} is {getattr(flags, name)}; ports go from 0 to 65535.")
@@ -203,6 +206,8 @@ _POSITIVE = (
     "queue_mib",
     "queue_wait",
 )
+
+_MEBIBYTES = ("max_body_mib", "max_buffered_mib", "queue_mib", "journal_mib")
 
 _NOT_NEGATIVE = ("endpoint_wait", "cold_wait", "drain_grace", "drain_timeout", "journal_mib")
 

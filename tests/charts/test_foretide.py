@@ -326,12 +326,30 @@ def test_a_gateways_own_bandwidth_is_limited_where_the_value_says_so(value: str,
         ('{"memory": "512Mi"}', 1, (128, 64)),
         ('{"memory": "4Gi"}', 8, (128, 64)),
         ('{"memory": 1073741824}', 2, (128, 64)),
+        ('{"memory": "1Gi"}', 4, (64, 32)),
+        ('{"memory": "1.5Gi"}', 4, (96, 48)),
+        ('{"memory": "512M"}', 1, (512e6 / MIB / 4, 512e6 / MIB / 8)),
+        ('{"memory": "1e9"}', 1, (1e9 / MIB / 4, 1e9 / MIB / 8)),
+        ('{"memory": "1E9"}', 1, (1e9 / MIB / 4, 1e9 / MIB / 8)),
+        ('{"memory": "1e+9"}', 1, (1e9 / MIB / 4, 1e9 / MIB / 8)),
+        ('{"memory": "536870912000m"}', 1, (128, 64)),
+        ('{"memory": "0.001P"}', 1, (1e12 / MIB / 4, 1e12 / MIB / 8)),
+        ('{"memory": "1E"}', 64, (1e18 / 64 / MIB / 4, 1e18 / 64 / MIB / 8)),
+        ('{"memory": "1Pi"}', 64, (1 << 22, 1 << 21)),
+        ('{"memory": "1Ei"}', 64, (1 << 32, 1 << 31)),
         ("null", 1, (512, 256)),
     ],
 )
 def test_bodies_and_journals_of_all_processes_leave_most_of_a_gateways_memory_free(
-    limits: str, processes: int, mebibytes: tuple[int, int]
+    limits: str, processes: int, mebibytes: tuple[float, float]
 ) -> None:
     flags = ["--set-json", f"gateway.resources.limits={limits}", "--set", f"gateway.processes={processes}"]
     settings = gateway_settings.parse(dict(pods(objects(*flags)))["foretide-gateway"]["containers"][0]["args"])
-    assert (settings.limits.buffered_bytes / MIB, settings.streams.journal_bytes / MIB) == mebibytes
+    assert (settings.limits.buffered_bytes / MIB, settings.streams.journal_bytes / MIB) == pytest.approx(mebibytes)
+
+
+@pytest.mark.parametrize("memory", ["1GB", "512mi", "much", "1 Gi", "1e", "1.2.3", "Mi"])
+def test_a_memory_limit_that_is_no_quantity_is_refused(memory: str) -> None:
+    done = template("--set-json", f"gateway.resources.limits={json.dumps({'memory': memory})}")
+    assert done.returncode != 0
+    assert f'"{memory}" is no quantity of memory, such as 512Mi or 2G' in done.stderr

@@ -13,11 +13,11 @@ from dataclasses import replace
 import pytest
 
 from gateway.asked import RequestLimits
-from gateway.errors import Unauthenticated, answer_for
+from gateway.errors import SettingsError, Unauthenticated, answer_for
 from gateway.http1.client import UpstreamConnection
 from gateway.http1.limits import MIB, Limits
 from gateway.http1.server import ServerConnection
-from gateway.settings import Settings
+from gateway.settings import Settings, parse
 from tests.gateway.harness import (
     KEY,
     SETTINGS,
@@ -497,3 +497,10 @@ async def test_a_client_that_is_refused_at_once_is_not_idle() -> None:
             (connection,) = gateway.gateway._listener._shared.connections
             closing_s.append(connection._deadline_s or 0.0)
         assert closing_s[1] > closing_s[0]
+
+
+@pytest.mark.parametrize("flag", ["--max-body-mib", "--max-buffered-mib", "--queue-mib", "--journal-mib"])
+def test_memory_of_less_than_one_byte_is_refused(flag: str) -> None:
+    with pytest.raises(SettingsError, match=f"{flag} is 1e-07; that is less than one byte"):
+        parse([f"{flag}=1e-7"])
+    assert parse(["--journal-mib=0"]).streams.journal_bytes == 0

@@ -55,9 +55,15 @@ topologySpreadConstraints:
 
 {{- define "foretide.mebibytes" -}}
 {{- $quantity := kindIs "string" . | ternary . (int64 . | toString) -}}
-{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
-{{- $unit := get $units (regexFind "[A-Za-z]*$" $quantity) -}}
-{{- divf (mulf (regexFind "^[0-9.]+(e[0-9]+)?" $quantity) $unit) 1048576 -}}
+{{- $decimal := dict "" 1 "m" 1e-3 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 -}}
+{{- $binary := dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 "Ei" 1152921504606846976 -}}
+{{- $units := merge $decimal $binary -}}
+{{- $number := regexFind "^([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][+-]?[0-9]+)?" $quantity -}}
+{{- $unit := trimPrefix $number $quantity -}}
+{{- if or (not $number) (not (hasKey $units $unit)) -}}
+{{- fail (printf "%q is no quantity of memory, such as 512Mi or 2G" $quantity) -}}
+{{- end -}}
+{{- divf (mulf $number (get $units $unit)) 1048576 -}}
 {{- end -}}
 
 {{- define "foretide.gatewayUrl" -}}
