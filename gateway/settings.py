@@ -104,6 +104,11 @@ def parse(arguments: Sequence[str] | None = None) -> Settings:
     for name in _MEBIBYTES:
         if 0.0 < (mebibytes := getattr(flags, name)) < 1 / MIB:
             raise SettingsError(f"--{name.replace('_', '-')} is {mebibytes:g}; that is less than one byte.")
+    if flags.max_buffered_mib < flags.max_body_mib:
+        raise SettingsError(
+            f"--max-buffered-mib is {flags.max_buffered_mib:g}, less than --max-body-mib, {flags.max_body_mib:g}: the"
+            " largest body would never be taken."
+        )
     for name in ("port", "admin_port", "peer_port", "picker_port"):
         if not 0 <= getattr(flags, name) <= 65535:
             raise SettingsError(f"--{name.replace('_', '-')} is {getattr(flags, name)}; ports go from 0 to 65535.")

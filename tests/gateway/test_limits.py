@@ -504,3 +504,9 @@ def test_memory_of_less_than_one_byte_is_refused(flag: str) -> None:
     with pytest.raises(SettingsError, match=f"{flag} is 1e-07; that is less than one byte"):
         parse([f"{flag}=1e-7"])
     assert parse(["--journal-mib=0"]).streams.journal_bytes == 0
+
+
+def test_bodies_that_may_together_take_less_than_one_of_them_are_refused() -> None:
+    with pytest.raises(SettingsError, match="--max-buffered-mib is 4, less than --max-body-mib, 8"):
+        parse(["--max-buffered-mib=4"])
+    assert parse(["--max-buffered-mib=4", "--max-body-mib=4"]).limits.buffered_bytes == 4 * MIB
