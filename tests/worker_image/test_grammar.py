@@ -21,6 +21,7 @@ from tests.worker_image.tiny_gguf import tiny_llama, write_gguf
 from worker_image.checkpoint.gguf import GgufFile
 from worker_image.checkpoint.tokenizer import Vocabulary, load_vocabulary
 from worker_image.errors import EngineError, RequestError
+from worker_image.server.errors import answer_for
 from worker_image.text import grammar_check
 from worker_image.text.grammar import json_object_grammar, json_schema_grammar, tools_grammar
 from worker_image.text.grammar_check import GrammarCheck, GrammarLimits
@@ -228,8 +229,9 @@ async def test_a_child_that_is_killed_amid_a_grammar_is_asked_once_more(check: G
 
 async def test_that_a_child_was_killed_is_not_remembered_of_its_grammar(check: GrammarCheck) -> None:
     await check.check(json_object_grammar(), "response_format")
-    with pytest.raises(RequestError, match="'tools' could not be compiled: its process was killed twice; try again"):
+    with pytest.raises(RequestError, match="its process was killed twice; try again") as refused:
         await killed_amid(check, json_schema_grammar(PERSON), times=2)
+    assert (refused.value.status, refused.value.param) == (503, "tools")
     await check.check(json_schema_grammar(PERSON), "tools")
 
 
@@ -257,6 +259,8 @@ async def test_what_a_busy_machine_could_not_do_in_time_may_be_asked_again(
     os.kill(check.pid, signal.SIGSTOP)
     with monkeypatch.context() as patch:
         patch.setattr(check, "_limits", GrammarLimits(timeout_s=0.1, patience_s=0.0))
-        with pytest.raises(RequestError, match="'tools' could not be compiled in time; try again"):
+        with pytest.raises(RequestError, match="'tools' could not be compiled in time; try again") as refused:
             await check.check(json_schema_grammar(PERSON), "tools")
+        answer = answer_for(refused.value)
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
     await check.check(json_schema_grammar(PERSON), "tools")

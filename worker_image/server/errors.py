@@ -44,7 +44,8 @@ def answer_for(error: Exception) -> web.Response:
     """The answer to a request that ended in `error`, before its first byte was sent."""
     match error:
         case RequestError():
-            return error_answer(_sentence(str(error)), error.status, error.param, error.code)
+            headers = {"Retry-After": "1"} if error.status == 503 else None
+            return error_answer(_sentence(str(error)), error.status, error.param, error.code, headers)
         case DrainingError():
             message = "This worker is draining and did not start the request; send it to another."
             return error_answer(message, 503, code="draining", headers={HEADER_DRAINING: "true", "Retry-After": "1"})

@@ -26,6 +26,8 @@ from worker_image.turns import Turns
 N_REMEMBERED: Final = 1000
 MAX_GRAMMAR_CHARS: Final = 1 << 20
 MAX_VERDICT_CHARS: Final = 400
+BUSY: Final = 503
+"""Of what says nothing about the grammar: another worker may compile it, or this one another time."""
 START_LIMIT_S: Final = 30.0
 """For the interpreter and the tokenizer of a fresh child; not part of a grammar's own time."""
 
@@ -111,7 +113,8 @@ class GrammarCheck:
                 answered = True
                 return verdict
             except TimeoutError:
-                raise RequestError(f"'{param}' could not be compiled in time; try again.", param=param) from None
+                message = f"'{param}' could not be compiled in time; try again."
+                raise RequestError(message, param=param, status=BUSY) from None
             except (asyncio.IncompleteReadError, ConnectionError):
                 ending = await child.wait()
             finally:
@@ -125,7 +128,8 @@ class GrammarCheck:
                 return (
                     f"it needs more than the {self._limits.memory_bytes >> 20} MiB of memory allowed; make it simpler"
                 )
-        raise RequestError(f"'{param}' could not be compiled: its process was killed twice; try again.", param=param)
+        message = f"'{param}' could not be compiled: its process was killed twice; try again."
+        raise RequestError(message, param=param, status=BUSY)
 
     async def _living(self) -> asyncio.subprocess.Process:
         if self._child is not None and self._child.returncode is not None:
