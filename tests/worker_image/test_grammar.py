@@ -222,9 +222,12 @@ async def test_a_child_that_was_killed_while_idle_is_replaced(check: GrammarChec
     await check.check(json_schema_grammar(PERSON), "tools")
 
 
-async def test_a_child_that_is_killed_amid_a_grammar_is_asked_once_more(check: GrammarCheck) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+async def test_a_child_that_is_ended_from_outside_amid_a_grammar_is_asked_once_more(
+    check: GrammarCheck, number: signal.Signals
+) -> None:
     await check.check(json_object_grammar(), "response_format")
-    await killed_amid(check, json_schema_grammar(PERSON), times=1)
+    await killed_amid(check, json_schema_grammar(PERSON), times=1, number=number)
 
 
 async def test_that_a_child_was_killed_is_not_remembered_of_its_grammar(check: GrammarCheck) -> None:

@@ -28,6 +28,8 @@ MAX_GRAMMAR_CHARS: Final = 1 << 20
 MAX_VERDICT_CHARS: Final = 400
 BUSY: Final = 503
 """Of what says nothing about the grammar: another worker may compile it, or this one another time."""
+FROM_OUTSIDE: Final = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+"""What ends a process without its doing."""
 START_LIMIT_S: Final = 30.0
 """For the interpreter and the tokenizer of a fresh child; not part of a grammar's own time."""
 
@@ -124,7 +126,7 @@ class GrammarCheck:
                     await self.stop()
             if ending == -signal.SIGPROF:
                 return f"it takes longer than {self._limits.timeout_s:g} s; make it simpler"
-            if ending != -signal.SIGKILL:
+            if -ending not in FROM_OUTSIDE:
                 return (
                     f"it needs more than the {self._limits.memory_bytes >> 20} MiB of memory allowed; make it simpler"
                 )
