@@ -67,6 +67,8 @@ class Metrics:
         self.revisions = RevisionFamilies(self.registry)
         self.stream_gap = self._histogram("stream_gap_seconds", "From a lost worker to the next one.", _GAP_BUCKETS)
         self._answered: dict[tuple[str, str, str, int], Count] = {}
+        self._tenants: frozenset[str] | None = None
+        """Those there are, where that is known."""
 
     def service(self, key: ServiceKey) -> ServiceMetrics:
         return ServiceMetrics(self, key)
@@ -79,11 +81,14 @@ class Metrics:
         labels = (tenant, namespace, service, code)
         child = self._answered.get(labels)
         if child is None:
+            if tenant and self._tenants is not None and tenant not in self._tenants:
+                return
             child = self._answered[labels] = self.requests.labels(tenant, namespace, service, str(code))
         child.inc()
 
     def keep_tenants(self, tenants: Collection[str]) -> None:
-        """Forgets all others."""
+        """Forgets all others, and counts no more of what they still have under way."""
+        self._tenants = frozenset(tenants)
         self.forget_requests(lambda tenant, namespace, service: bool(tenant) and tenant not in tenants)
 
     def forget_requests(self, are_gone: Callable[[str, str, str], bool]) -> None:

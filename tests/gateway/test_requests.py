@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import openai
@@ -22,6 +23,7 @@ from tests.gateway.harness import (
     serving,
     workers,
 )
+from tests.waiting import eventually
 
 ASK = {"model": "chat", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -279,6 +281,24 @@ async def test_the_metrics_of_a_deleted_tenant_go_with_it_and_begin_anew_with_an
         gateway.source.publish(before)
         await gateway.post(ASK)
         assert await gateway.metric("requests_total", tenant="acme") == 1
+
+
+async def test_a_request_that_outlives_its_tenant_does_not_bring_back_its_metrics() -> None:
+    goes_on = asyncio.Event()
+
+    async def answers_later(exchange: Exchange) -> None:
+        await goes_on.wait()
+        await answers(exchange)
+
+    worker = FakeWorker(answers_later)
+    async with serving(worker) as gateway:
+        before = gateway.source.catalog
+        asking = asyncio.create_task(gateway.post(ASK))
+        await eventually(lambda: bool(worker.asked), "a worker has it")
+        gateway.source.publish(replace(before, tenants={"globex": before.tenants["globex"]}))
+        goes_on.set()
+        assert (await asking).status == 200
+        assert await gateway.metric("requests_total") == 0
 
 
 async def test_the_probe_goes_the_way_of_a_client_and_says_what_answered() -> None:
