@@ -116,7 +116,7 @@ async def test_whatever_happens_before_the_answer_is_whole_another_worker_answer
             got = await gateway.post(ASK)
             assert (got.status, got.headers["x-foretide-revision"]) == (200, "good")
         assert bad.asked, "the bad worker was never tried"
-        assert await gateway.metric("retries_total") == len(bad.asked)
+        assert await gateway.metric("retries_total") >= len(bad.asked), "it was asked again without a retry"
 
 
 @pytest.mark.parametrize(
