@@ -10,8 +10,6 @@ from benchmarks.report import Words
 
 def words(cells: Sequence[Cell], plots: Sequence[str]) -> Words:
     """The page of these cells; `plots` are file names beside it."""
-    first = cells[0]
-    levels = ", ".join(f"{100 * each:g}" for each in TUNED_FOR)
     return Words(
         title="Autoscaling on replayed traces",
         command="make bench-autoscaling",
@@ -20,11 +18,7 @@ def words(cells: Sequence[Cell], plots: Sequence[str]) -> Words:
             " late), with the same profile (Llama-3.1-8B, bf16, one H100 a replica), router and limits (1–100"
             " replicas). A request is good when its first token comes within 1 s and the further ones within 50 ms"
             " each on average; requests that do not finish are not good.",
-            f"Setting of this run: ServeGen's client windows, each request kept with a fixed probability (Bernoulli) so"
-            f" that the mean fleet is as named, never compressed in time; lengths drawn from the Azure conversation"
-            f" trace. Tuned on {first.tune_days:g} of the days 1–7 with a seed of its own, tested on"
-            f" {first.test_days:.3g} of the days 8–14 with {first.seeds} seed{'s' if first.seeds > 1 else ''}; about 30"
-            f" settings a family; tested are those that were cheapest for {levels} % on the tuning days.",
+            _setting(cells[0]),
             "Foretide's settings are what the operator makes of `spec.scaling` and of the share that the SLA promises"
             " (headroom by a smaller `tokensPerSecond`, the delay is `scaleDownDelay`), and its forecast is the"
             " operator's own over the trace, as [`foretide simulate`](../simulate.md#whose-forecast) makes it.",
@@ -46,4 +40,23 @@ def words(cells: Sequence[Cell], plots: Sequence[str]) -> Words:
             " command does the whole study: five seeds, tuned on days 1–7, tested on days 8–14. What an earlier run"
             " finished is not done again.",
         ),
+    )
+
+
+def _setting(cell: Cell) -> str:
+    levels = ", ".join(f"{100 * each:g}" for each in TUNED_FOR)
+    tested = (
+        f"with {cell.seeds} seed{'s' if cell.seeds > 1 else ''}; about 30 settings a family; tested are those that were"
+        f" cheapest for {levels} % on the tuning days."
+    )
+    if not cell.workload.startswith("ServeGen"):
+        return (
+            f"Setting of this run: the trace {cell.workload}, never compressed in time. Tuned on {cell.tune_days:.2g}"
+            f" days with a seed of its own, tested on {cell.test_days:.2g} days {tested}"
+        )
+    return (
+        "Setting of this run: ServeGen's client windows, each request kept with a fixed probability (Bernoulli) so that"
+        " the mean fleet is as named, never compressed in time; lengths drawn from the Azure conversation trace. Tuned"
+        f" on {cell.tune_days:g} of the days 1–7 with a seed of its own, tested on {cell.test_days:.3g} of the days"
+        f" 8–14 {tested}"
     )
