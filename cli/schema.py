@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -17,13 +17,11 @@ from controllers.plans.units import names_text
 from crds.fields import Part, seconds
 from crds.inference_service import InferenceServiceSpec
 from crds.scaling import ScalingPolicy, ScheduleWindow
-from crds.sla import Priority, SLASpec
+from crds.sla import FIRST_TOKEN, SLASpec
 
 Spec = TypeVar("Spec", SLASpec, InferenceServiceSpec)
 Rule = tuple[bool, str]
 """Whether it holds, and what is said where it does not."""
-
-FIRST_TOKEN_S: Final = {Priority.P0: 0.1, Priority.P1: 1.0, Priority.P2: 10.0}
 
 
 def checked(kind: type[Spec], said: object, where: str) -> Spec:
@@ -102,6 +100,6 @@ def _sla_rules(spec: SLASpec) -> Iterator[Rule]:
     yield bool(ttft or spec.targets.tpot or e2e), "spec.targets: set at least one of ttft, tpot and e2e"
     if ttft and e2e:
         yield seconds(ttft) <= seconds(e2e), f"spec.targets: ttft {ttft} is longer than e2e {e2e}"
-    if ttft and (most_s := FIRST_TOKEN_S.get(spec.priority)):
-        means = f"spec.targets.ttft is {ttft}; {spec.priority} means a first token within {most_s:g} s"
-        yield seconds(ttft) <= most_s, f"{means}. Lower it, or choose another priority"
+    if ttft and (most := FIRST_TOKEN.get(spec.priority)):
+        means = f"spec.targets.ttft is {ttft}; {spec.priority} means a first token within {seconds(most):g} s"
+        yield seconds(ttft) <= seconds(most), f"{means}. Lower it, or choose another priority"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field
 
@@ -18,6 +18,10 @@ class Priority(StrEnum):
     P1 = "P1"
     P2 = "P2"
     P3 = "P3"
+
+
+FIRST_TOKEN: Final = {Priority.P0: "100ms", Priority.P1: "1s", Priority.P2: "10s"}
+"""Within which a class means it to come; the next class is for what may come later."""
 
 
 class Targets(Part):
@@ -52,7 +56,7 @@ class SLASpec(Part):
     """Importance and targets."""
 
     rules: ClassVar = (
-        *(_ttft_rule(*row) for row in (("P0", "100ms", "P1"), ("P1", "1s", "P2"), ("P2", "10s", "P3"))),
+        *(_ttft_rule(*row) for row in zip(FIRST_TOKEN, FIRST_TOKEN.values(), list(Priority)[1:], strict=True)),
         Rule(
             "has(self.availability) == has(self.window)",
             "availability and window come together: the error budget is (1 - availability) of the window",
