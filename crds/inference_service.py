@@ -341,7 +341,7 @@ class InferenceServiceStatus(Part):
         ListMap(("type",)),
         Field(
             description="Ready, Servable and, while they apply, Reconciling, Stalled, Degraded, ScalingHeld, "
-            "ScalingLimited, ForecastTrusted and WeakIsolation.",
+            "ScalingLimited, ForecastTrusted, QualityDrift, WeakIsolation and WorkersOutdated.",
             max_length=16,
         ),
     ] = None
@@ -352,7 +352,14 @@ class InferenceServiceStatus(Part):
         str | None, Field(description="What a client writes into the field `model`.", max_length=128)
     ] = None
     tenant: Annotated[str | None, Field(description="Tenant that owns the namespace.", max_length=63)] = None
-    current_revision: Annotated[str | None, Field(description="Revision of the present spec.", max_length=63)] = None
+    current_revision: Annotated[
+        str | None,
+        Field(
+            description="Revision that all workers should have: of the present spec, or the one that stands for it "
+            "(after a rollback, while the spec cannot be followed, after an upgrade of the operator).",
+            max_length=63,
+        ),
+    ] = None
     revisions: Annotated[
         list[RevisionStatus] | None,
         ListMap(("name",)),

@@ -83,7 +83,7 @@ INFERENCE_SERVICE = Kind(
         _condition("Ready", "Ready"),
         _condition("Servable", "Servable"),
         Column("Replicas", ".status.replicaStatus", description="Ready of desired workers"),
-        Column("Revision", ".status.currentRevision"),
+        Column("Revision", ".status.currentRevision", description="Revision that all workers should have"),
         Column("SLA", ".spec.sla"),
         _AGE,
         Column("Tenant", ".status.tenant", wide=True),

@@ -20,10 +20,22 @@ class APIKeyRef(Part):
 
 
 class Quota(Part):
-    """Upper limits for all workers in each namespace of the Tenant; what is left out is not limited."""
+    """Upper limits for the Tenant's workers, and for all pods where it says so; what is left out is not limited."""
 
-    cpu: Annotated[Quantity | None, Field(description="CPU cores requested by workers, in each namespace.")] = None
-    memory: Annotated[Quantity | None, Field(description="Memory requested by workers, in each namespace.")] = None
+    cpu: Annotated[
+        Quantity | None,
+        Field(
+            description="CPU cores that all pods of a namespace request, workers or not, in each namespace; a pod that "
+            "requests none is refused there."
+        ),
+    ] = None
+    memory: Annotated[
+        Quantity | None,
+        Field(
+            description="Memory that all pods of a namespace request, workers or not, in each namespace; a pod that "
+            "requests none is refused there."
+        ),
+    ] = None
     gpus: Annotated[Count | None, Field(description="Whole GPUs, over all namespaces together.")] = None
     mig_slices: Annotated[
         Count | None, Field(description="MIG slices of any profile, over all namespaces together.")

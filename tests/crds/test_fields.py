@@ -1,10 +1,13 @@
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from crds import conditions
 from crds.fields import quantity, seconds
-from crds.inference_service import InferenceServiceSpec
+from crds.inference_service import InferenceServiceSpec, InferenceServiceStatus
 from crds.kinds import KINDS
 from crds.render import RenderError, object_schema, render
 
@@ -71,6 +74,13 @@ def test_every_kind_has_what_a_person_expects_of_a_resource(kind) -> None:
     assert {"Age", "Message"} <= {c["name"] for c in version["additionalPrinterColumns"]}
     conditions = version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]["conditions"]
     assert conditions["x-kubernetes-list-map-keys"] == ["type"]
+
+
+def test_the_conditions_of_a_service_are_listed_where_they_are_described() -> None:
+    described = InferenceServiceStatus.model_fields["conditions"].description or ""
+    others = {conditions.BORROWING, conditions.DEMAND_MET}
+    ours = {value for name, value in vars(conditions).items() if name.isupper()} - others
+    assert set(re.findall("[A-Z][A-Za-z]+", described)) == ours
 
 
 def test_a_field_without_a_description_cannot_be_rendered() -> None:
