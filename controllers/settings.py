@@ -6,15 +6,24 @@ Only what an administrator may choose lives here. Process options (log level, ku
 
 from __future__ import annotations
 
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
+from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 
 class SettingsError(Exception):
     """The configuration file is missing, not YAML or JSON, or says something that is not allowed."""
+
+
+def _network(value: object) -> object:
+    """An address in a network names it as well: 10.1.2.3/8 is 10.0.0.0/8."""
+    return ip_network(value, strict=False) if isinstance(value, str) else value
+
+
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 
 
 class Section(BaseModel):
@@ -106,7 +115,7 @@ class Alerting(Section):
         min_length=1,
         description="Secret of this namespace whose entry `token` an Alertmanager sends; nobody may when left out.",
     )
-    allow_private_networks: tuple[IPv4Network | IPv6Network, ...] = Field(
+    allow_private_networks: tuple[Network, ...] = Field(
         (), description="Private networks in which receivers may be, as CIDRs."
     )
     rule_labels: dict[str, str] = Field(

@@ -100,6 +100,6 @@ def _percent(value: int) -> int:
 
 def _network(value: str) -> Network:
     try:
-        return ipaddress.ip_network(value)
+        return ipaddress.ip_network(value, strict=False)
     except ValueError as error:
         raise SettingsError(f"--allow-private-network: {error}; write for example 10.0.0.0/8.") from error

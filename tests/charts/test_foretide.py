@@ -57,16 +57,53 @@ def pods(found: list[Object]) -> Iterator[tuple[str, Object]]:
         ("operator.replicas=0", "/operator/replicas"),
         ("image.pullPolicy=Sometimes", "/image/pullPolicy"),
         ("gateway.url=example.com", "/gateway/url"),
+        ("image.tag=a b", "/image/tag"),
+        ("image.registry=registry.example.com/", "/image/registry"),
+        ("image.repository=foretide/", "/image/repository"),
         ("modelCache.path=models", "/modelCache/path"),
+        ("modelCache.path=/var/lib/a: b", "/modelCache/path"),
         ("modelCache.keepFreePercent=100", "/modelCache/keepFreePercent"),
         ("modelCache.allowPrivateNetworks[0]=10.0.0.1", "/modelCache/allowPrivateNetworks/0"),
+        ("modelCache.allowPrivateNetworks[0]=10.0.0.0/99", "/modelCache/allowPrivateNetworks/0"),
+        ("alerting.allowPrivateNetworks[0]=fd00::/129", "/alerting/allowPrivateNetworks/0"),
+        ("alerting.allowPrivateNetworks[0]=10.0.0.256/8", "/alerting/allowPrivateNetworks/0"),
         ("gateway.logLevel=loud", "/gateway/logLevel"),
+        (
+            "gatewayAPI.parentRefs[0].name=edge,gatewayAPI.parentRefs[0].namespace=ingress",
+            "gatewayAPI.parentRefs needs gateway.endpointPicker.enabled",
+        ),
     ],
 )
 def test_a_value_that_makes_no_sense_is_refused_by_its_path(flag: str, says: str) -> None:
     done = template("--set", flag)
     assert done.returncode != 0
     assert says in done.stderr
+
+
+def test_names_of_images_that_registries_give_are_accepted() -> None:
+    flags = ["image.registry=localhost:5000/team/ml", "image.repository=fore_tide/a__b"]
+    flags += [f"image.tag=v1.2.3-rc.1@sha256:{'0' * 64}"]
+    found = dict(pods(objects("--set", ",".join(flags))))
+    image = found["foretide-gateway"]["containers"][0]["image"]
+    assert image == f"localhost:5000/team/ml/fore_tide/a__b/gateway:v1.2.3-rc.1@sha256:{'0' * 64}"
+
+
+def test_networks_and_folders_are_read_as_they_are_written(tmp_path: Path) -> None:
+    values = {"allowPrivateNetworks": ["10.1.2.3/8", "FD00:1::1/128"]}
+    folder = {"path": "/srv/my # models"}
+    flags = [f"alerting={json.dumps(values)}", f"modelCache={json.dumps(values | folder)}"]
+    found = objects("--set-json", flags[0], "--set-json", flags[1])
+    config = next(obj for obj in found if obj["kind"] == "ConfigMap" and "operator.yaml" in obj["data"])
+    file = tmp_path / "operator.yaml"
+    file.write_text(config["data"]["operator.yaml"])
+    settings = load_settings(file)
+    assert [str(one) for one in settings.alerting.allow_private_networks] == ["10.0.0.0/8", "fd00:1::1/128"]
+    pod = dict(pods(found))["foretide-model-cache"]
+    agent = agent_settings.parse(pod["containers"][0]["args"])
+    for address in ("10.200.0.1", "fd00:1::1"):
+        agent.access.guard.check("models.example.com", address)
+    mounted = next(one["mountPath"] for one in pod["containers"][0]["volumeMounts"] if one["name"] == "models")
+    assert {str(agent.root), settings.model_cache.path, mounted} == {folder["path"]}
 
 
 def test_every_default_value_is_described_by_the_schema() -> None:

@@ -47,6 +47,8 @@ def _words(schema: Schema) -> list[str]:
         return [", ".join(code(str(word)) for word in schema["enum"])]
     if "const" in schema:
         return [code(str(schema["const"]))]
+    if "title" in schema:
+        return [schema["title"]]
     pattern = schema.get("pattern")
     return [_KNOWN.get(pattern) or code(pattern)] if pattern else []
 

@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[3]
         (["--cache-bytes", "12x"], r"--cache-bytes: quantity '12x' is not a number"),
         (["--cache-bytes", "0"], r"--cache-bytes must be greater than 0"),
         (["--keep-free-percent", "100"], r"--keep-free-percent is 100; write 0 to 99"),
-        (["--allow-private-network", "10.0.0.1/8"], r"--allow-private-network: 10\.0\.0\.1/8 has host bits set"),
+        (["--allow-private-network", "10.0.0.0/99"], r"--allow-private-network: '10\.0\.0\.0/99' does not appear"),
         (["--file-root", "x"], r"--file-root 'x' is not an absolute path"),
     ],
 )
