@@ -69,6 +69,28 @@ ObjectName = Annotated[str, StringConstraints(pattern=DNS_LABEL, min_length=1, m
 
 LABEL_VALUE = "^(([A-Za-z0-9][-A-Za-z0-9_.]{0,61})?[A-Za-z0-9])?$"
 """Value of a label or a taint, as Kubernetes takes it."""
+_DNS = "[a-z0-9]([-a-z0-9]*[a-z0-9])?([.][a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
+LABEL_KEY = f"^({_DNS}/)?([A-Za-z0-9][-A-Za-z0-9_.]{{0,61}})?[A-Za-z0-9]$"
+"""Key of a label or a taint; what is before the slash has at most 253 characters besides."""
+
+
+def is_label_key(what: str) -> str:
+    """CEL that says whether the expression `what` is one."""
+    return f"{what}.matches('{LABEL_KEY}') && {what}.indexOf('/') <= 253"
+
+
+SELECTOR_RULES = (
+    Rule(
+        f"self.all(key, {is_label_key('key')})",
+        "keys of labels are names like 'disk' or 'example.com/disk': at most 63 letters, digits, '-', '_' and '.'; "
+        "first and last is a letter or digit",
+    ),
+    Rule(
+        f"self.all(key, self[key].matches('{LABEL_VALUE}'))",
+        "values of labels have at most 63 letters, digits, '-', '_' and '.'; first and last is a letter or digit",
+    ),
+)
+"""Of labels that a pod's node must have."""
 
 MOMENT = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])$"
 Moment = Annotated[str, StringConstraints(pattern=MOMENT, max_length=40)]
@@ -90,6 +112,16 @@ Quantity = Annotated[
     IntOrString(QUANTITY, QUANTITY_CHARACTERS),
 ]
 """A Kubernetes quantity: `1`, `500m`, `2Gi`."""
+
+SOME = Rule(
+    "!isQuantity(string(self)) || quantity(string(self)).isGreaterThan(quantity('0'))", "must be greater than 0"
+)
+"""Of a quantity."""
+SOME_BYTES = Rule(
+    "!isQuantity(string(self)) || !quantity(string(self)).isLessThan(quantity('1'))",
+    "must be one byte or more; the suffix m means thousandths, Mi is 1,048,576",
+)
+"""Of a quantity of bytes."""
 
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 

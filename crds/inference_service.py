@@ -9,7 +9,19 @@ from pydantic import Field
 
 from crds.conditions import Condition
 from crds.diagnosis import DiagnosisStatus
-from crds.fields import LABEL_VALUE, Duration, ListMap, ObjectName, Part, Quantity, Rule
+from crds.fields import (
+    LABEL_VALUE,
+    SELECTOR_RULES,
+    SOME,
+    SOME_BYTES,
+    Duration,
+    ListMap,
+    ObjectName,
+    Part,
+    Quantity,
+    Rule,
+    is_label_key,
+)
 from crds.healing import Healing, HealthStatus
 from crds.rollout import Rollout, RolloutStatus
 from crds.routing import Fallback, Routing
@@ -23,18 +35,18 @@ AUTO: Final = "auto"
 class CPU(Part):
     """Workers without an accelerator."""
 
-    cores: Annotated[Quantity, Field(description="CPU cores of one worker; requested, not limited.")] = "1"
-    memory: Annotated[Quantity, Field(description="Memory of one worker: weights, KV cache and 0.7 GB of runtime.")] = (
-        "2Gi"
-    )
+    cores: Annotated[Quantity, SOME, Field(description="CPU cores of one worker; requested, not limited.")] = "1"
+    memory: Annotated[
+        Quantity, SOME_BYTES, Field(description="Memory of one worker: weights, KV cache and 0.7 GB of runtime.")
+    ] = "2Gi"
 
 
 class GPU(Part):
     """Workers on whole GPUs."""
 
     count: Annotated[int, Field(description="GPUs of one worker.", ge=1, le=16)] = 1
-    cores: Annotated[Quantity, Field(description="CPU cores of one worker; requested, not limited.")] = "2"
-    memory: Annotated[Quantity, Field(description="Host memory of one worker.")] = "16Gi"
+    cores: Annotated[Quantity, SOME, Field(description="CPU cores of one worker; requested, not limited.")] = "2"
+    memory: Annotated[Quantity, SOME_BYTES, Field(description="Host memory of one worker.")] = "16Gi"
 
 
 class MIG(Part):
@@ -49,8 +61,8 @@ class MIG(Part):
             max_length=12,
         ),
     ]
-    cores: Annotated[Quantity, Field(description="CPU cores of one worker; requested, not limited.")] = "1"
-    memory: Annotated[Quantity, Field(description="Host memory of one worker.")] = "8Gi"
+    cores: Annotated[Quantity, SOME, Field(description="CPU cores of one worker; requested, not limited.")] = "1"
+    memory: Annotated[Quantity, SOME_BYTES, Field(description="Host memory of one worker.")] = "8Gi"
 
     @property
     def is_auto(self) -> bool:
@@ -89,8 +101,8 @@ class SharedGPU(Part):
             le=288,
         ),
     ]
-    cores: Annotated[Quantity, Field(description="CPU cores of one worker; requested, not limited.")] = "1"
-    memory: Annotated[Quantity, Field(description="Host memory of one worker.")] = "8Gi"
+    cores: Annotated[Quantity, SOME, Field(description="CPU cores of one worker; requested, not limited.")] = "1"
+    memory: Annotated[Quantity, SOME_BYTES, Field(description="Host memory of one worker.")] = "8Gi"
 
 
 class Accelerator(Part):
@@ -189,7 +201,9 @@ class Engine(Part):
         int | None, Field(description="Requests that one worker runs at the same time.", ge=1, le=4096)
     ] = None
     kv_cache: Annotated[
-        Quantity | None, Field(description="Memory for the paged KV cache of one worker, for example 512Mi.")
+        Quantity | None,
+        SOME_BYTES,
+        Field(description="Memory for the paged KV cache of one worker, for example 512Mi."),
     ] = None
     kv_swap: Annotated[
         Quantity | None,
@@ -215,6 +229,7 @@ class Toleration(Part):
             "self.operator == 'Exists' || (has(self.key) && self.key != '')",
             "only operator Exists goes without a key",
         ),
+        Rule(f"!has(self.key) || self.key == '' || {is_label_key('self.key')}", "key is no key of a taint"),
         Rule(f"!has(self.value) || self.value.matches('{LABEL_VALUE}')", "value is no value of a taint"),
     )
     key: Annotated[str | None, Field(description="Key of the taint; all keys when left out.", max_length=316)] = None
@@ -286,10 +301,7 @@ class InferenceServiceSpec(Part):
     node_selector: Annotated[
         dict[str, str] | None,
         Field(description="Labels that a worker's node must have.", max_length=32),
-        Rule(
-            f"self.all(key, self[key].matches('{LABEL_VALUE}'))",
-            "values of labels have at most 63 letters, digits, '-', '_' and '.'; first and last is a letter or digit",
-        ),
+        *SELECTOR_RULES,
     ] = None
     placement: Annotated[Placement, Field(description="How workers lie over zones.")] = Placement()
     tolerations: Annotated[

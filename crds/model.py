@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field, StringConstraints
 
 from crds.conditions import Condition
-from crds.fields import ListMap, Part, Rule
+from crds.fields import SELECTOR_RULES, ListMap, Part, Rule
 
 
 class ModelFormat(StrEnum):
@@ -51,6 +51,7 @@ class ModelSpec(Part):
     node_selector: Annotated[
         dict[str, str] | None,
         Field(description="Labels of the nodes that keep a copy; all nodes when left out.", max_length=32),
+        *SELECTOR_RULES,
     ] = None
 
 

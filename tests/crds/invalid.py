@@ -65,6 +65,12 @@ def _rollouts() -> Iterator[Case]:
 
 
 CPU = {"cpu": {}}
+PARTS: dict[str, Object] = {
+    "cpu": {},
+    "gpu": {},
+    "mig": {"profile": "1g.5gb"},
+    "shared": {"strategy": "mps", "gigabytes": 20},
+}
 WINDOW = {"name": "day", "start": "08:00", "end": "18:00"}
 WRITTEN = [
     _written("InferenceService", "set either replicas or scaling, not both", replicas=1, scaling={"max": 2}),
@@ -127,8 +133,32 @@ WRITTEN = [
     _written("InferenceService", "only operator Exists goes without a key", tolerations=[{"value": "b"}]),
     _written("InferenceService", "value is no value of a taint", tolerations=[{"key": "a", "value": "b c"}]),
     *(
-        _written("InferenceService", "values of labels have at most 63 letters", nodeSelector={"a": value})
+        _written("InferenceService", "key is no key of a taint", tolerations=[{"key": key, "operator": "Exists"}])
+        for key in ("a b", "a/b/c", "-a", "/a", "Example.com/a", f"{'a' * 254}/b")
+    ),
+    *(
+        _written(kind, "values of labels have at most 63 letters", nodeSelector={"a": value})
+        for kind in ("InferenceService", "Model")
         for value in ("v" * 64, "v-", "a b")
+    ),
+    *(
+        _written(kind, "keys of labels are names like 'disk'", nodeSelector={key: "v"})
+        for kind in ("InferenceService", "Model")
+        for key in ("", "a b", "a/b/c", "-a", "/a", "k" * 64, f"{'a' * 254}/b")
+    ),
+    *(
+        _written("InferenceService", "must be greater than 0", accelerator={part: said | {"cores": cores}})
+        for part, said in PARTS.items()
+        for cores in (0, "0", "0.00m")
+    ),
+    *(
+        _written("InferenceService", "must be one byte or more", accelerator={part: said | {"memory": memory}})
+        for part, said in PARTS.items()
+        for memory in (0, "0Gi", "512m")
+    ),
+    *(
+        _written("InferenceService", "must be one byte or more", engine={"kvCache": memory})
+        for memory in (0, "0", "512m")
     ),
     _written("InferenceService", "spec.scaling.max: Required value", scaling={"min": 1}),
     _written("InferenceService", "spec.accelerator.mig.profile: Required value", accelerator={"mig": {}}),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,33 @@ class Cluster:
         return {name: pair for name, pair in answers.items() if pair[0] not in pair[1]}
 
 
+@contextlib.contextmanager
+def unruled(cluster: Cluster, plural: str) -> Iterator[None]:
+    """A release whose CRD has no CEL rule; when it ends, the present one stands again and is in force."""
+    text = (ROOT / f"crds/manifests/{GROUP}_{plural}.yaml").read_text()
+
+    def stand(crd: str, wanted: bool) -> None:
+        assert cluster.apply(crd).returncode == 0
+        for _ in range(100):
+            if bool(cluster.refusal(Case("", valid("InferenceService", accelerator={}), ""))) is wanted:
+                return
+            time.sleep(0.1)
+        raise AssertionError("the CRD is not in force")
+
+    stand(yaml.safe_dump(without(yaml.safe_load(text), "x-kubernetes-validations")), wanted=False)
+    try:
+        yield
+    finally:
+        stand(text, wanted=True)
+
+
+def without(value: Any, key: str) -> Any:
+    """The same without `key`, at any depth."""
+    if isinstance(value, dict):
+        return {name: without(inner, key) for name, inner in value.items() if name != key}
+    return [without(one, key) for one in value] if isinstance(value, list) else value
+
+
 @pytest.fixture(scope="module")
 def cluster(apiserver: ControlPlane) -> Iterator[Cluster]:
     it = Cluster(apiserver)
@@ -85,8 +114,33 @@ def test_every_rule_answers_with_its_sentence(cluster: Cluster) -> None:
 def test_placement_that_a_pod_may_have_is_accepted(cluster: Cluster) -> None:
     tolerations = [{"operator": "Exists"}, {"key": "a"}, {"key": "a", "operator": "Exists", "effect": "NoExecute"}]
     tolerations += [{"key": "example.com/a", "value": "b.c_d-1"}]
-    spec = {"tolerations": tolerations, "nodeSelector": {"a": "", "example.com/b": "v" * 63}}
+    selector = {"a": "", "example.com/b": "v" * 63, f"{'a.' * 126}a/{'K' * 63}": "v"}
+    spec = {"tolerations": tolerations, "nodeSelector": selector}
     assert cluster.refusal(Case("", valid("InferenceService", **spec), "")) == ""
+    assert cluster.refusal(Case("", valid("Model", nodeSelector=selector), "")) == ""
+
+
+@pytest.mark.parametrize("cores", [1, "500m", "0.1", "1k"])
+def test_sizes_that_a_worker_may_have_are_accepted(cluster: Cluster, cores: Any) -> None:
+    spec = {"accelerator": {"cpu": {"cores": cores, "memory": 2**31}}, "engine": {"kvCache": "1.5Gi", "kvSwap": "0"}}
+    assert cluster.refusal(Case("", valid("InferenceService", **spec), "")) == ""
+
+
+def test_what_was_stored_before_a_rule_can_still_have_its_status_written(cluster: Cluster) -> None:
+    with unruled(cluster, "inferenceservices"):
+        spec = {"accelerator": {"cpu": {"cores": "0"}}, "nodeSelector": {"a b": "c"}, "tolerations": [{"key": "d e"}]}
+        assert cluster.apply(valid("InferenceService", name="older", **spec)).returncode == 0
+    try:
+        for what in ('{"status": {"tenant": "acme"}}', '{"metadata": {"finalizers": []}}', '{"spec": {"replicas": 2}}'):
+            flags = ["--subresource=status"] if "status" in what else []
+            patch = ["patch", "isvc", "older", "--type=merge", "-p", what, *flags]
+            done = cluster.run("-n", NAMESPACE, *patch)
+            assert done.returncode == 0, done.stderr
+        wrong = '{"spec": {"nodeSelector": {"f g": "c"}}}'
+        done = cluster.run("-n", NAMESPACE, "patch", "isvc", "older", "--type=merge", "-p", wrong)
+        assert "keys of labels are names" in done.stderr
+    finally:
+        cluster.run("-n", NAMESPACE, "delete", "isvc", "older")
 
 
 def test_every_bound_of_every_field_is_kept_and_named(cluster: Cluster) -> None:
