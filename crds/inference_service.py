@@ -14,6 +14,7 @@ from crds.fields import (
     SELECTOR_RULES,
     SOME,
     SOME_BYTES,
+    SUBDOMAIN,
     Duration,
     ListMap,
     ObjectName,
@@ -306,6 +307,16 @@ class InferenceServiceSpec(Part):
     placement: Annotated[Placement, Field(description="How workers lie over zones.")] = Placement()
     tolerations: Annotated[
         list[Toleration] | None, Field(description="Taints of nodes that the workers accept.", max_length=32)
+    ] = None
+    priority_class_name: Annotated[
+        str | None,
+        Rule("!self.startsWith('system-')", "the platform's own classes (system-…) are not for workers"),
+        Field(
+            description="PriorityClass of the workers' pods: who waits and who gives way where nodes are full. The "
+            "cluster's default when left out.",
+            pattern=f"^{SUBDOMAIN}$",
+            max_length=253,
+        ),
     ] = None
 
 

@@ -109,7 +109,7 @@ def _asked(snapshot: Snapshot, model: ModelView) -> Manifest:
         "restartedAt": rollout.restarted_at,
         "model": [model.name, model.digest, model.volume.claim_name, model.volume.worker_path],
         "modelNodes": dict(model.node_selector),
-    }
+    } | ({"priorityClass": spec.priority_class_name} if spec.priority_class_name else {})
 
 
 def worker_labels(service: str) -> dict[str, str]:
@@ -165,6 +165,8 @@ def _pod_spec(snapshot: Snapshot, model: ModelView, images: WorkerImages) -> Man
         pod["affinity"] = wishes
     if spec.tolerations:
         pod["tolerations"] = [toleration.dump() for toleration in spec.tolerations]
+    if spec.priority_class_name:
+        pod["priorityClassName"] = spec.priority_class_name
     return pod
 
 

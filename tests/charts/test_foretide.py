@@ -350,6 +350,15 @@ def test_the_priority_classes_of_every_pod_are_in_a_quota_without_which_some_clu
     assert used == set(scope["values"])
 
 
+def test_the_priority_class_of_each_workload_is_a_value_and_may_be_none() -> None:
+    workloads = ("operator", "gateway", "modelCache", "gpuPools", "gpuPools.agent")
+    for name, expected in (("ours", {"ours"}), ("", {None})):
+        flags = [f"{workload}.priorityClassName={name}" for workload in workloads]
+        found = dict(pods(objects("--set", ",".join(["gpuPools.enabled=true", *flags]))))
+        assert len(found) == len(workloads)
+        assert {pod.get("priorityClassName") for pod in found.values()} == expected
+
+
 @pytest.mark.parametrize(("value", "expected"), [("0", None), ("1250000000", 1.25e9)])
 def test_a_gateways_own_bandwidth_is_limited_where_the_value_says_so(value: str, expected: float | None) -> None:
     found = objects("--set", f"gateway.bytesPerSecond={value}")

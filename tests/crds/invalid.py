@@ -160,6 +160,7 @@ WRITTEN = [
         _written("InferenceService", "must be one byte or more", engine={"kvCache": memory})
         for memory in (0, "0", "512m")
     ),
+    _written("InferenceService", "are not for workers", priorityClassName="system-node-critical"),
     _written("InferenceService", "spec.scaling.max: Required value", scaling={"min": 1}),
     _written("InferenceService", "spec.accelerator.mig.profile: Required value", accelerator={"mig": {}}),
     _written("InferenceService", "spec.accelerator.mig.profile", accelerator={"mig": {"profile": "automatic"}}),

@@ -45,6 +45,7 @@ def test_numbers_and_words_do_not_make_a_revision(fields: dict[str, Any]) -> Non
         {"engine": {"kvCache": "512Mi"}},
         {"nodeSelector": {"zone": "a"}},
         {"tolerations": [{"key": "gpu", "operator": "Exists"}]},
+        {"priorityClassName": "serving"},
         {"rollout": {"drainTimeout": "5m"}},
     ],
 )
@@ -72,6 +73,15 @@ def test_another_image_makes_a_revision() -> None:
 def test_the_revision_is_the_same_in_every_process() -> None:
     assert target_of(snapshot()) == target_of(snapshot())
     assert len(target_of(snapshot())) == 10
+
+
+def test_only_a_service_that_names_a_priority_class_has_one() -> None:
+    usual, named = snapshot(), snapshot(spec=service_spec(priorityClassName="serving"))
+    assert usual.model
+    before, after = (worker_template(one, usual.model, BOTH) for one in (usual, named))
+    assert after.manifest["spec"] == before.manifest["spec"] | {"priorityClassName": "serving"}
+    assert "priorityClassName" not in before.manifest["spec"]
+    assert before.asked != after.asked
 
 
 def test_the_arguments_name_the_model_the_ports_and_the_cores() -> None:

@@ -36,6 +36,9 @@ imagePullSecrets:
 {{- end -}}
 
 {{- define "foretide.placement" -}}
+{{- with .priorityClassName }}
+priorityClassName: {{ . | quote }}
+{{- end }}
 {{- with .nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
