@@ -27,7 +27,7 @@ from controllers.plans.alerting.book import Book, Policy, delivered, failed, hea
 from controllers.plans.alerting.inbound import Heard, belongs, exporter
 from controllers.plans.alerting.incidents import Sight
 from controllers.plans.alerting.notices import Notice
-from controllers.plans.alerting.reactions import wishes
+from controllers.plans.alerting.reactions import next_end_s, wishes
 from controllers.plans.alerting.readings import ServiceFacts
 from controllers.runtime.interface import Key, Marker
 from crds.alert_policy import AlertPolicySpec
@@ -146,7 +146,8 @@ class AlertDesk:
             await self._look(desk, policy)
             if asked:
                 self._show(policy)
-            desk.due_s = next_look_s(policy, desk.book, self._clock())
+            now_s = self._clock()
+            desk.due_s = min(next_look_s(policy, desk.book, now_s), next_end_s(policy, desk.book, now_s))
         self._send(desk, policy)
 
     def _declared(self) -> Iterable[tuple[Place, Policy]]:

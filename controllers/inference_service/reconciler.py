@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Final
@@ -20,7 +21,7 @@ from controllers.inference_service.probes import ProbeBoard
 from controllers.inference_service.profiles import ProfileBoard
 from controllers.inference_service.quality import QualityBoard
 from controllers.inference_service.write import Writer
-from controllers.plans.alerting.wishes import Wishes
+from controllers.plans.alerting.wishes import Hold, Wishes
 from controllers.plans.canary.evidence import remembered
 from controllers.plans.capacity import profile_of
 from controllers.plans.limits import Limit
@@ -184,7 +185,7 @@ class InferenceServiceReconciler:
         if wishes is not None:
             return wishes
         held = held_by(service, "HeldByAlert")
-        return Wishes(hold=held)
+        return Wishes(holds=(Hold(math.inf, held),)) if held else Wishes()
 
     async def _write_children(
         self, key: Key, service: Object, seen: Snapshot, plan: ServicePlan

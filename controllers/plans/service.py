@@ -5,9 +5,11 @@ Never asks and never writes. Planning again after the plan was applied gives not
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from controllers.plans.alerting.wishes import hold_now
 from controllers.plans.canary.values import Pair
 from controllers.plans.children import Surroundings, claim_template, deployment, surrounding_children
 from controllers.plans.deletion import plan_deletion
@@ -151,6 +153,7 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
         findings.append(Finding("RolledBack", healing.refused or ""))
     # 7. From what exists towards that, one safe step; a new revision may have to show first that it is no worse.
     revisions = plan_revisions(snapshot, target, desired + moving, now_s, template=template)
+    hold = hold_now(snapshot.wishes, now_s)
     rollout, canary = revisions.rollout, revisions.canary
     findings += revisions.findings
     # 8. The words for people.
@@ -193,6 +196,7 @@ def plan_service(snapshot: Snapshot, settings: PlanSettings, memory: Memory, now
             canary.look_again_s if canary else None,
             healing.look_again_s if healing else None,
             floor.until_s - now_s if floor else None,
+            hold.until_s - now_s if hold and hold.until_s < math.inf else None,
         ),
         over_quota=grant.finding is not None or grant.borrows,
         memory=scaling.memory,

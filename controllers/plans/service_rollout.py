@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from controllers.plans.alerting.wishes import hold_now
 from controllers.plans.canary.decide import plan_canary
 from controllers.plans.canary.values import CanaryInput, CanaryPlan, Hold
 from controllers.plans.findings import Finding
@@ -101,15 +102,15 @@ def _seen(
         traffic=snapshot.status.traffic or (),
         compared=compared if compared and compared.pair.candidate == target else None,
         crash=deadly.message if deadly and not lives else None,
-        hold=_hold(snapshot),
+        hold=_hold(snapshot, now_s),
         now_s=now_s,
     )
 
 
-def _hold(snapshot: Snapshot) -> Hold | None:
+def _hold(snapshot: Snapshot, now_s: float) -> Hold | None:
     """An alert before the budget: a person wrote down that it should."""
-    if snapshot.wishes.hold:
-        return Hold("HeldByAlert", snapshot.wishes.hold)
+    if held := hold_now(snapshot.wishes, now_s):
+        return Hold("HeldByAlert", held.why)
     return Hold("ErrorBudgetSpent", snapshot.budget_spent) if snapshot.budget_spent else None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from controllers.plans.alerting.wishes import Hold, Wishes
 from controllers.plans.healing.values import NodeFacts
 from controllers.plans.service import ServicePlan
 from controllers.plans.snapshot import Load, Revision, Snapshot, Worker
@@ -523,6 +524,15 @@ def test_a_canary_gets_one_worker_beside_all_old_ones_and_no_session_before_it_i
         "RollingOut",
         f"0 of 2 workers have revision {target_of(seen)}; {target_of(seen)} starts: 0 of 1 workers are ready.",
     )
+
+
+def test_an_alerts_hold_ends_by_itself_and_the_service_looks_again_then() -> None:
+    held = dataclasses.replace(compared(), wishes=Wishes(holds=(Hold(1000.5, "alert 'a' fires"),)))
+    before, after = plan(held, now_s=1000.0), plan(held, now_s=1000.5)
+    assert before.status
+    assert after.status
+    assert (before.status["rollout"]["reason"], before.look_again_s) == ("HeldByAlert", 0.5)
+    assert after.status["rollout"]["reason"] != "HeldByAlert"
 
 
 def test_an_earlier_revision_that_a_person_names_serves_and_the_spec_gets_no_deployment() -> None:

@@ -22,7 +22,7 @@ from controllers.plans.alerting.alerts import (
     fingerprint,
 )
 from controllers.plans.alerting.inbound import Heard
-from controllers.plans.alerting.incidents import Incident, Sight, assign, downstream, is_over, muted, resolve
+from controllers.plans.alerting.incidents import Incident, Sight, assign, bounds_s, downstream, is_over, muted, resolve
 from controllers.plans.alerting.notices import Notice, due, owed, refused, taken
 from controllers.plans.alerting.readings import Reading, ServiceFacts, readings
 from controllers.plans.alerting.states import Timing, advance
@@ -76,8 +76,11 @@ def look(policy: Policy, book: Book, services: Sequence[ServiceFacts], sight: Si
 
 
 def next_look_s(policy: Policy, book: Book, now_s: float) -> float:
-    """When to look again: after the interval, sooner where an alert has lasted or waited long enough."""
+    """When to look again: after the interval, sooner where an alert has lasted or waited long enough, or a silence
+    begins or ends."""
     at_s = now_s + max(seconds(policy.spec.interval), LEAST_INTERVAL_S)
+    for silence in policy.spec.silences or ():
+        at_s = min([at_s, *(one for one in bounds_s(silence) if one > now_s)])
     rules = {one.name: one for one in policy.spec.alert_rules or ()}
     for one in book.alerts.values():
         if one.state is State.PENDING and one.rule in rules:

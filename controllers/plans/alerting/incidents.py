@@ -85,8 +85,13 @@ def muted(alerts: Collection[Alert], spec: AlertPolicySpec, now_s: float) -> dic
 
 
 def in_force(silence: Silence, now_s: float) -> bool:
-    starts_s = unix_s(silence.starts) if silence.starts else float("-inf")
-    return starts_s <= now_s < unix_s(silence.ends)
+    starts_s, ends_s = bounds_s(silence)
+    return starts_s <= now_s < ends_s
+
+
+def bounds_s(silence: Silence) -> tuple[float, float]:
+    """When it begins and when it ends."""
+    return unix_s(silence.starts) if silence.starts else float("-inf"), unix_s(silence.ends)
 
 
 def _inhibit(inhibition: Inhibition, firing: Iterable[Alert], found: dict[str, str]) -> None:

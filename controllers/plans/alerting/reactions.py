@@ -6,12 +6,13 @@ nobody resolves does not keep a fleet as it is for ever.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
 from controllers.plans.alerting.alerts import NAMESPACE, SERVICE, Alert, matches
 from controllers.plans.alerting.book import Book, Policy
-from controllers.plans.alerting.wishes import NOTHING, Floor, Place, Question, Wishes
+from controllers.plans.alerting.wishes import NOTHING, Floor, Hold, Place, Question, Wishes
 from controllers.plans.units import duration_text
 from crds.alert_policy import Reaction, ReactionKind
 from crds.fields import seconds
@@ -33,6 +34,18 @@ def wishes(policy: Policy, book: Book, now_s: float) -> Mapping[Place, Wishes]:
     return found
 
 
+def next_end_s(policy: Policy, book: Book, now_s: float) -> float:
+    """When the next of the reactions ends whose alert fires on; infinity where none does."""
+    found = math.inf
+    for reaction in policy.spec.reactions or ():
+        lasts_s = _lasts_s(reaction)
+        for alert in book.alerts.values():
+            # The times first: of thousands of alerts few end soon, and labels take longer to compare.
+            if alert.firing and now_s < alert.since_s + lasts_s < found and matches(reaction.matchers, alert.labels):
+                found = alert.since_s + lasts_s
+    return found
+
+
 def _lasts_s(reaction: Reaction) -> float:
     return LONGEST_S if reaction.duration is None else min(seconds(reaction.duration), LONGEST_S)
 
@@ -43,7 +56,8 @@ def _wish(policy: Policy, reaction: Reaction, alert: Alert) -> Wishes:
     lasts_s = _lasts_s(reaction)
     match reaction.action:
         case ReactionKind.HOLD_ROLLOUT:
-            return Wishes(hold=f"{because} holds rollouts while it does, {duration_text(lasts_s)} at most")
+            why = f"{because} holds rollouts while it does, {duration_text(lasts_s)} at most"
+            return Wishes(holds=(Hold(alert.since_s + lasts_s, why),))
         case ReactionKind.SCALE_UP:
             assert reaction.workers is not None, "the schema asks for it"
             why = f"{because} asks for {reaction.workers} while it does, {duration_text(lasts_s)} at most"

@@ -21,6 +21,14 @@ class Floor:
 
 
 @dataclass(frozen=True, slots=True)
+class Hold:
+    """Its rollout waits, until a time. `why` is a sentence without a full stop."""
+
+    until_s: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """What is wrong with it, since this alert began to fire?"""
 
@@ -32,24 +40,29 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """Of all alerts about one service. `hold` says why its rollout waits, without a full stop."""
+    """Of all alerts about one service."""
 
-    hold: str | None = None
+    holds: tuple[Hold, ...] = ()
     floors: tuple[Floor, ...] = ()
     question: Question | None = None
     """Of the alert that began last."""
 
     def and_those(self, other: Wishes) -> Wishes:
-        """The first hold, all floors, the newest question."""
+        """All holds, all floors, the newest question."""
         asked = [one for one in (self.question, other.question) if one is not None]
         return Wishes(
-            self.hold or other.hold,
+            self.holds + other.holds,
             self.floors + other.floors,
             max(asked, key=lambda one: one.since_s, default=None),
         )
 
 
 NOTHING = Wishes()
+
+
+def hold_now(wishes: Wishes, now_s: float) -> Hold | None:
+    """The first whose time is not up: nobody needs to look at the alert again for it to end."""
+    return next((one for one in wishes.holds if now_s < one.until_s), None)
 
 
 def floor_now(wishes: Wishes, now_s: float) -> Floor | None:

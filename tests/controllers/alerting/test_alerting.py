@@ -287,16 +287,26 @@ async def test_an_alertmanagers_alert_about_a_service_wakes_it_and_holds_its_rol
         assert (await it.answer(right, said("firing"))).status == 200
         assert woken
         assert set(woken) == {chat}
-        await eventually(lambda: world.wishes.of(chat).hold, "it is held")
-        assert "reaction 'stop' of AlertPolicy demo/watch" in str(world.wishes.of(chat).hold)
+        await eventually(lambda: world.wishes.of(chat).holds, "it is held")
+        assert "reaction 'stop' of AlertPolicy demo/watch" in world.wishes.of(chat).holds[0].why
     world.wishes = WishBoard(woken.append)
     async with world.operator() as wired:
-        await eventually(lambda: world.wishes.of(chat).hold, "the next leader holds it too")
+        await eventually(lambda: world.wishes.of(chat).holds, "the next leader holds it too")
         before = len(woken)
         (it,) = wired.hooks
         assert (await it.answer(right, said("firing"))).status == 200
         assert len(woken) == before, "Alertmanager only repeats itself"
         assert (await it.answer(right, said("resolved"))).status == 200
+        await eventually(lambda: world.wishes.of(chat) == NOTHING, "it goes on")
+
+
+async def test_a_policy_that_looks_seldom_holds_no_longer_than_its_reaction_says(world: World) -> None:
+    world.service(servable=False)
+    stop = {"name": "stop", "matchers": [{"label": "alertname", "value": "down"}], "duration": "3s"}
+    world.policy(reactions=[stop], interval="6h")
+    chat = Key("InferenceService", "demo", "chat")
+    async with world.operator():
+        await eventually(lambda: world.wishes.of(chat).holds, "it is held")
         await eventually(lambda: world.wishes.of(chat) == NOTHING, "it goes on")
 
 

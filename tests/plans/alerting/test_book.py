@@ -11,7 +11,17 @@ import pytest
 
 from controllers.alerting.memory import changed_rows, from_rows, from_status, newest
 from controllers.plans.alerting import payloads, status
-from controllers.plans.alerting.book import Book, Policy, TooManyAlerts, delivered, failed, hear, look, notices
+from controllers.plans.alerting.book import (
+    Book,
+    Policy,
+    TooManyAlerts,
+    delivered,
+    failed,
+    hear,
+    look,
+    next_look_s,
+    notices,
+)
 from controllers.plans.alerting.inbound import MessageRefused, belongs, exporter, read
 from controllers.plans.alerting.notices import Notice
 from crds.alert_policy import Metric
@@ -130,6 +140,17 @@ def test_silences_hold_while_they_last_and_a_page_follows_when_they_end() -> Non
     for now_s in range(0, 180, 15):
         life.at(now_s, "s0")
     assert life.pages == [(120, "hook", "firing")]
+
+
+def test_a_policy_that_looks_seldom_looks_when_a_silence_begins_and_when_it_ends() -> None:
+    silence = {
+        "name": "night",
+        "matchers": [{"label": "service", "value": "s*"}],
+        "starts": "1970-01-01T00:10:00Z",
+        "ends": "1970-01-01T00:20:00Z",
+    }
+    seldom = policy(silences=[silence], interval="6h")
+    assert [next_look_s(seldom, Book(), now_s) for now_s in (0.0, 600.0, 1200.0)] == [600.0, 1200.0, 22_800.0]
 
 
 def test_an_inhibited_alert_is_not_told_and_a_source_never_inhibits_itself() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -10,8 +11,8 @@ import pytest
 from controllers.alerting.wishes import WishBoard
 from controllers.plans.alerting.alerts import Alert, State
 from controllers.plans.alerting.book import Book, Policy
-from controllers.plans.alerting.reactions import LONGEST_S, wishes
-from controllers.plans.alerting.wishes import NOTHING, Floor, Question, Wishes, floor_now
+from controllers.plans.alerting.reactions import LONGEST_S, next_end_s, wishes
+from controllers.plans.alerting.wishes import NOTHING, Floor, Hold, Question, Wishes, floor_now, hold_now
 from controllers.runtime.interface import Key
 from crds.alert_policy import AlertPolicySpec
 from crds.alert_status import AlertSeverity
@@ -29,7 +30,7 @@ CHAT = Key("InferenceService", "demo", "chat")
 def held(alert: Alert, now_s: float = 1060.0, policy: Policy = POLICY) -> dict[tuple[str, str], str]:
     """Why, by service whose rollout waits."""
     found = wishes(policy, replace(Book(), alerts={alert.fingerprint: alert}), now_s)
-    return {place: wish.hold for place, wish in found.items() if wish.hold}
+    return {place: wish.holds[0].why for place, wish in found.items() if wish.holds}
 
 
 def asked(reaction: dict[str, Any], alert: Alert = ALERT, now_s: float = 1060.0) -> Wishes:
@@ -71,6 +72,24 @@ def test_after_a_day_an_alert_that_nobody_resolves_holds_nothing_more() -> None:
     assert held(ALERT, ALERT.since_s + LONGEST_S) == {}
 
 
+def test_a_hold_ends_by_itself_though_nobody_looks_at_the_alert_again() -> None:
+    first, second = Hold(500.0, "first"), Hold(900.0, "second")
+    assert asked({"duration": "10m"}).holds[0].until_s == ALERT.since_s + 600
+    both = Wishes(holds=(first,)).and_those(Wishes(holds=(second,)))
+    assert [hold_now(both, now_s) for now_s in (499.0, 500.0, 900.0)] == [first, second, None]
+
+
+def test_the_next_end_is_that_of_the_reaction_that_lasts_shortest_of_those_that_still_do() -> None:
+    reactions = [
+        {"name": name, "matchers": [{"label": "team", "value": team}], "duration": duration}
+        for name, team, duration in (("short", "shop", "10m"), ("long", "shop", "1h"), ("other", "search", "5m"))
+    ]
+    policy = Policy("demo", "watch", AlertPolicySpec.model_validate(SPEC | {"reactions": reactions}))
+    book = replace(Book(), alerts={"ab12": ALERT, "cd34": replace(ALERT, fingerprint="cd34", state=State.PENDING)})
+    found = [next_end_s(policy, book, ALERT.since_s + after_s) for after_s in (0, 599, 600, 3600)]
+    assert found == [1600.0, 1600.0, 4600.0, math.inf]
+
+
 def test_a_firing_alert_asks_for_workers_until_its_time_is_up() -> None:
     more = {"action": "scaleUp", "workers": 4, "duration": "30m"}
     (floor,) = asked(more).floors
@@ -97,8 +116,8 @@ def test_a_firing_alert_asks_what_is_wrong() -> None:
 def test_of_many_wishes_the_highest_floor_whose_time_is_not_up_counts_and_the_newest_question() -> None:
     low, high = Floor(3, 900.0, "low"), Floor(5, 500.0, "high")
     old, new = Question("a", 10.0, "demo/a"), Question("b", 20.0, "demo/b")
-    both = Wishes(floors=(low,), question=new).and_those(Wishes(hold="because", floors=(high,), question=old))
-    assert (both.hold, both.question) == ("because", new)
+    both = Wishes(floors=(low,), question=new).and_those(Wishes(floors=(high,), question=old))
+    assert both.question == new
     assert [floor_now(both, now_s) for now_s in (499.0, 500.0, 900.0)] == [high, low, None]
 
 
@@ -106,11 +125,11 @@ def test_a_service_is_woken_when_its_wishes_change_and_not_in_between() -> None:
     woken: list[Key] = []
     board = WishBoard(woken.append)
     for _ in range(3):
-        board.put(("demo", "watch"), {("demo", "chat"): Wishes(hold="because")})
-    assert (board.of(CHAT).hold, woken) == ("because", [CHAT])
-    board.put(("demo", "other"), {("demo", "chat"): Wishes(hold="also")})
+        board.put(("demo", "watch"), {("demo", "chat"): Wishes(holds=(Hold(900.0, "because"),))})
+    assert (board.of(CHAT).holds, woken) == ((Hold(900.0, "because"),), [CHAT])
+    board.put(("demo", "other"), {("demo", "chat"): Wishes(holds=(Hold(900.0, "also"),))})
     board.put(("demo", "watch"), {})
-    assert board.of(CHAT).hold == "also"
+    assert board.of(CHAT).holds == (Hold(900.0, "also"),)
     board.put(("demo", "other"), {})
     assert board.of(CHAT) == NOTHING
     assert len(woken) == 4
