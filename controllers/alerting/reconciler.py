@@ -17,12 +17,13 @@ from controllers.announce import write_misread, write_verdict
 from controllers.apply import Applier
 from controllers.plans.alerting import rule_files, status
 from controllers.plans.alerting.book import Book, Policy
+from controllers.refusals import NOT_TAKEN, Refusals
 from controllers.runtime.interface import Key, Outcome
 from crds.alert_policy import AlertPolicySpec
 from crds.contract import API_VERSION, LABEL_MANAGED_BY, LABEL_POLICY, MANAGED_BY
 from crds.reading import unread_in
 from kube.api import Api, find
-from kube.errors import NotFound
+from kube.errors import AnswerError, NotFound, Unreachable
 from kube.events import Recorder
 from kube.informer import Informer
 from kube.resources import ALERT_POLICIES, CONFIG_MAPS, PROMETHEUS_RULES, Object, Resource
@@ -67,6 +68,7 @@ class AlertPolicyReconciler:
         self._rule_labels = rule_labels or {}
         self._said: dict[Place, Book] = {}
         self._exported: dict[Place, _Exported] = {}
+        self._refusals = Refusals()
         self._without_rules: set[Place] = set()
         """Policies of which this process has made sure that no rules lie there."""
 
@@ -78,6 +80,7 @@ class AlertPolicyReconciler:
             self._said.pop(place, None)
             self._exported.pop(place, None)
             self._without_rules.discard(place)
+            self._refusals.forget(place)
             self._desk.wake(place)
             return Outcome()
         try:
@@ -90,13 +93,30 @@ class AlertPolicyReconciler:
             return Outcome()
         book = self._desk.book(place)
         if book is not None:
-            exported = await self._export(obj, policy)
+            exported, refusal = await self._exported_or_refused(obj, policy)
             await self._write(obj, policy, book, exported)
+            if refusal is not None:
+                raise refusal  # Tried again with the pauses of the queue.
         return Outcome()
 
+    async def _exported_or_refused(
+        self, obj: Object, policy: Policy
+    ) -> tuple[str | None, AnswerError | Unreachable | None]:
+        """Where the rules lie. Rules that the API server does not take hide nothing else that the status says."""
+        place, meta = (policy.namespace, policy.name), obj["metadata"]
+        try:
+            exported = await self._export(obj, policy)
+        except NOT_TAKEN as error:
+            self._refusals.hear(place, error, self._wall_clock(), generation=int(meta.get("generation", 0)))
+            return (obj.get("status") or {}).get("exported"), error
+        self._refusals.forget(place)
+        return exported, None
+
     async def _write(self, obj: Object, policy: Policy, book: Book, exported: str | None) -> None:
-        meta, observed = obj["metadata"], obj.get("status") or {}
-        found = status.troubles(policy, self._observer.missing(policy), book, self._past.trouble)
+        meta, observed, place = obj["metadata"], obj.get("status") or {}, (policy.namespace, policy.name)
+        found = status.troubles(
+            policy, self._observer.missing(policy), book, self._past.trouble, self._refusals.told(place)
+        )
         said = status.conditions(found, policy, len(self._observer.services(policy)))
         wanted = status.fields(policy, book) | {"observedGeneration": int(meta.get("generation", 0))}
         if exported:
@@ -105,7 +125,7 @@ class AlertPolicyReconciler:
             self._applier, self._recorder, ALERT_POLICIES, obj, wanted, said,
             observed=observed, now=self._wall_clock(),
         )  # fmt: skip
-        self._tell(obj, (policy.namespace, policy.name), book)
+        self._tell(obj, place, book)
 
     def _tell(self, obj: Object, place: Place, book: Book) -> None:
         for one in status.news(self._said.get(place), book):

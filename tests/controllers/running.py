@@ -12,7 +12,7 @@ from typing import Any
 from controllers.gpu_pool.build import build_pools
 from controllers.runtime.interface import Background, Key, Reconciler
 from controllers.settings import Settings
-from kube.errors import Conflict, NotFound
+from kube.errors import Conflict, Forbidden, Invalid, NotFound
 from kube.events import Recorder
 from kube.informer import Change, Informer
 from tests.fakes import FakeClient
@@ -43,7 +43,7 @@ async def running(
     others: Iterable[Informer[Any]] = (),
     background: Iterable[Background] = (),
 ) -> AsyncIterator[None]:
-    """Started and synced; a Conflict or a NotFound is tried again, any other exception fails the test at the end."""
+    """Started and synced; what the API server refuses is tried again, any other exception fails the test at the end."""
     by_kind = {one.kind: one for one in reconcilers}
     owned = list(owned)
     for informer in owned:
@@ -86,7 +86,7 @@ async def _work(queue: Keys, by_kind: dict[str, Reconciler]) -> None:
                     outcome = await by_kind[key.kind].reconcile(key)
                     if outcome.requeue_after_s is not None:
                         asyncio.get_running_loop().call_later(outcome.requeue_after_s, queue.add, key)
-                except (Conflict, NotFound):
+                except (Conflict, NotFound, Forbidden, Invalid):
                     queue.add(key)
                     await asyncio.sleep(0.02)
             queue.done += 1

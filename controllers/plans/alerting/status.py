@@ -144,8 +144,10 @@ def _condition(type_: str, status: str, reason: str, message: str) -> Json:
     return {"type": type_, "status": status, "reason": reason, "message": message}
 
 
-def troubles(policy: Policy, missing: Sequence[str], book: Book, history: str | None) -> list[Trouble]:
-    """Everything in the way, the worst first."""
+def troubles(
+    policy: Policy, missing: Sequence[str], book: Book, history: str | None, export: str | None = None
+) -> list[Trouble]:
+    """Everything in the way, the worst first. `history` and `export` say why those do not work."""
     found = []
     if missing:
         message = (
@@ -162,6 +164,8 @@ def troubles(policy: Policy, missing: Sequence[str], book: Book, history: str | 
     for name, delivery in sorted(failing.items()):
         message = f"Receiver '{name}' did not take a message {delivery.attempts} times: {delivery.error}"
         found.append(Trouble("NotDelivered", message))
+    if export is not None:
+        found.append(Trouble("NotExported", f"The rules for Prometheus are not as spec.export says: {export}"))
     if history is not None and policy.spec.alert_rules:
         found.append(Trouble("HistoryUnavailable", history, needs_person=False))
     return found

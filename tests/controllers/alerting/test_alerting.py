@@ -20,7 +20,7 @@ from controllers.plans.alerting.wishes import NOTHING
 from controllers.runtime.interface import Key
 from controllers.settings import Alerting, Settings
 from crds.contract import OPERATOR_PATH_ALERTS
-from kube.errors import Conflict
+from kube.errors import AnswerError, Conflict, Forbidden, Invalid
 from kube.resources import ALERT_POLICIES, CONFIG_MAPS, PROMETHEUS_RULES
 from tests.controllers.alerting.receivers import Receiver, receiving
 from tests.controllers.alerting.world import World
@@ -349,6 +349,39 @@ async def test_rules_that_cannot_be_written_are_left_to_the_pauses_of_the_queue(
     async with world.operator():
         await eventually(lambda: world.status().get("exported"), "they are written in the end")
     assert len(woken) < 10, "changes of the policy and its service alone"
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Invalid("denied the request: invalid rule", status_code=422),
+        Forbidden("prometheusrules is forbidden", status_code=403),
+    ],
+)
+async def test_rules_that_are_refused_hide_nothing_else_and_are_named(world: World, refusal: AnswerError) -> None:
+    world.api.fail_next("apply", PROMETHEUS_RULES, *(refusal for _ in range(10_000)))
+    world.service(servable=False)
+    world.policy(export=True)
+    async with world.operator():
+        await eventually(lambda: world.reasons().get("Stalled") == "NotExported", "it says so")
+        await firing(world, 1)
+        assert str(refusal) in world.status()["conditions"][0]["message"]
+        world.policy(export=False)
+        await eventually(lambda: world.reasons() == {"Ready": "Watching"}, "nothing is to be written any more")
+
+
+async def test_somebody_elses_rules_of_that_name_stay_and_are_named(world: World) -> None:
+    name = "foretide-alerts-watch"
+    world.api.put(PROMETHEUS_RULES, {"metadata": {"namespace": "demo", "name": name}, "spec": {"groups": []}})
+    world.service(servable=False)
+    world.policy(export=True)
+    async with world.operator():
+        await eventually(lambda: world.reasons().get("Stalled") == "NotExported", "it says so")
+        assert "was not made by Foretide" in world.status()["conditions"][0]["message"]
+        await firing(world, 1)
+        world.api.remove(PROMETHEUS_RULES, "demo", name)
+        await eventually(lambda: world.reasons() == {"Ready": "Watching"}, "it is well again")
+    assert world.status()["exported"] == f"PrometheusRule/{name}"
 
 
 async def test_rules_whose_writer_died_before_it_said_so_are_taken_away_when_nobody_asks_for_them(world: World) -> None:
