@@ -23,7 +23,7 @@ from controllers.alerting.wishes import WishBoard
 from controllers.history.store import Store
 from controllers.history.thread import StoreThread
 from controllers.plans.alerting.alerts import NAMESPACE, SERVICE
-from controllers.plans.alerting.book import Book, Policy, delivered, failed, hear, look, next_look_s, notices
+from controllers.plans.alerting.book import Book, Policy, delivered, failed, hear, known_as, look, next_look_s, notices
 from controllers.plans.alerting.inbound import Heard, belongs, exporter
 from controllers.plans.alerting.incidents import Sight
 from controllers.plans.alerting.notices import Notice
@@ -316,9 +316,10 @@ class AlertDesk:
                 continue
             desk = await self._desk(place, policy)
             async with desk.lock:
-                new = hear(desk.book, mine, self._clock())
+                known = [known_as(policy, desk.book, one) for one in mine]
+                new = hear(desk.book, known, self._clock())
                 await self._write(desk, policy, new)
-                news = [one for one in mine if _is_news(desk.book, one)]
+                news = [one for one in known if _is_news(desk.book, one)]
                 desk.book = new
                 self._react(desk, policy)
             for one in news:

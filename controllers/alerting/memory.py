@@ -67,7 +67,8 @@ def from_status(policy: Policy, status: AlertPolicyStatus, now_s: float) -> Book
     members: dict[str, set[str]] = {}
     for print_, alert in alerts.items():
         members.setdefault(alert.incident or "", set()).add(print_)
-    incidents = {one.id: _incident(one, frozenset(members.get(one.id, ()))) for one in status.incidents or ()}
+    by = policy.spec.grouping.by
+    incidents = {one.id: _incident(one, frozenset(members.get(one.id, ())), by) for one in status.incidents or ()}
     return Book(alerts, incidents, epoch=status.epoch or 0)
 
 
@@ -91,7 +92,7 @@ def _alert(policy: Policy, shown: AlertShown, now_s: float) -> Alert:
     )
 
 
-def _incident(shown: IncidentShown, members: frozenset[str]) -> Incident:
+def _incident(shown: IncidentShown, members: frozenset[str], by: Sequence[str]) -> Incident:
     kind, _, name = shown.root.partition("/")
     deliveries = {
         one.receiver: Delivery(
@@ -112,7 +113,8 @@ def _incident(shown: IncidentShown, members: frozenset[str]) -> Incident:
         members,
         shown.severity,
         tuple(shown.causes or ()),
-        tuple((shown.group or {}).items()),
+        # A map of JSON has no order; that of the spec tells groups apart. Labels that are no longer grouped by stay.
+        tuple(sorted((shown.group or {}).items(), key=lambda pair: by.index(pair[0]) if pair[0] in by else len(by))),
         unix_s(shown.resolved) if shown.resolved else None,
         deliveries,
     )

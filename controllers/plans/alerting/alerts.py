@@ -21,7 +21,7 @@ SEVERITY: Final = "severity"
 WINDOW: Final = "window"
 INCIDENT: Final = "incident"
 _IDENTITY: Final = (ALERTNAME, NAMESPACE, POLICY, SERVICE, WINDOW)
-"""What tells alerts of a policy apart. A Prometheus adds labels of its own to the same alert."""
+"""What tells alerts of a policy's rules apart. A Prometheus adds labels of its own to the same alert."""
 
 
 class State(StrEnum):
@@ -64,9 +64,16 @@ class Alert:
 
 
 def fingerprint(labels: Labels) -> str:
-    """16 hex digits. Of an alert of a policy, what a Prometheus adds to its labels does not count."""
-    ours = labels.get(POLICY) and labels.get(NAMESPACE) and labels.get(SERVICE)
-    names = _IDENTITY if ours else sorted(labels)
+    """16 hex digits of all labels."""
+    return _digest(labels, sorted(labels))
+
+
+def rule_fingerprint(labels: Labels) -> str:
+    """Of an alert of a policy's rule: what the rule's own labels say, or a Prometheus adds, does not count."""
+    return _digest(labels, _IDENTITY)
+
+
+def _digest(labels: Labels, names: Iterable[str]) -> str:
     text = "\x00".join(f"{name}\x01{labels[name]}" for name in names if labels.get(name))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

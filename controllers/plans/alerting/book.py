@@ -19,7 +19,7 @@ from controllers.plans.alerting.alerts import (
     WINDOW,
     Alert,
     State,
-    fingerprint,
+    rule_fingerprint,
 )
 from controllers.plans.alerting.inbound import Heard
 from controllers.plans.alerting.incidents import Incident, Sight, assign, bounds_s, downstream, is_over, muted, resolve
@@ -163,13 +163,14 @@ def _fresh(policy: Policy, rule: AlertRule, facts: ServiceFacts, reading: Readin
     texts = {"summary": rule.summary, "runbook": rule.runbook}
     annotations = {name: text for name, text in texts.items() if text}
     return Alert(
-        fingerprint(labels), labels, reading.severity, State.RESOLVED, 0.0, annotations=annotations, rule=rule.name
+        rule_fingerprint(labels), labels, reading.severity, State.RESOLVED, 0.0, annotations=annotations, rule=rule.name
     )
 
 
 def _renewed(old: Alert, fresh: Alert) -> Alert:
     """The old alert with what an edit of the rule changed."""
-    if (old.severity, old.annotations, old.rule) == (fresh.severity, fresh.annotations, fresh.rule):
+    said = (fresh.labels, fresh.severity, fresh.annotations, fresh.rule)
+    if (old.labels, old.severity, old.annotations, old.rule) == said:
         return old
     return replace(old, labels=fresh.labels, severity=fresh.severity, annotations=fresh.annotations, rule=fresh.rule)
 
@@ -210,6 +211,20 @@ def hear(book: Book, heard: Iterable[Heard], now_s: float) -> Book:
             old = Alert(one.fingerprint, one.labels, one.severity, State.RESOLVED, now_s)
         alerts[one.fingerprint] = _told(old, one, now_s)
     return _after(book, replace(book, alerts=alerts))
+
+
+def known_as(policy: Policy, book: Book, heard: Heard) -> Heard:
+    """An alert of a rule of this policy has that rule's fingerprint, whatever a Prometheus added to its labels.
+
+    What is called so by chance has not: policies of other systems have namespaces, names and services, too.
+    """
+    labels = heard.labels
+    print_ = rule_fingerprint(labels)
+    if (labels.get(NAMESPACE), labels.get(POLICY)) != (policy.namespace, policy.name) or not labels.get(SERVICE):
+        return heard
+    ours = any(one.name == labels.get(ALERTNAME) for one in policy.spec.alert_rules or ())
+    known = book.alerts.get(print_)  # Its rule may be gone since it was exported.
+    return replace(heard, fingerprint=print_) if ours or (known is not None and known.rule is not None) else heard
 
 
 def _told(old: Alert, one: Heard, now_s: float) -> Alert:

@@ -18,11 +18,12 @@ from controllers.plans.alerting.book import (
     delivered,
     failed,
     hear,
+    known_as,
     look,
     next_look_s,
     notices,
 )
-from controllers.plans.alerting.inbound import MessageRefused, belongs, exporter, read
+from controllers.plans.alerting.inbound import Heard, MessageRefused, belongs, exporter, read
 from controllers.plans.alerting.notices import Notice
 from crds.alert_policy import Metric
 from crds.alert_status import DELIVERIES_SHOWN, AlertPolicyStatus
@@ -200,6 +201,24 @@ def test_a_restart_from_the_rows_or_from_the_status_pages_nobody_again() -> None
         assert [said for _, _, said in again.pages] == ["resolved"]
 
 
+def test_a_group_of_several_labels_is_known_again_from_a_status_whose_keys_were_sorted() -> None:
+    asked = policy(grouping={"by": ["service", "alertname"], "wait": "1s"}, receive={"matchers": []})
+
+    def heard(pod: str) -> list[Heard]:
+        return read(message(labels={"alertname": "X", "namespace": "demo", "service": "s0", "pod": pod}))
+
+    life = Life(asked)
+    life.book = hear(life.book, heard("a"), 0.0)
+    for now_s in (0, 15):
+        life.at(now_s)
+    shown = AlertPolicyStatus.model_validate(json.loads(json.dumps(status.fields(asked, life.book), sort_keys=True)))
+    again = Life(asked, from_status(asked, shown, 20.0))
+    again.book = hear(again.book, heard("b"), 21.0)
+    for now_s in (22, 40):
+        again.at(now_s)
+    assert again.book.incidents.keys() == life.book.incidents.keys()
+
+
 def test_receivers_that_are_exchanged_while_an_incident_lasts_do_not_outgrow_the_status() -> None:
     def called(*names: str) -> Policy:
         return policy(receivers=[HOOK | {"name": name} for name in names])
@@ -271,16 +290,48 @@ def test_labels_that_a_prometheus_adds_make_no_second_alert() -> None:
     life.at(0, "s0")
     (ours,) = life.book.alerts.values()
     theirs = dict(ours.labels) | {"cluster": "a", "prometheus": "monitoring/k8s"}
-    (heard,) = read(message(labels=theirs))
-    assert heard.fingerprint == ours.fingerprint
-    life.book = hear(life.book, [heard], 5.0)
+
+    def told(said: str) -> list[Heard]:
+        return [known_as(life.policy, life.book, one) for one in read(message(said, labels=theirs))]
+
+    assert told("firing")[0].fingerprint == ours.fingerprint
+    life.book = hear(life.book, told("firing"), 5.0)
     assert len(life.book.alerts) == 1
     life.at(10)
     (held,) = life.book.alerts.values()
     assert held.firing, "the Alertmanager still says so"
-    life.book = hear(life.book, read(message("resolved", labels=theirs)), 15.0)
+    life.policy = policy(DOWN | {"name": "renamed"}, receive={"matchers": []})
+    life.at(12)
+    life.book = hear(life.book, told("resolved"), 15.0)
     life.at(20)
-    assert not next(iter(life.book.alerts.values())).firing
+    assert not next(iter(life.book.alerts.values())).firing, "also of a rule that is gone since"
+
+
+def test_alerts_of_others_whose_labels_are_like_ours_are_told_apart_by_all_of_them() -> None:
+    def foreign(pod: str, policy: str) -> Heard:
+        labels = {"alertname": "PolicyViolation", "namespace": "demo", "policy": policy, "service": "web", "pod": pod}
+        (heard,) = read(message(labels=labels))
+        return known_as(mine, Book(), heard)
+
+    mine = policy(receive={"matchers": []})
+    found = {foreign(pod, name).fingerprint for pod in ("a", "b") for name in ("require-labels", "watch")}
+    assert len(found) == 4
+
+
+def test_labels_that_a_rule_gets_reach_alerts_that_fire_and_those_that_are_remembered() -> None:
+    life = Life(policy())
+    for now_s in (0, 15):
+        life.at(now_s, "s0", "s1")
+    life.at(30, "s0")
+    life.policy = policy(DOWN | {"labels": {"team": "shop"}})
+    life.at(45, "s0")
+    assert {one.state.value: one.labels.get("team") for one in life.book.alerts.values()} == {
+        "firing": "shop",
+        "resolved": "shop",
+    }
+    before = life.book
+    life.at(60, "s0")
+    assert life.book is before
 
 
 def test_alerts_go_to_policies_of_their_namespace_and_all_to_those_of_the_platform() -> None:
