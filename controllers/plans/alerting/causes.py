@@ -212,11 +212,6 @@ class _Court:
         return best
 
 
-def explained_by(cause: Part, part: Part, reach: Reach) -> bool:
-    """Whether `part` hangs on `cause` at all."""
-    return cause in reach.upstream(part)
-
-
 def texts(found: Sequence[Cause]) -> tuple[str, ...]:
     """`node/gpu-3: 7 of 8 parts that hang on it alert; it alerted first`"""
     return tuple(f"{one.part}: {one.message}"[:300] for one in found)

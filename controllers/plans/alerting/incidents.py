@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from controllers.plans.alerting.alerts import INCIDENT, Alert, matches, worst
-from controllers.plans.alerting.causes import Change, Symptom, clusters, explained_by, rank, texts
+from controllers.plans.alerting.causes import Change, Symptom, clusters, rank, texts
 from controllers.plans.alerting.topology import Part, Reach, part_of
 from controllers.plans.times import unix_s
 from crds.alert_policy import AlertPolicySpec, Grouping, Inhibition, Silence
@@ -25,6 +25,10 @@ TOGETHER_S: Final = 900.0
 """An incident that is older than this takes no more alerts in that are neither upstream nor downstream of its root."""
 GIVEN_UP_AFTER_S: Final = 24 * 3600.0
 """One that a receiver never took, after this."""
+
+
+Group = tuple[tuple[str, str], ...]
+"""Names and values of labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class Incident:
     severity: AlertSeverity
     """Of the worst that ever fired in it."""
     causes: tuple[str, ...] = ()
-    group: tuple[tuple[str, str], ...] = ()
+    group: Group = ()
     """Values of the labels that its alerts have alike, besides the cause."""
     resolved_s: float | None = None
     deliveries: Mapping[str, Delivery] = field(default_factory=dict)
@@ -132,15 +136,18 @@ def assign(
     homeless = [one for one in alerts.values() if one.firing and not _home(one, out)]
     joined: dict[str, list[Alert]] = {}
     rest: list[Alert] = []
+    hosts = _Hosts(out.values(), grouping, sight.reach)
     for alert in homeless:
-        host = _host(alert, out.values(), grouping, sight)
+        host = hosts.of(alert)
         (joined.setdefault(host.id, []) if host else rest).append(alert)
     for id_, new in joined.items():
         out[id_] = _with(out[id_], new, alerts, sight)
     if rest and now_s - min(one.since_s for one in rest) >= seconds(grouping.wait):
+        housed: set[str] = set()
         for id_, new in _together(rest, alerts, out, grouping, sight, now_s).items():
             out[id_] = _with(out[id_], new, alerts, sight)
-            rest = [one for one in rest if one not in new]
+            housed |= {one.fingerprint for one in new}
+        rest = [one for one in rest if one.fingerprint not in housed]
         for incident in _founded(rest, grouping, sight, now_s):
             out[incident.id] = incident
     return out
@@ -157,19 +164,30 @@ def _together(
     """Homeless alerts that have one cause with those of an incident that opened lately: by its id."""
     if INCIDENT not in grouping.by:
         return {}
-    young = [one for one in incidents.values() if one.resolved_s is None and now_s - one.opened_s <= TOGETHER_S]
+    young: dict[Group, list[Incident]] = {}
+    for one in sorted(incidents.values(), key=lambda one: (one.opened_s, one.id)):
+        if one.resolved_s is None and now_s - one.opened_s <= TOGETHER_S:
+            young.setdefault(one.group, []).append(one)
     found: dict[str, list[Alert]] = {}
-    for group in {one.group for one in young}:
-        fresh = [one for one in rest if group_of(one, grouping) == group]
-        hosts = sorted((one for one in young if one.group == group), key=lambda one: (one.opened_s, one.id))
-        home = {print_: one.id for one in reversed(hosts) for print_ in one.members}
-        held = [alerts[print_] for print_ in home if print_ in alerts and alerts[print_].firing]
-        for cause in clusters(_symptoms([*fresh, *held]), sight.reach, sight.changes) if fresh else ():
-            near = {home[one.fingerprint] for one in held if part_of(one.labels) in cause.explains}
-            host = next((one.id for one in hosts if one.id in near), None)
-            if host is not None:
-                found.setdefault(host, []).extend(one for one in fresh if part_of(one.labels) in cause.explains)
-    return {id_: new for id_, new in found.items() if new}
+    for group, fresh in _by_group(rest, grouping).items():
+        hosts = young.get(group, [])
+        held = {print_ for one in hosts for print_ in one.members if print_ in alerts and alerts[print_].firing}
+        if not held:
+            continue
+        homes: dict[Part, Incident] = {}
+        """Of what alerts already; of several the oldest."""
+        for one in hosts:
+            for print_ in one.members & held:
+                homes.setdefault(part_of(alerts[print_].labels), one)
+        age = {one.id: at for at, one in enumerate(hosts)}
+        by_part = _by_part(fresh)
+        causes = clusters(_symptoms([*fresh, *(alerts[print_] for print_ in held)]), sight.reach, sight.changes)
+        for cause in causes:
+            near = [homes[part].id for part in cause.explains if part in homes]
+            new = [one for part in cause.explains for one in by_part.get(part, ())]
+            if near and new:
+                found.setdefault(min(near, key=age.__getitem__), []).extend(new)
+    return found
 
 
 def _home(alert: Alert, incidents: Mapping[str, Incident]) -> bool:
@@ -177,29 +195,51 @@ def _home(alert: Alert, incidents: Mapping[str, Incident]) -> bool:
     return home is not None and home.resolved_s is None
 
 
-def group_of(alert: Alert, grouping: Grouping) -> tuple[tuple[str, str], ...]:
+def group_of(alert: Alert, grouping: Grouping) -> Group:
     """The labels besides the cause by which is grouped."""
     return tuple((name, alert.labels.get(name, "")) for name in grouping.by if name != INCIDENT)
 
 
-def _host(alert: Alert, incidents: Iterable[Incident], grouping: Grouping, sight: Sight) -> Incident | None:
-    """The open incident whose root is upstream of the alert, or downstream: then the alert is the cause.
+def _by_group(alerts: Iterable[Alert], grouping: Grouping) -> dict[Group, list[Alert]]:
+    found: dict[Group, list[Alert]] = {}
+    for alert in alerts:
+        found.setdefault(group_of(alert, grouping), []).append(alert)
+    return found
 
-    Of several the one with the narrowest root, then the oldest.
-    """
-    part, group = part_of(alert.labels), group_of(alert, grouping)
-    by_cause = INCIDENT in grouping.by
-    open_ = sorted(
-        (one for one in incidents if one.resolved_s is None),
-        key=lambda one: (len(sight.reach.downstream(one.root)), one.opened_s, one.id),
-    )
-    for one in open_:
-        if one.group != group:
-            continue
-        related = explained_by(one.root, part, sight.reach) or explained_by(part, one.root, sight.reach)
-        if related or not by_cause:
-            return one
-    return None
+
+def _by_part(alerts: Iterable[Alert]) -> dict[Part, list[Alert]]:
+    found: dict[Part, list[Alert]] = {}
+    for alert in alerts:
+        found.setdefault(part_of(alert.labels), []).append(alert)
+    return found
+
+
+class _Hosts:
+    """The open incidents, sorted once and found by group and root: a storm has thousands of them, and of alerts."""
+
+    def __init__(self, incidents: Iterable[Incident], grouping: Grouping, reach: Reach) -> None:
+        self._grouping, self._reach = grouping, reach
+        self._found: dict[Group, dict[Part, tuple[int, Incident]]] = {}
+        """By root the best of each, with its place among all; the best of a group comes first."""
+        open_ = sorted(
+            (one for one in incidents if one.resolved_s is None),
+            key=lambda one: (len(reach.downstream(one.root)), one.opened_s, one.id),
+        )
+        for place, one in enumerate(open_):
+            self._found.setdefault(one.group, {}).setdefault(one.root, (place, one))
+
+    def of(self, alert: Alert) -> Incident | None:
+        """The one whose root is upstream of the alert, or downstream: then the alert is the cause.
+
+        Of several the one with the narrowest root, then the oldest.
+        """
+        roots = self._found.get(group_of(alert, self._grouping), {})
+        if INCIDENT not in self._grouping.by:
+            return next((one for _, one in roots.values()), None)
+        part = part_of(alert.labels)
+        above, below = self._reach.upstream(part), self._reach.downstream(part)
+        related = (roots.keys() & above.keys()) | (roots.keys() & below.keys())
+        return min((roots[root] for root in related), default=(0, None), key=lambda pair: pair[0])[1]
 
 
 def _with(incident: Incident, new: Sequence[Alert], alerts: Mapping[str, Alert], sight: Sight) -> Incident:
@@ -216,14 +256,9 @@ def _with(incident: Incident, new: Sequence[Alert], alerts: Mapping[str, Alert],
 
 
 def _founded(rest: Sequence[Alert], grouping: Grouping, sight: Sight, now_s: float) -> list[Incident]:
-    groups: dict[tuple[tuple[str, str], ...], list[Alert]] = {}
-    for alert in rest:
-        groups.setdefault(group_of(alert, grouping), []).append(alert)
     found = []
-    for group, alerts in groups.items():
-        by_part: dict[Part, list[Alert]] = {}
-        for alert in alerts:
-            by_part.setdefault(part_of(alert.labels), []).append(alert)
+    for group, alerts in _by_group(rest, grouping).items():
+        by_part = _by_part(alerts)
         if INCIDENT in grouping.by:
             causes = clusters(_symptoms(alerts), sight.reach, sight.changes)
             shares = [[alert for part in cause.explains for alert in by_part[part]] for cause in causes]
@@ -233,7 +268,7 @@ def _founded(rest: Sequence[Alert], grouping: Grouping, sight: Sight, now_s: flo
     return found
 
 
-def _new(alerts: Sequence[Alert], group: tuple[tuple[str, str], ...], sight: Sight, now_s: float) -> Incident:
+def _new(alerts: Sequence[Alert], group: Group, sight: Sight, now_s: float) -> Incident:
     best = rank(_symptoms(alerts), sight.reach, sight.changes)
     members = frozenset(one.fingerprint for one in alerts)
     seed = f"{min(members)} {now_s:.3f}"

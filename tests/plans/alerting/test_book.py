@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +25,9 @@ from controllers.plans.alerting.book import (
     notices,
 )
 from controllers.plans.alerting.inbound import Heard, MessageRefused, belongs, exporter, read
+from controllers.plans.alerting.incidents import Sight
 from controllers.plans.alerting.notices import Notice
+from controllers.plans.alerting.topology import Reach, Topology, part_of
 from crds.alert_policy import Metric
 from crds.alert_status import DELIVERIES_SHOWN, AlertPolicyStatus
 from tests.plans.alerting.build import DOWN, HOOK, facts, fleet, policy, sight, spec
@@ -181,6 +184,40 @@ def test_grouping_by_labels_makes_a_group_of_each_value_and_consequences_follow_
     # s0 and s1 both have workers on n0, which is down itself: only the node is told.
     assert len(life.sent) == 1
     assert set(life.book.muted.values()) == {"follows from node/n0"}
+
+
+@pytest.mark.parametrize("by", [["incident"], ["incident", "pod"], ["pod"]])
+def test_alerts_that_have_nothing_to_do_with_each_other_are_not_compared_each_with_each(
+    by: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: Counter[str] = Counter()
+
+    class Counted(Reach):
+        def __init__(self, topology: Topology) -> None:
+            super().__init__(topology)
+            self.upstream = counted(self.upstream)  # type: ignore[assignment]
+            self.downstream = counted(self.downstream)  # type: ignore[assignment]
+
+    def counted(whole: Any) -> Any:
+        def count(*args: Any) -> Any:
+            asked["calls"] += 1
+            return whole(*args)
+
+        return count
+
+    def storm(name: str) -> list[Heard]:
+        labels = [{"alertname": "NotReady", "namespace": "demo", "pod": f"{name}-{n}"} for n in range(300)]
+        return [one for each in labels for one in read(message(labels=each))]
+
+    monkeypatch.setattr("controllers.plans.alerting.incidents.part_of", counted(part_of))
+    life = Life(policy(receive={"matchers": []}, grouping={"by": by, "wait": "1s"}))
+    life.sight = Sight(Counted(fleet()))
+    for heard_s, name in ((0.0, "first"), (20.0, "second")):
+        life.book = hear(life.book, storm(name), heard_s)
+        for after_s in (0, 5):
+            life.at(heard_s + after_s)
+    assert len(life.book.incidents) == 600
+    assert asked["calls"] < 600 * 50
 
 
 def test_a_restart_from_the_rows_or_from_the_status_pages_nobody_again() -> None:
