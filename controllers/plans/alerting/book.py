@@ -23,7 +23,7 @@ from controllers.plans.alerting.alerts import (
 )
 from controllers.plans.alerting.inbound import Heard
 from controllers.plans.alerting.incidents import Incident, Sight, assign, bounds_s, downstream, is_over, muted, resolve
-from controllers.plans.alerting.notices import Notice, due, owed, refused, taken
+from controllers.plans.alerting.notices import Notice, at_rest, due, owed, refused, taken
 from controllers.plans.alerting.readings import Reading, ServiceFacts, readings
 from controllers.plans.alerting.states import Timing, advance
 from crds.alert_policy import AlertPolicySpec, AlertRule
@@ -69,10 +69,24 @@ def look(policy: Policy, book: Book, services: Sequence[ServiceFacts], sight: Si
     incidents = resolve(book.incidents, alerts, now_s)
     incidents = assign(alerts, incidents, policy.spec.grouping, sight, now_s)
     alerts = _homes(alerts, incidents)
-    incidents = {
-        id_: one for id_, one in incidents.items() if not is_over(one, owed(policy.spec, one, alerts, silent), now_s)
-    }
+    incidents = _kept(policy, incidents, alerts, silent, now_s)
     return _after(book, Book(alerts, incidents, silent, book.epoch))
+
+
+def _kept(
+    policy: Policy,
+    incidents: Mapping[str, Incident],
+    alerts: Mapping[str, Alert],
+    silent: Mapping[str, str],
+    now_s: float,
+) -> dict[str, Incident]:
+    """Those that are not over, or of which somebody is owed a word."""
+    kept = {}
+    for id_, one in incidents.items():
+        waiting = owed(policy.spec, one, alerts, silent)
+        if not is_over(one, bool(waiting), now_s):
+            kept[id_] = at_rest(one, waiting)
+    return kept
 
 
 def next_look_s(policy: Policy, book: Book, now_s: float) -> float:

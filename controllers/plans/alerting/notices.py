@@ -63,13 +63,27 @@ def due(
     return found
 
 
-def owed(spec: AlertPolicySpec, incident: Incident, alerts: Mapping[str, Alert], muted: Mapping[str, str]) -> bool:
-    """Whether a receiver has not taken the last word yet, however long the next try is away."""
+def owed(
+    spec: AlertPolicySpec, incident: Incident, alerts: Mapping[str, Alert], muted: Mapping[str, str]
+) -> list[Receiver]:
+    """Who has not taken the first, a worse or the last word yet, however long the next try is away, or not the last
+    message while it lasts."""
     told = _told(incident, alerts, muted)
-    return any(
-        _notice(spec, incident, one, told, alerts, incident.opened_s) is not None
+    failing = {one.receiver for one in incident.deliveries.values() if one.attempts > 0}
+    lasts = bool(told) and incident.resolved_s is None
+    return [
+        one
         for one in receivers_of(spec, incident, told)
-    )
+        if (lasts and one.name in failing) or _notice(spec, incident, one, told, alerts, incident.opened_s) is not None
+    ]
+
+
+def at_rest(incident: Incident, owed: Sequence[Receiver]) -> Incident:
+    """The incident without failed attempts to tell those who are owed nothing any more: nobody tries again."""
+    names = {one.name for one in owed}
+    idle = [one for one in incident.deliveries.values() if one.attempts > 0 and one.receiver not in names]
+    rested = {one.receiver: replace(one, attempts=0, next_s=0.0, error=None) for one in idle}
+    return replace(incident, deliveries={**incident.deliveries, **rested}) if rested else incident
 
 
 def _told(incident: Incident, alerts: Mapping[str, Alert], muted: Mapping[str, str]) -> tuple[Alert, ...]:
@@ -78,10 +92,13 @@ def _told(incident: Incident, alerts: Mapping[str, Alert], muted: Mapping[str, s
 
 
 def receivers_of(spec: AlertPolicySpec, incident: Incident, told: Sequence[Alert]) -> list[Receiver]:
-    """By the severity of what is told; who was told of the incident before goes on being told."""
+    """By the severity of what is told; who was told of the incident before, and not only tried, goes on being told."""
     by_name = {one.name: one for one in spec.receivers or ()}
     routed = _routed(spec, worst(one.severity for one in told)) if told else []
-    names = [*routed, *(name for name in incident.deliveries if name not in routed)]
+    names = [
+        *routed,
+        *(name for name, one in incident.deliveries.items() if one.said is not None and name not in routed),
+    ]
     return [by_name[name] for name in names if name in by_name]
 
 

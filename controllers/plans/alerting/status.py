@@ -10,7 +10,7 @@ from typing import Any
 from controllers.plans.alerting.alerts import ALERTNAME, Alert, State
 from controllers.plans.alerting.book import Book, Policy
 from controllers.plans.alerting.incidents import Delivery, Incident
-from controllers.plans.alerting.notices import FIRING, RESOLVED, receivers_of
+from controllers.plans.alerting.notices import RESOLVED, owed
 from controllers.plans.alerting.topology import part_of
 from controllers.plans.transitions import Transition
 from controllers.plans.units import names_text
@@ -43,23 +43,11 @@ def fields(policy: Policy, book: Book) -> Json:
         "pending": sum(not one.firing for one in alerts),
         "muted": len(book.muted),
         "openIncidents": sum(one.resolved_s is None for one in incidents),
-        "undelivered": sum(_undelivered(policy, book, one) for one in incidents),
+        "undelivered": sum(len(owed(policy.spec, one, book.alerts, book.muted)) for one in incidents),
         "epoch": book.epoch,
         "alerts": [_alert(one, book) for one in alerts[:ALERTS_SHOWN]],
         "incidents": [_incident(one, policy, book) for one in incidents[:INCIDENTS_SHOWN]],
     }
-
-
-def _undelivered(policy: Policy, book: Book, incident: Incident) -> int:
-    """Receivers that have not taken the first or the last word."""
-    told = [book.alerts[one] for one in incident.members if one in book.alerts and book.alerts[one].firing]
-    told = [one for one in told if one.fingerprint not in book.muted]
-    if incident.resolved_s is not None:
-        by_name = {one.name: one for one in policy.spec.receivers or ()}
-        said = [one for one in incident.deliveries.values() if one.said == FIRING and one.receiver in by_name]
-        return sum(by_name[one.receiver].send_resolved for one in said)
-    waiting = [incident.deliveries.get(one.name) for one in receivers_of(policy.spec, incident, told)]
-    return sum(one is None or one.said != FIRING or one.attempts > 0 for one in waiting) if told else 0
 
 
 def _alert(one: Alert, book: Book) -> Json:

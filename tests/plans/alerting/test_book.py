@@ -133,6 +133,36 @@ def test_a_receiver_that_is_away_is_tried_with_growing_patience_and_told_once_it
     assert status.troubles(life.policy, [], life.book, None) == []
 
 
+def test_a_receiver_that_is_taken_out_of_the_policy_stalls_it_no_more() -> None:
+    life = Life(policy())
+    life.works = False
+    for now_s in (0, 1, 2, 4):
+        life.at(now_s, "s0")
+    life.works, life.policy = True, policy(receivers=[HOOK | {"name": "other"}])
+    for now_s in (15, 30):
+        life.at(now_s, "s0")
+    assert life.pages == [(15, "other", "firing")]
+    assert status.troubles(life.policy, [], life.book, None) == []
+    assert status.fields(life.policy, life.book)["undelivered"] == 0
+    assert {one.attempts for each in life.book.incidents.values() for one in each.deliveries.values()} == {0}
+
+
+def test_a_receiver_that_was_only_tried_is_not_told_what_no_route_gives_it() -> None:
+    slow = {"name": "slow", "severity": "P2", "metric": "workersMissing", "threshold": {"above": "0"}}
+    routes = [{"severity": "P0", "receivers": ["hook"]}, {"severity": "P2", "receivers": []}]
+    asked, view = policy(DOWN, slow, routes=routes), sight(fleet())
+
+    def seen(book: Book, down: float, now_s: float) -> Book:
+        known = [facts("s0", gauges={Metric.UNSERVABLE: down, Metric.WORKERS_MISSING: 1.0})]
+        return look(asked, book, known, view, now_s)
+
+    book = seen(seen(Book(), 1.0, 0.0), 1.0, 15.0)
+    (first,) = notices(asked, book, 15.0)
+    tried, told = failed(book, first, "503", 15.0), delivered(book, first, 15.0)
+    assert notices(asked, seen(tried, 0.0, 900.0), 900.0) == []
+    assert [one.reason for one in notices(asked, seen(told, 0.0, 900.0), 900.0)] == ["other alerts belong to it now"]
+
+
 def test_silences_hold_while_they_last_and_a_page_follows_when_they_end() -> None:
     silence = {
         "name": "night",
