@@ -246,7 +246,10 @@ class Flapping(Part):
     """When an alert that comes and goes is held as one."""
 
     firings: Annotated[int, Field(description="So many times…", ge=2, le=100)] = 3
-    within: Annotated[Span, Field(description="…within this time, halved after as long.")] = "30m"
+    within: Annotated[
+        Span,
+        Field(description="…within this time, a day at most. It is over when nothing has been wrong for as long."),
+    ] = "30m"
 
 
 class SecretKey(Part):

@@ -6,8 +6,10 @@ begins with the status: which incidents were told to whom. The higher epoch is t
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from pydantic import TypeAdapter, ValidationError
@@ -53,12 +55,21 @@ def from_rows(rows: Sequence[Row], epoch: int) -> Book:
     for kind, id_, line in rows:
         try:
             if kind == ALERT:
-                alerts[id_] = _ALERTS.validate_json(line)
+                alerts[id_] = _alert_of(line)
             else:
                 incidents[id_] = _INCIDENTS.validate_json(line)
         except ValidationError as error:
             log.warning("The %s '%s' of an earlier release is not understood and left out: %s", kind, id_, error)
     return Book(alerts, incidents, epoch=epoch)
+
+
+def _alert_of(line: str) -> Alert:
+    """Raises ValidationError. Earlier releases kept a penalty, and when it was last added to, in place of firings."""
+    found = _ALERTS.validate_json(line)
+    if found.fired_s or '"penalty_s"' not in line:
+        return found
+    old = json.loads(line)
+    return replace(found, fired_s=(float(old["penalty_s"]),)) if old.get("penalty") else found
 
 
 def from_status(policy: Policy, status: AlertPolicyStatus, now_s: float) -> Book:
@@ -82,8 +93,7 @@ def _alert(policy: Policy, shown: AlertShown, now_s: float) -> Alert:
         state=State.FIRING if firing else State.PENDING,
         since_s=since_s,
         message=shown.message,
-        penalty=1.0 if firing else 0.0,
-        penalty_s=since_s,
+        fired_s=(since_s,) if firing else (),
         flapping=shown.state == "flapping",
         external=bool(shown.external),
         heard_s=now_s if shown.external else 0.0,

@@ -46,9 +46,8 @@ class Alert:
     annotations: Labels = field(default_factory=dict)
     quiet_since_s: float | None = None
     """Since when nothing has been wrong, while it still fires."""
-    penalty: float = 0.0
-    """Firings, halved after each `flapping.within`; as of `penalty_s`."""
-    penalty_s: float = 0.0
+    fired_s: tuple[float, ...] = ()
+    """When it last began to fire, the newest last: as often as makes it flap, and within that time."""
     flapping: bool = False
     external: bool = False
     """An Alertmanager says that it fires."""

@@ -25,7 +25,7 @@ from controllers.plans.alerting.inbound import Heard
 from controllers.plans.alerting.incidents import Incident, Sight, assign, bounds_s, downstream, is_over, muted, resolve
 from controllers.plans.alerting.notices import Notice, at_rest, due, owed, refused, taken
 from controllers.plans.alerting.readings import Reading, ServiceFacts, readings
-from controllers.plans.alerting.states import Timing, advance
+from controllers.plans.alerting.states import FLAP_WITHIN_MOST_S, Timing, advance
 from crds.alert_policy import AlertPolicySpec, AlertRule
 from crds.fields import seconds
 
@@ -195,7 +195,7 @@ def _timing(spec: AlertPolicySpec, rule: AlertRule | None) -> Timing:
         for_s=seconds(rule.for_) if rule and rule.for_ else 0.0,
         keep_s=seconds(rule.keep_firing) if rule and rule.keep_firing else 0.0,
         flap_firings=flapping.firings,
-        flap_within_s=seconds(flapping.within),
+        flap_within_s=min(seconds(flapping.within), FLAP_WITHIN_MOST_S),
     )
 
 

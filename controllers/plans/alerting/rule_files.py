@@ -44,7 +44,7 @@ def _rules(
 ) -> Iterator[Json]:
     where = _selector(namespace, spec.services)
     if rule.burn_rate is None:
-        yield _rule(policy, rule, expression(rule, where, namespace, policy), rule.severity.value)
+        yield _rule(policy, rule, expression(rule, where), rule.severity.value)
         return
     for service, budget in sorted(budgets.items()):
         for tier in tiers_of(rule.burn_rate, budget):
@@ -83,7 +83,7 @@ def _selector(namespace: str, services: Sequence[str] | None) -> str:
     return f'{labels},{SERVICE}="{only}"' if len(services) == 1 else f'{labels},{SERVICE}=~"{only}"'
 
 
-def expression(rule: AlertRule, where: str, namespace: str, policy: str) -> str:
+def expression(rule: AlertRule, where: str) -> str:
     """PromQL that has a value for each service that is in trouble."""
     metric = rule.metric
     assert metric is not None, "the schema asks for a metric"

@@ -1,23 +1,22 @@
 """The life of an alert: pending until it has lasted, firing until it has been over for a while.
 
-An alert that comes and goes is held: each firing adds to a penalty that halves with time, and above a limit the alert
-fires on until the penalty has worn off. A number that is missing changes nothing.
+An alert that comes and goes is held: with so many firings within a while it fires on until nothing has been wrong for
+as long. A number that is missing changes nothing.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Final
 
 from controllers.plans.alerting.alerts import Alert, State
 
 REMEMBERED_S: Final = 4 * 3600.0
-"""A resolved alert is kept so long, for its penalty and for those who come late to look."""
+"""A resolved alert is kept so long, for its firings and for those who come late to look."""
 EXTERNAL_LOST_S: Final = 24 * 3600.0
 """An Alertmanager that says nothing for so long has forgotten the alert or is gone."""
-_MOST_PENALTY: Final = 2.0
-"""Times the limit: what is held longest is held for twice `within`."""
+FLAP_WITHIN_MOST_S: Final = 24 * 3600.0
+"""Alerts that are over are not remembered for longer than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +27,7 @@ class Timing:
     keep_s: float = 0.0
     flap_firings: int = 3
     flap_within_s: float = 1800.0
+    """At most FLAP_WITHIN_MOST_S."""
 
 
 def advance(alert: Alert, broken: bool | None, message: str, timing: Timing, now_s: float) -> Alert | None:
@@ -66,17 +66,15 @@ def _broken(alert: Alert, message: str, timing: Timing, now_s: float) -> Alert:
 
 
 def _fire(alert: Alert, message: str, timing: Timing, now_s: float) -> Alert:
-    penalty = min(decayed(alert, timing, now_s) + 1.0, _MOST_PENALTY * timing.flap_firings)
+    fired_s = (*(at_s for at_s in alert.fired_s if now_s - at_s <= timing.flap_within_s), now_s)[-timing.flap_firings :]
     return replace(
         alert,
         state=State.FIRING,
         since_s=now_s,
         message=message,
         quiet_since_s=None,
-        penalty=penalty,
-        penalty_s=now_s,
-        # The decay of the first firings while the last ones came must not keep it below the limit.
-        flapping=penalty > timing.flap_firings - 1.0,
+        fired_s=fired_s,
+        flapping=len(fired_s) >= timing.flap_firings,
     )
 
 
@@ -85,23 +83,15 @@ def _well(alert: Alert, timing: Timing, now_s: float) -> Alert | None:
         case State.FIRING if alert.quiet_since_s is None:
             alert = replace(alert, quiet_since_s=now_s)
         case State.PENDING:
-            return replace(alert, state=State.RESOLVED, since_s=now_s) if alert.penalty > 0 else None
+            return replace(alert, state=State.RESOLVED, since_s=now_s) if alert.fired_s else None
         case State.RESOLVED:
-            return alert if alert.penalty > 0 and now_s - alert.since_s < REMEMBERED_S else None
+            remembered_s = max(REMEMBERED_S, timing.flap_within_s)
+            return alert if alert.fired_s and now_s - alert.since_s < remembered_s else None
     if alert.state is State.FIRING and now_s - (alert.quiet_since_s or now_s) >= hold_s(alert, timing):
         return replace(alert, state=State.RESOLVED, since_s=now_s, quiet_since_s=None, flapping=False)
     return alert
 
 
-def decayed(alert: Alert, timing: Timing, now_s: float) -> float:
-    """The penalty of now."""
-    age_s = max(0.0, now_s - alert.penalty_s)
-    return alert.penalty * float(2.0 ** (-age_s / timing.flap_within_s))
-
-
 def hold_s(alert: Alert, timing: Timing) -> float:
-    """How long it must be over: longer for one that flaps, until half of the limit is left of its penalty."""
-    if not alert.flapping:
-        return timing.keep_s
-    halvings = math.log2(max(alert.penalty / (timing.flap_firings / 2.0), 1.0))
-    return max(timing.keep_s, timing.flap_within_s * max(halvings, 0.25))
+    """How long it must be over: longer for one that flaps."""
+    return max(timing.keep_s, timing.flap_within_s) if alert.flapping else timing.keep_s

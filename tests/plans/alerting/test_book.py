@@ -268,6 +268,16 @@ def test_a_restart_from_the_rows_or_from_the_status_pages_nobody_again() -> None
         assert [said for _, _, said in again.pages] == ["resolved"]
 
 
+def test_alerts_as_earlier_releases_wrote_them_down_are_remembered() -> None:
+    life = Life(policy())
+    life.at(10, "s0")
+    life.at(20)
+    ((kind, id_, line),) = (row for row in changed_rows(Book(), life.book)[0] if row[0] == "alert")
+    old = json.loads(line) | {"penalty": 1.0, "penalty_s": 10.0}
+    del old["fired_s"]
+    assert from_rows([(kind, id_, json.dumps(old))], 1).alerts == life.book.alerts
+
+
 def test_a_group_of_several_labels_is_known_again_from_a_status_whose_keys_were_sorted() -> None:
     asked = policy(grouping={"by": ["service", "alertname"], "wait": "1s"}, receive={"matchers": []})
 

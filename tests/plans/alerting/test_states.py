@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from controllers.plans.alerting.alerts import Alert, State
 from controllers.plans.alerting.states import EXTERNAL_LOST_S, Timing, advance
 from crds.alert_status import AlertSeverity
@@ -74,7 +76,7 @@ def test_what_comes_and_goes_is_held_as_one_until_it_has_calmed_down() -> None:
     story = play(timing, *looks)
     assert story[:6] == ["firing", "resolved", "firing", "resolved", "firing!", "firing!"]
     assert set(story[4:]) == {"firing!"}
-    # The penalty of three firings is half worn off after one `within`.
+    # Nothing has been wrong for as long as `within`.
     calm = play(timing, *looks, *((t, False) for t in range(600, 2000, 10)))
     over_s = calm.index("resolved", 10) * 10
     assert 1100 <= over_s <= 1200
@@ -84,6 +86,29 @@ def test_two_firings_an_hour_apart_are_not_flapping() -> None:
     timing = Timing(flap_firings=3, flap_within_s=600)
     looks = [(t * 3600.0 + half, half == 0) for t in range(6) for half in (0, 60)]
     assert set(play(timing, *looks)) == {"firing", "resolved"}
+
+
+@pytest.mark.parametrize("firings", [2, 3, 4, 5, 6, 15, 100])
+def test_as_many_firings_as_asked_for_within_the_time_are_flapping_however_they_lie_in_it(firings: int) -> None:
+    timing = Timing(flap_firings=firings, flap_within_s=1800)
+    evenly = [n * 1800 / (firings - 1) for n in range(firings)]
+    early = [n * 4.0 for n in range(firings - 1)] + [1800.0]
+    for times in (evenly, early):
+        story = play(timing, *((at_s + after_s, after_s == 0) for at_s in times for after_s in (0, 1)))
+        assert story == ["firing", "resolved"] * (firings - 1) + ["firing!", "firing!"]
+
+
+def test_firings_that_are_too_few_or_too_old_are_not_flapping() -> None:
+    twice = Timing(flap_firings=2, flap_within_s=1800)
+    assert play(twice, (0, True), (60, False), (1861, True)) == ["firing", "resolved", "firing"]
+    four = Timing(flap_firings=4, flap_within_s=1800)
+    assert set(play(four, *((n * 2.0, n % 2 == 0) for n in range(6)))) == {"firing", "resolved"}
+
+
+def test_firings_of_a_day_are_remembered_where_a_day_is_asked_for() -> None:
+    timing = Timing(flap_firings=3, flap_within_s=24 * 3600.0)
+    looks = [(hour * 3600.0, hour % 11 == 0) for hour in range(23)]
+    assert play(timing, *looks)[-1] == "firing!"
 
 
 def test_what_an_alertmanager_says_fires_at_once_and_until_it_says_otherwise_or_nothing_for_a_day() -> None:
