@@ -269,7 +269,7 @@ class Informer(Generic[T]):
     def _put(self, obj: Object) -> None:
         try:
             changes = self._store.put(obj)
-        except Exception:  # One object that a projection cannot read must not stop all others.
+        except Exception:  # One object that a projection or an index cannot read must not stop all others.
             log.exception("%s cannot be read; it is left out.", self.resource.describe(*_place(obj)))
             changes = self._store.drop(_place(obj))
         self._tell(changes)

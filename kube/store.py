@@ -17,6 +17,8 @@ Place = tuple[str | None, str]
 """Namespace (None for cluster-scoped) and name."""
 Index = Callable[[T], Iterable[str]]
 """The keys under which a value is found; may be none or several."""
+Keys = tuple[tuple[str, str], ...]
+"""Index and key."""
 
 
 class ChangeKind(Enum):
@@ -53,6 +55,8 @@ class _Entry(Generic[T]):
     uid: str
     resource_version: str
     value: T
+    keys: Keys
+    """Under which it was put into the indexes: a function asked again may answer otherwise, or raise."""
 
 
 class Store(Generic[T]):
@@ -85,7 +89,7 @@ class Store(Generic[T]):
         return entry is not None and entry.resource_version == resource_version
 
     def put(self, obj: Object) -> list[Change[T]]:
-        """An object as the server has it now."""
+        """An object as the server has it now. Where `keep` or an index raises, all is as before."""
         meta = obj["metadata"]
         place: Place = (meta.get("namespace"), meta["name"])
         uid, version = str(meta.get("uid", "")), str(meta.get("resourceVersion", ""))
@@ -95,48 +99,49 @@ class Store(Generic[T]):
         value = self._keep(obj)
         if value is None:
             return self.drop(place)
+        keys = self._keys_of(value)
         if entry is None:
-            return [self._add(place, _Entry(uid, version, value))]
+            return [self._add(place, _Entry(uid, version, value, keys))]
         if entry.uid != uid:
-            return [*self.drop(place), self._add(place, _Entry(uid, version, value))]
-        return self._replace(place, entry, version, value)
+            return [*self.drop(place), self._add(place, _Entry(uid, version, value, keys))]
+        return self._replace(place, entry, _Entry(uid, version, value, keys))
 
     def drop(self, place: Place) -> list[Change[T]]:
         """The object is gone."""
         entry = self._entries.pop(place, None)
         if entry is None:
             return []
-        self._unindex(place, entry.value)
+        self._unindex(place, entry)
         return [Change(ChangeKind.DELETED, place[0], place[1], entry.value, None)]
 
     def drop_all_but(self, seen: set[Place]) -> list[Change[T]]:
         """A complete list showed only `seen`: all else vanished while nobody watched."""
         return [change for place in self.places() if place not in seen for change in self.drop(place)]
 
+    def _keys_of(self, value: T) -> Keys:
+        return tuple((name, key) for name, keys_of in self._index.items() for key in keys_of(value))
+
     def _add(self, place: Place, entry: _Entry[T]) -> Change[T]:
-        self._entries[place] = entry
-        self._enter_index(place, entry.value)
+        self._enter(place, entry)
         return Change(ChangeKind.ADDED, place[0], place[1], None, entry.value)
 
-    def _replace(self, place: Place, entry: _Entry[T], version: str, value: T) -> list[Change[T]]:
-        old, entry.resource_version = entry.value, version
-        if old == value:
+    def _replace(self, place: Place, old: _Entry[T], new: _Entry[T]) -> list[Change[T]]:
+        if old.value == new.value:
+            old.resource_version = new.resource_version
             return []
         self._unindex(place, old)
-        entry.value = value
-        self._enter_index(place, value)
-        return [Change(ChangeKind.MODIFIED, place[0], place[1], old, value)]
+        self._enter(place, new)
+        return [Change(ChangeKind.MODIFIED, place[0], place[1], old.value, new.value)]
 
-    def _enter_index(self, place: Place, value: T) -> None:
-        for name, keys_of in self._index.items():
-            for key in keys_of(value):
-                self._buckets[name].setdefault(key, {})[place] = value
+    def _enter(self, place: Place, entry: _Entry[T]) -> None:
+        self._entries[place] = entry
+        for name, key in entry.keys:
+            self._buckets[name].setdefault(key, {})[place] = entry.value
 
-    def _unindex(self, place: Place, value: T) -> None:
-        for name, keys_of in self._index.items():
-            for key in keys_of(value):
-                bucket = self._buckets[name].get(key)
-                if bucket is not None:
-                    bucket.pop(place, None)
-                    if not bucket:
-                        del self._buckets[name][key]
+    def _unindex(self, place: Place, entry: _Entry[T]) -> None:
+        for name, key in entry.keys:
+            bucket = self._buckets[name].get(key)
+            if bucket is not None:
+                bucket.pop(place, None)
+                if not bucket:
+                    del self._buckets[name][key]

@@ -197,6 +197,23 @@ async def test_an_object_that_cannot_be_read_is_left_out_and_the_others_are_held
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_an_object_that_an_index_cannot_read_is_left_out_and_stops_no_other(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = FakeClient((PODS, {"metadata": {"namespace": "demo", "name": "odd"}, "spec": {}}), (PODS, pod("good")))
+    informer = Informer(client, PODS, keep=lean, index={"by_node": lambda obj: [obj["spec"]["node"]]})
+    task = asyncio.create_task(informer.run())
+    await asyncio.wait_for(informer.synced.wait(), 5)
+    client.put(PODS, {**pod("good"), "spec": {}})
+    await eventually(lambda: not informer.items(), "what can be read no more is left out")
+    client.put(PODS, pod("good"))
+    await eventually(lambda: informer.by("by_node", "n1"), "good again")
+    assert "Pod demo/odd cannot be read" in caplog.text
+    assert (informer.places(), informer.lists) == ([("demo", "good")], 1)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 async def test_a_listener_that_fails_does_not_stop_the_others(caplog: pytest.LogCaptureFixture) -> None:
     client = FakeClient()
 

@@ -1,3 +1,5 @@
+import pytest
+
 from kube.resources import Object
 from kube.store import Change, ChangeKind, Store
 
@@ -60,3 +62,15 @@ def test_what_a_complete_list_does_not_show_is_dropped_with_its_last_value() -> 
     held.put(pod("b", 2, node="n2"))
     assert held.drop_all_but({("demo", "a")}) == [Change(ChangeKind.DELETED, "demo", "b", "n2", None)]
     assert held.by("by_node", "n2") == []
+
+
+def test_a_value_that_an_index_cannot_read_changes_nothing_and_can_be_dropped() -> None:
+    held: Store[str] = Store(lambda obj: obj["node"], {"by_node": lambda node: [node], "by_number": lambda n: [n[1]]})
+    held.put(pod("a", 1))
+    for name in ("a", "b"):
+        with pytest.raises(IndexError):
+            held.put(pod(name, 2, node="?"))
+    assert (held.items(), held.by("by_node", "?"), held.by("by_number", "1")) == (["n1"], [], ["n1"])
+    assert kinds(held.drop(("demo", "a"))) == ["deleted"]
+    assert held.drop(("demo", "b")) == []
+    assert held.by("by_number", "1") == []
