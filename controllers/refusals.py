@@ -40,13 +40,13 @@ class Refusals:
 
     def hear(self, key: Hashable, error: AnswerError | Unreachable, now: datetime, *, generation: int) -> bool:
         """Whether there is something new to tell of the spec that has this generation."""
-        since = self._since.setdefault(key, now)
+        since = self._since[key] = min(self._since.get(key, now), now)  # A clock may be set back.
         is_for_a_person = isinstance(error, _FOR_A_PERSON)
         if not is_for_a_person and now - since < LASTS:
             return False
         text = str(error) if is_for_a_person else f"{error} It is tried again."
         told = self._told.get(key)
-        if told and (told.text == text or (told.generation == generation and now - told.at < LASTS)):
+        if told and (told.text == text or (told.generation == generation and timedelta() <= now - told.at < LASTS)):
             return False
         self._told[key] = _Told(text, generation, now)
         return True
