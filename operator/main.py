@@ -33,7 +33,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--manage",
-        choices=("services", "gpu-pools"),
+        type=_managed,
+        metavar="{services,gpu-pools}",
         default=_env("MANAGE", "services"),
         help="gpu-pools is a process of its own: it alone may write Nodes (FORETIDE_MANAGE)",
     )
@@ -56,6 +57,7 @@ def main(arguments: list[str]) -> int:
     from controllers.history.interface import HistoryError
     from controllers.runtime import logs
     from controllers.runtime.loop import Options, operate
+    from controllers.runtime.port import PortUnusable
     from controllers.settings import SettingsError, load_settings
     from kube.connection import Connection
     from kube.errors import LoginFailed
@@ -78,7 +80,7 @@ def main(arguments: list[str]) -> int:
         return asyncio.run(
             operate(connection, settings, process, build_pools if options.manage == "gpu-pools" else build)
         )
-    except HistoryError as error:
+    except (HistoryError, PortUnusable) as error:
         print(f"foretide-operator: {error}", file=sys.stderr)
         return 2
 
@@ -86,6 +88,13 @@ def main(arguments: list[str]) -> int:
 def _level(text: str) -> str:
     if text not in ("debug", "info", "warning", "error"):
         raise argparse.ArgumentTypeError(f"'{text}' is no log level: debug, info, warning or error.")
+    return text
+
+
+def _managed(text: str) -> str:
+    # Not `choices`: argparse holds no default to them, and FORETIDE_MANAGE is one.
+    if text not in ("services", "gpu-pools"):
+        raise argparse.ArgumentTypeError(f"'{text}' is nothing to manage: services or gpu-pools.")
     return text
 
 

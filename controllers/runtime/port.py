@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 
 from aiohttp import web
+
+
+class PortUnusable(OSError):
+    """Nothing can listen there: another process does, or the address is none of this machine."""
 
 
 class AdminPort(ABC):
@@ -20,9 +25,16 @@ class AdminPort(ABC):
         """What is served."""
 
     async def start(self) -> None:
+        """Raises PortUnusable."""
         self._runner = web.AppRunner(self.app(), access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
-        await web.TCPSite(self._runner, self._host or None, self.port).start()
+        try:
+            await web.TCPSite(self._runner, self._host or None, self.port).start()
+        except (OSError, OverflowError) as error:
+            await self.stop()
+            where = f"port {self.port} of {self._host or 'all addresses'}"
+            found = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+            raise PortUnusable(f"Nothing can be served at {where}: {found}. Choose another port or host.") from error
         self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:

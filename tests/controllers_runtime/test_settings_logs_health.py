@@ -1,3 +1,4 @@
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -57,19 +58,42 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     [
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         (["--port", "eighty"], "invalid int value: 'eighty'"),
+        (["--manage", "pools"], "'pools' is nothing to manage"),
         (["--log-level", "loud"], "'loud' is no log level"),
         (["--config", "/nowhere.yaml"], "Configuration file '/nowhere.yaml' cannot be read"),
         (["--kubeconfig", "/nowhere"], "Kubeconfig '/nowhere' cannot be used"),
     ],
 )
 def test_the_operator_refuses_a_wrong_start_with_a_sentence(arguments: list[str], said: str) -> None:
+    assert said in refused(arguments)
+
+
+def test_what_the_environment_names_to_manage_is_checked_like_the_flag() -> None:
+    assert "'gpu_pools' is nothing to manage: services or gpu-pools." in refused([], FORETIDE_MANAGE="gpu_pools")
+
+
+def test_a_port_that_another_process_has_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        """{apiVersion: v1, kind: Config, current-context: x, users: [{name: u, user: {token: t}}],
+        clusters: [{name: c, cluster: {server: "http://127.0.0.1:1"}}],
+        contexts: [{name: x, context: {cluster: c, user: u}}]}"""
+    )
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        said = refused([f"--kubeconfig={config}", "--host=127.0.0.1", f"--port={port}"])
+    assert f"Nothing can be served at port {port} of 127.0.0.1: Address already in use." in said
+
+
+def refused(arguments: list[str], **environment: str) -> str:
+    """What the process says as it ends, of which no line is a trace."""
     command = [sys.executable, str(ROOT / "operator" / "main.py"), *arguments]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(ROOT)}, check=False
+        command, capture_output=True, text=True, timeout=60, env={"PYTHONPATH": str(ROOT), **environment}, check=False
     )
-    assert done.returncode == 2
-    assert said in done.stderr
+    assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
+    return done.stderr
 
 
 def test_the_folder_of_the_process_holds_nothing_that_could_be_imported_by_mistake() -> None:
