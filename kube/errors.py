@@ -10,7 +10,7 @@
     │   ├── Conflict      409 (also 412): someone else wrote first, or the name is taken
     │   │   └── AlreadyExists
     │   ├── Gone          410: the resourceVersion asked for is too old; list again
-    │   ├── Invalid       422 or 400: `causes` say which fields
+    │   ├── Invalid       422 or 400: the message says which fields
     │   ├── Throttled     429: `retry_after_s`
     │   └── Unavailable   5xx
     └── Unreachable       no answer: refused, reset, cut, timed out, or not JSON
@@ -21,7 +21,6 @@ A message says the verb, the object, the answer and the next step.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 
@@ -41,14 +40,6 @@ class Unreachable(KubeError):
     """No usable answer came. Whether a write took effect is unknown: read before writing again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """One reason of a refusal: the field (dotted path, may be empty) and what is wrong with it."""
-
-    field: str
-    message: str
-
-
 class AnswerError(KubeError):
     """The API server answered with an error. `status_code` and `reason` are its own words."""
 
@@ -60,13 +51,11 @@ class AnswerError(KubeError):
         *,
         status_code: int,
         reason: str = "",
-        causes: tuple[Cause, ...] = (),
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(message)
         self.status_code = status_code
         self.reason = reason
-        self.causes = causes
         self.retry_after_s = retry_after_s
 
 
@@ -136,10 +125,5 @@ def error_from_answer(
         f" {kind.next_step}",
         status_code=status_code,
         reason=reason,
-        causes=_causes(details),
         retry_after_s=None if wait_s is None else float(wait_s),
     )
-
-
-def _causes(details: Mapping[str, Any]) -> tuple[Cause, ...]:
-    return tuple(Cause(str(one.get("field", "")), str(one.get("message", ""))) for one in details.get("causes") or ())

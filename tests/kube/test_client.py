@@ -11,7 +11,7 @@ from kube.api import EventKind, WatchEvent
 from kube.client import Answered, Client
 from kube.connection import Connection
 from kube.errors import Conflict, Fenced, Gone, Invalid, KubeError, NotFound, Throttled, Unavailable, Unreachable
-from kube.resources import DEPLOYMENTS, PODS
+from kube.resources import PODS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -64,16 +64,6 @@ async def test_a_throttled_answer_carries_how_long_to_wait() -> None:
         with pytest.raises(Throttled) as caught:
             await client.get(PODS, "demo", "a")
     assert caught.value.retry_after_s == 7
-    await server.close()
-
-
-async def test_an_invalid_answer_names_the_fields() -> None:
-    causes = {"causes": [{"field": "spec.replicas", "message": "must not be negative"}]}
-    server = await serve(answering(422, {"reason": "Invalid", "details": causes}))
-    async with Client(connect(server)) as client:
-        with pytest.raises(Invalid) as caught:
-            await client.create(DEPLOYMENTS, {"metadata": {"namespace": "demo", "name": "a"}})
-    assert [cause.field for cause in caught.value.causes] == ["spec.replicas"]
     await server.close()
 
 
