@@ -19,7 +19,7 @@ import orjson
 
 from kube.api import EventKind, Page, Propagation, Subresource, WatchEvent
 from kube.connection import Connection
-from kube.errors import NotFound, Unreachable, error_from_answer
+from kube.errors import NotFound, Unreachable, error_from_answer, error_from_response
 from kube.resources import Object, Resource
 
 CONNECT_TIMEOUT_S: Final = 3.0
@@ -288,19 +288,8 @@ def _drop_unread(response: aiohttp.ClientResponse) -> None:
 async def _raise_for_status(call: _Call, response: aiohttp.ClientResponse) -> None:
     if response.status < 300:
         return
-    raw = await response.read()
-    try:
-        body = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        body = {"message": raw[:300].decode("utf-8", "replace").strip()}
-    seconds = response.headers.get("Retry-After", "")
-    raise error_from_answer(
-        call.verb,
-        call.what,
-        response.status,
-        body if isinstance(body, dict) else None,
-        float(seconds) if seconds.isdigit() else None,
-    )
+    raw, retry_after = await response.read(), response.headers.get("Retry-After")
+    raise error_from_response(call.verb, call.what, response.status, raw, retry_after)
 
 
 def _object(call: _Call, raw: bytes) -> Object:

@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable
 
 from kube.connection import Connection
-from kube.errors import Conflict, Fenced, KubeError, NotFound
-from kube.lease import LeaseCalls, Sighting, Step, Timing, manifest, next_step
-from kube.resources import Object
+from kube.errors import AnswerError, Conflict, Fenced, KubeError, NotFound
+from kube.lease import LeaseCalls, Sighting, Step, StoredLease, Timing, manifest, next_step
 
 log = logging.getLogger(__name__)
 
@@ -83,16 +82,17 @@ class Elector:
             if self._is_over():
                 return self._lose()
             next_s = self._clock() + self._timing.retry_s * random.uniform(0.9, 1.0)
-            self._attempt()
+            asked_s = self._attempt()
             if self._is_over():
                 return self._lose()
-            self._stop.wait(max(0.0, next_s - self._clock()))
+            self._stop.wait(max(asked_s, next_s - self._clock()))
         self._release()
 
     def _is_over(self) -> bool:
         return self._leads_until_s is not None and not self.is_leader()
 
-    def _attempt(self) -> None:
+    def _attempt(self) -> float:
+        """For how long the server is to be left alone; 0 when it asked for nothing."""
         try:
             self._look_and_act()
         except (Conflict, NotFound) as conflict:
@@ -101,6 +101,15 @@ class Elector:
             self._look_again_when_leading()
         except KubeError as error:
             log.warning("Lease: %s", error)
+            return self._granted_s(error)
+        return 0.0
+
+    def _granted_s(self, error: KubeError) -> float:
+        """Of what the server asks, as much as leaves a leader time to try again."""
+        asked_s = error.retry_after_s if isinstance(error, AnswerError) else None
+        until_s = self._leads_until_s
+        most_s = self._timing.lease_s if until_s is None else (until_s - self._clock()) / 2
+        return max(0.0, min(asked_s or 0.0, most_s))
 
     def _look_again_when_leading(self) -> None:
         # A renewal that timed out may have been stored after all, which makes our next one conflict with ourselves.
@@ -128,18 +137,16 @@ class Elector:
         self._see(stored)
         self._lead_from(started_s)
 
-    def _see(self, lease: Object | None) -> None:
+    def _see(self, lease: StoredLease | None) -> None:
         if lease is None:
             self._sighting = None
             return
-        spec = lease.get("spec") or {}
-        holder, version = str(spec.get("holderIdentity") or ""), str(lease["metadata"]["resourceVersion"])
-        self._transitions = int(spec.get("leaseTransitions") or 0)
+        self._transitions = lease.transitions
         now_s = self._clock()
-        before = self._sighting or Sighting(holder, version, now_s)
-        self._sighting = before.seen_again(holder, version, now_s)
+        before = self._sighting or Sighting(lease.holder, lease.resource_version, now_s)
+        self._sighting = before.seen_again(lease.holder, lease.resource_version, now_s)
 
-    def _write(self, step: Step) -> Object:
+    def _write(self, step: Step) -> StoredLease:
         lease = manifest(
             self._namespace,
             self._name,

@@ -23,6 +23,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import orjson
+
 
 class KubeError(Exception):
     """Root of everything raised by this package."""
@@ -108,22 +110,39 @@ _BY_STATUS: dict[int, type[AnswerError]] = {
 }
 
 
-def error_from_answer(
-    verb: str, what: str, status_code: int, status: Mapping[str, Any] | None, retry_after_s: float | None = None
+def error_from_response(
+    verb: str, what: str, status_code: int, raw: bytes, retry_after: str | None = None
 ) -> AnswerError:
-    """The error for an answer; `status` is the body when it was a `Status` object, else None."""
-    body = status or {}
+    """The error for an answer as it came: what stands between us and the server answers in words of its own."""
+    try:
+        body = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        body = {"message": raw[:300].decode("utf-8", "replace").strip()}
+    text = retry_after or ""
+    return error_from_answer(verb, what, status_code, body, float(text) if text.isdecimal() else None)
+
+
+def error_from_answer(
+    verb: str, what: str, status_code: int, status: object, retry_after_s: float | None = None
+) -> AnswerError:
+    """The error for an answer; `status` is its body, of which no more is believed than fits a `Status` object."""
+    body = _map(status)
     reason = str(body.get("reason") or "")
     kind = _BY_STATUS.get(status_code, Unavailable if status_code >= 500 else AnswerError)
     if kind is Conflict and reason == "AlreadyExists":
         kind = AlreadyExists
-    details = body.get("details") or {}
     found = str(body.get("message") or "no message").rstrip(".")
-    wait_s = retry_after_s if retry_after_s is not None else details.get("retryAfterSeconds")
+    asked = _map(body.get("details")).get("retryAfterSeconds")
+    if retry_after_s is None and isinstance(asked, int | float):
+        retry_after_s = float(asked)
     return kind(
         f"{verb} {what}: the API server answered {status_code} {reason or 'without a reason'}: {found}."
         f" {kind.next_step}",
         status_code=status_code,
         reason=reason,
-        retry_after_s=None if wait_s is None else float(wait_s),
+        retry_after_s=retry_after_s,
     )
+
+
+def _map(found: object) -> Mapping[str, Any]:
+    return found if isinstance(found, Mapping) else {}

@@ -16,7 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from kube.connection import Connection
-from kube.errors import KubeError, NotFound, Unreachable, error_from_answer
+from kube.errors import KubeError, NotFound, Unreachable, error_from_response
 from kube.resources import LEASES, Object
 
 
@@ -48,6 +48,25 @@ class Step(Enum):
     TAKE = "take"
     RENEW = "renew"
     WAIT = "wait"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLease:
+    """What the API server has; `holder` is empty when nobody holds it."""
+
+    holder: str
+    resource_version: str
+    transitions: int
+
+    @classmethod
+    def of(cls, lease: Any) -> StoredLease:
+        """Raises LookupError, TypeError, ValueError, AttributeError or OverflowError for what is no Lease."""
+        spec = lease.get("spec") or {}
+        return cls(
+            str(spec.get("holderIdentity") or ""),
+            str(lease["metadata"]["resourceVersion"]),
+            int(spec.get("leaseTransitions") or 0),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +121,16 @@ class LeaseCalls:
         self._connection, self._namespace, self._name, self._timeout_s = connection, namespace, name, timeout_s
         self._http: http.client.HTTPConnection | None = None
 
-    def get(self) -> Object | None:
+    def get(self) -> StoredLease | None:
         try:
             return self._call("get", "GET", self._name, None)
         except NotFound:
             return None
 
-    def create(self, lease: Mapping[str, Any]) -> Object:
+    def create(self, lease: Mapping[str, Any]) -> StoredLease:
         return self._call("create", "POST", None, lease)
 
-    def update(self, lease: Mapping[str, Any]) -> Object:
+    def update(self, lease: Mapping[str, Any]) -> StoredLease:
         return self._call("update", "PUT", self._name, lease)
 
     def close(self) -> None:
@@ -119,22 +138,23 @@ class LeaseCalls:
             self._http.close()
             self._http = None
 
-    def _call(self, verb: str, method: str, name: str | None, body: Mapping[str, Any] | None) -> Object:
+    def _call(self, verb: str, method: str, name: str | None, body: Mapping[str, Any] | None) -> StoredLease:
         what = LEASES.describe(self._namespace, self._name)
         headers = {**self._connection.headers(), "Accept": "application/json", "Content-Type": "application/json"}
         try:
             http_ = self._opened()
             http_.request(method, LEASES.path(self._namespace, name), json.dumps(body) if body else None, headers)
             with http_.getresponse() as response:
-                answer = json.loads(response.read())
+                raw = response.read()
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.close()
             raise Unreachable(f"{verb} {what}: no answer ({error!r}). It is tried again.") from error
         if response.status >= 300:
-            raise error_from_answer(verb, what, response.status, answer if isinstance(answer, dict) else None)
-        if not isinstance(answer, dict):
-            raise Unreachable(f"{verb} {what}: the answer is no object.")
-        return answer
+            raise error_from_response(verb, what, response.status, raw, response.getheader("Retry-After"))
+        try:
+            return StoredLease.of(json.loads(raw))
+        except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+            raise Unreachable(f"{verb} {what}: the answer is no Lease ({error!r}). It is tried again.") from error
 
     def _opened(self) -> http.client.HTTPConnection:
         if self._http is None:

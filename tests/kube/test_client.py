@@ -67,6 +67,16 @@ async def test_a_throttled_answer_carries_how_long_to_wait() -> None:
     await server.close()
 
 
+@pytest.mark.parametrize("body", [{"details": "upstream"}, {"details": {"retryAfterSeconds": "soon"}}, ["odd"], 5])
+async def test_an_error_of_a_proxy_in_words_of_its_own_is_an_error_of_ours(body: object) -> None:
+    server = await serve(answering(502, body, **{"Retry-After": "\u00b2"}))
+    async with Client(connect(server)) as client:
+        with pytest.raises(Unavailable, match="answered 502 without a reason: no message") as caught:
+            await client.get(PODS, "demo", "a")
+    assert caught.value.retry_after_s is None
+    await server.close()
+
+
 async def test_an_answer_that_is_not_json_is_unreachable_and_counts_no_code_twice() -> None:
     async def handler(_: web.Request) -> web.Response:
         return web.Response(text="<html>proxy</html>")

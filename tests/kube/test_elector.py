@@ -44,7 +44,7 @@ class Candidate:
 def stolen(calls: LeaseCalls) -> bool:
     lease = calls.get()
     assert lease is not None
-    version = lease["metadata"]["resourceVersion"]
+    version = lease.resource_version
     try:
         calls.update(
             manifest("default", "taken", holder="thief", timing=TIMING, transitions=1, resource_version=version)

@@ -1,10 +1,19 @@
+import contextlib
+import http.server
+import itertools
 import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
 
+import orjson
 import pytest
 
 from kube.connection import Connection
 from kube.elector import Elector
-from kube.lease import Sighting, Step, Timing, next_step
+from kube.errors import Throttled, Unavailable, Unreachable
+from kube.lease import LeaseCalls, Sighting, Step, Timing, next_step
+from tests.waiting import eventually_blocking
 
 TIMING = Timing(lease_s=6, renew_s=4, retry_s=1)
 
@@ -52,3 +61,105 @@ def test_a_candidate_that_meets_what_it_does_not_know_says_so_and_does_not_stand
     elector.start()
     assert said.get(timeout=60) == "'me' lost the lease 'default/lease': ValueError: the login plugin printed nonsense"
     assert not elector.is_leader()
+
+
+class Server:
+    """Answers (status, body, Retry-After) one after the other, the last again and again."""
+
+    def __init__(self, answers: Sequence[tuple[int, bytes, str]]) -> None:
+        self.asked: list[tuple[float, str, str]] = []
+        self.connections = 0
+        waiting = itertools.chain(answers, itertools.repeat(answers[-1]))
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(handler) -> None:
+                self.connections += 1
+                super().setup()
+
+            def answer(handler) -> None:
+                handler.rfile.read(int(handler.headers.get("Content-Length") or 0))
+                self.asked.append((time.monotonic(), handler.command, handler.path))
+                status, body, retry_after = next(waiting)
+                handler.send_response(status)
+                if retry_after:
+                    handler.send_header("Retry-After", retry_after)
+                handler.send_header("Content-Length", str(len(body)))
+                handler.end_headers()
+                handler.wfile.write(body)
+
+            do_GET = do_POST = do_PUT = answer
+
+            def log_message(handler, *arguments: object) -> None:
+                """Silent."""
+
+        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield
+        finally:
+            self._http.shutdown()
+            thread.join()
+            self._http.server_close()
+
+
+def connection_to(server: Server, path: str = "") -> Connection:
+    return Connection(server.url + path, None, lambda: None)
+
+
+LEASE = orjson.dumps({"metadata": {"resourceVersion": "7"}, "spec": {"holderIdentity": "other"}})
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "said"),
+    [
+        (502, b'{"message": "bad gateway", "details": "upstream"}', Unavailable, "answered 502 .+: bad gateway"),
+        (502, b"[1]", Unavailable, "answered 502 without a reason: no message"),
+        (503, b'{"details": {"retryAfterSeconds": "soon"}}', Unavailable, "answered 503"),
+        (429, b"Too many requests.\n", Throttled, "answered 429 without a reason: Too many requests"),
+        (200, b"<html>hello</html>", Unreachable, "is no Lease"),
+        (200, b"[]", Unreachable, "is no Lease"),
+        (200, b'{"kind": "Lease"}', Unreachable, "is no Lease"),
+        (200, b'{"metadata": {"resourceVersion": "1"}, "spec": "none"}', Unreachable, "is no Lease"),
+        (200, b'{"metadata": {"resourceVersion": "1"}, "spec": {"leaseTransitions": 1e999}}', Unreachable, "no Lease"),
+    ],
+)
+def test_an_odd_answer_is_an_error_of_ours_and_costs_no_connection(
+    status: int, body: bytes, kind: type[Exception], said: str
+) -> None:
+    server = Server([(status, body, "5"), (200, LEASE, "")])
+    calls = LeaseCalls(connection_to(server), "demo", "lease", 5.0)
+    with server.running():
+        with pytest.raises(kind, match=said) as caught:
+            calls.get()
+        found = calls.get()
+        calls.close()
+    assert found
+    assert (found.holder, found.resource_version, found.transitions) == ("other", "7", 0)
+    assert server.connections == 1
+    assert getattr(caught.value, "retry_after_s", 5.0) == 5.0
+
+
+def test_a_candidate_leaves_a_server_alone_for_as_long_as_it_asks() -> None:
+    server = Server([(429, b"slow down", "1"), (200, LEASE, "")])
+    elector = Elector(
+        connection_to(server),
+        namespace="demo",
+        name="lease",
+        identity="me",
+        on_acquired=lambda: None,
+        on_lost=lambda why: None,
+        timing=Timing(lease_s=60, renew_s=40, retry_s=0.1),
+    )
+    with server.running():
+        elector.start()
+        eventually_blocking(lambda: len(server.asked) > 1, "the second look")
+        elector.stop()
+    assert server.asked[1][0] - server.asked[0][0] >= 1.0
