@@ -26,7 +26,7 @@ class Connection:
     """One API server. Immutable and free of sockets: threads and event loops may share it."""
 
     server: str
-    """`https://host:port`, without a path at the end."""
+    """`https://host:port`, also with the path of a proxy (`/k8s/clusters/c-1`); no slash at the end."""
     tls: ssl.SSLContext | None
     """None for plain http only."""
     token: Callable[[], str | None]

@@ -46,6 +46,7 @@ class Elector:
         self._transitions = 0
         self._leads_until_s: float | None = None
         self._must_look = True
+        self._told_nowhere = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="elector", daemon=True)
 
@@ -96,13 +97,26 @@ class Elector:
         try:
             self._look_and_act()
         except (Conflict, NotFound) as conflict:
-            log.info("%s", conflict)
+            if isinstance(conflict, NotFound) and self._sighting is None:
+                self._tell_nowhere(conflict)
+            else:
+                log.info("%s", conflict)
             self._must_look = True
             self._look_again_when_leading()
         except KubeError as error:
             log.warning("Lease: %s", error)
             return self._granted_s(error)
         return 0.0
+
+    def _tell_nowhere(self, error: NotFound) -> None:
+        if not self._told_nowhere:
+            log.warning(
+                "The lease '%s' cannot be made, so nobody leads: is there a namespace '%s'? It is tried again. %s",
+                self._name,
+                self._namespace,
+                error,
+            )
+        self._told_nowhere = True
 
     def _granted_s(self, error: KubeError) -> float:
         """Of what the server asks, as much as leaves a leader time to try again."""
@@ -162,6 +176,7 @@ class Elector:
         if was_leading and not self.is_leader():
             return  # The renewal came too late: another may have acted in between.
         self._leads_until_s = started_s + self._timing.renew_s
+        self._told_nowhere = False
         if not was_leading:
             log.info("'%s' leads '%s/%s'.", self.identity, self._namespace, self._name)
             self._on_acquired()

@@ -119,6 +119,7 @@ class LeaseCalls:
 
     def __init__(self, connection: Connection, namespace: str, name: str, timeout_s: float) -> None:
         self._connection, self._namespace, self._name, self._timeout_s = connection, namespace, name, timeout_s
+        self._prefix = urlsplit(connection.server).path.rstrip("/")
         self._http: http.client.HTTPConnection | None = None
 
     def get(self) -> StoredLease | None:
@@ -143,7 +144,8 @@ class LeaseCalls:
         headers = {**self._connection.headers(), "Accept": "application/json", "Content-Type": "application/json"}
         try:
             http_ = self._opened()
-            http_.request(method, LEASES.path(self._namespace, name), json.dumps(body) if body else None, headers)
+            path = self._prefix + LEASES.path(self._namespace, name)
+            http_.request(method, path, json.dumps(body) if body else None, headers)
             with http_.getresponse() as response:
                 raw = response.read()
         except (OSError, http.client.HTTPException, ValueError) as error:

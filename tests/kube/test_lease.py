@@ -148,7 +148,7 @@ def test_an_odd_answer_is_an_error_of_ours_and_costs_no_connection(
 
 
 def test_a_candidate_leaves_a_server_alone_for_as_long_as_it_asks() -> None:
-    server = Server([(429, b"slow down", "1"), (200, LEASE, "")])
+    server = Server([(429, b"slow down", "2"), (200, LEASE, "")])
     elector = Elector(
         connection_to(server),
         namespace="demo",
@@ -156,10 +156,41 @@ def test_a_candidate_leaves_a_server_alone_for_as_long_as_it_asks() -> None:
         identity="me",
         on_acquired=lambda: None,
         on_lost=lambda why: None,
-        timing=Timing(lease_s=60, renew_s=40, retry_s=0.1),
+        timing=Timing(lease_s=60, renew_s=40, retry_s=0.5),
     )
     with server.running():
         elector.start()
         eventually_blocking(lambda: len(server.asked) > 1, "the second look")
         elector.stop()
-    assert server.asked[1][0] - server.asked[0][0] >= 1.0
+    assert server.asked[1][0] - server.asked[0][0] >= 2.0
+
+
+def test_a_lease_is_looked_for_below_the_path_of_a_proxy() -> None:
+    server = Server([(200, LEASE, "")])
+    calls = LeaseCalls(connection_to(server, "/k8s/clusters/c-1"), "demo", "lease", 5.0)
+    with server.running():
+        calls.get()
+        calls.close()
+    path = "/k8s/clusters/c-1/apis/coordination.k8s.io/v1/namespaces/demo/leases/lease"
+    assert [one[1:] for one in server.asked] == [("GET", path)]
+
+
+def test_a_namespace_that_is_not_there_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server([(404, b'{"reason": "NotFound", "message": "namespaces \\"demo\\" not found"}', "")])
+    elector = Elector(
+        connection_to(server),
+        namespace="demo",
+        name="lease",
+        identity="me",
+        on_acquired=lambda: None,
+        on_lost=lambda why: None,
+        timing=Timing(lease_s=60, renew_s=40, retry_s=0.3),
+    )
+    caplog.set_level("INFO")
+    with server.running():
+        elector.start()
+        eventually_blocking(lambda: [one[1] for one in server.asked].count("POST") > 2, "the third attempt")
+        elector.stop()
+    (told,) = [one for one in caplog.records if "404" in one.getMessage()]
+    assert told.levelname == "WARNING"
+    assert "cannot be made, so nobody leads: is there a namespace 'demo'?" in told.getMessage()
