@@ -1,6 +1,7 @@
 """What the operator remembers over its own restarts, in one SQLite file: counts, cold starts, capacities, decisions.
 
-Bounded by age and by size, whatever happens. Every method blocks for as long as the disk takes: callers go through
+Bounded by age and by size, as far as it grows by itself: alerts, capacities and what answers are like are as many as
+there are. Every method blocks for as long as the disk takes: callers go through
 `controllers.history.thread`. A file that is damaged is put aside and a new one begun: history is worth a warning, never
 an outage.
 """
@@ -37,6 +38,11 @@ _LEAST_OBSERVED: Final = 0.5
 """Of a step; a step that was watched for less is a gap."""
 _SHRINK: Final = 0.8
 """Of the allowed size; what is above goes, oldest first, so that pruning does not run all the time."""
+_LEAST_SHARE: Final = 0.25
+"""Of the allowed size: so much of what can be pruned stays, however large the rest is."""
+_COUNT_BYTES: Final = 100
+"""Of a row of numbers with its index, about."""
+_PRUNED: Final = ("counts", "decisions", "cold_starts")
 
 _NOT_NOW: Final = frozenset(
     (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR,
@@ -89,7 +95,7 @@ class Store:
         self._limits = limits or Limits()
         self._path = path
         self._db = _open(path)
-        self._ids = {ServiceId(ns, name): id_ for id_, ns, name in self._db.execute("SELECT * FROM services")}
+        self._ids = self._known_services()
 
     def close(self) -> None:
         self._db.close()
@@ -225,6 +231,7 @@ class Store:
             self._db.execute("DELETE FROM counts WHERE at_s < ?", (oldest_s,))
             self._db.execute("DELETE FROM decisions WHERE at_s < ?", (oldest_s,))
         self._shrink(now_s, oldest_s)
+        self._forget_services()
         self._db.executescript("PRAGMA incremental_vacuum")  # Of `execute`, Python takes the first step only.
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -237,29 +244,58 @@ class Store:
     def _shrink(self, now_s: float, oldest_s: float) -> None:
         if self.used_bytes <= self._limits.max_bytes:
             return
+        before = self._pruned_bytes()
         with self._db:  # What a clock wrote that was ahead is no newer than the rest.
             self._db.execute("DELETE FROM decisions WHERE at_s > ?", (now_s + FINE_S,))
         span_s, goal = now_s - oldest_s, _SHRINK * self._limits.max_bytes
+        least = _LEAST_SHARE * self._limits.max_bytes
         decided_s = self._older(now_s, span_s, goal, ("decisions",), _DECISIONS_SHARE * self._limits.max_bytes)
-        kept_s = self._older(now_s, span_s, goal, ("counts", "decisions", "cold_starts"))
-        log.warning(
-            "The history was larger than %d bytes: it now goes back %.1f h, and its decisions %.1f h.",
-            self._limits.max_bytes,
-            kept_s / 3600,
-            min(kept_s, decided_s) / 3600,
-        )
+        kept_s = self._older(now_s, span_s, goal, _PRUNED, least)
+        if self._pruned_bytes() < before:
+            log.warning(
+                "The history was larger than %d bytes: it now goes back %.1f h, and its decisions %.1f h.",
+                self._limits.max_bytes,
+                kept_s / 3600,
+                min(kept_s, decided_s) / 3600,
+            )
+        if self.used_bytes > self._limits.max_bytes:
+            log.warning(
+                "The history takes %d bytes and may take %d; most is what is not pruned: alerts, capacities and what"
+                " answers are like. Raise history.maxBytes.",
+                self.used_bytes,
+                self._limits.max_bytes,
+            )
 
-    def _older(self, now_s: float, span_s: float, goal: float, tables: Sequence[str], least: float = 0.0) -> float:
-        """Delete the oldest rows until no more than `goal` bytes are used, or `least` in decisions; the span left."""
-        while span_s > FINE_S and self.used_bytes > goal and (not least or self._decision_bytes() > least):
+    def _older(self, now_s: float, span_s: float, goal: float, tables: Sequence[str], least: float) -> float:
+        """Delete the oldest rows until no more than `goal` bytes are used, or `least` in `tables`; the span left."""
+        while span_s > FINE_S and self.used_bytes > goal and self._pruned_bytes(tables) > least:
             span_s *= 0.7
             with self._db:
                 for table in tables:
                     self._db.execute(f"DELETE FROM {table} WHERE at_s < ?", (now_s - span_s,))
         return span_s
 
-    def _decision_bytes(self) -> int:
-        return int(self._db.execute("SELECT COALESCE(SUM(LENGTH(CAST(line AS BLOB))), 0) FROM decisions").fetchone()[0])
+    def _pruned_bytes(self, tables: Sequence[str] = _PRUNED) -> float:
+        """What these take, about."""
+        lines = "COUNT(*), COALESCE(SUM(LENGTH(CAST(line AS BLOB))), 0)"
+        found = [
+            self._db.execute(f"SELECT {lines if table == 'decisions' else 'COUNT(*), 0'} FROM {table}").fetchone()
+            for table in tables
+        ]
+        return float(sum(rows * _COUNT_BYTES + texts for rows, texts in found))
+
+    def _forget_services(self) -> None:
+        """Those of which nothing is known any more."""
+        with self._db:
+            self._db.execute(
+                "DELETE FROM services WHERE id NOT IN (SELECT service FROM decisions) AND NOT EXISTS "
+                "(SELECT * FROM counts WHERE step_s IN (?, ?) AND service = services.id)",
+                (FINE_S, COARSE_S),
+            )
+        self._ids = self._known_services()
+
+    def _known_services(self) -> dict[ServiceId, int]:
+        return {ServiceId(ns, name): id_ for id_, ns, name in self._db.execute("SELECT * FROM services")}
 
     def _pragma(self, name: str) -> int:
         return int(self._db.execute(f"PRAGMA {name}").fetchone()[0])

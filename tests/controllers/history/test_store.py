@@ -175,6 +175,40 @@ def test_decisions_of_a_clock_that_was_ahead_do_not_cost_the_counts() -> None:
     assert store.used_bytes <= 400_000
 
 
+def test_what_is_not_pruned_does_not_cost_all_the_rest(caplog: pytest.LogCaptureFixture) -> None:
+    store, noise = Store(None, Limits(max_bytes=2**20)), np.random.default_rng(0)
+    fill(store, CHAT, T0, T0 + 600, 1.0, period_s=60)
+    store.add_cold_start("p", 10.0, T0 - DAY_S)
+    store.set_alerts("demo/policy", 1, [("incident", str(at), noise.bytes(500).hex()) for at in range(1100)], [])
+    assert store.used_bytes > 2**20
+    store.prune(T0 + 600)
+    assert store.counts(CHAT, T0, T0 + 600, 60).arrivals.tolist() == [1.0] * 10
+    assert store.cold_starts() == {"p": [10.0]}
+    assert "most is what is not pruned: alerts" in caplog.text
+    assert "goes back" not in caplog.text
+
+
+def test_beside_much_that_is_not_pruned_the_rest_is_bounded() -> None:
+    store, noise = Store(None, Limits(max_bytes=400_000)), np.random.default_rng(0)
+    store.set_alerts("demo/policy", 1, [("incident", str(at), noise.bytes(400).hex()) for at in range(500)], [])
+    fixed = store.used_bytes
+    for step in range(100):
+        store.add({ServiceId("demo", f"s{at}"): (1.0, 1.0, 1.0, 1.0) for at in range(50)}, 600, T0 + (step + 1) * 600)
+    store.prune(T0 + 100 * 600)
+    assert 20_000 < store.used_bytes - fixed < 150_000
+
+
+def test_services_of_which_nothing_is_known_any_more_go() -> None:
+    store = Store(None, Limits(retention_s=DAY_S))
+    fill(store, CHAT, T0, T0 + 600, 1.0)
+    store.add_decisions([(OTHER, T0 + DAY_S, "{}")])
+    store.prune(T0 + 1.5 * DAY_S)
+    assert store._db.execute("SELECT name FROM services").fetchall() == [("other",)]
+    fill(store, CHAT, T0 + 2 * DAY_S, T0 + 2 * DAY_S + 600, 1.0)
+    assert store.counts(CHAT, T0 + 2 * DAY_S, T0 + 2 * DAY_S + 600, 600).arrivals.tolist() == [40]
+    assert store.decisions(OTHER, T0, 1) == ["{}"]
+
+
 def test_a_line_of_an_earlier_release_is_read_as_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "history.sqlite"
     store = Store(path)
