@@ -2,7 +2,7 @@
 
 HistoryError
 ├── HistoryUnavailable    the source does not answer; what was read before still holds
-└── StoreUnusable         the file cannot be opened, even anew
+└── StoreUnusable         the file cannot be opened, even anew, and its disk is not the reason
 """
 
 from __future__ import annotations

@@ -81,11 +81,19 @@ class Scraper:
         self._hears(texts, now_s)
         counted = tally(self._seen, pages, self._last_round_s, now_s, self._period_s)
         self._remember(pages, frozenset(asked), now_s)
+        await self._prune(now_s)
         if counted.rows:
             await self._store.call(Store.add, counted.rows, counted.seconds, now_s)
-        if not 0 <= now_s - self._pruned_s < PRUNE_EVERY_S:  # A clock may be set back.
-            self._pruned_s = now_s
+
+    async def _prune(self, now_s: float) -> None:
+        """First: where there is no room, nothing can be added before."""
+        if 0 <= now_s - self._pruned_s < PRUNE_EVERY_S:  # A clock may be set back.
+            return
+        self._pruned_s = now_s
+        try:
             await self._store.call(Store.prune, now_s)
+        except sqlite3.Error as error:
+            log.warning("The history was not pruned: %s. It is tried again in %.0f s.", error, PRUNE_EVERY_S)
 
     def _remember(self, pages: Mapping[str, Page], asked: frozenset[str], now_s: float) -> None:
         if pages:

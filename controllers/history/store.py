@@ -1,27 +1,29 @@
 """What the operator remembers over its own restarts, in one SQLite file: counts, cold starts, capacities, decisions.
 
 Bounded by age and by size, as far as it grows by itself: alerts, capacities and what answers are like are as many as
-there are. Every method blocks for as long as the disk takes: callers go through
-`controllers.history.thread`. A file that is damaged is put aside and a new one begun: history is worth a warning, never
-an outage.
+there are. Every method blocks for as long as the disk takes: callers go through `controllers.history.thread`. A file
+that is damaged is put aside and a new one begun, and on a disk that is full or fails all is kept in memory: history is
+worth a warning, never an outage.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
+import shutil
 import sqlite3
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from controllers.history.counters import Row
-from controllers.history.interface import Counts, ServiceId, StoreUnusable, empty
+from controllers.history.interface import Counts, HistoryError, ServiceId, StoreUnusable, empty
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +46,16 @@ _COUNT_BYTES: Final = 100
 """Of a row of numbers with its index, about."""
 _PRUNED: Final = ("counts", "decisions", "cold_starts")
 
-_NOT_NOW: Final = frozenset(
-    (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR,
-     sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_NOMEM)
-)  # fmt: skip
-"""What says nothing about the file itself: no room, no right, or somebody else holds it."""
+_DISK: Final = frozenset(
+    (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM)
+)
+"""What says nothing about the file or its folder: no room, a disk that fails, or somebody else holds it."""
+_FOLDER: Final = frozenset((sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM))
+"""What a person has to set right: a place that cannot be written."""
+_ROOM: Final = 2**18
+"""Bytes on a disk; with less a database cannot even be opened."""
+_IN_MEMORY_BYTES: Final = 64 * 2**20
+"""At most, in place of a disk: the operator's own memory is small."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS services (id INTEGER PRIMARY KEY, namespace TEXT, name TEXT, UNIQUE (namespace, name));
@@ -84,8 +91,12 @@ class Limits:
     max_bytes: int = 512 * 2**20
 
 
+class _DiskFails(HistoryError):
+    """The folder may be right, the disk is not now."""
+
+
 class Store:
-    """One open file; `None` keeps all in memory. Used by one thread at a time.
+    """One open file; `None` keeps all in memory, as a disk that is full or fails does. Used by one thread at a time.
 
     Raises:
         StoreUnusable: the folder cannot be written.
@@ -93,8 +104,13 @@ class Store:
 
     def __init__(self, path: Path | None, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
-        self._path = path
-        self._db = _open(path)
+        try:
+            self._db = _open(path)
+        except _DiskFails as error:
+            most = min(self._limits.max_bytes, _IN_MEMORY_BYTES)
+            log.warning("%s The history is kept in memory, %d bytes of it, until the next start.", error, most)
+            self._limits = replace(self._limits, max_bytes=most)
+            self._db = _open(None)
         self._ids = self._known_services()
 
     def close(self) -> None:
@@ -325,19 +341,41 @@ def _open(path: Path | None) -> sqlite3.Connection:
     try:
         return _connected(path)
     except sqlite3.DatabaseError as error:
-        if path is None or not path.exists() or _code(error) in _NOT_NOW:
-            raise StoreUnusable(f"The history '{path}' cannot be opened: {error}. Check its folder.") from error
+        if path is None or not path.exists() or _code(error) in _DISK | _FOLDER:
+            raise _not_opened(path, error) from error
         aside = path.with_name(f"{path.name}.damaged-{int(time.time())}")
         log.warning("The history '%s' is damaged (%s); it is kept as '%s' and begun anew.", path, error, aside.name)
+        _put_aside(path, aside)
+    try:
+        return _connected(path)
+    except sqlite3.DatabaseError as error:
+        raise _not_opened(path, error) from error
+
+
+def _put_aside(path: Path, aside: Path) -> None:
+    try:
         for old in path.parent.glob(f"{path.name}.damaged-*"):
             old.unlink()
         path.rename(aside)
         for suffix in ("-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
+    except OSError as error:
+        raise _DiskFails(f"The history '{path}' cannot be put aside: {error.strerror}.") from error
+
+
+def _not_opened(path: Path | None, error: sqlite3.Error) -> HistoryError:
+    if path is not None and _is_full(path.parent):
+        return _DiskFails(f"The history '{path}' cannot be opened: there is no room on the disk of '{path.parent}'.")
+    if _code(error) in _DISK:
+        return _DiskFails(f"The history '{path}' cannot be opened: {error}. Check the disk of its folder.")
+    return StoreUnusable(f"The history '{path}' cannot be opened: {error}. Check its folder.")
+
+
+def _is_full(folder: Path) -> bool:
     try:
-        return _connected(path)
-    except sqlite3.DatabaseError as error:
-        raise StoreUnusable(f"The history '{path}' cannot be begun anew: {error}. Check its folder.") from error
+        return shutil.disk_usage(folder).free < _ROOM
+    except OSError:
+        return False  # What it fails with is told by SQLite.
 
 
 def _code(error: sqlite3.Error) -> int | None:
@@ -351,7 +389,8 @@ def _connected(path: Path | None) -> sqlite3.Connection:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreUnusable(f"The folder of the history '{path}' cannot be made: {error.strerror}.") from error
+        kind = _DiskFails if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else StoreUnusable
+        raise kind(f"The folder of the history '{path}' cannot be made: {error.strerror}.") from error
     db = sqlite3.connect(path or ":memory:", check_same_thread=False)
     try:
         for pragma in ("auto_vacuum = INCREMENTAL", "journal_mode = WAL", "synchronous = NORMAL"):

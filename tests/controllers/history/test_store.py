@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -108,6 +109,39 @@ def test_a_file_that_cannot_be_opened_now_is_not_taken_for_damaged(tmp_path: Pat
     assert again.counts(CHAT, T0, T0 + 600, 600).arrivals.tolist() == [40]
     again.close()
     assert not list(tmp_path.glob("*.damaged-*"))
+
+
+@pytest.mark.parametrize(
+    ("code", "free", "said"),
+    [
+        (sqlite3.SQLITE_FULL, 0, "there is no room on the disk of "),
+        (sqlite3.SQLITE_CANTOPEN, 0, "there is no room on the disk of "),
+        (sqlite3.SQLITE_IOERR_READ, 2**40, "cannot be opened: it failed. Check the disk of its folder."),
+        (sqlite3.SQLITE_BUSY, 2**40, "cannot be opened: it failed. Check the disk of its folder."),
+    ],
+)
+def test_on_a_disk_that_is_full_or_fails_the_history_is_kept_in_memory(
+    code: int, free: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    connect = sqlite3.connect
+
+    def fails(where: Path | str, **rest: bool) -> sqlite3.Connection:
+        if where == ":memory:":
+            return connect(where, **rest)
+        error = sqlite3.OperationalError("it failed")
+        error.sqlite_errorcode = code
+        raise error
+
+    monkeypatch.setattr(sqlite3, "connect", fails)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=free))
+    (tmp_path / "history.sqlite").write_bytes(b"what was there")
+    store = Store(tmp_path / "history.sqlite")
+    fill(store, CHAT, T0, T0 + 600, 1.0)
+    assert store.counts(CHAT, T0, T0 + 600, 600).arrivals.tolist() == [40]
+    assert said in caplog.text
+    assert "kept in memory, 67108864 bytes of it" in caplog.text
+    assert (tmp_path / "history.sqlite").read_bytes() == b"what was there"
+    store.close()
 
 
 def test_what_a_full_disk_did_not_take_is_no_service_that_is_known(tmp_path: Path) -> None:
@@ -309,6 +343,30 @@ async def test_a_clock_that_is_set_back_does_not_end_the_pruning(monkeypatch: py
     clock.now_s += 15
     await scraper.round()
     assert pruned == [T0, T0 - DAY_S]
+    await thread.close()
+
+
+async def test_a_disk_that_takes_nothing_is_pruned_all_the_same(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateways, clock, thread = Gateways(), Clock(), StoreThread(Store(None))
+    did: list[str] = []
+
+    def refuses(what: str) -> None:
+        did.append(what)
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(Store, "add", lambda *_: refuses("add"))
+    monkeypatch.setattr(Store, "prune", lambda *_: refuses("prune"))
+    scraper = Scraper(gateways, thread, 15.0, clock=clock)
+    await scraper.round()
+    for _ in range(41):
+        clock.now_s += 15
+        gateways.count = {name: value + 1 for name, value in gateways.count.items()}
+        with pytest.raises(sqlite3.OperationalError):
+            await scraper.round()
+    assert did == ["prune"] + 39 * ["add"] + ["prune"] + 2 * ["add"]
+    assert "The history was not pruned: database or disk is full." in caplog.text
     await thread.close()
 
 
