@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -24,6 +25,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
 CONNECT_TIMEOUT_S: Final = 10.0
 READ_TIMEOUT_S: Final = 60.0
+LOOKUPS: Final = 8
+"""At once, of one resolver."""
 
 
 class AddressRefused(OSError):
@@ -87,11 +90,15 @@ class GuardedResolver(AbstractResolver):
 
     def __init__(self, guard: AddressGuard) -> None:
         self._guard = guard
+        # Its own: a name server that does not answer holds threads for long after their look-ups were given up, and
+        # the loop's threads are waited for at its end.
+        self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="resolver")
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found = await asyncio.to_thread(self._guard.resolve, host, port)
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(self._threads, self._guard.resolve, host, port)
         return [
             ResolveResult(
                 hostname=host,
@@ -105,7 +112,8 @@ class GuardedResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Holds nothing."""
+        """Waits for nothing."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class GuardedAdapter(HTTPAdapter):

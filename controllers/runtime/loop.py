@@ -20,6 +20,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -217,8 +218,9 @@ class _Life:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._workers is not None:
             await self._workers.drain(DRAIN_S)
-        # Only now may another lead: nothing of ours is in work any more.
-        await asyncio.to_thread(self.elector.stop, RELEASE_S)
+        # Only now may another lead: nothing of ours is in work any more. In a thread of its own: all of the loop's may
+        # wait for something slow.
+        await self._loop.run_in_executor(ThreadPoolExecutor(1), self.elector.stop, RELEASE_S)
         if self._feed is not None:
             self._feed.stop()
         await server.stop()

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +10,7 @@ from controllers.runtime.health import Health
 from controllers.runtime.interface import Assembly
 from controllers.runtime.loop import Options, _Life, _named
 from controllers.runtime.metrics import Metrics
+from controllers.runtime.server import AdminServer
 from controllers.settings import Settings
 from kube.connection import Connection
 from kube.errors import Unreachable
@@ -112,3 +114,18 @@ async def test_who_cannot_read_does_not_stand_for_election() -> None:
         leading.cancel()
         following.cancel()
         await asyncio.gather(leading, following, return_exceptions=True)
+
+
+async def test_the_lease_is_given_back_though_all_threads_of_the_loop_wait() -> None:
+    life = _Life(Connection("http://nowhere", None, lambda: None), Settings(), Options("me"), Metrics())
+    given_back: list[float] = []
+    life.elector.stop = given_back.append  # type: ignore[method-assign]
+    server = AdminServer("127.0.0.1", 0, Health(life.queue, {}), Metrics())
+    answered = threading.Event()
+    stuck = [asyncio.ensure_future(asyncio.to_thread(answered.wait)) for _ in range(100)]
+    try:
+        await asyncio.wait_for(life._wind_up(server), 10)
+        assert given_back == [loop.RELEASE_S]
+    finally:
+        answered.set()
+        await asyncio.gather(*stuck)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import threading
 from typing import Any
 
 import pytest
@@ -50,6 +51,21 @@ async def test_a_name_that_changes_its_address_is_refused_at_the_second_look(mon
     assert (await resolver.resolve("rebind.example", 80))[0]["host"] == "1.1.1.1"
     with pytest.raises(AddressRefused):
         await resolver.resolve("rebind.example", 80)
+
+
+async def test_a_name_server_that_does_not_answer_holds_none_of_the_loops_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: answered.wait() and [])
+    resolver = GuardedResolver(AddressGuard())
+    waiting = [asyncio.ensure_future(resolver.resolve(f"silent-{number}.example", 80)) for number in range(100)]
+    try:
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "free"), 10) == "free"
+    finally:
+        answered.set()
+        await asyncio.gather(*waiting)
+        await resolver.close()
 
 
 async def test_libraries_on_requests_are_held_to_the_same_rule_on_redirects() -> None:
