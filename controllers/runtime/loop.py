@@ -87,6 +87,7 @@ class _Life:
         self._end: asyncio.Future[int] = self._loop.create_future()
         self._tasks: list[asyncio.Task[None]] = []
         self.queue = ReconcileQueue()
+        self.queue.hold()
         self._feed: Feed | None = None
         self._workers: Workers | None = None
         self.elector = Elector(
@@ -136,6 +137,7 @@ class _Life:
         await self._synced(assembly, health)
         self.elector.start()
         await self._acquired.wait()
+        self.queue.open()
         self._metrics.leader.labels(self._options.lease_name).set(1)
         await _renewed(_named(assembly))
         reconcilers = {one.kind: one for one in assembly.reconcilers}

@@ -131,6 +131,7 @@ class ReconcileQueue:
         self._core = QueueCore(rng or random.Random())
         self._clock = clock
         self._wake = asyncio.Event()
+        self._held = False
 
     @property
     def depth(self) -> int:
@@ -140,15 +141,25 @@ class ReconcileQueue:
     def delayed(self) -> int:
         return self._core.delayed
 
+    def hold(self) -> None:
+        """Forget every key until `open`: nobody works, and those of objects that go would stay for ever."""
+        self._held = True
+
+    def open(self) -> None:
+        """Take keys. Whatever is there has to be added now."""
+        self._held = False
+
     def add(self, key: Key) -> None:
         """Look at `key` soon. Adding a key that waits already changes nothing."""
-        self._core.add(key, self._clock())
-        self._wake.set()
+        if not self._held:
+            self._core.add(key, self._clock())
+            self._wake.set()
 
     def add_after(self, key: Key, delay_s: float) -> None:
         """Look at `key` after a while; the earliest of several delays wins."""
-        self._core.add_after(key, delay_s, self._clock())
-        self._wake.set()
+        if not self._held:
+            self._core.add_after(key, delay_s, self._clock())
+            self._wake.set()
 
     async def get(self) -> Taken:
         """The next key; waits for one. For a single consumer, which may work on many keys at once."""

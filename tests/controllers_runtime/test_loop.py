@@ -7,7 +7,7 @@ import pytest
 
 from controllers.runtime import loop
 from controllers.runtime.health import Health
-from controllers.runtime.interface import Assembly
+from controllers.runtime.interface import Assembly, Key, Outcome
 from controllers.runtime.loop import Options, _Life, _named
 from controllers.runtime.metrics import Metrics
 from controllers.runtime.server import AdminServer
@@ -129,3 +129,42 @@ async def test_the_lease_is_given_back_though_all_threads_of_the_loop_wait() -> 
     finally:
         answered.set()
         await asyncio.gather(*stuck)
+
+
+async def test_a_standby_keeps_no_keys_and_who_leads_looks_at_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = FakeClient((TENANTS, TENANT))
+    tenants = Informer(client, TENANTS, keep=lean)
+    worked: list[Key] = []
+
+    class Looks:
+        kind = "Tenant"
+
+        async def reconcile(self, key: Key) -> Outcome:
+            worked.append(key)
+            return Outcome()
+
+    assembly = Assembly(owned={"Tenant": tenants}, children=(), reconcilers=(Looks(),))
+    life = _Life(Connection("http://nowhere", None, lambda: None), Settings(), Options("me"), Metrics())
+    life._wake_at_changes(assembly)
+    monkeypatch.setattr(life, "_start_feed", lambda _: None)
+    monkeypatch.setattr(life.elector, "start", lambda: None)
+    following = asyncio.create_task(tenants.run())
+    recorder = Recorder(client, controller="c", instance="i")
+    leading = asyncio.create_task(life._lead(assembly, recorder, Health(life.queue, _named(assembly))))
+    try:
+        for number in range(3):
+            client.put(TENANTS, {**TENANT, "metadata": {"name": f"short-{number}"}})
+            await eventually(lambda: len(tenants) == 2, "it came")
+            client.remove(TENANTS, None, f"short-{number}")
+            await eventually(lambda: len(tenants) == 1, "it went")
+        life.queue.add_after(Key("Tenant", None, "short-0"), 1000)
+        assert (life.queue.depth, life.queue.delayed) == (0, 0)
+        life._acquired.set()
+        await eventually(lambda: worked, "a look at what is there")
+        client.put(TENANTS, {**TENANT, "metadata": {"name": "new"}})
+        await eventually(lambda: len(worked) == 2, "a look at what came")
+        assert [key.name for key in worked] == ["acme", "new"]
+    finally:
+        for task in (leading, following, *life._tasks):
+            task.cancel()
+        await asyncio.gather(leading, following, *life._tasks, return_exceptions=True)
