@@ -1,12 +1,13 @@
 """Where the API server is and how to prove who we are: kubeconfig, or the service account of a pod.
 
 Reads files and, for a kubeconfig, runs what its `exec` section names (through the `kubernetes` package, imported only
-then). Opens no connection.
+then). Opens no connection. What a kubeconfig asks for and is not done is refused, never left out.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -83,9 +84,9 @@ class TokenFile:
         try:
             token = self._path.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise LoginFailed(f"The service account's token '{self._path}' cannot be read: {error}.") from error
+            raise LoginFailed(f"The token '{self._path}' cannot be read: {error}.") from error
         if not token:
-            raise LoginFailed(f"The service account's token '{self._path}' is empty.")
+            raise LoginFailed(f"The token '{self._path}' is empty.")
         return token
 
 
@@ -100,6 +101,17 @@ def _from_service_account(environ: Mapping[str, str], folder: Path) -> Connectio
     return Connection(f"https://{f'[{host}]' if ':' in host else host}:{port}", tls, token, namespace or "default")
 
 
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """What the `kubernetes` package reads of a kubeconfig without doing what it says, or says nothing of."""
+
+    cluster: Mapping[str, Any]
+    user: Mapping[str, Any]
+    folder: Path
+    """That paths of the user are relative to."""
+    namespace: str
+
+
 def _from_kubeconfig(path: str, context: str | None) -> Connection:
     import yaml
     from kubernetes import client, config
@@ -110,12 +122,28 @@ def _from_kubeconfig(path: str, context: str | None) -> Connection:
     shapes = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
     try:
         config.load_kube_config(config_file=path, context=context, client_configuration=settings)  # type: ignore[no-untyped-call]
-        server, tls = _server_of(settings), _tls_of(settings)
-        contexts = config.list_kube_config_contexts(config_file=path)  # type: ignore[no-untyped-call]
+        chosen = _chosen(path, context)
+        return Connection(
+            _server_of(settings), _tls_of(settings, chosen), _token_of(settings, chosen), chosen.namespace
+        )
     except (ConfigException, yaml.YAMLError, OSError, *shapes) as error:
         said = " ".join(str(error).split())[:500].rstrip(".")
         raise LoginFailed(f"Kubeconfig '{path}' cannot be used: {said}.") from error
-    return Connection(server, tls, _token_of(settings), _namespace_of(contexts, context))
+
+
+def _chosen(path: str, context: str | None) -> _Chosen:
+    from kubernetes.config.kube_config import KubeConfigMerger
+
+    config = KubeConfigMerger(path).config  # type: ignore[no-untyped-call]
+    chosen = config["contexts"].get_with_name(context or config["current-context"])["context"]
+    cluster = config["clusters"].get_with_name(chosen["cluster"])["cluster"]
+    user = config["users"].get_with_name(chosen.safe_get("user"), safe=True)
+    return _Chosen(
+        cluster.value,
+        (user.safe_get("user") if user else None) or {},
+        Path(user.path if user else path).parent,
+        str(chosen.safe_get("namespace") or "default"),
+    )
 
 
 def _server_of(settings: Any) -> str:
@@ -125,10 +153,52 @@ def _server_of(settings: Any) -> str:
     return server
 
 
-def _tls_of(settings: Any) -> ssl.SSLContext | None:
+class _Named(ssl.SSLContext):
+    """Expects `name` in the server's certificate, at whatever address the server is."""
+
+    name: str | None = None
+
+    def wrap_socket(
+        self,
+        sock: socket.socket,
+        server_side: bool = False,
+        do_handshake_on_connect: bool = True,
+        suppress_ragged_eofs: bool = True,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLSocket:
+        name = self.name or server_hostname
+        return super().wrap_socket(sock, server_side, do_handshake_on_connect, suppress_ragged_eofs, name, session)
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        return super().wrap_bio(incoming, outgoing, server_side, self.name or server_hostname, session)
+
+
+def _context(cafile: str | None, name: str | None) -> ssl.SSLContext:
+    if not name:
+        return ssl.create_default_context(cafile=cafile)
+    tls = _Named(ssl.PROTOCOL_TLS_CLIENT)
+    tls.name = name
+    if cafile:
+        tls.load_verify_locations(cafile)
+    else:
+        tls.load_default_certs()
+    return tls
+
+
+def _tls_of(settings: Any, chosen: _Chosen) -> ssl.SSLContext | None:
+    if chosen.cluster.get("proxy-url"):
+        raise ValueError("its cluster has a proxy-url, and proxies are not supported. Name a server that is reachable")
     if not str(settings.host).startswith("https:"):
         return None
-    tls = ssl.create_default_context(cafile=settings.ssl_ca_cert or None)
+    tls = _context(settings.ssl_ca_cert or None, chosen.cluster.get("tls-server-name"))
     if not settings.verify_ssl:
         tls.check_hostname = False
         tls.verify_mode = ssl.CERT_NONE
@@ -137,7 +207,13 @@ def _tls_of(settings: Any) -> ssl.SSLContext | None:
     return tls
 
 
-def _token_of(settings: Any) -> Callable[[], str | None]:
+def _token_of(settings: Any, chosen: _Chosen) -> Callable[[], str | None]:
+    if chosen.user.get("tokenFile"):
+        return TokenFile(chosen.folder / chosen.user["tokenFile"])
+    if chosen.user.get("exec") and not settings.api_key and not settings.cert_file:
+        command = _plugin_of(chosen)
+        raise ValueError(f"its login plugin '{command}' gave neither a token nor a certificate. Run it to see why")
+
     def token() -> str | None:
         # The package renews what an exec plugin gave when this is asked for.
         header = settings.get_api_key_with_prefix("BearerToken", alias="authorization")  # The alias: before release 37.
@@ -146,7 +222,6 @@ def _token_of(settings: Any) -> Callable[[], str | None]:
     return token
 
 
-def _namespace_of(contexts: tuple[Any, Any], wanted: str | None) -> str:
-    every, current = contexts
-    chosen = next((one for one in every if one["name"] == wanted), current) if wanted else current
-    return str(chosen.get("context", {}).get("namespace") or "default")
+def _plugin_of(chosen: _Chosen) -> str:
+    asked = chosen.user["exec"]
+    return str(asked.get("command") if isinstance(asked, Mapping) else asked)

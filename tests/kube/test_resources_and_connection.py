@@ -1,11 +1,18 @@
+import asyncio
+import ssl
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
+from e2e.cluster.pki import Authority
 from kube import resources
+from kube.client import Client
 from kube.connection import Connection, TokenFile
-from kube.errors import LoginFailed
-from kube.resources import DEPLOYMENTS, PODS, TENANTS, resource_of
+from kube.errors import LoginFailed, Unreachable
+from kube.lease import LeaseCalls
+from kube.resources import DEPLOYMENTS, LEASES, PODS, TENANTS, resource_of
 
 
 def test_paths_follow_group_scope_and_subresource() -> None:
@@ -54,14 +61,18 @@ def test_a_kubeconfig_that_is_not_there_is_named(tmp_path: Path) -> None:
         Connection.from_environment(tmp_path / "nowhere", environ={})
 
 
-def kubeconfig(path: Path, user: str, server: str = "https://10.0.0.1:6443") -> Path:
+def kubeconfig(
+    path: Path, user: str, server: str = "https://10.0.0.1:6443", current: str = "x", more: str = ""
+) -> Path:
     path.write_text(
         f"""apiVersion: v1
 kind: Config
-clusters: [{{name: c, cluster: {{server: {server}}}}}]
+clusters: [{{name: c, cluster: {{server: {server}{more}}}}}]
 users: [{{name: u, user: {user}}}]
-contexts: [{{name: x, context: {{cluster: c, user: u, namespace: demo}}}}]
-current-context: x
+contexts:
+- {{name: x, context: {{cluster: c, user: u, namespace: demo}}}}
+- {{name: y, context: {{cluster: c, user: u, namespace: other}}}}
+current-context: {current}
 """
     )
     return path
@@ -84,6 +95,66 @@ echo '{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","s
     asks = "apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never"
     config = kubeconfig(tmp_path / "config", f"{{exec: {{{asks}, command: {plugin}}}}}")
     assert Connection.from_environment(config, environ={}).headers() == {"Authorization": "Bearer fresh"}
+
+
+def test_a_plugin_that_gives_nothing_is_named_instead_of_asking_as_nobody(tmp_path: Path) -> None:
+    asks = "apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never"
+    config = kubeconfig(tmp_path / "config", f"{{exec: {{{asks}, command: /nowhere/login}}}}")
+    with pytest.raises(LoginFailed, match="its login plugin '/nowhere/login' gave neither a token nor a certificate"):
+        Connection.from_environment(config, environ={})
+
+
+def test_the_token_file_of_a_kubeconfig_is_read_again(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("one")
+    connection = Connection.from_environment(kubeconfig(tmp_path / "config", "{tokenFile: token}"), environ={})
+    assert connection.headers() == {"Authorization": "Bearer one"}
+    assert isinstance(connection.token, TokenFile)
+    (tmp_path / "token").unlink()
+    with pytest.raises(LoginFailed, match="token"):
+        Connection.from_environment(kubeconfig(tmp_path / "config", "{tokenFile: token}"), environ={})
+
+
+@pytest.mark.parametrize("current", ["x", "''", "gone"])
+def test_a_chosen_context_needs_no_current_one(tmp_path: Path, current: str) -> None:
+    config = kubeconfig(tmp_path / "config", "{token: t}", current=current)
+    assert Connection.from_environment(config, "y", environ={}).namespace == "other"
+
+
+def test_a_proxy_is_refused(tmp_path: Path) -> None:
+    config = kubeconfig(tmp_path / "config", "{token: t}", more=", proxy-url: 'http://proxy:3128'")
+    with pytest.raises(LoginFailed, match="its cluster has a proxy-url, and proxies are not supported"):
+        Connection.from_environment(config, environ={})
+
+
+@pytest.mark.parametrize(("named", "reached"), [(", tls-server-name: api.example", True), ("", False)])
+async def test_the_name_that_a_servers_certificate_has_may_be_given(tmp_path: Path, named: str, reached: bool) -> None:
+    authority = Authority(tmp_path)
+    pair = authority.server("api", "api.example", ["api.example"])
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(pair.certificate, pair.key)
+    app = web.Application()
+    app.router.add_get("/{tail:.*}", _lease)
+    server = TestServer(app, scheme="https")
+    await server.start_server(ssl=tls)
+    more = f", certificate-authority: {authority.certificate}{named}"
+    config = kubeconfig(tmp_path / "config", "{token: t}", f"https://127.0.0.1:{server.port}", more=more)
+    connection = Connection.from_environment(config, environ={})
+    calls = LeaseCalls(connection, "demo", "lease", 5.0)
+    try:
+        async with Client(connection) as client:
+            for asks in (client.get(LEASES, "demo", "lease"), asyncio.to_thread(calls.get)):
+                if reached:
+                    assert await asks
+                else:
+                    with pytest.raises(Unreachable, match="IP address mismatch"):
+                        await asks
+    finally:
+        calls.close()
+        await server.close()
+
+
+async def _lease(_: web.Request) -> web.Response:
+    return web.json_response({"metadata": {"resourceVersion": "1"}})
 
 
 @pytest.mark.parametrize("text", ["a: [", "\ta: b", "", "[]", "hello", "clusters: 5", "[" * 5000])
