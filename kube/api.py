@@ -89,7 +89,8 @@ class Api(Protocol):
     ) -> AsyncGenerator[WatchEvent, None]:
         """Events after `resource_version`, until the server ends the stream or it is silent for the timeout.
 
-        The first is a bookmark at `resource_version` itself: the server has opened the stream.
+        The server is asked to end it sooner, for it says then how far it was. The first is a bookmark at
+        `resource_version` itself: the server has opened the stream.
         Raises Gone when the version is too old, Unreachable when the stream breaks.
         """
         ...

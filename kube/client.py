@@ -26,6 +26,8 @@ CONNECT_TIMEOUT_S: Final = 3.0
 REQUEST_TIMEOUT_S: Final = 30.0
 MAX_CONNECTIONS: Final = 128
 """Watches hold one each. A bound, since a burst of writes would otherwise open a TLS connection per write."""
+_ENDED_AT: Final = 0.75
+"""Of the time after which a silent stream is given up, the server ends each."""
 _JSON: Final = "application/json"
 
 
@@ -146,6 +148,10 @@ class Client:
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": resource_version,
+            # The server ends the stream itself, and where others changed meanwhile, a bookmark 2 s before says how far
+            # it was. A quiet stream that we cut would never get one, for otherwise they come once a minute, and its
+            # version would grow too old.
+            "timeoutSeconds": str(max(1, int(_ENDED_AT * inactivity_timeout_s))),
             **_selectors(label_selector, field_selector),
         }
         call = _Call("watch", "GET", resource, namespace, None, params=params)

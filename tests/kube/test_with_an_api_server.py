@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from e2e.cluster.controlplane import ControlPlane
+from kube.api import EventKind
 from kube.client import Client
 from kube.connection import Connection
 from kube.errors import AlreadyExists, Conflict, Invalid, NotFound, Unreachable
@@ -134,6 +135,24 @@ async def test_a_version_that_the_server_no_longer_knows_ends_in_a_list_that_fin
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         assert {(one.kind.value, one.name) for one in seen} == {("added", "b"), ("deleted", "a")}
+
+
+async def test_a_quiet_stream_ends_with_a_version_as_new_as_the_server(apiserver: ControlPlane) -> None:
+    async with connected(apiserver, "quiet") as client, connected(apiserver, "busy") as other:
+        (page,) = [page async for page in client.pages(CONFIG_MAPS, "quiet", label_selector="ours=1")]
+        stream = client.watch(
+            CONFIG_MAPS,
+            "quiet",
+            resource_version=page.resource_version,
+            label_selector="ours=1",
+            inactivity_timeout_s=8.0,
+        )
+        opened = await anext(stream)
+        assert (opened.kind, opened.resource_version) == (EventKind.BOOKMARK, page.resource_version)
+        made = await other.create(CONFIG_MAPS, entry("busy", "a"))
+        versions = [int(event.resource_version) async for event in stream if event.kind is EventKind.BOOKMARK]
+        assert versions
+        assert versions[-1] >= int(made["metadata"]["resourceVersion"])
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
