@@ -41,8 +41,7 @@ async def keep_marked(client: Api, namespace: str, pod: str) -> None:
 
 async def mark_leader(client: Api, namespace: str, pod: str) -> None:
     """`pod` gets the label, then every other pod of the operator loses it. Raises KubeError."""
-    pages = [page async for page in client.pages(PODS, namespace, label_selector=OPERATOR)]
-    pods = [item for page in pages for item in page.items]
+    pods = await client.list(PODS, namespace, label_selector=OPERATOR)
     for one in sorted(pods, key=lambda each: each["metadata"]["name"] != pod):
         name, labels = one["metadata"]["name"], one["metadata"].get("labels") or {}
         wanted = "true" if name == pod else None

@@ -6,7 +6,7 @@ Reconcilers, informers and recorders take an `Api`; production hands them `kube.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal, Protocol
@@ -123,18 +123,6 @@ class Api(Protocol):
         """RFC 7386: null removes. Put `metadata.resourceVersion` (or `uid`) into it to make it conditional."""
         ...
 
-    async def json_patch(
-        self,
-        resource: Resource,
-        namespace: str | None,
-        name: str,
-        operations: Sequence[Mapping[str, Any]],
-        *,
-        subresource: Subresource | None = None,
-    ) -> Object:
-        """RFC 6902; a failed `test` operation raises Invalid."""
-        ...
-
     async def delete(
         self,
         resource: Resource,
@@ -143,10 +131,9 @@ class Api(Protocol):
         *,
         propagation: Propagation = "Background",
         uid: str | None = None,
-        resource_version: str | None = None,
         grace_period_s: int | None = None,
     ) -> None:
-        """Delete if the preconditions hold (Conflict otherwise). An object that is already gone is success."""
+        """Delete it if it has this uid (Conflict otherwise). An object that is already gone is success."""
         ...
 
 

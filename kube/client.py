@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
@@ -204,18 +204,6 @@ class Client:
         kind, body = "application/merge-patch+json", orjson.dumps(patch)
         return await self._write(_Call("patch", "PATCH", resource, namespace, name, subresource, None, body, kind))
 
-    async def json_patch(
-        self,
-        resource: Resource,
-        namespace: str | None,
-        name: str,
-        operations: Sequence[Mapping[str, Any]],
-        *,
-        subresource: Subresource | None = None,
-    ) -> Object:
-        kind, body = "application/json-patch+json", orjson.dumps([dict(one) for one in operations])
-        return await self._write(_Call("patch", "PATCH", resource, namespace, name, subresource, None, body, kind))
-
     async def delete(
         self,
         resource: Resource,
@@ -224,15 +212,13 @@ class Client:
         *,
         propagation: Propagation = "Background",
         uid: str | None = None,
-        resource_version: str | None = None,
         grace_period_s: int | None = None,
     ) -> None:
-        preconditions = {"uid": uid, "resourceVersion": resource_version}
         options = {
             "apiVersion": "v1",
             "kind": "DeleteOptions",
             "propagationPolicy": propagation,
-            "preconditions": {key: value for key, value in preconditions.items() if value is not None},
+            "preconditions": {} if uid is None else {"uid": uid},
             **({} if grace_period_s is None else {"gracePeriodSeconds": grace_period_s}),
         }
         with contextlib.suppress(NotFound):

@@ -91,6 +91,7 @@ class Recorder:
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.dropped = 0
+        """Events that nobody was told of: more than are tracked at once, or refused by the API server."""
         self._client, self._controller, self._instance = client, controller, instance
         self._clock, self._wall_clock = clock, wall_clock
         self._tracked: dict[_Subject, _Tracked] = {}

@@ -83,7 +83,7 @@ class Informer(Generic[T]):
         self.last_error: KubeError | None = None
         self.present = not optional
         """Whether the API server serves the kind."""
-        self.lists = self.events = self.failures = 0
+        self.lists = self.failures = 0
         self._client = client
         self._label_selector, self._field_selector = label_selector, field_selector
         self._store: Store[T] = Store(keep, index or {})
@@ -258,7 +258,6 @@ class Informer(Generic[T]):
 
     def _take(self, event: WatchEvent) -> None:
         if event.kind is not EventKind.BOOKMARK:
-            self.events += 1
             if event.kind is EventKind.DELETED:
                 self._tell(self._store.drop(_place(event.obj)))
             else:

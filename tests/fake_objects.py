@@ -1,11 +1,10 @@
-"""How the fake API server reads selectors and changes objects: merge, RFC 7386, RFC 6902, leaves of an apply."""
+"""How the fake API server reads selectors and changes objects: merge, RFC 7386, leaves of an apply."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kube.errors import error_from_answer
 from kube.resources import Object
 
 Path = tuple[str, ...]
@@ -70,29 +69,3 @@ def merge_patch(target: Object, patch: Mapping[str, Any]) -> None:
             merge_patch(inner, value)
         else:
             target[key] = value
-
-
-def operate(target: Any, operation: Mapping[str, Any]) -> None:
-    *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
-    for part in parents:
-        target = target[int(part)] if isinstance(target, list) else target[part]
-    at: Any = last
-    if isinstance(target, list):
-        at = len(target) if last == "-" else int(last)
-    match operation["op"]:
-        case "test":
-            found = target[at] if isinstance(target, list) else target.get(at)
-            if found != operation["value"]:
-                raise error_from_answer(
-                    "patch", operation["path"], 422, {"reason": "Invalid", "message": "test failed"}
-                )
-        case "remove":
-            del target[at]
-        case "replace":
-            target[at] = operation["value"]
-        case "add" if isinstance(target, list):
-            target.insert(at, operation["value"])
-        case "add":
-            target[at] = operation["value"]
-        case other:
-            raise ValueError(f"json patch operation '{other}' is not faked: test, add, replace, remove.")

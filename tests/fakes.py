@@ -8,14 +8,14 @@ import asyncio
 import copy
 import itertools
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from kube.api import EventKind, Page, Propagation, Subresource, WatchEvent
 from kube.errors import AlreadyExists, AnswerError, Conflict, Gone, KubeError, NotFound, error_from_answer
 from kube.resources import Object, Resource
-from tests.fake_objects import Path, leaves, merge, operate, remove, selected
+from tests.fake_objects import Path, leaves, merge, remove, selected
 from tests.fake_objects import merge_patch as apply_merge_patch
 
 _Place = tuple[str | None, str]
@@ -214,22 +214,6 @@ class FakeClient:
         apply_merge_patch(new, copy.deepcopy(changes))
         return copy.deepcopy(self._store(resource, place, new))
 
-    async def json_patch(
-        self,
-        resource: Resource,
-        namespace: str | None,
-        name: str,
-        operations: Sequence[Mapping[str, Any]],
-        *,
-        subresource: Subresource | None = None,
-    ) -> Object:
-        place = (namespace, name)
-        self._wrote("patch", resource, place, subresource)
-        new = copy.deepcopy(self._existing("patch", resource, place))
-        for operation in operations:
-            operate(new, operation)
-        return copy.deepcopy(self._store(resource, place, new))
-
     async def delete(
         self,
         resource: Resource,
@@ -238,7 +222,6 @@ class FakeClient:
         *,
         propagation: Propagation = "Background",
         uid: str | None = None,
-        resource_version: str | None = None,
         grace_period_s: int | None = None,
     ) -> None:
         place = (namespace, name)
@@ -246,8 +229,7 @@ class FakeClient:
         found = self._shelf(resource).objects.get(place)
         if found is None:
             return
-        wanted = {"uid": uid, "resourceVersion": resource_version}
-        self._check_preconditions("delete", resource, place, {k: v for k, v in wanted.items() if v is not None})
+        self._check_preconditions("delete", resource, place, {} if uid is None else {"uid": uid})
         if found["metadata"].get("finalizers"):
             going = copy.deepcopy(found)
             going["metadata"].setdefault("deletionTimestamp", "2030-01-01T00:00:00Z")

@@ -177,9 +177,10 @@ async def gateway() -> CollectorRegistry:
 
 def operator() -> CollectorRegistry:
     client, queue = FakeClient(), ReconcileQueue()
-    assembly = build(client, Settings(), queue, Recorder(client, controller="docs", instance="docs"))
+    recorder = Recorder(client, controller="docs", instance="docs")
+    assembly = build(client, Settings(), queue, recorder)
     metrics = OperatorMetrics()
-    metrics.watch_runtime(queue, {})
+    metrics.watch_runtime(queue, {}, recorder)
     for collector in assembly.collectors:
         metrics.registry.register(collector)
     return metrics.registry

@@ -85,8 +85,9 @@ async def test_a_worker_shows_what_is_documented(tmp_path: Path) -> None:
 
 async def test_an_operator_shows_what_is_documented() -> None:
     client, queue, metrics = FakeClient(), ReconcileQueue(), Metrics()
-    assembly = build(client, Settings(), queue, Recorder(client, controller="test", instance="test"))
-    metrics.watch_runtime(queue, {one.name: one for one in (*assembly.owned.values(), *assembly.children)})
+    recorder = Recorder(client, controller="test", instance="test")
+    assembly = build(client, Settings(), queue, recorder)
+    metrics.watch_runtime(queue, {one.name: one for one in (*assembly.owned.values(), *assembly.children)}, recorder)
     for collector in assembly.collectors:
         metrics.registry.register(collector)
     server = AdminServer("127.0.0.1", 0, Health(queue, {}), metrics)

@@ -102,7 +102,7 @@ class _Life:
 
     async def run(self, assembly: Assembly, recorder: Recorder) -> int:
         informers = _named(assembly)
-        self._metrics.watch_runtime(self.queue, informers)
+        self._metrics.watch_runtime(self.queue, informers, recorder)
         self._metrics.leader.labels(self._options.lease_name).set(0)
         self._wake_at_changes(assembly)
         health = Health(self.queue, informers)

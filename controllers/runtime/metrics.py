@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from controllers.runtime.queue import ReconcileQueue
 from kube.client import Answered
+from kube.events import Recorder
 from kube.informer import Informer
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
@@ -66,9 +67,9 @@ class Metrics:
         if answered.verb in _WRITING and answered.code is not None:
             self.api_writes.labels(resource).inc()
 
-    def watch_runtime(self, queue: ReconcileQueue, informers: Mapping[str, Informer[Any]]) -> None:
-        """Report the queue and the caches at every scrape."""
-        self.registry.register(_RuntimeCollector(queue, informers))
+    def watch_runtime(self, queue: ReconcileQueue, informers: Mapping[str, Informer[Any]], recorder: Recorder) -> None:
+        """Report the queue, the caches and lost Events at every scrape."""
+        self.registry.register(_RuntimeCollector(queue, informers, recorder))
 
     def render(self) -> bytes:
         """The text that Prometheus reads."""
@@ -76,8 +77,8 @@ class Metrics:
 
 
 class _RuntimeCollector(Collector):
-    def __init__(self, queue: ReconcileQueue, informers: Mapping[str, Informer[Any]]) -> None:
-        self._queue, self._informers = queue, informers
+    def __init__(self, queue: ReconcileQueue, informers: Mapping[str, Informer[Any]], recorder: Recorder) -> None:
+        self._queue, self._informers, self._recorder = queue, informers, recorder
 
     def describe(self) -> Iterable[Metric]:
         return ()
@@ -85,6 +86,11 @@ class _RuntimeCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         yield GaugeMetricFamily("foretide_queue_depth", "Keys that wait for a worker.", value=self._queue.depth)
         yield GaugeMetricFamily("foretide_queue_delayed", "Keys to look at later.", value=self._queue.delayed)
+        yield CounterMetricFamily(
+            "foretide_api_events_dropped",
+            "Kubernetes Events that were not written: too many at once, or refused.",
+            value=self._recorder.dropped,
+        )
         yield self._of_each("foretide_informer_objects", "Objects held.", {k: len(v) for k, v in self._each()})
         yield self._of_each(
             "foretide_informer_age_seconds", "Since the server last spoke.", {k: v.age_s for k, v in self._each()}

@@ -53,11 +53,11 @@ def forgets_the_finalizer() -> None:
 
 
 def deletes_by_name() -> None:
-    """No uid and no version is ever a precondition."""
+    """No uid is ever a precondition of a deletion, and no version of a patch."""
     delete, merge_patch = Client.delete, Client.merge_patch
 
     async def planted(self: Client, *where: Any, **how: Any) -> None:
-        await delete(self, *where, **{**how, "uid": None, "resource_version": None})
+        await delete(self, *where, **{**how, "uid": None})
 
     async def patched(self: Client, resource: Any, namespace: Any, name: Any, patch: Any, **how: Any) -> Any:
         meta = {key: value for key, value in patch.get("metadata", {}).items() if key not in ("uid", "resourceVersion")}

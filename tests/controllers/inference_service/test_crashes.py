@@ -78,25 +78,11 @@ class Mortal:
             )
         )
 
-    async def json_patch(
-        self, resource: Resource, namespace: str | None, name: str, operations: Sequence[Mapping[str, Any]], *,
-        subresource: Subresource | None = None,
-    ) -> Object:  # fmt: skip
-        return dict(
-            await self._write(
-                lambda: self._client.json_patch(resource, namespace, name, operations, subresource=subresource)
-            )
-        )
-
     async def delete(
         self, resource: Resource, namespace: str | None, name: str, *, propagation: Propagation = "Background",
-        uid: str | None = None, resource_version: str | None = None, grace_period_s: int | None = None,
+        uid: str | None = None, grace_period_s: int | None = None,
     ) -> None:  # fmt: skip
-        await self._write(
-            lambda: self._client.delete(
-                resource, namespace, name, propagation=propagation, uid=uid, resource_version=resource_version
-            )
-        )
+        await self._write(lambda: self._client.delete(resource, namespace, name, propagation=propagation, uid=uid))
 
 
 class Life:
