@@ -15,6 +15,14 @@ __all__ = ["AlertPolicySpec", "AlertPolicyStatus", "AlertSeverity"]
 SPAN = r"^[1-9][0-9]{0,4}(s|m|h|d)$"
 Span = Annotated[str, StringConstraints(pattern=SPAN, max_length=6)]
 """A length of time: `30s`, `5m`, `6h`, `3d`."""
+Window = Annotated[
+    Span,
+    Rule(
+        "self.matches('^([1-9]|1[0-4])d$') || (!self.endsWith('d') && duration(self) <= duration('336h'))",
+        "over is 14d at most: no more of the past is held",
+    ),
+]
+"""A length of time of the past."""
 LabelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z_][a-zA-Z0-9_]{0,62}$", max_length=63)]
 
 
@@ -45,7 +53,7 @@ class Threshold(Part):
     rules: ClassVar = (Rule("has(self.above) != has(self.below)", "set exactly one of above and below"),)
     above: Annotated[Quantity | None, Field(description='Trouble above this, for example "0.05".')] = None
     below: Annotated[Quantity | None, Field(description="Trouble below this.")] = None
-    over: Annotated[Span, Field(description="The metric is taken over this time.")] = "5m"
+    over: Annotated[Window, Field(description="The metric is taken over this time, 14d at most.")] = "5m"
 
 
 class Anomaly(Part):
@@ -72,7 +80,7 @@ class Trend(Part):
     rules: ClassVar = (Rule("has(self.above) != has(self.below)", "set exactly one of above and below"),)
     above: Annotated[Quantity | None, Field(description="The bound that a rising metric must not pass.")] = None
     below: Annotated[Quantity | None, Field(description="The bound that a falling metric must not pass.")] = None
-    over: Annotated[Span, Field(description="The straight line is fitted to this time.")] = "1h"
+    over: Annotated[Window, Field(description="The straight line is fitted to this time, 14d at most.")] = "1h"
     within: Annotated[Span, Field(description="Trouble when the bound is reached within this time.")] = "4h"
 
 

@@ -205,6 +205,15 @@ WRITTEN += [
     _written("AlertPolicy", "burnRate reads the SLA", rules=[{"name": "a", "metric": "requests", "burnRate": {}}]),
     _written("AlertPolicy", "have no history", rules=[{"name": "a", "metric": "unservable", "trend": {"above": "1"}}]),
     _written("AlertPolicy", "exactly one of above and below", rules=[DOWN | {"threshold": {}}]),
+    *(
+        Case(
+            f"AlertPolicy: {kind} over {over}",
+            valid("AlertPolicy", rules=[{"name": "a", "metric": "requests", kind: {"above": "1", "over": over}}]),
+            "over is 14d at most",
+        )
+        for kind in ("threshold", "trend")
+        for over in ("15d", "337h", "20161m", "99999d")
+    ),
     _written(
         "AlertPolicy",
         "exactly one of sigmas and falseAlarms",

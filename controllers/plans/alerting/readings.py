@@ -23,6 +23,7 @@ COARSE_S: Final = 600.0
 FINE_SPAN_S: Final = 6 * 3600.0
 """Longer windows are looked at in coarse steps."""
 ANOMALY_SPAN_S: Final = 14 * 86_400.0
+"""No more of a service is held than this."""
 SIGMA_WINDOW_S: Final = 86_400.0
 YEAR_S: Final = 365 * 86_400.0
 GAUGES: Final = (Metric.WORKERS_MISSING, Metric.UNSERVABLE, Metric.QUALITY_DRIFT)
@@ -173,15 +174,21 @@ def _tail(series: Array, window_s: float, step_s: float) -> Array:
     return np.concatenate((np.full(n - len(tail), np.nan), tail))
 
 
+def _held_s(over: str) -> float:
+    """As much of a window as is held. The schema refuses longer ones; policies from before it asked may have them."""
+    return min(seconds(over), ANOMALY_SPAN_S)
+
+
 # --- the four kinds of rules ----------------------------------------------------------------------------------------
 def _threshold(asked: Threshold, metric: Metric, facts: ServiceFacts, severity: AlertSeverity) -> Reading:
-    value = _over(metric, facts, seconds(asked.over))
+    over_s = _held_s(asked.over)
+    value = _over(metric, facts, over_s)
     if value is None:
         return Reading(None, f"{metric.value} of {facts.name} is not known", severity)
     above, bound = asked.above is not None, float(quantity(asked.above or asked.below or "0"))
     broken = value > bound if above else value < bound
     sign = (">" if above else "<") if broken else ("≤" if above else "≥")
-    over = "" if metric in facts.gauges else f" over {asked.over}"
+    over = "" if metric in facts.gauges else f" over {duration_text(over_s)}"
     return Reading(broken, f"{metric.value} of {facts.name}{over}: {value:.4g} {sign} {bound:g}", severity)
 
 
@@ -201,11 +208,11 @@ def _burn(tier: Tier, facts: ServiceFacts, budget: Budget) -> Reading:
 
 
 def _trend(asked: Trend, metric: Metric, facts: ServiceFacts, severity: AlertSeverity) -> Reading:
-    over_s, within_s = seconds(asked.over), seconds(asked.within)
+    over_s, within_s = _held_s(asked.over), seconds(asked.within)
     counts = counts_for(facts, over_s)
     series = None if counts is None else _tail(values(metric, counts), over_s, counts.step_s)
     if counts is None or series is None or (~np.isnan(series)).sum() < max(4, LEAST_KNOWN * len(series)):
-        return Reading(None, f"{metric.value} of {facts.name} is not known for {asked.over}", severity)
+        return Reading(None, f"{metric.value} of {facts.name} is not known for {duration_text(over_s)}", severity)
     above, bound = asked.above is not None, float(quantity(asked.above or asked.below or "0"))
     level, slope, error = line(series, counts.step_s)
     left_s = time_to(bound, level, slope, error, above=above)

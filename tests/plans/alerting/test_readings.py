@@ -43,6 +43,19 @@ def test_too_little_history_is_neither_broken_nor_well(known) -> None:  # type: 
         assert {one.broken for one in readings(asked, facts(fine=known, coarse=known, budget=BUDGET))} == {None}
 
 
+def test_a_window_longer_than_what_is_held_is_cut_to_that() -> None:
+    """Of a policy that was stored before its schema refused it; 14 million gaps were made of one at each look."""
+    fortnight = counts([600.0] * 2016, step_s=600)
+    above = only(rule(threshold={"above": "0.5", "over": "99999d"}), facts(coarse=fortnight))
+    assert (above.broken, above.message) == (True, "requests of chat over 14d: 1 > 0.5")
+    rising = counts([600.0 + at for at in range(2016)], step_s=600)
+    assert only(rule(trend={"above": "5", "over": "99999d", "within": "30d"}), facts(coarse=rising)).broken is True
+    failures = rule(metric="failures", threshold={"above": "0", "over": "30d"})
+    young = counts([600.0] * 1000, step_s=600)
+    assert only(rule(threshold={"above": "0.5", "over": "99999d"}), facts(coarse=young)).broken is None
+    assert only(failures, facts(coarse=fortnight)).broken is False
+
+
 def test_gauges_are_read_as_they_are_now() -> None:
     asked = rule(metric="workersMissing", threshold={"above": "0"})
     assert only(asked, facts(gauges={Metric.WORKERS_MISSING: 1.0})).broken is True
