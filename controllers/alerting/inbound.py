@@ -1,6 +1,6 @@
-"""Alertmanager's webhook on the operator's admin port: a bearer token is asked for, sizes are bounded.
+"""Alertmanager's webhook on the operator's admin port: a bearer token is asked for before any of a body is read.
 
-Answers 200 only after the alerts are written down; anything else makes Alertmanager try again.
+Sizes are bounded. Answers 200 only after the alerts are written down; anything else makes Alertmanager try again.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ TOKEN_KEY: Final = "token"
 def alerts_hook(desk: AlertDesk, secrets: Secrets, namespace: str, secret: str | None) -> Hook:
     """`secret` names the Secret of the operator's namespace with the token; nobody may send when it is None."""
 
-    async def answer(headers: Mapping[str, str], body: bytes) -> Answer:
-        refused = await _authenticated(headers, secrets, namespace, secret)
-        if refused is not None:
-            return refused
+    async def refuse(headers: Mapping[str, str]) -> Answer | None:
+        return await _authenticated(headers, secrets, namespace, secret)
+
+    async def answer(body: bytes) -> Answer:
         try:
             taken = await desk.hear(await asyncio.to_thread(read, body))
         except MessageRefused as error:
@@ -46,7 +46,7 @@ def alerts_hook(desk: AlertDesk, secrets: Secrets, namespace: str, secret: str |
             return Answer(500, "The alerts were not written down. Send them again.\n")
         return Answer(200, f"{taken}\n")
 
-    return Hook(OPERATOR_PATH_ALERTS, MOST_BYTES, answer)
+    return Hook(OPERATOR_PATH_ALERTS, MOST_BYTES, refuse, answer)
 
 
 async def _authenticated(

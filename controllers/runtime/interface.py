@@ -100,11 +100,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A path of the admin port that takes what others post: headers and at most `most_bytes` of body."""
+    """A path of the admin port that takes what others post: at most `most_bytes`, of those whom `refuse` lets by."""
 
     path: str
     most_bytes: int
-    answer: Callable[[Mapping[str, str], bytes], Awaitable[Answer]]
+    refuse: Callable[[Mapping[str, str]], Awaitable[Answer | None]]
+    """By the headers, before any of the body is read; None for one who may send."""
+    answer: Callable[[bytes], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)

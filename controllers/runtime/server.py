@@ -15,6 +15,8 @@ from controllers.runtime.metrics import Metrics
 from controllers.runtime.port import AdminPort, metrics_page, verdict
 
 BODY_TIMEOUT_S: Final = 30.0
+BODIES_AT_ONCE: Final = 2
+"""Of the largest, with what is made of them, as many as the operator has memory for."""
 
 
 class AdminServer(AdminPort):
@@ -30,6 +32,7 @@ class AdminServer(AdminPort):
         super().__init__(host, port)
         self._pages, self._hooks = pages, hooks
         self._health, self._metrics = health, metrics
+        self._bodies = asyncio.Semaphore(BODIES_AT_ONCE)
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=max((one.most_bytes for one in self._hooks), default=0))
@@ -39,7 +42,7 @@ class AdminServer(AdminPort):
         for page in self._pages:
             app.router.add_get(page.path, _handler(page))
         for hook in self._hooks:
-            app.router.add_post(hook.path, _taker(hook))
+            app.router.add_post(hook.path, _taker(hook, self._bodies))
         return app
 
     async def _render(self, _: web.Request) -> web.Response:
@@ -63,16 +66,31 @@ def _handler(page: Page) -> Callable[[web.Request], Awaitable[web.Response]]:
     return answer
 
 
-def _taker(hook: Hook) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _taker(hook: Hook, bodies: asyncio.Semaphore) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def take(request: web.Request) -> web.Response:
+        refused = await hook.refuse(request.headers)
+        if refused is not None:
+            return web.Response(status=refused.status, text=refused.text)
         try:
             async with asyncio.timeout(BODY_TIMEOUT_S):
-                body = await request.read()
+                await bodies.acquire()
         except TimeoutError:
-            return web.Response(status=408, text="The body did not come in time.\n")
-        if len(body) > hook.most_bytes:
-            return web.Response(status=413, text=f"At most {hook.most_bytes} bytes are taken.\n")
-        answer = await hook.answer(request.headers, body)
-        return web.Response(status=answer.status, text=answer.text)
+            return web.Response(status=503, text="Other bodies are being read. Send it again.\n")
+        try:
+            return await _taken(hook, request)
+        finally:
+            bodies.release()
 
     return take
+
+
+async def _taken(hook: Hook, request: web.Request) -> web.Response:
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            body = await request.read()
+    except TimeoutError:
+        return web.Response(status=408, text="The body did not come in time.\n")
+    if len(body) > hook.most_bytes:
+        return web.Response(status=413, text=f"At most {hook.most_bytes} bytes are taken.\n")
+    answer = await hook.answer(body)
+    return web.Response(status=answer.status, text=answer.text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from controllers.alerting.wishes import WishBoard
 from controllers.history.store import Store
 from controllers.plans.alerting.book import Book, Policy
 from controllers.plans.alerting.wishes import NOTHING
-from controllers.runtime.interface import Key
+from controllers.runtime.interface import Answer, Hook, Key
 from controllers.settings import Alerting, Settings
 from crds.contract import OPERATOR_PATH_ALERTS
 from kube.errors import AnswerError, Conflict, Forbidden, Invalid
@@ -232,6 +232,10 @@ def message(status: str, *names: str) -> bytes:
     return json.dumps({"version": "4", "alerts": alerts}).encode()
 
 
+async def post(it: Hook, headers: Mapping[str, str], body: bytes) -> Answer:
+    return await it.refuse(headers) or await it.answer(body)
+
+
 def names_in(receiver: Receiver) -> set[str]:
     return {one["labels"]["alertname"] for body in receiver.came for one in body["alerts"]}
 
@@ -248,24 +252,24 @@ async def test_an_alertmanager_needs_the_token_and_is_answered_after_its_alerts_
         # The last is what aiohttp makes of a byte that is no UTF-8.
         for said in ("", "Bearer wrong", "Basic right", "Bearer \udcff"):
             headers = {"Authorization": said} if said else {}
-            assert (await it.answer(headers, message("firing", "Disk"))).status == 401
-        assert (await it.answer(right, b"nonsense")).status == 400
-        answer = await it.answer(right, message("firing", "Disk", "Fan"))
+            assert (await post(it, headers, message("firing", "Disk"))).status == 401
+        assert (await post(it, right, b"nonsense")).status == 400
+        answer = await post(it, right, message("firing", "Disk", "Fan"))
         assert (answer.status, answer.text) == (200, "2\n")
     # Nothing was told yet, perhaps; what was taken is not lost.
     async with world.operator() as wired:
         await eventually(lambda: names_in(receiver) == {"Disk", "Fan"}, "both are told")
         (it,) = wired.hooks
-        assert (await it.answer(right, message("resolved", "Disk", "Fan"))).status == 200
+        assert (await post(it, right, message("resolved", "Disk", "Fan"))).status == 200
         await eventually(lambda: receiver.told[-1][0] == "resolved", "both are over")
-    assert (await it.answer(right, message("firing", "Disk"))).status == 503, "an operator that does not lead"
+    assert (await post(it, right, message("firing", "Disk"))).status == 503, "an operator that does not lead"
 
 
 async def test_nobody_may_send_alerts_unless_a_token_is_named(world: World) -> None:
     world.settings = Settings()
     async with world.operator() as wired:
         (it,) = wired.hooks
-        assert (await it.answer({"Authorization": "Bearer "}, message("firing", "x"))).status == 403
+        assert (await post(it, {"Authorization": "Bearer "}, message("firing", "x"))).status == 403
 
 
 async def test_an_alertmanagers_alert_about_a_service_wakes_it_and_holds_its_rollouts_while_it_fires(
@@ -284,7 +288,7 @@ async def test_an_alertmanagers_alert_about_a_service_wakes_it_and_holds_its_rol
 
     async with world.operator() as wired:
         (it,) = wired.hooks
-        assert (await it.answer(right, said("firing"))).status == 200
+        assert (await post(it, right, said("firing"))).status == 200
         assert woken
         assert set(woken) == {chat}
         await eventually(lambda: world.wishes.of(chat).holds, "it is held")
@@ -294,9 +298,9 @@ async def test_an_alertmanagers_alert_about_a_service_wakes_it_and_holds_its_rol
         await eventually(lambda: world.wishes.of(chat).holds, "the next leader holds it too")
         before = len(woken)
         (it,) = wired.hooks
-        assert (await it.answer(right, said("firing"))).status == 200
+        assert (await post(it, right, said("firing"))).status == 200
         assert len(woken) == before, "Alertmanager only repeats itself"
-        assert (await it.answer(right, said("resolved"))).status == 200
+        assert (await post(it, right, said("resolved"))).status == 200
         await eventually(lambda: world.wishes.of(chat) == NOTHING, "it goes on")
 
 
