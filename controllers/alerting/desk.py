@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -64,9 +65,10 @@ class Desk:
     written: Book
     """As the store has it: behind after a disk that refused, or where another operator has led."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    due_s: float = 0.0
+    due_s: float = -math.inf
+    """By a clock that nobody sets."""
     asked: bool = True
-    """Somebody waits for this look: it is shown, whatever came of it."""
+    """Somebody waits for the next look: it is shown, whatever came of it."""
     sending: set[tuple[str, str]] = field(default_factory=set)
     """Incident and receiver of the messages under way."""
 
@@ -89,9 +91,11 @@ class AlertDesk:
         wishes: WishBoard,
         *,
         clock: Callable[[], float] = time.time,
+        steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._policies, self._facts, self._store, self._courier = policies, facts, store, courier
-        self._queue, self._system, self._wishes, self._clock = queue, system_namespace, wishes, clock
+        self._queue, self._system, self._wishes = queue, system_namespace, wishes
+        self._clock, self._steady = clock, steady
         self._desks: dict[Place, Desk] = {}
         self._leads = False
         self._news = asyncio.Event()
@@ -109,7 +113,7 @@ class AlertDesk:
     def wake(self, place: Place) -> None:
         """Look soon."""
         if place in self._desks:
-            self._desks[place].due_s, self._desks[place].asked = 0.0, True
+            self._desks[place].due_s, self._desks[place].asked = -math.inf, True
         self._news.set()
 
     # --- the loop ---------------------------------------------------------------------------------------------------
@@ -136,19 +140,24 @@ class AlertDesk:
                 await self._turn(desk, policy)
             except Exception as error:  # one policy must not stop the others
                 log.exception("AlertPolicy %s: %s. It is looked at again.", _name(place), type(error).__name__)
-                desk.due_s = self._clock() + AFTER_ERROR_S
+                self._later(desk, AFTER_ERROR_S)
                 self._react(desk, policy)  # By what is remembered: what held goes on holding.
         self._wishes.complete()
 
     async def _turn(self, desk: Desk, policy: Policy) -> None:
-        if self._clock() >= desk.due_s:
+        if self._steady() >= desk.due_s:
             asked, desk.asked = desk.asked, False
             await self._look(desk, policy)
             if asked:
                 self._show(policy)
             now_s = self._clock()
-            desk.due_s = min(next_look_s(policy, desk.book, now_s), next_end_s(policy, desk.book, now_s))
+            at_s = min(next_look_s(policy, desk.book, now_s), next_end_s(policy, desk.book, now_s))
+            self._later(desk, at_s - now_s)
         self._send(desk, policy)
+
+    def _later(self, desk: Desk, wait_s: float) -> None:
+        if not desk.asked:  # Else somebody woke it during the look, which may have gone by what was before.
+            desk.due_s = self._steady() + wait_s
 
     def _declared(self) -> Iterable[tuple[Place, Policy]]:
         for obj in self._policies.items():

@@ -58,9 +58,14 @@ def due(
         for receiver in receivers_of(spec, incident, told):
             notice = _notice(spec, incident, receiver, told, alerts, now_s)
             delivery = incident.deliveries.get(receiver.name)
-            if notice is not None and (delivery is None or delivery.next_s <= now_s):
+            if notice is not None and (delivery is None or _is_time(delivery, now_s)):
                 found.append(notice)
     return found
+
+
+def _is_time(delivery: Delivery, now_s: float) -> bool:
+    """No try is further away than the longest pause, unless the clock was set back meanwhile."""
+    return not now_s < delivery.next_s <= now_s + MOST_RETRY_S
 
 
 def owed(

@@ -163,6 +163,16 @@ def test_a_receiver_that_was_only_tried_is_not_told_what_no_route_gives_it() -> 
     assert [one.reason for one in notices(asked, seen(told, 0.0, 900.0), 900.0)] == ["other alerts belong to it now"]
 
 
+def test_a_clock_that_is_set_back_puts_no_try_off() -> None:
+    life = Life(policy())
+    life.works = False
+    for now_s in (7000, 7001):
+        life.at(now_s, "s0")
+    life.works = True
+    life.at(3402, "s0")
+    assert life.pages == [(3402, "hook", "firing")]
+
+
 def test_silences_hold_while_they_last_and_a_page_follows_when_they_end() -> None:
     silence = {
         "name": "night",

@@ -1,0 +1,142 @@
+"""The loop of alerts alone: when it looks, whom it sends to at once, what it takes in. The clocks are the test's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from controllers.alerting.desk import AlertDesk
+from controllers.alerting.wishes import WishBoard
+from controllers.history.store import Store
+from controllers.history.thread import StoreThread
+from controllers.plans.alerting.book import Book, Policy
+from controllers.plans.alerting.incidents import Sight
+from controllers.plans.alerting.notices import Notice
+from controllers.plans.alerting.readings import ServiceFacts
+from controllers.runtime.interface import Key
+from crds.alert_policy import Metric
+from kube.informer import Informer
+from kube.resources import Object
+from tests.plans.alerting.build import DOWN, HOOK, facts, fleet, sight
+
+
+@dataclass
+class Policies:
+    """An informer's cache."""
+
+    held: dict[tuple[str, str], Object] = field(default_factory=dict)
+
+    def put(self, namespace: str, name: str, **spec: Any) -> None:
+        plain = {"rules": [DOWN], "receivers": [HOOK], "grouping": {"wait": "1s"}}
+        meta = {"namespace": namespace, "name": name, "uid": name}
+        self.held[namespace, name] = {"metadata": meta, "spec": plain | spec}
+
+    def items(self) -> list[Object]:
+        return list(self.held.values())
+
+    def get(self, namespace: str, name: str) -> Object | None:
+        return self.held.get((namespace, name))
+
+
+@dataclass
+class Seen:
+    """`chat`, which is down or not."""
+
+    down: bool = False
+    looks: int = 0
+    meanwhile: Callable[[], None] = lambda: None
+    """Happens after the service was looked at, before the look is over."""
+
+    async def facts(self, policy: Policy) -> list[ServiceFacts]:
+        self.looks += 1
+        found = [facts("chat", gauges={Metric.UNSERVABLE: float(self.down)})]
+        self.meanwhile()
+        return found
+
+    def sight(self, policy: Policy, book: Book) -> Sight:
+        return sight(fleet())
+
+
+@dataclass
+class Post:
+    """A courier; `send` is what each receiver does with a message."""
+
+    sent: list[tuple[str, str, str]] = field(default_factory=list)
+    """(policy, receiver, status) of each message that was begun."""
+    hooks: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
+
+    async def send(self, notice: Notice, policy: Policy) -> None:
+        self.sent.append((policy.name, notice.receiver.name, notice.status))
+        if notice.receiver.name in self.hooks:
+            await self.hooks[notice.receiver.name]()
+
+    async def close(self) -> None: ...
+
+
+class Queue:
+    def add(self, key: Key) -> None: ...
+    def add_after(self, key: Key, delay_s: float) -> None: ...
+
+
+@dataclass
+class Office:
+    """One desk and all around it."""
+
+    policies: Policies = field(default_factory=Policies)
+    seen: Seen = field(default_factory=Seen)
+    post: Post = field(default_factory=Post)
+    store: StoreThread = field(default_factory=lambda: StoreThread(Store(None)))
+    wall_s: float = 1e9
+    steady_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        informer = cast("Informer[Object]", self.policies)
+        self.desk = AlertDesk(
+            informer, self.seen, self.store, self.post, Queue(), "sys", WishBoard(),
+            clock=lambda: self.wall_s, steady=lambda: self.steady_s,
+        )  # fmt: skip
+
+    async def after(self, seconds: float) -> None:
+        """A round so long after the last."""
+        self.wall_s, self.steady_s = self.wall_s + seconds, self.steady_s + seconds
+        await self.desk.round()
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def office() -> AsyncIterator[Office]:
+    it = Office()
+    yield it
+    await it.desk._stop()
+    await it.store.close()
+
+
+# --- when it looks --------------------------------------------------------------------------------------------------
+async def test_a_clock_that_is_set_back_costs_no_look(office: Office) -> None:
+    office.policies.put("demo", "watch", interval="15s")
+    await office.after(0)
+    office.wall_s -= 3600
+    office.seen.down = True
+    for _ in range(12):
+        await office.after(5)
+    assert office.seen.looks == 5
+    assert office.post.sent == [("watch", "hook", "firing")]
+
+
+async def test_who_wakes_a_policy_while_it_is_looked_at_is_not_forgotten(office: Office) -> None:
+    office.policies.put("demo", "watch", interval="1h")
+
+    def breaks() -> None:
+        office.seen.meanwhile = lambda: None
+        office.seen.down = True
+        office.desk.wake(("demo", "watch"))
+
+    office.seen.meanwhile = breaks
+    await office.after(0)
+    for _ in range(5):
+        await office.after(1)
+    assert office.post.sent == [("watch", "hook", "firing")]
