@@ -13,6 +13,7 @@ import orjson
 from yarl import URL
 
 from controllers.alerting.secrets import SecretProblem, Secrets
+from controllers.alerting.slots import OF_ALL
 from controllers.guard import AddressGuard, AddressRefused, GuardedResolver
 from controllers.plans.alerting import payloads
 from controllers.plans.alerting.book import Policy
@@ -20,7 +21,6 @@ from controllers.plans.alerting.notices import Notice
 from crds.alert_policy import Receiver
 
 TIMEOUT_S: Final = 10.0
-CONNECTIONS: Final = 16
 ADVICE: Final = (
     "If receivers may be there, the administrator allows its network in the Helm value alerting.allowPrivateNetworks."
 )
@@ -108,7 +108,7 @@ class Courier:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(
-                resolver=GuardedResolver(self._guard), use_dns_cache=False, limit=CONNECTIONS, force_close=True
+                resolver=GuardedResolver(self._guard), use_dns_cache=False, limit=OF_ALL, force_close=True
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,

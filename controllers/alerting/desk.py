@@ -2,7 +2,7 @@
 
 Nothing is sent before it is written down, and what a receiver took is written down at once: a restart loses nothing,
 and repeats at most the one message that it interrupted, under the same key. Receivers are waited for outside of the
-loop; one that is slow holds up nobody but itself.
+loop; one that is slow holds up itself, a little its own policy, and nobody else.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from controllers.alerting.courier import DeliveryFailed, Messenger
 from controllers.alerting.memory import changed_rows, from_rows, from_status, newest
+from controllers.alerting.slots import Slots
 from controllers.alerting.wishes import WishBoard
 from controllers.history.store import Store
 from controllers.history.thread import StoreThread
@@ -40,7 +41,6 @@ log = logging.getLogger(__name__)
 
 TICK_S: Final = 1.0
 AFTER_ERROR_S: Final = 30.0
-SENDING_AT_ONCE: Final = 16
 OFF_LOOP_FROM: Final = 500
 """A look at so many alerts takes longer than the loop should stand still."""
 
@@ -99,7 +99,7 @@ class AlertDesk:
         self._desks: dict[Place, Desk] = {}
         self._leads = False
         self._news = asyncio.Event()
-        self._slots = asyncio.Semaphore(SENDING_AT_ONCE)
+        self._slots = Slots()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def book(self, place: Place) -> Book | None:
@@ -277,7 +277,7 @@ class AlertDesk:
 
     async def _deliver(self, desk: Desk, policy: Policy, notice: Notice) -> None:
         try:
-            async with self._slots:
+            async with self._slots.of(policy.namespace, policy.name, notice.receiver.name):
                 error: DeliveryFailed | None = None
                 try:
                     await self._courier.send(notice, policy)

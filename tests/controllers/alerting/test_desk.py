@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from controllers.alerting.desk import AlertDesk
+from controllers.alerting.slots import OF_A_POLICY, OF_A_RECEIVER, OF_ALL
 from controllers.alerting.wishes import WishBoard
 from controllers.history.store import Store
 from controllers.history.thread import StoreThread
@@ -22,6 +23,7 @@ from crds.alert_policy import Metric
 from kube.informer import Informer
 from kube.resources import Object
 from tests.plans.alerting.build import DOWN, HOOK, facts, fleet, sight
+from tests.waiting import eventually
 
 
 @dataclass
@@ -140,3 +142,35 @@ async def test_who_wakes_a_policy_while_it_is_looked_at_is_not_forgotten(office:
     for _ in range(5):
         await office.after(1)
     assert office.post.sent == [("watch", "hook", "firing")]
+
+
+# --- whom it sends to at once -----------------------------------------------------------------------------------------
+async def never() -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_dead_receiver_with_many_messages_delays_nobody_else(office: Office) -> None:
+    """One incident of each alert: more than all slots."""
+    dead = {"receivers": [HOOK | {"name": "dead"}], "grouping": {"by": ["alertname"], "wait": "1s"}}
+    office.post.hooks = {"dead": never}
+    office.policies.put("a", "slow", **dead, rules=[DOWN | {"name": f"down-{n}"} for n in range(40)])
+    office.policies.put("demo", "watch")
+    office.seen.down = True
+    for _ in range(3):
+        await office.after(2)
+    await eventually(lambda: ("watch", "hook", "firing") in office.post.sent, "the other's page")
+    assert office.post.sent.count(("slow", "dead", "firing")) == OF_A_RECEIVER
+
+
+async def test_many_dead_receivers_of_one_policy_do_not_take_all_slots(office: Office) -> None:
+    names = [f"dead-{n}" for n in range(16)]
+    office.post.hooks = dict.fromkeys(names, never)
+    receivers = [HOOK | {"name": name} for name in names]
+    rules = [DOWN | {"name": f"down-{n}"} for n in range(OF_ALL)]
+    office.policies.put("a", "slow", receivers=receivers, rules=rules, grouping={"by": ["alertname"], "wait": "1s"})
+    office.policies.put("demo", "watch")
+    office.seen.down = True
+    for _ in range(3):
+        await office.after(2)
+    await eventually(lambda: ("watch", "hook", "firing") in office.post.sent, "the other's page")
+    assert sum(policy == "slow" for policy, *_ in office.post.sent) == OF_A_POLICY
