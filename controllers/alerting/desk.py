@@ -25,7 +25,18 @@ from controllers.alerting.wishes import WishBoard
 from controllers.history.store import Store
 from controllers.history.thread import StoreThread
 from controllers.plans.alerting.alerts import NAMESPACE, SERVICE
-from controllers.plans.alerting.book import Book, Policy, delivered, failed, hear, known_as, look, next_look_s, notices
+from controllers.plans.alerting.book import (
+    Book,
+    Policy,
+    delivered,
+    failed,
+    fitting,
+    hear,
+    known_as,
+    look,
+    next_look_s,
+    notices,
+)
 from controllers.plans.alerting.inbound import Heard, belongs, exporter
 from controllers.plans.alerting.incidents import Sight
 from controllers.plans.alerting.notices import Notice
@@ -75,6 +86,10 @@ class Desk:
 
 class NotReady(Exception):
     """This operator does not lead, or has not read its memory yet."""
+
+
+class TooManyAlerts(Exception):
+    """Policies hold as many alerts as they may."""
 
 
 class AlertDesk:
@@ -311,11 +326,14 @@ class AlertDesk:
     async def hear(self, heard: list[Heard]) -> int:
         """Take alerts in and write them down; how many belong to a policy.
 
-        Raises: NotReady, TooManyAlerts, sqlite3.Error.
+        What one policy cannot take keeps no other from its own.
+        Raises: NotReady; sqlite3.Error and TooManyAlerts, after every policy had its turn.
         """
         if not self._leads:
             raise NotReady("This operator does not lead.")
         taken: set[str] = set()
+        unwritten: list[sqlite3.Error] = []
+        full: list[str] = []
         declared = list(self._declared())
         echoed = {place for place, one in declared if one.spec.export and one.spec.receive is not None}
         whose = [(one, place if (place := exporter(one)) in echoed else None) for one in heard]
@@ -324,18 +342,35 @@ class AlertDesk:
             if not mine:
                 continue
             desk = await self._desk(place, policy)
-            async with desk.lock:
-                known = [known_as(policy, desk.book, one) for one in mine]
-                new = hear(desk.book, known, self._clock())
-                await self._write(desk, policy, new)
-                news = [one for one in known if _is_news(desk.book, one)]
-                desk.book = new
-                self._react(desk, policy)
-            for one in news:
-                self._concern(one)
+            try:
+                fit = await self._take_in(desk, policy, mine)
+            except sqlite3.Error as error:
+                unwritten.append(error)
+                continue
+            if len(fit) < len(mine):
+                full.append(f"{len(mine) - len(fit)} of AlertPolicy {_name(place)}, which has {len(desk.book.alerts)}")
             taken |= {one.fingerprint for one in mine}
             self.wake(place)
+        if unwritten:
+            raise unwritten[0]
+        if full:
+            raise TooManyAlerts(
+                f"No room for new alerts: {'; '.join(full)}. Narrow spec.receive.matchers, or resolve what is over."
+            )
         return len(taken)
+
+    async def _take_in(self, desk: Desk, policy: Policy, heard: list[Heard]) -> list[Heard]:
+        """What there was room for. Raises sqlite3.Error."""
+        async with desk.lock:
+            fit = fitting(desk.book, [known_as(policy, desk.book, one) for one in heard])
+            new = hear(desk.book, fit, self._clock())
+            await self._write(desk, policy, new)
+            news = [one for one in fit if _is_news(desk.book, one)]
+            desk.book = new
+            self._react(desk, policy)
+        for one in news:
+            self._concern(one)
+        return fit
 
     def _concern(self, heard: Heard) -> None:
         namespace, service = heard.labels.get(NAMESPACE), heard.labels.get(SERVICE)

@@ -12,9 +12,8 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Final
 
-from controllers.alerting.desk import AlertDesk, NotReady
+from controllers.alerting.desk import AlertDesk, NotReady, TooManyAlerts
 from controllers.alerting.secrets import SecretProblem, Secrets
-from controllers.plans.alerting.book import TooManyAlerts
 from controllers.plans.alerting.inbound import MessageRefused, read
 from controllers.runtime.interface import Answer, Hook
 from crds.alert_policy import SecretKey
@@ -40,6 +39,7 @@ def alerts_hook(desk: AlertDesk, secrets: Secrets, namespace: str, secret: str |
         except NotReady as error:
             return Answer(503, f"{error} Send it again.\n")
         except TooManyAlerts as error:
+            log.warning("Alerts of an Alertmanager are refused. %s", error)
             return Answer(429, f"{error}\n")
         except sqlite3.Error as error:
             log.warning("Alerts of an Alertmanager were not written down: %s", error)

@@ -32,11 +32,7 @@ from crds.fields import seconds
 LEAST_INTERVAL_S: Final = 5.0
 SOONEST_S: Final = 1.0
 EXTERNAL_MOST: Final = 50_000
-"""Alerts of one policy that an Alertmanager may have told of; the newest beyond are refused."""
-
-
-class TooManyAlerts(Exception):
-    """A policy holds as many alerts of Alertmanagers as it may."""
+"""Alerts of one policy beyond which an Alertmanager's new ones are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,16 +208,25 @@ def _homes(alerts: dict[str, Alert], incidents: Mapping[str, Incident]) -> dict[
 
 
 # --- what an Alertmanager says --------------------------------------------------------------------------------------
+def fitting(book: Book, heard: Sequence[Heard]) -> list[Heard]:
+    """All that is said of alerts that are known or over, then as many new ones as there is room for."""
+    new = {one.fingerprint for one in heard if one.firing and one.fingerprint not in book.alerts}
+    room = max(0, EXTERNAL_MOST - len(book.alerts))
+    if len(new) <= room:
+        return list(heard)
+    firsts = dict.fromkeys(one.fingerprint for one in heard if one.fingerprint in new)
+    refused = set(list(firsts)[room:])
+    return [one for one in heard if one.fingerprint not in refused]
+
+
 def hear(book: Book, heard: Iterable[Heard], now_s: float) -> Book:
-    """The book after a message. The next look makes alerts of it. Raises TooManyAlerts."""
+    """The book after a message of what fits. The next look makes alerts of it."""
     alerts = dict(book.alerts)
     for one in heard:
         old = alerts.get(one.fingerprint)
         if old is None:
             if not one.firing:
                 continue
-            if len(alerts) >= EXTERNAL_MOST:
-                raise TooManyAlerts(f"{len(alerts)} alerts are held already; {EXTERNAL_MOST} are allowed.")
             old = Alert(one.fingerprint, one.labels, one.severity, State.RESOLVED, now_s)
         alerts[one.fingerprint] = _told(old, one, now_s)
     return _after(book, replace(book, alerts=alerts))

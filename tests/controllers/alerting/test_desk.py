@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
 
-from controllers.alerting.desk import AlertDesk
+from controllers.alerting.desk import AlertDesk, TooManyAlerts
 from controllers.alerting.slots import OF_A_POLICY, OF_A_RECEIVER, OF_ALL
 from controllers.alerting.wishes import WishBoard
 from controllers.history.store import Store
 from controllers.history.thread import StoreThread
 from controllers.plans.alerting.book import Book, Policy
+from controllers.plans.alerting.inbound import Heard, read
 from controllers.plans.alerting.incidents import Sight
 from controllers.plans.alerting.notices import Notice
 from controllers.plans.alerting.readings import ServiceFacts
@@ -174,3 +177,52 @@ async def test_many_dead_receivers_of_one_policy_do_not_take_all_slots(office: O
         await office.after(2)
     await eventually(lambda: ("watch", "hook", "firing") in office.post.sent, "the other's page")
     assert sum(policy == "slow" for policy, *_ in office.post.sent) == OF_A_POLICY
+
+
+# --- what it takes in -------------------------------------------------------------------------------------------------
+def heard(namespace: str, *names: str, status: str = "firing") -> list[Heard]:
+    alerts = [{"status": status, "labels": {"alertname": name, "namespace": namespace}} for name in names]
+    return read(json.dumps({"version": "4", "alerts": alerts}).encode())
+
+
+def external(office: Office, *place: str) -> dict[str, bool]:
+    """Of each alert of a policy, whether an Alertmanager says that it fires."""
+    book = office.desk.book((place[0], place[1])) or Book()
+    return {one.labels["alertname"]: one.external for one in book.alerts.values()}
+
+
+@pytest.fixture
+def receiving(office: Office) -> Office:
+    """The platform's policy, which takes everything, comes before the tenant's."""
+    office.policies.put("sys", "all", receive={"matchers": []})
+    office.policies.put("tenant", "own", receive={"matchers": []})
+    office.desk._leads = True
+    return office
+
+
+async def test_a_full_policy_refuses_new_alerts_alone_and_keeps_no_other_from_them(
+    receiving: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("controllers.plans.alerting.book.EXTERNAL_MOST", 2)
+    await receiving.desk.hear(heard("sys", "Disk", "Fan"))
+    with pytest.raises(TooManyAlerts, match="1 of AlertPolicy sys/all, which has 2"):
+        await receiving.desk.hear([*heard("tenant", "Node"), *heard("sys", "Disk", status="resolved")])
+    assert external(receiving, "tenant", "own") == {"Node": True}
+    assert external(receiving, "sys", "all") == {"Disk": False, "Fan": True}
+
+
+async def test_a_disk_that_refuses_one_policy_keeps_no_other_from_its_alerts(
+    receiving: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Store.set_alerts
+
+    def refuse(store: Store, policy: str, *others: Any) -> None:
+        if policy.startswith("sys/"):
+            raise sqlite3.OperationalError("disk is full")
+        write(store, policy, *others)
+
+    monkeypatch.setattr(Store, "set_alerts", refuse)
+    with pytest.raises(sqlite3.OperationalError):
+        await receiving.desk.hear(heard("tenant", "Node"))
+    assert external(receiving, "tenant", "own") == {"Node": True}
+    assert external(receiving, "sys", "all") == {}

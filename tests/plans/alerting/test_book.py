@@ -15,9 +15,9 @@ from controllers.plans.alerting import payloads, status
 from controllers.plans.alerting.book import (
     Book,
     Policy,
-    TooManyAlerts,
     delivered,
     failed,
+    fitting,
     hear,
     known_as,
     look,
@@ -459,11 +459,18 @@ def test_an_operator_that_takes_over_does_not_resolve_what_an_alertmanager_repea
     assert again.book.incidents.keys() == life.book.incidents.keys()
 
 
-def test_a_policy_holds_a_bounded_number_of_alerts(monkeypatch: pytest.MonkeyPatch) -> None:
+def said(status: str, n: int) -> Heard:
+    return read(message(status, labels={"alertname": f"x{n}"}))[0]
+
+
+def test_a_policy_holds_a_bounded_number_of_alerts_and_always_hears_that_one_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("controllers.plans.alerting.book.EXTERNAL_MOST", 2)
-    heard = [read(message(labels={"alertname": f"x{n}"}))[0] for n in range(3)]
-    with pytest.raises(TooManyAlerts, match="2 are allowed"):
-        hear(Book(), heard, 0.0)
+    book = hear(Book(), [said("firing", 0)], 0.0)
+    message_of = [said("firing", 1), said("firing", 2), said("firing", 2), said("resolved", 0), said("resolved", 9)]
+    assert fitting(book, message_of) == [said("firing", 1), said("resolved", 0), said("resolved", 9)]
+    assert fitting(hear(book, [said("firing", 1)], 0.0), [said("firing", 1)]) == [said("firing", 1)]
 
 
 def notice(**fields: Any) -> Notice:
