@@ -134,7 +134,7 @@ def quiet_now(policy: Json, silence: Silence) -> list[str]:
     return [
         f"{each['severity']} {each['rule']} of {each['subject']}"
         for each in alerts
-        if each["state"] != "pending" and matches(silence.matchers, each.get("labels") or {})
+        if each["state"] not in ("pending", "resolved") and matches(silence.matchers, each.get("labels") or {})
     ]
 
 

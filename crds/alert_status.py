@@ -27,13 +27,13 @@ _TIME = {"format": "date-time"}
 
 
 class AlertShown(Part):
-    """One alert that waits or fires."""
+    """One alert that waits or fires, or is over and belongs to an incident that is still told of."""
 
     fingerprint: Annotated[str, Field(description="What tells it from others.", max_length=32)]
     rule: Annotated[str, Field(description="Name of the alert.", max_length=253)]
     subject: Annotated[str, Field(description="What it is about, for example service/chat.", max_length=300)]
     severity: Annotated[AlertSeverity, Field(description="P0, P1 or P2.")]
-    state: Annotated[str, Field(description="pending, firing or flapping.", max_length=16)]
+    state: Annotated[str, Field(description="pending, firing, flapping or resolved.", max_length=16)]
     since: Annotated[str, Field(description="Since when it is so.", json_schema_extra=_TIME)]
     message: Annotated[str, Field(description="The arithmetic.", max_length=1024)]
     incident: Annotated[str | None, Field(description="The incident it belongs to.", max_length=32)] = None
@@ -52,6 +52,10 @@ class DeliveryShown(Part):
     severity: Annotated[AlertSeverity | None, Field(description="The severity it was told.")] = None
     attempts: Annotated[int, Field(description="Failed attempts since.", ge=0)] = 0
     error: Annotated[str | None, Field(description="Why the last attempt failed.", max_length=500)] = None
+    doubtful: Annotated[
+        bool | None,
+        Field(description="A message is under way, or ended so that nobody knows whether it was taken."),
+    ] = None
 
 
 class IncidentShown(Part):

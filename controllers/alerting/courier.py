@@ -25,14 +25,16 @@ ADVICE: Final = (
     "If receivers may be there, the administrator allows its network in the Helm value alerting.allowPrivateNetworks."
 )
 _MOST_PATIENCE_S: Final = 300.0
+_NOT_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, ValueError)
+"""Errors from before anything was sent."""
 
 
 class DeliveryFailed(Exception):
-    """The receiver did not take the message. `retry_after_s` is what it asked for."""
+    """The receiver did not take the message. `retry_after_s` is what it asked for; `doubtful`: it may have taken it."""
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, retry_after_s: float | None = None, *, doubtful: bool = False) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.doubtful = retry_after_s, doubtful
 
 
 class Messenger(Protocol):
@@ -103,7 +105,8 @@ class Courier:
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             refused = _refusal(error)
             # Errors of the client repeat the URL, which may be a secret.
-            raise DeliveryFailed(refused or f"The receiver cannot be reached ({type(error).__name__}).") from None
+            text = refused or f"The receiver cannot be reached ({type(error).__name__})."
+            raise DeliveryFailed(text, doubtful=not isinstance(error, _NOT_SENT)) from None
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -112,7 +115,7 @@ class Courier:
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,
-                timeout=aiohttp.ClientTimeout(total=self._timeout_s),
+                timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=self._timeout_s / 2),
                 headers={"User-Agent": "foretide", "Content-Type": "application/json"},
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
@@ -122,7 +125,7 @@ class Courier:
 def _once(notice: Notice, policy: Policy) -> dict[str, str]:
     """The same for every attempt to say the same: a receiver that knows the header takes it once."""
     said = notice.incident.deliveries.get(notice.receiver.name)
-    before = f"{said.said} {said.said_s:.3f}" if said is not None else ""
+    before = f"{said.said} {said.said_s:.3f}" if said is not None and said.said is not None else ""
     key = payloads.group_key(notice, policy.namespace, policy.name)
     text = f"{key} {notice.receiver.name} {notice.status} {notice.digest} {before}"
     return {"Idempotency-Key": hashlib.sha256(text.encode()).hexdigest()[:32]}
@@ -134,7 +137,10 @@ def _judge(answer: aiohttp.ClientResponse) -> None:
     if 300 <= answer.status < 400:
         raise DeliveryFailed(f"The receiver redirects ({answer.status}), which is not followed. Name the last URL.")
     hint = " Check its URL and its key." if answer.status in (400, 401, 403, 404) else ""
-    raise DeliveryFailed(f"The receiver answered {answer.status}.{hint}", _patience(answer.headers.get("Retry-After")))
+    # A proxy says so, too, when what lies behind it has taken the message and not answered.
+    doubtful = answer.status >= 500 and answer.status != 503
+    patience_s = _patience(answer.headers.get("Retry-After"))
+    raise DeliveryFailed(f"The receiver answered {answer.status}.{hint}", patience_s, doubtful=doubtful)
 
 
 def _patience(text: str | None) -> float | None:

@@ -1,8 +1,8 @@
 """The loop of alerts: look at each policy when it is due, write down what changed, then send what is due.
 
-Nothing is sent before it is written down, and what a receiver took is written down at once: a restart loses nothing,
-and repeats at most the one message that it interrupted, under the same key. Receivers are waited for outside of the
-loop; one that is slow holds up itself, a little its own policy, and nobody else.
+Nothing is sent before it and that it is begun are written down, and what a receiver took is written down at once: a
+restart loses nothing, and repeats at most the messages that it interrupted, under the same keys. Receivers are waited
+for outside of the loop; one that is slow holds up itself, a little its own policy, and nobody else.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from controllers.plans.alerting.alerts import NAMESPACE, SERVICE
 from controllers.plans.alerting.book import (
     Book,
     Policy,
+    begin,
     delivered,
     failed,
     fitting,
@@ -293,16 +294,11 @@ class AlertDesk:
     async def _deliver(self, desk: Desk, policy: Policy, notice: Notice) -> None:
         try:
             async with self._slots.of(policy.namespace, policy.name, notice.receiver.name):
-                error: DeliveryFailed | None = None
-                try:
-                    await self._courier.send(notice, policy)
-                except DeliveryFailed as caught:
-                    error = caught
-                except Exception as caught:  # a mistake of ours is tried again with patience, too
-                    log.exception("The message of incident %s was not made or sent.", notice.incident.id)
-                    error = DeliveryFailed(f"The message was not made or sent ({type(caught).__name__}).")
+                if not await self._begin(desk, policy, notice):
+                    return
+                error = await self._try(policy, notice)
             async with desk.lock:
-                if self._desks.get((policy.namespace, policy.name)) is desk:  # Else the policy went meanwhile.
+                if self._is_there(desk, policy):
                     await self._keep(desk, policy, _after(desk.book, notice, error, self._clock()))
         finally:
             desk.sending.discard(notice.place)
@@ -315,6 +311,28 @@ class AlertDesk:
             log.warning(
                 "%s: '%s' was not told of incident %s: %s", place, notice.receiver.name, notice.incident.id, error
             )
+
+    async def _begin(self, desk: Desk, policy: Policy, notice: Notice) -> bool:
+        """Write down that the message is under way; False when it is to be told no more."""
+        async with desk.lock:
+            begun = begin(desk.book, notice) if self._is_there(desk, policy) else None
+            if begun is not None:
+                await self._keep(desk, policy, begun)
+            return begun is not None
+
+    async def _try(self, policy: Policy, notice: Notice) -> DeliveryFailed | None:
+        try:
+            await self._courier.send(notice, policy)
+        except DeliveryFailed as error:
+            return error
+        except Exception as error:  # a mistake of ours is tried again with patience, too
+            log.exception("The message of incident %s was not made or sent.", notice.incident.id)
+            return DeliveryFailed(f"The message was not made or sent ({type(error).__name__}).", doubtful=True)
+        return None
+
+    def _is_there(self, desk: Desk, policy: Policy) -> bool:
+        """Whether the policy has not gone meanwhile."""
+        return self._desks.get((policy.namespace, policy.name)) is desk
 
     async def _stop(self) -> None:
         for task in self._tasks:
@@ -387,7 +405,7 @@ def _is_news(book: Book, heard: Heard) -> bool:
 def _after(book: Book, notice: Notice, error: DeliveryFailed | None, now_s: float) -> Book:
     if error is None:
         return delivered(book, notice, now_s)
-    return failed(book, notice, str(error), now_s, error.retry_after_s)
+    return failed(book, notice, str(error), now_s, error.retry_after_s, doubtful=error.doubtful)
 
 
 def _shown(policy: Policy, status: Mapping[str, Any], now_s: float) -> Book:

@@ -84,16 +84,17 @@ def from_status(policy: Policy, status: AlertPolicyStatus, now_s: float) -> Book
 
 
 def _alert(policy: Policy, shown: AlertShown, now_s: float) -> Alert:
-    firing = shown.state != State.PENDING
+    state = State(shown.state) if shown.state in list(State) else State.FIRING  # `flapping` is firing, too
+    fired = state is not State.PENDING
     since_s = unix_s(shown.since)
     return Alert(
         fingerprint=shown.fingerprint,
         labels=shown.labels or {ALERTNAME: shown.rule},
         severity=shown.severity,
-        state=State.FIRING if firing else State.PENDING,
+        state=state,
         since_s=since_s,
         message=shown.message,
-        fired_s=(since_s,) if firing else (),
+        fired_s=(since_s,) if fired else (),
         flapping=shown.state == "flapping",
         external=bool(shown.external),
         heard_s=now_s if shown.external else 0.0,
@@ -113,6 +114,7 @@ def _incident(shown: IncidentShown, members: frozenset[str], by: Sequence[str]) 
             unix_s(one.time) if one.time else 0.0,
             attempts=one.attempts,
             error=one.error,
+            doubtful=bool(one.doubtful),
         )
         for one in shown.deliveries or ()
     }

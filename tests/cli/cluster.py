@@ -176,10 +176,11 @@ def policy() -> Json:
         "labels": {"alertname": "budget", "namespace": "demo", "service": "chat", "severity": "P0"},
     }
     waiting = {**alert, "fingerprint": "cd34", "rule": "quiet", "state": "pending"}
+    over = {**alert, "fingerprint": "ef56", "rule": "down", "state": "resolved"}
     return {
         "metadata": {"name": "on-call", "namespace": "demo", "generation": 7},
         "spec": {},
-        "status": {"alerts": [alert, waiting]},
+        "status": {"alerts": [alert, waiting, over]},
     }
 
 

@@ -23,7 +23,7 @@ from controllers.plans.alerting.alerts import (
 )
 from controllers.plans.alerting.inbound import Heard
 from controllers.plans.alerting.incidents import Incident, Sight, assign, bounds_s, downstream, is_over, muted, resolve
-from controllers.plans.alerting.notices import Notice, at_rest, due, owed, refused, taken
+from controllers.plans.alerting.notices import Notice, at_rest, begun, due, owed, refused, taken
 from controllers.plans.alerting.readings import Reading, ServiceFacts, readings
 from controllers.plans.alerting.states import FLAP_WITHIN_MOST_S, Timing, advance
 from crds.alert_policy import AlertPolicySpec, AlertRule
@@ -57,7 +57,7 @@ class Book:
 
 def look(policy: Policy, book: Book, services: Sequence[ServiceFacts], sight: Sight, now_s: float) -> Book:
     """The book after a look at every service."""
-    alerts = _evaluated(policy, book.alerts, services, now_s)
+    alerts = _evaluated(policy, book, services, now_s)
     silent = muted(alerts.values(), policy.spec, now_s)
     if INCIDENT not in policy.spec.grouping.by:
         # Else cause and consequences are one incident, and told as one.
@@ -105,16 +105,27 @@ def notices(policy: Policy, book: Book, now_s: float) -> list[Notice]:
     return due(policy.spec, book.incidents, book.alerts, book.muted, now_s)
 
 
+def begin(book: Book, notice: Notice) -> Book | None:
+    """The book before a message is sent; None when there is nothing to tell any more."""
+    incident = book.incidents.get(notice.incident.id)
+    after = None if incident is None else begun(notice, incident)
+    return None if after is None else book if after is incident else _with(book, after)
+
+
 def delivered(book: Book, notice: Notice, now_s: float) -> Book:
     """A receiver took a message."""
     incident = book.incidents.get(notice.incident.id)
     return book if incident is None else _with(book, taken(notice, incident, now_s))
 
 
-def failed(book: Book, notice: Notice, error: str, now_s: float, asked_s: float | None = None) -> Book:
-    """A receiver did not."""
+def failed(
+    book: Book, notice: Notice, error: str, now_s: float, asked_s: float | None = None, *, doubtful: bool = False
+) -> Book:
+    """A receiver did not, as far as is known; doubtful: it may have."""
     incident = book.incidents.get(notice.incident.id)
-    return book if incident is None else _with(book, refused(notice, incident, error, now_s, asked_s))
+    if incident is None:
+        return book
+    return _with(book, refused(notice, incident, error, now_s, asked_s, doubtful=doubtful))
 
 
 def _with(book: Book, incident: Incident) -> Book:
@@ -133,10 +144,9 @@ def _same(old: Mapping[str, object], new: Mapping[str, object]) -> bool:
 
 
 # --- evaluation -----------------------------------------------------------------------------------------------------
-def _evaluated(
-    policy: Policy, before: Mapping[str, Alert], services: Sequence[ServiceFacts], now_s: float
-) -> dict[str, Alert]:
+def _evaluated(policy: Policy, book: Book, services: Sequence[ServiceFacts], now_s: float) -> dict[str, Alert]:
     out: dict[str, Alert] = {}
+    before, members = book.alerts, _members(book)
     for rule in policy.spec.alert_rules or ():
         timing = _timing(policy.spec, rule)
         for facts in services:
@@ -145,6 +155,8 @@ def _evaluated(
                 old = before.get(fresh.fingerprint)
                 alert = fresh if old is None else _renewed(old, fresh)
                 after = advance(alert, reading.broken, reading.message, timing, now_s)
+                if after is None and old is not None and fresh.fingerprint in members:
+                    after = _past(old, now_s)
                 if after is not None and (old is not None or after.state is not State.RESOLVED):
                     out[fresh.fingerprint] = after
     # What no rule looks at any more is over, unless an Alertmanager says otherwise.
@@ -154,9 +166,23 @@ def _evaluated(
             if old.external and policy.spec.receive is None:
                 old = replace(old, external=False)
             after = advance(old, False, old.message, plain, now_s)
+            if after is None and print_ in members:
+                after = _past(old, now_s)
             if after is not None:
                 out[print_] = after
     return out
+
+
+def _members(book: Book) -> frozenset[str]:
+    """Alerts that an incident still speaks of; of a book that is half full, those go in their time all the same."""
+    if len(book.alerts) > EXTERNAL_MOST // 2:
+        return frozenset()
+    return frozenset().union(*(one.members for one in book.incidents.values()))
+
+
+def _past(old: Alert, now_s: float) -> Alert:
+    """An alert that is over and nothing of its own keeps."""
+    return old if old.state is State.RESOLVED else replace(old, state=State.RESOLVED, since_s=now_s)
 
 
 def _fresh(policy: Policy, rule: AlertRule, facts: ServiceFacts, reading: Reading) -> Alert:

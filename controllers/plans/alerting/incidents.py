@@ -45,6 +45,8 @@ class Delivery:
     """Failed ones since."""
     next_s: float = 0.0
     error: str | None = None
+    doubtful: bool = False
+    """A message was begun of which nobody knows whether it was taken."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 A receiver is told once that an incident began, again when it got worse, at most every `grouping.interval` when other
 alerts joined or left, every `grouping.repeat` while it lasts, and once that it is over. A receiver that does not take
-a message is tried again with growing patience.
+a message is tried again with growing patience. One that may have taken a message is owed the last word, too.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def receivers_of(spec: AlertPolicySpec, incident: Incident, told: Sequence[Alert
     routed = _routed(spec, worst(one.severity for one in told)) if told else []
     names = [
         *routed,
-        *(name for name, one in incident.deliveries.items() if one.said is not None and name not in routed),
+        *(name for name, one in incident.deliveries.items() if _was_told(one) and name not in routed),
     ]
     return [by_name[name] for name in names if name in by_name]
 
@@ -124,7 +124,7 @@ def _notice(
 ) -> Notice | None:
     delivery = incident.deliveries.get(receiver.name, Delivery(receiver.name))
     if incident.resolved_s is not None:
-        if delivery.said != FIRING or not receiver.send_resolved:
+        if not may_know(delivery) or not receiver.send_resolved:
             return None
         over = tuple(alerts[one] for one in sorted(incident.members) if one in alerts)
         return Notice(incident, receiver, RESOLVED, incident.severity, over, "", False, "all of its alerts are over")
@@ -150,22 +150,55 @@ def _reason(
     return "it goes on" if since_s >= seconds(spec.grouping.repeat) else None
 
 
+def _was_told(delivery: Delivery) -> bool:
+    """Or may have been."""
+    return delivery.said is not None or delivery.doubtful
+
+
+def may_know(delivery: Delivery) -> bool:
+    """Whether the receiver took a word that is not the last, or perhaps did."""
+    return delivery.said == FIRING or delivery.doubtful
+
+
 def digest_of(told: Sequence[Alert]) -> str:
     """Of which alerts are told."""
     return hashlib.sha256(" ".join(sorted(one.fingerprint for one in told)).encode()).hexdigest()[:12]
 
 
 # --- what came of it --------------------------------------------------------------------------------------------------
+def begun(notice: Notice, incident: Incident) -> Incident | None:
+    """The incident before the message is sent: what becomes of it is not known yet. None of one that comes too late."""
+    if notice.status == FIRING and incident.resolved_s is not None:
+        return None
+    old = incident.deliveries.get(notice.receiver.name, Delivery(notice.receiver.name))
+    if old.doubtful:
+        return incident
+    return replace(incident, deliveries={**incident.deliveries, old.receiver: replace(old, doubtful=True)})
+
+
 def taken(notice: Notice, incident: Incident, now_s: float) -> Incident:
     """The incident after the receiver took the message."""
     delivery = Delivery(notice.receiver.name, notice.status, notice.digest, notice.severity, now_s)
     return replace(incident, deliveries={**incident.deliveries, delivery.receiver: delivery})
 
 
-def refused(notice: Notice, incident: Incident, error: str, now_s: float, asked_s: float | None = None) -> Incident:
-    """The incident after the message failed: next try after 1, 2, 4 … 300 s, or when the receiver asked for it."""
+def refused(
+    notice: Notice,
+    incident: Incident,
+    error: str,
+    now_s: float,
+    asked_s: float | None = None,
+    *,
+    doubtful: bool = False,
+) -> Incident:
+    """The incident after the message failed: next try after 1, 2, 4 … 300 s, or when the receiver asked for it.
+
+    doubtful: the receiver may have taken it all the same. Else only what was doubtful before this attempt still is.
+    """
+    before = notice.incident.deliveries.get(notice.receiver.name)
+    doubtful = doubtful or (before is not None and before.doubtful)
     old = incident.deliveries.get(notice.receiver.name, Delivery(notice.receiver.name))
     wait_s = min(FIRST_RETRY_S * 2.0 ** min(old.attempts, 20), MOST_RETRY_S)
     next_s = now_s + max(wait_s, min(asked_s or 0.0, MOST_RETRY_S))
-    delivery = replace(old, attempts=old.attempts + 1, next_s=next_s, error=error[:500])
+    delivery = replace(old, attempts=old.attempts + 1, next_s=next_s, error=error[:500], doubtful=doubtful)
     return replace(incident, deliveries={**incident.deliveries, delivery.receiver: delivery})

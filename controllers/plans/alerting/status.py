@@ -34,13 +34,13 @@ class Trouble:
 def fields(policy: Policy, book: Book) -> Json:
     """Counts, the worst alerts and the newest incidents."""
     alerts = sorted(
-        (one for one in book.alerts.values() if one.state is not State.RESOLVED),
-        key=lambda one: (not one.firing, one.severity, -one.since_s, one.fingerprint),
+        (one for one in book.alerts.values() if one.state is not State.RESOLVED or one.incident in book.incidents),
+        key=lambda one: (list(State).index(one.state), one.severity, -one.since_s, one.fingerprint),
     )
     incidents = sorted(book.incidents.values(), key=lambda one: (one.resolved_s is not None, -one.opened_s, one.id))
     return {
         "firing": sum(one.firing for one in alerts),
-        "pending": sum(not one.firing for one in alerts),
+        "pending": sum(one.state is State.PENDING for one in alerts),
         "muted": len(book.muted),
         "openIncidents": sum(one.resolved_s is None for one in incidents),
         "undelivered": sum(len(owed(policy.spec, one, book.alerts, book.muted)) for one in incidents),
@@ -101,6 +101,8 @@ def _delivery(one: Delivery) -> Json:
         shown["severity"] = one.severity.value
     if one.error:
         shown["error"] = one.error
+    if one.doubtful:
+        shown["doubtful"] = True
     return shown
 
 

@@ -17,6 +17,7 @@ class Receiver:
 
     port: int = 0
     status: int = 200
+    """0: the connection ends without an answer."""
     headers: dict[str, str] = field(default_factory=dict)
     came: list[dict[str, Any]] = field(default_factory=list)
     requests: list[dict[str, str]] = field(default_factory=list)
@@ -40,6 +41,10 @@ class Receiver:
             await self.gate.wait()
         if 200 <= self.status < 300:
             self.came.append(body)
+        if not self.status:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
         return web.Response(status=self.status, headers=self.headers)
 
 

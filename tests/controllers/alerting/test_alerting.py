@@ -91,6 +91,43 @@ async def test_an_operator_that_is_stopped_while_it_sends_sends_again_under_the_
     assert len(set(receiver.told)) == 1
 
 
+@pytest.mark.parametrize("same_disk", [True, False])
+async def test_who_may_have_a_page_from_an_operator_that_was_stopped_is_told_that_it_is_over(
+    world: World, receiver: Receiver, same_disk: bool, tmp_path: Path
+) -> None:
+    receiver.gate = asyncio.Event()
+    world.service(servable=False)
+    world.policy(hook(receiver))
+    async with world.operator():
+        await eventually(lambda: receiver.requests, "the message is under way")
+        await eventually(lambda: begun(world), "the status says so")
+    receiver.gate.set()
+    await eventually(lambda: receiver.came, "it took the page")
+    world.service(servable=True)
+    async with world.operator(None if same_disk else tmp_path / "another.sqlite"):
+        await eventually(lambda: len(receiver.came) == 2, "it is over")
+    assert [said for said, _ in receiver.told] == ["firing", "resolved"]
+    assert len(receiver.came[1]["alerts"]) == 1
+
+
+def begun(world: World) -> bool:
+    return any(each.get("doubtful") for one in world.status().get("incidents") or () for each in one["deliveries"])
+
+
+@pytest.mark.parametrize(("status", "doubtful"), [(502, True), (503, False), (404, False), (0, True), (None, False)])
+async def test_a_receiver_that_surely_did_not_take_a_page_needs_no_last_word(
+    world: World, receiver: Receiver, status: int | None, doubtful: bool
+) -> None:
+    """0 ends the connection without an answer; None cannot be connected to."""
+    receiver.status = status or 0
+    world.service(servable=False)
+    port = receiver.port if status is not None else 1
+    world.policy({"name": "hook", "webhook": {"url": f"http://127.0.0.1:{port}/hook"}})
+    async with world.operator():
+        await eventually(world.deliveries, "a try")
+        assert begun(world) is doubtful
+
+
 async def test_a_receiver_that_refuses_is_shown_and_told_when_it_takes_again(world: World, receiver: Receiver) -> None:
     receiver.status = 503
     world.service(servable=False)

@@ -62,9 +62,9 @@ class World:
         return (self.api.now(ALERT_POLICIES, namespace, name) or {}).get("status") or {}
 
     def deliveries(self) -> list[Object]:
-        """Of the newest incident."""
+        """Of the newest incident, those of which something came."""
         found: list[Object] = next((one["deliveries"] for one in self.status().get("incidents") or ()), [])
-        return found
+        return [one for one in found if "said" in one or one["attempts"]]
 
     def reasons(self) -> dict[str, str]:
         return {one["type"]: one["reason"] for one in self.status().get("conditions") or []}

@@ -15,6 +15,7 @@ from controllers.plans.alerting import payloads, status
 from controllers.plans.alerting.book import (
     Book,
     Policy,
+    begin,
     delivered,
     failed,
     fitting,
@@ -304,6 +305,78 @@ def test_a_group_of_several_labels_is_known_again_from_a_status_whose_keys_were_
     for now_s in (22, 40):
         again.at(now_s)
     assert again.book.incidents.keys() == life.book.incidents.keys()
+
+
+def restarted(life: Life, now_s: float, how: str) -> Book:
+    """As another operator begins: with all the rows, or with the status alone."""
+    if how == "rows":
+        return from_rows(changed_rows(Book(), life.book)[0], life.book.epoch)
+    shown = AlertPolicyStatus.model_validate(json.loads(json.dumps(status.fields(life.policy, life.book))))
+    return from_status(life.policy, shown, now_s)
+
+
+@pytest.mark.parametrize("how", ["rows", "status"])
+def test_a_receiver_that_may_have_a_page_is_told_that_it_is_over(how: str) -> None:
+    """The operator was stopped while it sent."""
+    life = Life(policy())
+    life.works = False
+    life.at(0, "s0")
+    life.book = look(life.policy, life.book, [facts("s0", gauges={Metric.UNSERVABLE: 1.0})], life.sight, 15)
+    (page,) = notices(life.policy, life.book, 15)
+    life.book = begin(life.book, page) or life.book
+    assert begin(life.book, page) is life.book, "it is written once"
+    life.book = restarted(life, 20, how)
+    life.works = True
+    life.at(30)
+    assert status.fields(life.policy, life.book)["undelivered"] == 0
+    assert life.pages == [(30, "hook", "resolved")]
+    life.at(100)
+    assert not life.book.incidents
+
+
+@pytest.mark.parametrize(
+    ("doubts", "told"), [([False], []), ([True], ["resolved"]), ([True, False], ["resolved"]), ([False, False], [])]
+)
+def test_only_what_was_surely_refused_needs_no_last_word(doubts: list[bool], told: list[str]) -> None:
+    life = Life(policy())
+    life.book = look(life.policy, life.book, [facts("s0", gauges={Metric.UNSERVABLE: 1.0})], life.sight, 0)
+    for at, doubtful in enumerate(doubts):
+        now_s = 15.0 + 15 * at
+        life.book = look(life.policy, life.book, [facts("s0", gauges={Metric.UNSERVABLE: 1.0})], life.sight, now_s)
+        (page,) = notices(life.policy, life.book, now_s)
+        life.book = failed(begin(life.book, page) or life.book, page, "x", now_s, doubtful=doubtful)
+    life.at(100)
+    assert [said for _, _, said in life.pages] == told
+
+
+def test_a_page_that_waited_until_all_was_over_is_not_sent() -> None:
+    life = Life(policy())
+    life.works = False
+    life.at(0, "s0")
+    (page,) = life.at(15, "s0")
+    life.at(30)
+    assert begin(life.book, page) is None
+
+
+@pytest.mark.parametrize("how", ["rows", "status"])
+def test_the_last_word_names_its_alerts_however_late_it_is_and_whoever_says_it(how: str) -> None:
+    life = Life(policy())
+    for now_s in (0, 15, 30):
+        life.at(now_s, "s0", "s1")
+    life.works = False
+    life.at(45, "s1")
+    for now_s in range(60, 6 * 3600, 600):
+        life.at(now_s)
+    life.book = restarted(life, 6 * 3600, how)
+    life.works = True
+    (over,) = life.at(6 * 3600)
+    assert over.status == "resolved"
+    assert sorted(one.labels["service"] for one in over.alerts) == ["s0", "s1"]
+    assert {one["status"] for one in payloads.webhook(over, "demo", "watch")["alerts"]} == {"resolved"}
+    for now_s in (6 * 3600 + 100, 6 * 3600 + 200):
+        life.at(now_s)
+    assert not life.book.incidents
+    assert not life.book.alerts, "they go with their incident"
 
 
 def test_receivers_that_are_exchanged_while_an_incident_lasts_do_not_outgrow_the_status() -> None:
