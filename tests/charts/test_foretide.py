@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,12 +26,12 @@ CHART = Path(__file__).parent.parent.parent / "charts/foretide"
 Object = dict[str, Any]
 
 
-def template(*flags: str) -> subprocess.CompletedProcess[str]:
+def template(*flags: str, chart: Path = CHART) -> subprocess.CompletedProcess[str]:
     command = [
         str(tools.helm()),
         "template",
         "foretide",
-        str(CHART),
+        str(chart),
         "-n",
         "foretide-system",
         "--kube-version",
@@ -38,8 +40,8 @@ def template(*flags: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*command, *flags], capture_output=True, text=True, timeout=60, check=False)
 
 
-def objects(*flags: str) -> list[Object]:
-    done = template(*flags)
+def objects(*flags: str, chart: Path = CHART) -> list[Object]:
+    done = template(*flags, chart=chart)
     assert done.returncode == 0, done.stderr
     return [obj for obj in yaml.safe_load_all(done.stdout) if obj]
 
@@ -164,6 +166,44 @@ def test_pod_monitors_stand_only_where_their_kind_is_known() -> None:
     assert not any(obj["kind"] == "PodMonitor" for obj in objects())
     known = objects("--api-versions", "monitoring.coreos.com/v1/PodMonitor")
     assert sum(obj["kind"] == "PodMonitor" for obj in known) == 4
+
+
+def of_version(chart: Path, version: str, folder: Path) -> Path:
+    """A copy of the chart with another version, as Flux makes one with `reconcileStrategy: Revision`."""
+    made = Path(shutil.copytree(chart, folder / version / chart.name))
+    about = yaml.safe_load((made / "Chart.yaml").read_text())
+    (made / "Chart.yaml").write_text(yaml.safe_dump(about | {"version": version}))
+    return made
+
+
+def labels_in(value: Any) -> Iterator[str]:
+    """Every label that an object, or what it is a template of, gets."""
+    for name, inner in (
+        value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ())
+    ):
+        if name == "metadata" and isinstance(inner, dict):
+            yield from inner.get("labels", {}).values()
+        yield from labels_in(inner)
+
+
+@pytest.mark.parametrize("version", ["0.1.0+2fcd4af0e1b7", f"0.1.0-{'long-' * 8}.x+{'2fcd4af0e1b7' * 4}", "0.1.0-rc.1"])
+@pytest.mark.parametrize("chart", [CHART, CHART.parent / "foretide-crds"], ids=["foretide", "foretide-crds"])
+def test_with_any_version_of_the_chart_every_label_is_one_that_the_api_server_takes(
+    chart: Path, version: str, tmp_path: Path
+) -> None:
+    flags = ("--set", "gpuPools.enabled=true", "--set", "grafana.enabled=true") if chart == CHART else ()
+    found = [*labels_in(objects(*flags, chart=of_version(chart, version, tmp_path)))]
+    assert [one for one in found if not re.fullmatch(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?", one)] == []
+
+
+def test_another_version_of_the_chart_replaces_no_pod(tmp_path: Path) -> None:
+    def templates(version: str) -> dict[str, Object]:
+        found = objects("--set", "gpuPools.enabled=true", chart=of_version(CHART, version, tmp_path))
+        return {one["metadata"]["name"]: one["spec"]["template"] for one in found if "template" in one.get("spec", {})}
+
+    before, after = templates("0.1.0+a"), templates("0.1.0+b")
+    assert len(before) == 5
+    assert before == after
 
 
 def test_file_roots_are_mounted_read_only_and_named_to_the_agent() -> None:

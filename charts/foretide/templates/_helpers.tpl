@@ -5,12 +5,18 @@
 {{- end -}}
 {{- end -}}
 
-{{- define "foretide.labels" -}}
+{{- /* Of a pod. Not the chart's version: Flux gives each commit one of its own, and pods would be replaced for it. */ -}}
+{{- define "foretide.podLabels" -}}
 app.kubernetes.io/part-of: foretide
 app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
+{{- /* A version may be longer than a label, and its "+" is none of a label's characters. */ -}}
+{{- define "foretide.labels" -}}
+{{ include "foretide.podLabels" . }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimAll "-_." }}
 {{- end -}}
 
 {{- define "foretide.podSecurity" -}}
