@@ -40,6 +40,9 @@ class Images(Section):
         None, min_length=1, description="Worker for `accelerator: gpu` and `accelerator: mig`; none when left out."
     )
     pull_policy: str = Field("IfNotPresent", pattern="^(Always|IfNotPresent|Never)$", description="For every worker.")
+    pull_secrets: tuple[str, ...] = Field(
+        (), description="Secrets to log in with, by name: each service's own namespace needs them."
+    )
 
 
 class ModelCache(Section):

@@ -120,7 +120,12 @@ def plan_settings(settings: Settings) -> PlanSettings:
     images = settings.images
     return PlanSettings(
         images=WorkerImages(images.worker_cpu, images.worker_gpu, images.pull_policy),
-        around=Surroundings(settings.namespace, settings.monitoring_namespace, routes(settings)),
+        around=Surroundings(
+            settings.namespace,
+            settings.monitoring_namespace,
+            routes(settings),
+            tuple(dict.fromkeys(images.pull_secrets)),
+        ),
         url=settings.gateway_url,
         roll_releases=settings.roll_releases,
     )

@@ -18,12 +18,15 @@ from crds import contract
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Who may reach workers: namespaces of the control plane and, if there is one, of Prometheus."""
+    """Who may reach workers: namespaces of the control plane and, if there is one, of Prometheus. And with what their
+    images are pulled."""
 
     system_namespace: str
     monitoring_namespace: str | None = None
     routes: Routes | None = None
     """How the Gateway API leads to services; it does not when None."""
+    pull_secrets: tuple[str, ...] = ()
+    """Names of Secrets in the service's namespace."""
 
 
 def deployment_name(service: str, revision: str) -> str:
@@ -60,7 +63,7 @@ def claim_template(snapshot: Snapshot, template: WorkerTemplate) -> list[Manifes
 def surrounding_children(snapshot: Snapshot, around: Surroundings) -> list[Manifest]:
     """Everything but Deployments, in the order in which pods need it."""
     return [
-        service_account(snapshot),
+        service_account(snapshot, around.pull_secrets),
         network_policy(snapshot, around),
         worker_service(snapshot),
         disruption_budget(snapshot),
@@ -82,10 +85,13 @@ def _routed(snapshot: Snapshot, routes: Routes | None) -> list[Manifest]:
     ]
 
 
-def service_account(snapshot: Snapshot) -> Manifest:
-    """An identity without rights and without a token."""
+def service_account(snapshot: Snapshot, pull_secrets: tuple[str, ...]) -> Manifest:
+    """An identity without rights and without a token. Pods get its Secrets when they are made: in their template, they
+    would be another revision."""
     manifest = _child(snapshot, "v1", "ServiceAccount", worker_account(snapshot.name))
     manifest["automountServiceAccountToken"] = False
+    if pull_secrets:
+        manifest["imagePullSecrets"] = [{"name": one} for one in pull_secrets]
     return manifest
 
 

@@ -162,6 +162,15 @@ def test_the_operator_accepts_the_configuration_that_the_chart_writes(tmp_path: 
     assert settings.gateway_url == "http://foretide-gateway.foretide-system.svc:8080/v1"
 
 
+def test_what_images_are_pulled_with_is_named_to_the_operator_for_its_workers(tmp_path: Path) -> None:
+    found = objects("--set", "image.pullSecrets={registry,mirror}")
+    config = next(obj for obj in found if obj["kind"] == "ConfigMap")
+    file = tmp_path / "operator.yaml"
+    file.write_text(config["data"]["operator.yaml"])
+    assert load_settings(file).images.pull_secrets == ("registry", "mirror")
+    assert all(pod["imagePullSecrets"] == [{"name": "registry"}, {"name": "mirror"}] for _, pod in pods(found))
+
+
 def test_pod_monitors_stand_only_where_their_kind_is_known() -> None:
     assert not any(obj["kind"] == "PodMonitor" for obj in objects())
     known = objects("--api-versions", "monitoring.coreos.com/v1/PodMonitor")

@@ -15,6 +15,7 @@ from controllers.plans.snapshot import Load, Revision, Snapshot, Worker
 from crds.contract import FINALIZER_SERVICE
 from tests.gen import (
     EARLY,
+    SETTINGS,
     answered,
     claim,
     model_view,
@@ -61,6 +62,16 @@ def test_a_new_service_gets_all_children_in_the_order_in_which_pods_need_them() 
     assert wanted["spec"]["replicas"] == 2
     assert wanted["metadata"]["name"] == f"chat-{target_of(snapshot())}"
     assert all(child["metadata"]["ownerReferences"][0]["uid"] == "uid-chat" for child in made.children)
+
+
+def test_images_are_pulled_with_the_secrets_of_the_workers_account_which_make_no_other_revision() -> None:
+    seen = snapshot(spec=service_spec(replicas=2))
+    around = dataclasses.replace(SETTINGS.around, pull_secrets=("registry", "mirror"))
+    before = plan(seen)
+    after = plan(seen, settings=dataclasses.replace(SETTINGS, around=around))
+    assert "imagePullSecrets" not in before.children[0]
+    assert after.children[0]["imagePullSecrets"] == [{"name": "registry"}, {"name": "mirror"}]
+    assert after.children[1:] == before.children[1:]
 
 
 def test_starting_is_reconciling_and_not_ready() -> None:
