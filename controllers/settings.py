@@ -51,6 +51,9 @@ class ModelCache(Section):
     path: str = Field(
         "/var/lib/foretide/models", pattern="^/", description="Folder on each node; the agents' --root is the same."
     )
+    node_selector: dict[str, str] = Field(
+        {}, description="Labels of the nodes that have an agent; all Linux nodes have one when left out."
+    )
 
 
 class History(Section):

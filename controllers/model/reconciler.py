@@ -10,10 +10,12 @@ from controllers.announce import write_misread, write_verdict
 from controllers.apply import Applier
 from controllers.plans.model import Facts, Node, assess, claim_of, field_manager
 from controllers.plans.model_manifests import (
+    Agents,
     is_released,
     persistent_volume,
     persistent_volume_claim,
     volume_problem,
+    with_its_nodes,
 )
 from controllers.plans.model_volume import ModelVolume, model_volume
 from controllers.runtime.interface import Key, Outcome
@@ -32,7 +34,7 @@ Measured = Callable[[str], Sequence[MeasuredProfile]]
 
 
 class ModelReconciler:
-    """Needs `services` with the index `by_model` (`namespace/name`). `root` is the agents' folder on each node."""
+    """Needs `services` with the index `by_model` (`namespace/name`)."""
 
     kind = MODELS.kind
 
@@ -44,12 +46,12 @@ class ModelReconciler:
         nodes: Informer[Node],
         volumes: Informer[Object],
         claims: Informer[Object],
-        root: str,
+        agents: Agents,
         applier: Applier,
         recorder: Recorder,
         measured: Measured,
     ) -> None:
-        self._client, self._root = client, root
+        self._client, self._agents = client, agents
         self._models, self._services, self._nodes = models, services, nodes
         self._volumes, self._claims = volumes, claims
         self._applier, self._recorder, self._measured = applier, recorder, measured
@@ -85,7 +87,7 @@ class ModelReconciler:
         """Why the volume can never be bound, None when it stands or soon will."""
         if volume.volume_name is None:
             return None
-        wanted = persistent_volume(obj, volume, self._root)
+        wanted = persistent_volume(obj, volume, self._agents)
         observed = self._volumes.get(None, volume.volume_name)
         claim = self._claims.get(obj["metadata"]["namespace"], volume.claim_name)
         problem = volume_problem(wanted, observed)
@@ -94,7 +96,7 @@ class ModelReconciler:
         if is_released(observed, claim):
             patch = {"spec": {"claimRef": {"uid": None, "resourceVersion": None}}}
             await self._client.merge_patch(PERSISTENT_VOLUMES, None, volume.volume_name, patch)
-        await self._applier.ensure(wanted, observed)
+        await self._applier.ensure(with_its_nodes(wanted, observed), observed)
         await self._applier.ensure(persistent_volume_claim(obj, volume), claim)
         return None
 
@@ -109,7 +111,7 @@ class ModelReconciler:
                 await self._applier.delete(PERSISTENT_VOLUME_CLAIMS, claim)
                 return False
             observed = await find(self._client, PERSISTENT_VOLUMES, None, volume.volume_name)
-            if observed is not None and volume_problem(persistent_volume(obj, volume, self._root), observed) is None:
+            if observed is not None and volume_problem(persistent_volume(obj, volume, self._agents), observed) is None:
                 await self._applier.delete(PERSISTENT_VOLUMES, observed)
                 return False
         await self._finalizers(obj, [one for one in _finalizers(obj) if one != FINALIZER_MODEL])
@@ -145,6 +147,7 @@ class ModelReconciler:
             generation=obj["metadata"].get("generation", 0),
             copies=[NodeCopy.model_validate(one) for one in observed.get("nodes") or []],
             nodes=self._nodes.items(),
+            agents_on=self._agents.node_selector,
             used_by=users,
             digest_before=observed.get("digest"),
             claim_phase=None if claim is None else (claim.get("status") or {}).get("phase") or "Pending",

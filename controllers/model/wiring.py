@@ -8,6 +8,7 @@ from typing import Any
 from controllers.apply import Applier
 from controllers.model.reconciler import Measured, ModelReconciler
 from controllers.plans.model import Node
+from controllers.plans.model_manifests import Agents
 from controllers.runtime.interface import Marker
 from controllers.settings import Settings
 from controllers.wakes import of_claim, of_node, of_volume, wake
@@ -45,6 +46,6 @@ def wire_model(
     wake(nodes, queue, of_node(models))
     wake(volumes, queue, of_volume)
     wake(claims, queue, of_claim(models))
-    root = settings.model_cache.path
-    reconciler = ModelReconciler(client, models, services, nodes, volumes, claims, root, applier, recorder, measured)
+    agents = Agents(settings.model_cache.path, settings.model_cache.node_selector)
+    reconciler = ModelReconciler(client, models, services, nodes, volumes, claims, agents, applier, recorder, measured)
     return Wired(reconciler, (nodes, volumes, claims))

@@ -52,6 +52,8 @@ class Facts:
     generation: int
     copies: Sequence[NodeCopy]
     nodes: Sequence[Node]
+    agents_on: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the nodes that have an agent; every Linux node when empty."""
     used_by: Sequence[str] = ()
     digest_before: str | None = None
     """status.digest so far: the first copy decided, and stays the measure."""
@@ -96,7 +98,7 @@ def assess(facts: Facts) -> Assessment:
     if claim_of(facts.spec.source) is not None:
         fields, verdict = _claim_fields(facts.spec), _claim_verdict(facts)
     else:
-        wanted = wanted_nodes(facts.spec, facts.nodes, facts.copies)
+        wanted = wanted_nodes(facts.spec, facts.nodes, facts.copies, facts.agents_on)
         copies = {copy.name: copy for copy in facts.copies if copy.name in names}
         cached = [copies[name] for name in wanted if name in copies and copies[name].state is CopyState.CACHED]
         fields, verdict = _cache_fields(facts, wanted, copies, cached), _cache_verdict(facts, wanted, copies, cached)
@@ -122,11 +124,17 @@ def claim_of(source: str) -> str | None:
     return source.removeprefix("pvc://").split("/", 1)[0]
 
 
-def wanted_nodes(spec: ModelSpec, nodes: Sequence[Node], copies: Sequence[NodeCopy]) -> list[str]:
-    """Nodes that should have a copy. A tainted one counts from the first word of its agent."""
+def wanted_nodes(
+    spec: ModelSpec, nodes: Sequence[Node], copies: Sequence[NodeCopy], agents_on: Mapping[str, str]
+) -> list[str]:
+    """Nodes that should have a copy: those with an agent. A tainted one counts from the first word of its agent."""
     reporting = {copy.name for copy in copies}
     return sorted(
-        node.name for node in nodes if admits(spec, node.labels) and (not node.tainted or node.name in reporting)
+        node.name
+        for node in nodes
+        if admits(spec, node.labels)
+        and _has_all(node.labels, agents_on)
+        and (not node.tainted or node.name in reporting)
     )
 
 
@@ -134,7 +142,11 @@ def admits(spec: ModelSpec, labels: Mapping[str, str]) -> bool:
     """Whether a node with these labels should keep a copy."""
     if labels.get("kubernetes.io/os", "linux") != "linux" or claim_of(spec.source) is not None:
         return False
-    return all(labels.get(key) == value for key, value in (spec.node_selector or {}).items())
+    return _has_all(labels, spec.node_selector or {})
+
+
+def _has_all(labels: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    return all(labels.get(key) == value for key, value in wanted.items())
 
 
 def _cache_fields(
@@ -163,7 +175,7 @@ def _cache_verdict(
     if facts.volume_problem is not None:
         return _Verdict(False, "VolumeNotBound", facts.volume_problem, facts.volume_problem, stalled=True)
     if not wanted:
-        return _no_node(facts.spec)
+        return _no_node(facts.spec, facts.agents_on)
     digests = {copy.name: copy.digest for copy in cached if copy.digest}
     if len(set(digests.values())) > 1:
         return _digests_differ(digests)
@@ -180,10 +192,12 @@ def _cache_verdict(
     return _Verdict(True, "Cached", message, state, reconciling=bool(under_way))
 
 
-def _no_node(spec: ModelSpec) -> _Verdict:
-    labels = ", ".join(f"{key}={value}" for key, value in sorted((spec.node_selector or {}).items()))
+def _no_node(spec: ModelSpec, agents_on: Mapping[str, str]) -> _Verdict:
+    pairs = {*(spec.node_selector or {}).items(), *agents_on.items()}
+    labels = ", ".join(f"{key}={value}" for key, value in sorted(pairs))
     found = f"No node has the labels {labels}" if labels else "The cluster has no Linux node that takes workers"
-    message = f"{found}; label a node or change spec.nodeSelector."
+    way_out = "spec.nodeSelector or Helm value modelCache.nodeSelector" if agents_on else "spec.nodeSelector"
+    message = f"{found}; label a node or change {way_out}."
     return _Verdict(False, "NoNode", message, "No node should have a copy", stalled=True)
 
 

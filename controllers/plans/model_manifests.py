@@ -7,6 +7,7 @@ the folder there. The size on both is nominal: a local volume does not limit any
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from controllers.plans.model_volume import ModelVolume
@@ -17,8 +18,19 @@ NOMINAL_SIZE: Final = "1Gi"
 Manifest = dict[str, Any]
 
 
-def persistent_volume(model: Mapping[str, Any], volume: ModelVolume, root: str) -> Manifest:
-    """`root` is the agents' folder on each node. Cluster-scoped, so the Model's finalizer removes it, not an owner."""
+@dataclass(frozen=True, slots=True)
+class Agents:
+    """The agents of the nodes, as the chart runs them."""
+
+    root: str
+    """Their folder on each node."""
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    """Labels of the nodes that have one; every Linux node when empty."""
+
+
+def persistent_volume(model: Mapping[str, Any], volume: ModelVolume, agents: Agents) -> Manifest:
+    """The scheduler puts a worker only where its volume may be: on a node with an agent. Cluster-scoped, so the Model's
+    finalizer removes it, not an owner."""
     namespace, name = model["metadata"]["namespace"], model["metadata"]["name"]
     return {
         "apiVersion": "v1",
@@ -36,11 +48,16 @@ def persistent_volume(model: Mapping[str, Any], volume: ModelVolume, root: str) 
                 "namespace": namespace,
                 "name": volume.claim_name,
             },
-            "local": {"path": f"{root.rstrip('/')}/{namespace}/{name}"},
+            "local": {"path": f"{agents.root.rstrip('/')}/{namespace}/{name}"},
             "nodeAffinity": {
                 "required": {
                     "nodeSelectorTerms": [
-                        {"matchExpressions": [{"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]}]}
+                        {
+                            "matchExpressions": [
+                                {"key": key, "operator": "In", "values": [value]}
+                                for key, value in ({"kubernetes.io/os": "linux"} | dict(agents.node_selector)).items()
+                            ]
+                        }
                     ]
                 }
             },
@@ -77,6 +94,12 @@ def persistent_volume_claim(model: Mapping[str, Any], volume: ModelVolume) -> Ma
             "volumeName": volume.volume_name,
         },
     }
+
+
+def with_its_nodes(wanted: Manifest, observed_volume: Mapping[str, Any] | None) -> Manifest:
+    """The wanted volume with the nodes of the existing one, which Kubernetes lets nobody change."""
+    nodes = observed_volume and observed_volume["spec"].get("nodeAffinity")
+    return {**wanted, "spec": {**wanted["spec"], "nodeAffinity": nodes}} if nodes else wanted
 
 
 def volume_problem(wanted_volume: Mapping[str, Any], observed_volume: Mapping[str, Any] | None) -> str | None:

@@ -171,6 +171,15 @@ def test_what_images_are_pulled_with_is_named_to_the_operator_for_its_workers(tm
     assert all(pod["imagePullSecrets"] == [{"name": "registry"}, {"name": "mirror"}] for _, pod in pods(found))
 
 
+def test_the_operator_is_told_which_nodes_have_an_agent(tmp_path: Path) -> None:
+    found = objects("--set-string", "modelCache.nodeSelector.cache=true")
+    config = next(obj for obj in found if obj["kind"] == "ConfigMap")
+    file = tmp_path / "operator.yaml"
+    file.write_text(config["data"]["operator.yaml"])
+    selector = dict(pods(found))["foretide-model-cache"]["nodeSelector"]
+    assert load_settings(file).model_cache.node_selector == selector == {"cache": "true"}
+
+
 def test_pod_monitors_stand_only_where_their_kind_is_known() -> None:
     assert not any(obj["kind"] == "PodMonitor" for obj in objects())
     known = objects("--api-versions", "monitoring.coreos.com/v1/PodMonitor")

@@ -7,7 +7,14 @@ from typing import Any
 import pytest
 
 from controllers.plans.model import Assessment, Facts, Node, assess
-from controllers.plans.model_manifests import is_released, persistent_volume, persistent_volume_claim, volume_problem
+from controllers.plans.model_manifests import (
+    Agents,
+    is_released,
+    persistent_volume,
+    persistent_volume_claim,
+    volume_problem,
+    with_its_nodes,
+)
 from controllers.plans.model_volume import model_volume
 from crds.model import ModelSpec, NodeCopy
 from tests.plans.test_carried import H100
@@ -132,6 +139,21 @@ def test_taints_of_the_moment_do_not_take_a_node_out() -> None:
     assert (Node.of(cordoned).tainted, Node.of(gpu).tainted) == (False, True)
 
 
+def test_only_nodes_with_an_agent_count() -> None:
+    nodes = (Node("node-1", {"cache": "yes"}), Node("node-2", {"cache": "no"}), Node("node-3", {}))
+    result = judged(cached("node-1"), cached("node-2"), nodes=nodes, agents_on={"cache": "yes"})
+    assert result.fields["cached"] == "1/1"
+    assert types(result) == {"Ready": ("True", "Cached")}
+    none = judged(nodes=nodes, agents_on={"cache": "here"})
+    assert types(none)["Stalled"] == ("True", "NoNode")
+    assert none.conditions[0]["message"] == (
+        "No node has the labels cache=here;"
+        " label a node or change spec.nodeSelector or Helm value modelCache.nodeSelector."
+    )
+    both = judged(nodes=nodes, agents_on={"cache": "here"}, spec={"nodeSelector": {"zone": "a"}})
+    assert "No node has the labels cache=here, zone=a;" in both.conditions[0]["message"]
+
+
 def test_an_evicted_copy_is_not_a_failure() -> None:
     result = judged(cached("node-1"), copy("node-2", "Evicted", message="m"))
     assert result.fields["state"] == "Cached, evicted on 'node-2'"
@@ -169,7 +191,7 @@ VOLUME = model_volume("demo", "m", "https://models.example/m.gguf")
 
 
 def test_volume_and_claim_name_each_other_and_the_folder_on_the_node() -> None:
-    pv = persistent_volume(MODEL, VOLUME, "/var/lib/foretide/models/")
+    pv = persistent_volume(MODEL, VOLUME, Agents("/var/lib/foretide/models/"))
     pvc = persistent_volume_claim(MODEL, VOLUME)
     assert pv["spec"]["local"]["path"] == "/var/lib/foretide/models/demo/m"
     assert pvc["spec"]["volumeName"] == pv["metadata"]["name"]
@@ -178,18 +200,33 @@ def test_volume_and_claim_name_each_other_and_the_folder_on_the_node() -> None:
     assert pvc["metadata"]["ownerReferences"][0]["uid"] == "u1"
 
 
+def terms(pv: dict[str, Any]) -> Any:
+    return pv["spec"]["nodeAffinity"]["required"]["nodeSelectorTerms"]
+
+
+def test_a_volume_is_on_nodes_with_an_agent_and_stays_where_it_is() -> None:
+    linux = {"key": "kubernetes.io/os", "operator": "In", "values": ["linux"]}
+    anywhere = persistent_volume(MODEL, VOLUME, Agents("/models"))
+    chosen = persistent_volume(MODEL, VOLUME, Agents("/models", {"cache": "yes"}))
+    assert terms(anywhere) == [{"matchExpressions": [linux]}]
+    assert terms(chosen) == [{"matchExpressions": [linux, {"key": "cache", "operator": "In", "values": ["yes"]}]}]
+    assert volume_problem(chosen, anywhere) is None
+    assert with_its_nodes(chosen, anywhere) == anywhere
+    assert with_its_nodes(chosen, None) == chosen
+
+
 def test_a_volume_of_another_claim_or_another_folder_is_a_problem_with_a_way_out() -> None:
-    wanted = persistent_volume(MODEL, VOLUME, "/models")
+    wanted = persistent_volume(MODEL, VOLUME, Agents("/models"))
     assert volume_problem(wanted, None) is None
     assert volume_problem(wanted, wanted) is None
-    moved = persistent_volume(MODEL, VOLUME, "/old")
+    moved = persistent_volume(MODEL, VOLUME, Agents("/old"))
     assert "points to '/old/demo/m', the node cache is at '/models/demo/m'" in (volume_problem(wanted, moved) or "")
     foreign = {**wanted, "spec": {**wanted["spec"], "claimRef": {"namespace": "x", "name": "y"}}}
     assert "belongs to claim 'x/y'" in (volume_problem(wanted, foreign) or "")
 
 
 def test_a_volume_whose_claim_was_deleted_is_released_for_the_new_claim() -> None:
-    pv = persistent_volume(MODEL, VOLUME, "/models")
+    pv = persistent_volume(MODEL, VOLUME, Agents("/models"))
     bound = {**pv, "spec": {**pv["spec"], "claimRef": {"uid": "old"}}, "status": {"phase": "Released"}}
     assert is_released(bound, {"metadata": {"uid": "new"}})
     assert is_released(bound, None)

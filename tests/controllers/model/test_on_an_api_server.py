@@ -28,6 +28,7 @@ from controllers.model_cache.sources import Access
 from controllers.model_cache.store import Store
 from controllers.model_cache.views import Views
 from controllers.plans.keyring import key_hash
+from controllers.plans.model_manifests import Agents, persistent_volume
 from controllers.plans.model_volume import model_volume
 from controllers.runtime.interface import Key, Reconciler
 from controllers.settings import Settings
@@ -270,6 +271,25 @@ async def test_a_claim_that_a_person_deleted_is_made_and_bound_again(world: Worl
         )
         await world.client.delete(MODELS, "demo", "again")
         await world.until(MODELS, "demo", "again", is_gone, "the model is gone")
+
+
+async def test_a_volume_made_for_other_nodes_stays_as_it_is_and_stops_nothing(world: World) -> None:
+    async with serving(WebServer(gguf())) as web:
+        source = f"{web.url}/m.gguf"
+        elsewhere = Agents(Settings().model_cache.path, {"cache": "yes"})
+        before = persistent_volume(
+            {"metadata": {"namespace": "demo", "name": "kept"}}, model_volume("demo", "kept", source), elsewhere
+        )
+        await Applier(world.client).ensure(before, None)
+        await world.put(MODELS, "demo", "kept", spec={"source": source})
+        await world.until(PERSISTENT_VOLUME_CLAIMS, "demo", "kept-model", is_bound, "the claim is bound")
+        await world.until(MODELS, "demo", "kept", lambda one: condition(one) != "", "its state is said")
+        await world.stays_quiet()
+        found = await world.get(PERSISTENT_VOLUMES, None, before["metadata"]["name"])
+        assert found is not None
+        assert found["spec"]["nodeAffinity"] == before["spec"]["nodeAffinity"]
+        await world.client.delete(MODELS, "demo", "kept")
+        await world.until(MODELS, "demo", "kept", is_gone, "the model is gone")
 
 
 async def test_a_tenant_with_keys_and_quota_and_an_sla_say_all_once(world: World) -> None:
