@@ -230,6 +230,8 @@ def test_file_roots_are_mounted_read_only_and_named_to_the_agent() -> None:
     assert "--file-root=/srv/models" in agent["args"]
     mount = next(m for m in agent["volumeMounts"] if m["mountPath"] == "/srv/models")
     assert mount["readOnly"]
+    volume = next(v for v in found["foretide-model-cache"]["volumes"] if v["name"] == mount["name"])
+    assert volume["hostPath"] == {"path": "/srv/models", "type": "DirectoryOrCreate"}, "a node may lack it"
 
 
 def test_every_process_accepts_the_arguments_that_the_chart_gives_it() -> None:

@@ -137,6 +137,22 @@ async def test_a_model_is_fetched_verified_and_published_readable_for_all(node: 
     assert sorted(path.name for path in node.copy("m").iterdir()) == [RECORD, "m.gguf"]
 
 
+@pytest.mark.parametrize("has_folder", [False, True])
+async def test_a_node_without_the_file_says_so_and_keeps_the_copies_of_other_models(
+    node: Node, tmp_path: Path, has_folder: bool
+) -> None:
+    files = tmp_path / "files"
+    if has_folder:
+        files.mkdir()
+    node.file_roots = (files,)
+    async with serving(WebServer(gguf())) as server, node.agent():
+        node.model("here", f"{server.url}/m.gguf")
+        node.model("missing", f"file://{files}/m.gguf")
+        await node.settles("here", "Cached")
+        await node.settles("missing", "Failed")
+    assert node.entry("missing")["message"].startswith(f"'{files}/m.gguf' does not exist on this node.")
+
+
 async def test_the_folder_appears_only_when_the_copy_is_whole(node: Node) -> None:
     server = WebServer(gguf(), hold=asyncio.Event())
     async with serving(server), node.agent():
