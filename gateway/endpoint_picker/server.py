@@ -10,6 +10,7 @@ import grpc
 from gateway.catalog import Tenant
 from gateway.endpoint_picker import conversation as say
 from gateway.endpoint_picker import ext_proc_pb2 as wire
+from gateway.endpoint_picker.certificate import Certificate
 from gateway.endpoint_picker.choices import Choices, Course
 from gateway.errors import SettingsError, answer_for_problem
 from gateway.http1.limits import ByteBudget, Problem
@@ -37,7 +38,7 @@ class EndpointPicker:
         """Listens, with TLS where a certificate and its key are given, and returns the port.
 
         Raises:
-            SettingsError: the port is taken, or a file cannot be read.
+            SettingsError: the port is taken, or a file cannot be used.
         """
         server = grpc.aio.server(
             options=[
@@ -63,7 +64,7 @@ class EndpointPicker:
             if certificate is None:
                 bound = server.add_insecure_port(address)
             else:
-                bound = server.add_secure_port(address, _credentials(*certificate))
+                bound = server.add_secure_port(address, Certificate(*certificate).credentials())
         except RuntimeError as error:
             raise SettingsError(f"The endpoint picker cannot listen on {address}: is the port taken?") from error
         await server.start()
@@ -210,12 +211,3 @@ class _Talk:
 
 async def _healthy(request: bytes, context: object) -> bytes:
     return _SERVING
-
-
-def _credentials(certificate: Path, key: Path) -> grpc.ServerCredentials:
-    try:
-        return grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
-    except OSError as error:
-        raise SettingsError(
-            f"The endpoint picker's certificate cannot be read: {error.strerror} '{error.filename}'."
-        ) from error

@@ -268,6 +268,13 @@ def test_the_gateway_api_is_led_to_the_picker_and_the_operator_may_write_its_kin
     assert usual.isdisjoint({"inferencepools", "httproutes"})
 
 
+@pytest.mark.parametrize(("secret", "protocol"), [("", "kubernetes.io/h2c"), ("picker", None)])
+def test_a_picker_with_a_certificate_is_not_said_to_speak_plain_text(secret: str, protocol: str | None) -> None:
+    flags = ["--set", "gateway.endpointPicker.enabled=true", "--set", f"gateway.endpointPicker.tlsSecret={secret}"]
+    (service,) = (one for one in objects(*flags) if one["metadata"]["name"] == "foretide-endpoint-picker")
+    assert service["spec"]["ports"][0].get("appProtocol") == protocol
+
+
 def test_a_collector_is_named_to_the_gateway_with_the_share_of_requests() -> None:
     flags = ["--set", "gateway.tracing.endpoint=http://collector:4318", "--set-json", "gateway.tracing.sampleRatio=0.5"]
     gateway = gateway_settings.parse(dict(pods(objects(*flags)))["foretide-gateway"]["containers"][0]["args"])
