@@ -409,6 +409,44 @@ def test_a_prometheus_reaches_the_gateways_admin_port_where_its_namespace_is_nam
     assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "watch"}}} in admin["from"]
 
 
+def operators_policy(*flags: str) -> list[Object]:
+    """What the operator's NetworkPolicy lets in."""
+    found = objects("--set", "operator.networkPolicy.enabled=true", *flags)
+    (policy,) = (
+        one for one in found if one["kind"] == "NetworkPolicy" and one["metadata"]["name"] == "foretide-operator"
+    )
+    pod = dict(pods(found))["foretide-operator"]
+    assert policy["spec"]["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "foretide-operator"}}
+    assert policy["spec"]["policyTypes"] == ["Ingress"]
+    rules: list[Object] = policy["spec"]["ingress"] or []
+    assert {one["port"] for rule in rules for one in rule["ports"]} <= {
+        one["name"] for one in pod["containers"][0]["ports"]
+    }
+    return rules
+
+
+def test_the_operator_is_reached_by_all_unless_its_policy_is_asked_for() -> None:
+    names = {one["metadata"]["name"] for one in objects() if one["kind"] == "NetworkPolicy"}
+    assert names == {"foretide-gateway"}, "the API server's own addresses, by which `explain` comes, are not known here"
+
+
+def test_the_operators_admin_port_lets_in_those_who_are_named_and_a_rule_without_peers_is_none() -> None:
+    dashboard = {"ports": [{"port": "dashboard", "protocol": "TCP"}]}
+    assert operators_policy() == [dashboard]
+    assert operators_policy("--set", "dashboard.enabled=false") == []
+    named = ["--set", "operator.monitoringNamespace=watch"]
+    named += ["--set-json", 'operator.networkPolicy.from=[{"ipBlock": {"cidr": "10.0.0.1/32"}}]']
+    others, admin = operators_policy(*named)
+    assert others == dashboard
+    assert admin["ports"] == [{"port": "metrics", "protocol": "TCP"}]
+    assert admin["from"] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "watch"}}},
+        {"ipBlock": {"cidr": "10.0.0.1/32"}},
+    ]
+    done = template("--set-json", 'operator.networkPolicy={"enabled": true, "from": [{}]}')
+    assert "/operator/networkPolicy/from/0" in done.stderr, "a peer that says nothing"
+
+
 def test_the_priority_classes_of_every_pod_are_in_a_quota_without_which_some_clusters_refuse_them() -> None:
     found = objects("--set", "gpuPools.enabled=true")
     (quota,) = (one for one in found if one["kind"] == "ResourceQuota")
