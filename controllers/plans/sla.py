@@ -51,7 +51,7 @@ def error_budget_s(spec: SLASpec) -> float | None:
     if spec.availability is None or spec.window is None:
         return None
     missing = 1 - Decimal(spec.availability.removesuffix("%")) / 100
-    return float(missing * Decimal(str(seconds(spec.window))))
+    return float(missing * _exact_s(spec.window))
 
 
 def contradiction(spec: SLASpec) -> Contradiction | None:
@@ -82,14 +82,14 @@ def _latency(targets: Targets) -> Contradiction | None:
     """The shortest answer worth a stream has two tokens: the first after ttft, the second after tpot."""
     if targets.e2e is None or targets.tpot is None:
         return None
-    first_s = seconds(targets.ttft) if targets.ttft else 0.0
-    tpot_s, e2e_s = seconds(targets.tpot), seconds(targets.e2e)
-    if first_s + tpot_s <= e2e_s:
+    # Decimal: in floats 100ms + 200ms is more than 300ms.
+    needed_s = (_exact_s(targets.ttft) if targets.ttft else 0) + _exact_s(targets.tpot)
+    if needed_s <= _exact_s(targets.e2e):
         return None
     parts = f"ttft {targets.ttft} + tpot {targets.tpot}" if targets.ttft else f"tpot {targets.tpot}"
     return Contradiction(
         "TargetsContradict",
-        f"An answer of two tokens may take {parts} = {duration_text(first_s + tpot_s)}, but e2e allows {targets.e2e}."
+        f"An answer of two tokens may take {parts} = {duration_text(float(needed_s))}, but e2e allows {targets.e2e}."
         " Raise targets.e2e or lower the others.",
     )
 
@@ -110,8 +110,12 @@ def _tokens(targets: Targets) -> str:
     """How long an answer can be within all three targets: 1 + (e2e − ttft) ÷ tpot tokens."""
     if targets.ttft is None or targets.tpot is None or targets.e2e is None:
         return ""
-    rest = Decimal(str(seconds(targets.e2e))) - Decimal(str(seconds(targets.ttft)))
-    return f" (answers of up to {1 + int(rest / Decimal(str(seconds(targets.tpot))))} tokens)"
+    rest_s = _exact_s(targets.e2e) - _exact_s(targets.ttft)
+    return f" (answers of up to {1 + int(rest_s / _exact_s(targets.tpot))} tokens)"
+
+
+def _exact_s(duration: str) -> Decimal:
+    return Decimal(str(seconds(duration)))
 
 
 def _stalled(wrong: Contradiction) -> list[dict[str, Any]]:

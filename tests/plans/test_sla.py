@@ -49,6 +49,13 @@ def test_a_time_per_token_longer_than_the_whole_answer_is_refused() -> None:
     assert "tpot 2s = 2s" in wrong.message
 
 
+@pytest.mark.parametrize(("ttft_ms", "tpot_ms"), [(100, 200), (700, 100), (10, 60)])
+def test_targets_that_just_fit_together_stand(ttft_ms: int, tpot_ms: int) -> None:
+    targets = {"ttft": f"{ttft_ms}ms", "tpot": f"{tpot_ms}ms", "e2e": f"{ttft_ms + tpot_ms}ms"}
+    assert contradiction(sla(targets=targets)) is None
+    assert contradiction(sla(targets=targets | {"e2e": f"{ttft_ms + tpot_ms - 1}ms"})) is not None
+
+
 def test_ready_says_what_the_numbers_mean() -> None:
     spec = sla(targets={"ttft": "1s", "tpot": "50ms", "e2e": "30s"}, availability="99.9%", window="28d")
     (ready,) = assess(spec, 1, ["chat"]).conditions
