@@ -54,8 +54,10 @@ def plan(given: ScalingInput) -> ScalingDecision:
     bounds = bounds_at(given.now_s, given.bounds, given.settings.windows)
     load, memory = _usable(given), replace(given.memory, steering=steered(given))
     if load is None:
-        # What the load did meanwhile is unknown, so the next step down waits for a whole window again.
-        return _decided(given, _hold_without_load(given, bounds), replace(memory, since_s=None), None)
+        # What the load did meanwhile is unknown, so the next step down waits for a whole window again, and sleep for a
+        # whole quiet time.
+        memory = replace(memory, since_s=None, busy_s=None)
+        return _decided(given, _hold_without_load(given, bounds), memory, None)
     memory = _seen(memory, load, given.now_s)
     demand = _demand(given, load, memory, bounds)
     memory = replace(memory, needs=remember(memory.needs, given.now_s, demand.down, given.settings.stabilisation_s))

@@ -271,7 +271,8 @@ class Memory:
     """What one decision leaves for the next; an empty one (after a restart) only makes the next step down later.
 
     since_s: first decision remembered. needs: (time, replicas) of the stabilisation window, falling in replicas.
-    changed_s: last change of the number. busy_s: last time that anything ran. steering: of the quantile.
+    changed_s: last change of the number. busy_s: last time that anything ran or may have, unseen. steering: of the
+    quantile.
     """
 
     since_s: float | None = None

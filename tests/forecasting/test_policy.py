@@ -296,6 +296,22 @@ def test_scale_to_zero_only_after_the_quiet_time() -> None:
     assert "nothing ran or waited for 600 s" in decision.message
 
 
+def test_a_time_without_a_load_is_no_quiet_time() -> None:
+    """Whatever ran meanwhile, nobody saw it."""
+
+    def at(passed_s: float, measured: Load | None, memory: Memory) -> ScalingDecision:
+        settings, bounds = PolicySettings(stabilisation_s=60.0), Bounds(0, 5)
+        now_s = NOW_S + passed_s
+        given = asked(current=1, measured=measured, bounds=bounds, memory=memory, settings=settings, now_s=now_s)
+        return plan(given)
+
+    unseen = at(590, None, Memory(since_s=0.0, busy_s=NOW_S))
+    first = at(600, load(), unseen.memory)
+    later = at(1199, load(), first.memory)
+    last = at(1200, load(), first.memory)
+    assert [one.replicas for one in (unseen, first, later, last)] == [1, 1, 1, 0]
+
+
 def test_a_forecast_of_load_keeps_the_last_replica_and_wakes_a_sleeping_service() -> None:
     bounds, idle = Bounds(0, 5), Memory(since_s=0.0, busy_s=0.0)
     rise = forecast(0, 0, 0, 0, 100, 100, 100, 100, 100, 100)
