@@ -31,6 +31,7 @@ def words(cells: Sequence[Cell], plots: Sequence[str]) -> Words:
             " the best, not proven to be. **Lower bound** is bare work over the most that a replica carries.",
             "GPU-hours at an attainment are read off a family's front between two tested settings; a family that"
             " cannot reach it has no number and its best is named.",
+            "The worst ten minutes are of those that have at least a tenth of the mean requests.",
             "`perfect forecast + our policy` is told the future: its distance to us is what forecasting costs, its"
             " distance to UB what the policy costs.",
             "The peers' algorithms are written anew from their documentation and run in this simulator, not as the"

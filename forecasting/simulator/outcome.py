@@ -10,6 +10,8 @@ from forecasting.simulator.requests import Floats, Requests
 from forecasting.simulator.world import Slo
 
 WORST_WINDOW_S = 600.0
+_SPEAKS = 0.1
+"""Of the mean requests of ten minutes; ten minutes with fewer say little."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,5 +63,7 @@ def worst_window(arrival_s: Floats, good: Floats, duration_s: float) -> float:
 
 def worst_of(count: Floats, good: Floats) -> float:
     """The same out of counts per window."""
-    enough = count >= max(min(10.0, float(count.max(initial=0))), count.sum() / 1000)
-    return float((good[enough] / count[enough]).min(initial=1.0)) if count.sum() else 1.0
+    if not count.sum():
+        return 1.0
+    enough = count >= max(min(10.0, float(count.max())), _SPEAKS * float(count.mean()))
+    return float((good[enough] / count[enough]).min())

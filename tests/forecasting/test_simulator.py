@@ -12,7 +12,7 @@ from forecasting.errors import BadSetting
 from forecasting.profile import LLAMA_8B_H100, Profile
 from forecasting.simulator.autoscalers.headroom import Static
 from forecasting.simulator.events import EventFleet
-from forecasting.simulator.outcome import met
+from forecasting.simulator.outcome import met, worst_of
 from forecasting.simulator.replay import replay
 from forecasting.simulator.requests import Requests
 from forecasting.simulator.view import View
@@ -150,6 +150,18 @@ def test_requests_that_never_end_are_missed_and_have_no_percentile() -> None:
     done = replay(requests, replace(World(), min_replicas=0), Static(0), replicas=0)
     assert done.outcome.attainment == 0
     assert done.outcome.ttft_p99_s is None
+
+
+@pytest.mark.parametrize("days", [1, 7, 14])
+def test_the_worst_ten_minutes_count_however_long_the_trace_is(days: int) -> None:
+    """Those of a quiet night are no busier than a twentieth of the mean, and say little."""
+    count = np.full(144 * days, 1000.0)
+    count[:3] = 300.0, 50.0, 0.0
+    good = count.copy()
+    good[0], good[1] = 30.0, 0.0
+    assert worst_of(count, good) == pytest.approx(0.1)
+    assert worst_of(count, np.zeros_like(count)) == 0.0
+    assert worst_of(np.zeros(3), np.zeros(3)) == worst_of(np.zeros(0), np.zeros(0)) == 1.0
 
 
 def test_a_controller_sees_nothing_younger_than_the_lag() -> None:
