@@ -70,22 +70,32 @@ class Forecasted:
 
 
 def looked(standing: Standing, series: Series, now_s: float) -> Standing:
-    """With what came since. Where it then has a trouble, nothing can be foretold from this history."""
+    """With what came since. Where it is then `hindered`, nothing can be foretold from this history.
+
+    A passing trouble stays until there is a newer forecast.
+    """
     calibration = observed(standing.calibration, _truth(series), now_s)
-    return replace(standing, calibration=calibration, trouble=_hindrance(series))
+    trouble = _hindrance(series) or (None if hindered(standing) else standing.trouble)
+    return replace(standing, calibration=calibration, trouble=trouble)
+
+
+def hindered(standing: Standing) -> bool:
+    """Whether its trouble speaks against the last forecast, too."""
+    return standing.trouble is not None and standing.trouble[0] not in PASSING
 
 
 def renewed(standing: Standing, series: Series, forecast: Forecast, lead_time_s: float, now_s: float) -> Standing:
     """With a new forecast of the history that was looked at."""
     made = Made(forecast, series, now_s, load_forecast(forecast, series))
-    return replace(standing, made=made, calibration=promised(standing.calibration, promise_of(forecast, lead_time_s)))
+    calibration = promised(standing.calibration, promise_of(forecast, lead_time_s))
+    return replace(standing, made=made, calibration=calibration, trouble=None)
 
 
 def foretold(standing: Standing, lead_time_s: float, now_s: float) -> Forecasted:
     """What a decision may use of it, and why not."""
     made, trouble = standing.made, standing.trouble
     ran_out = made is None or now_s + lead_time_s > made.forecast.end_s
-    if trouble is not None and (ran_out or trouble[0] not in PASSING):
+    if trouble is not None and (ran_out or hindered(standing)):
         return Forecasted(None, False, *trouble)
     assert made is not None, "without trouble there is a forecast"
     if made.forecast.reason == UNTAUGHT:

@@ -32,6 +32,7 @@ from forecasting.standing import (
     Schedule,
     Standing,
     foretold,
+    hindered,
     looked,
     renewed,
 )
@@ -187,7 +188,7 @@ class ForecastBoard:
         entry.lengths = mean_lengths(counts)
         series = work_series(counts, INPUT_WEIGHT, str(service))
         entry.standing = looked(entry.standing, series, self._clock())
-        if entry.standing.trouble is not None:
+        if hindered(entry.standing):
             return
         forecast = await self._pool.run(Job(series, AHEAD_STEPS))
         entry.standing = renewed(entry.standing, series, forecast, entry.lead_time_s, self._clock())

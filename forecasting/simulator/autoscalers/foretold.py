@@ -21,7 +21,7 @@ from forecasting.policy import LoadForecast
 from forecasting.refresh import refresh
 from forecasting.simulator.arrivals import SecondArrivals
 from forecasting.simulator.requests import Floats, Requests
-from forecasting.standing import AHEAD_STEPS, Forecasted, Schedule, Standing, foretold, looked, renewed
+from forecasting.standing import AHEAD_STEPS, Forecasted, Schedule, Standing, foretold, hindered, looked, renewed
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class OperatorForecasts:
         series = work_series(known, self._input_weight, "trace")
         self._standing = looked(self._standing, series, now_s)
         growth, learned_s = (self._looks[-1].growth, self._looks[-1].learned_s) if self._looks else (None, -math.inf)
-        if self._standing.trouble is None:
+        if not hindered(self._standing):
             forecast = refresh(series, AHEAD_STEPS)
             self._standing = renewed(self._standing, series, forecast, self._lead_time_s, now_s)
             if near.is_due(growth, learned_s, self._lead_time_s, now_s):

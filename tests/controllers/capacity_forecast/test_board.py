@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,11 +17,12 @@ from controllers.runtime.interface import Key
 from forecasting import near
 from forecasting.forecast import LEVELS, Forecast
 from forecasting.refresh import CEILING
-from forecasting.standing import AHEAD_STEPS, BELIEVED, Schedule, foretold, load_forecast
+from forecasting.standing import AHEAD_STEPS, BELIEVED, Forecasted, Schedule, foretold, load_forecast
 from tests.controllers.running import Keys
 from tests.waiting import eventually
 
 CHAT = ServiceId("demo", "chat")
+CALM = Forecasted(None, False, "", "")
 STEP_S = 600.0
 T0 = 1_800_000_000.0 // 600 * 600
 
@@ -74,9 +76,11 @@ class Inline:
         self.jobs: list[Job] = []
         self.fails: str | None = None
         self.upper: float | None = None
+        self.meanwhile: Callable[[], None] = lambda: None
 
     async def run(self, job: Job) -> Forecast:
         self.jobs.append(job)
+        self.meanwhile()
         if self.fails:
             raise ForecastFailed(self.fails)
         if self.upper is None:
@@ -305,6 +309,21 @@ async def test_a_failed_forecast_is_told_and_tried_again() -> None:
     assert view
     assert (view.trusted, view.reason) == (True, "ForecastFailed")
     assert "took more than 60 s" in view.message
+
+
+async def test_a_forecast_that_fails_again_and_again_is_logged_once_and_told_all_the_time(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    it = await a_world()
+    it.pool.fails = "It took more than 60 s and was stopped."
+    told: list[str] = []
+    it.pool.meanwhile = lambda: told.append((it.board.view(CHAT) or CALM).reason)
+    await it.refreshed(5)
+    assert told == ["Calibrated", *["ForecastFailed"] * 4]
+    assert [one.getMessage() for one in caplog.records] == [f"No new forecast of demo/chat: {it.pool.fails}"]
+    it.pool.fails = None
+    await it.refreshed()
+    assert (it.board.view(CHAT) or CALM).reason == "Calibrated"
 
 
 async def test_forecasts_that_keep_missing_lose_their_say_and_right_ones_get_it_back() -> None:
