@@ -94,10 +94,13 @@ def renewed(standing: Standing, series: Series, forecast: Forecast, lead_time_s:
 def foretold(standing: Standing, lead_time_s: float, now_s: float) -> Forecasted:
     """What a decision may use of it, and why not."""
     made, trouble = standing.made, standing.trouble
-    ran_out = made is None or now_s + lead_time_s > made.forecast.end_s
+    ran_out = made is None or _ran_out(made, lead_time_s, now_s)
     if trouble is not None and (ran_out or hindered(standing)):
         return Forecasted(None, False, *trouble)
     assert made is not None, "without trouble there is a forecast"
+    if ran_out:
+        message = "The last forecast ran out and the next one is overdue; the measured load decides meanwhile."
+        return Forecasted(None, False, "ForecastOverdue", message)
     if made.forecast.reason == UNTAUGHT:
         return Forecasted(None, False, "NoHistory", "There is too little history to learn from yet.")
     if not standing.calibration.trusted:
@@ -106,6 +109,12 @@ def foretold(standing: Standing, lead_time_s: float, now_s: float) -> Forecasted
     if trouble is not None:
         return Forecasted(made.said, True, trouble[0], f"{trouble[1]} The last forecast is used until it runs out.")
     return Forecasted(made.said, True, "Calibrated", "The forecast keeps what it promises and has its say.")
+
+
+def _ran_out(made: Made, lead_time_s: float, now_s: float) -> bool:
+    """It ends before a worker that is asked for now would serve; one that never went so far is used to its end."""
+    last_s = made.forecast.end_s - lead_time_s
+    return now_s > (last_s if last_s > made.made_s else made.forecast.end_s)
 
 
 def load_forecast(forecast: Forecast, series: Series) -> LoadForecast:

@@ -23,7 +23,14 @@ from controllers.history.interface import Array, Counts, HistoryUnavailable, Ser
 CHUNK_STEPS: Final = 1_000
 """Of one query: a server allows 11,000 points, and answers many small queries sooner than one that scans weeks."""
 TIMEOUT_S: Final = 20
+"""Without a word from the server."""
+WAITED_S: Final = 60.0
+"""For one answer, with its retry and the wait for a thread: then the server is taken to be away."""
 AT_ONCE: Final = 4
+"""Queries; those that nobody waits for any more count until they end."""
+
+Sample = tuple[float, float]
+"""Time and value."""
 
 
 class RangeQuery(Protocol):
@@ -39,7 +46,9 @@ class PrometheusHistory:
 
     def __init__(self, url: str, client: RangeQuery | None = None) -> None:
         self._url = url
-        self._client = client or PrometheusConnect(url=url, retry=Retry(total=1), timeout=TIMEOUT_S)
+        # When to ask again is the board's business: a server may name hours.
+        again = Retry(total=1, respect_retry_after_header=False)
+        self._client = client or PrometheusConnect(url=url, retry=again, timeout=TIMEOUT_S)
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="prometheus")
 
     async def read(self, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Counts:
@@ -51,28 +60,32 @@ class PrometheusHistory:
 
     async def _counted(self, name: str, service: ServiceId, start_s: float, end_s: float, step_s: float) -> Array:
         query = increase_of(name, service, step_s)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, self._column, query, start_s, end_s, step_s)
-
-    def close(self) -> None:
-        """Waits for nothing."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _column(self, query: str, start_s: float, end_s: float, step_s: float) -> Array:
         out = np.full(max(0, round((end_s - start_s) / step_s)), np.nan)
         for first, last in chunks(len(out)):
             # The increase of a step is known where the step ends.
-            answer = self._ask(query, start_s + (first + 1) * step_s, start_s + last * step_s, step_s)
-            for at_s, value in samples_in(answer):
+            said = await self._waited(query, start_s + (first + 1) * step_s, start_s + last * step_s, step_s)
+            for at_s, value in said:
                 step = round((at_s - start_s) / step_s) - 1
                 if 0 <= step < len(out) and 0 <= value < float("inf"):
                     out[step] = value
         return out
 
-    def _ask(self, query: str, first_s: float, last_s: float, step_s: float) -> Any:
+    def close(self) -> None:
+        """Waits for nothing."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _waited(self, query: str, first_s: float, last_s: float, step_s: float) -> list[Sample]:
+        asked = asyncio.get_running_loop().run_in_executor(self._threads, self._ask, query, first_s, last_s, step_s)
+        try:
+            async with asyncio.timeout(WAITED_S):
+                return await asked
+        except TimeoutError:
+            raise self._unavailable(f"does not answer within {WAITED_S:g} s") from None
+
+    def _ask(self, query: str, first_s: float, last_s: float, step_s: float) -> list[Sample]:
         first, last = datetime.fromtimestamp(first_s, UTC), datetime.fromtimestamp(last_s, UTC)
         try:
-            return self._client.custom_query_range(query, first, last, f"{step_s:g}")
+            return list(samples_in(self._client.custom_query_range(query, first, last, f"{step_s:g}")))
         except requests.RequestException as error:
             raise self._unavailable(f"cannot be reached ({type(error).__name__})") from error
         except (PrometheusApiClientException, ValueError, KeyError, TypeError) as error:
@@ -94,7 +107,7 @@ def chunks(steps: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + CHUNK_STEPS, steps)
 
 
-def samples_in(answer: Any) -> Iterator[tuple[float, float]]:
+def samples_in(answer: Any) -> Iterator[Sample]:
     """(time, value) of a matrix with at most one series. What is not one is left out: a gap, not a mistake of ours."""
     for series in answer if isinstance(answer, list) else ():
         for sample in series.get("values") or ():

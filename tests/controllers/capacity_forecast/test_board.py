@@ -277,6 +277,37 @@ async def test_a_forecast_that_ran_out_is_given_up() -> None:
     assert (late.trusted, late.forecast, late.reason) == (False, None, "HistoryUnavailable")
 
 
+async def test_a_forecast_that_ran_out_while_the_next_look_hangs_is_given_up_too() -> None:
+    it = await a_world()
+    it.source.answers = asyncio.Event()
+    it.clock.now_s += STEP_S
+    look = asyncio.ensure_future(it.board.look())
+    await eventually(lambda: len(it.source.asked) == 2, "the look")
+    entry = it.board.entry(CHAT)
+    assert entry
+    assert entry.standing.made
+    last_s = entry.standing.made.forecast.end_s - entry.lead_time_s
+    it.clock.now_s = last_s
+    assert (it.board.view(CHAT) or CALM).reason == "Calibrated"
+    it.clock.now_s = last_s + 1
+    view = it.board.view(CHAT)
+    assert view
+    assert (view.trusted, view.forecast, view.reason) == (False, None, "ForecastOverdue")
+    it.source.answers.set()
+    await look
+
+
+async def test_a_forecast_that_never_reached_the_lead_time_is_used_to_its_end() -> None:
+    """Growth, which is learned as far as is needed, has the say then, and takes no more of it than what is expected."""
+    it = await a_world()
+    entry = it.board.entry(CHAT)
+    assert entry
+    assert entry.standing.made
+    end_s, far_s = entry.standing.made.forecast.end_s, (AHEAD_STEPS + 1) * STEP_S
+    assert foretold(entry.standing, far_s, end_s).trusted
+    assert foretold(entry.standing, far_s, end_s + 1).reason == "ForecastOverdue"
+
+
 async def test_a_history_that_ended_in_the_past_foretells_nothing() -> None:
     it = await a_world()
     it.source.ends_s = T0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 from aiohttp import web
 
+from controllers.history import prometheus
 from controllers.history.interface import HistoryUnavailable, ServiceId
-from controllers.history.prometheus import CHUNK_STEPS, PrometheusHistory, chunks, samples_in
+from controllers.history.prometheus import AT_ONCE, CHUNK_STEPS, PrometheusHistory, chunks, samples_in
 
 CHAT = ServiceId("demo", "chat")
 T0 = 1_800_000_000.0 // 600 * 600
@@ -25,12 +27,14 @@ class Server:
         self.queries: list[dict[str, str]] = []
         self.missing: set[float] = set()
         self.status = 200
+        self.headers: dict[str, str] = {}
 
     async def query_range(self, request: web.Request) -> web.Response:
         query = dict(request.query)
         self.queries.append(query)
         if self.status != 200:
-            return web.json_response({"status": "error", "error": "too many samples"}, status=self.status)
+            error = {"status": "error", "error": "too many samples"}
+            return web.json_response(error, status=self.status, headers=self.headers)
         start, end, step = (float(query[name]) for name in ("start", "end", "step"))
         times = [start + number * step for number in range(int((end - start) / step) + 1)]
         values = [[at, str((at - T0) / step)] for at in times if at not in self.missing]
@@ -99,6 +103,34 @@ async def test_a_server_that_refuses_or_is_away_is_named_and_comes_back() -> Non
     with pytest.raises(HistoryUnavailable, match=r"cannot be reached .* Check history\.prometheusUrl"):
         await away.read(CHAT, T0, T0 + 600, 600)
     away.close()
+
+
+async def test_a_server_that_names_hours_until_it_may_be_asked_again_is_not_waited_for() -> None:
+    server = Server()
+    server.status, server.headers = 503, {"Retry-After": "3600"}
+    async with asyncio.timeout(10), serving(server) as history:
+        with pytest.raises(HistoryUnavailable, match="does not answer the query"):
+            await history.read(CHAT, T0, T0 + 600, 600)
+
+
+async def test_an_answer_that_does_not_end_is_given_up_and_its_thread_comes_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(prometheus, "WAITED_S", 0.2)
+    ends = threading.Event()
+
+    class Endless:
+        def custom_query_range(self, *_: Any, **__: Any) -> Any:
+            ends.wait(10)
+            return [{"values": [[T0 + 600, "5"]]}]
+
+    history = PrometheusHistory("http://prometheus", Endless())
+    for _ in range(AT_ONCE + 2):
+        with pytest.raises(HistoryUnavailable, match=r"does not answer within 0\.2 s"):
+            await history.read(CHAT, T0, T0 + 600, 600)
+    ends.set()
+    assert (await history.read(CHAT, T0, T0 + 600, 600)).arrivals.tolist() == [5.0]
+    history.close()
 
 
 async def test_the_loop_turns_while_the_server_thinks() -> None:
