@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 
 class SettingsError(Exception):
@@ -90,6 +90,12 @@ class Forecasting(Section):
     history_days: float = Field(14.0, gt=0, le=60.0, description="How far back forecasts look.")
     processes: int = Field(2, ge=1, le=64, description="Forecasts that are made at the same time.")
     timeout_s: float = Field(60.0, ge=1.0, description="After which a forecast is given up and its process killed.")
+
+    @model_validator(mode="after")
+    def _looks_back(self) -> Forecasting:
+        if self.history_days * 86_400.0 < self.step_s:
+            raise ValueError(f"history_days of {self.history_days:g} is less than one step of {self.step_s:g} s")
+        return self
 
 
 class Dashboard(Section):

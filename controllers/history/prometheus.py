@@ -6,6 +6,7 @@ Counter resets are Prometheus' business (`increase`). A step for which it has no
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -88,7 +89,7 @@ class PrometheusHistory:
             return list(samples_in(self._client.custom_query_range(query, first, last, f"{step_s:g}")))
         except requests.RequestException as error:
             raise self._unavailable(f"cannot be reached ({type(error).__name__})") from error
-        except (PrometheusApiClientException, ValueError, KeyError, TypeError) as error:
+        except (PrometheusApiClientException, ValueError, LookupError, TypeError, RecursionError) as error:
             raise self._unavailable(f"does not answer the query `{query}`: {str(error)[:200]}") from error
 
     def _unavailable(self, what: str) -> HistoryUnavailable:
@@ -108,10 +109,13 @@ def chunks(steps: int) -> Iterator[tuple[int, int]]:
 
 
 def samples_in(answer: Any) -> Iterator[Sample]:
-    """(time, value) of a matrix with at most one series. What is not one is left out: a gap, not a mistake of ours."""
+    """Of a matrix with at most one series. What is not one is left out: a gap, not a mistake of ours."""
     for series in answer if isinstance(answer, list) else ():
-        for sample in series.get("values") or ():
+        values = series.get("values") if isinstance(series, dict) else None
+        for sample in values if isinstance(values, list) else ():
             try:
-                yield float(sample[0]), float(sample[1])
-            except (TypeError, ValueError, IndexError):
+                at_s, value = float(sample[0]), float(sample[1])
+            except (TypeError, ValueError, LookupError, OverflowError):
                 continue
+            if math.isfinite(at_s):
+                yield at_s, value

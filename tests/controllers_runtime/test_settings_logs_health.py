@@ -35,6 +35,7 @@ def test_a_file_is_yaml_or_json(tmp_path: Path) -> None:
         ("wrokers: 4", "wrokers: Extra inputs are not permitted"),
         ("workers: 0", "workers: Input should be greater than or equal to 1"),
         ("images: {pull_policy: Sometimes}", "images.pull_policy"),
+        ("forecasting: {history_days: 0.005}", "history_days of 0.005 is less than one step of 600 s"),
         ("[1, 2]", "file: Input should be a valid dictionary"),
         ("a: [", "is not YAML"),
     ],

@@ -152,7 +152,20 @@ async def _set(event: asyncio.Event) -> None:
     event.set()
 
 
-@pytest.mark.parametrize("answer", [None, "text", [{}], [{"values": [["a", "b"], [1], None]}]])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        "text",
+        [{}],
+        [{"values": [["a", "b"], [1], None]}],
+        [1_700_000_000, "1"],
+        [{"values": 5}],
+        [{"values": {"0": "1"}}],
+        [{"values": [{"0": "1"}, 5, [10**400, "1"]]}],
+        [{"values": [["NaN", "1"], [float("inf"), "1"], ["-Inf", "1"]]}],
+    ],
+)
 def test_an_answer_that_is_no_matrix_is_no_sample(answer: Any) -> None:
     assert list(samples_in(answer)) == []
 
