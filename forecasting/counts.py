@@ -44,6 +44,12 @@ class Counts:
         """That share of everything."""
         return Counts(self.start_s, self.step_s, *(share * column for column in self.columns))
 
+    @property
+    def first_gap_s(self) -> float | None:
+        """Where the first step begins of which something is not known."""
+        gaps = np.flatnonzero(np.isnan(self.columns).any(axis=0))
+        return self.start_s + float(gaps[0]) * self.step_s if len(gaps) else None
+
     def between(self, from_s: float, to_s: float) -> Counts:
         """The steps from `from_s` to `to_s`, both of them where steps begin. Those that are not known are gaps."""
         first, last = (round((at_s - self.start_s) / self.step_s) for at_s in (from_s, to_s))
@@ -63,13 +69,17 @@ def empty(start_s: float, end_s: float, step_s: float) -> Counts:
 
 
 def joined(old: Counts | None, new: Counts, keep_from_s: float) -> Counts:
-    """`new` after what `old` has before it, from `keep_from_s` on. Where both know a step, `new` is right."""
+    """`new` after what `old` has before it, from `keep_from_s` on. Where both know a step, `new` is right; where it has
+    a gap, what was known is."""
     if old is None or old.step_s != new.step_s or not old.start_s <= new.start_s <= old.end_s:
         return new
     first = max(0, round((keep_from_s - old.start_s) / old.step_s))
     last = round((new.start_s - old.start_s) / old.step_s)
-    pairs = zip(old.columns, new.columns, strict=True)
-    columns = [np.concatenate((before[first:last], after)) for before, after in pairs]
+    known = old.between(new.start_s, new.end_s)
+    columns = [
+        np.concatenate((before[first:last], np.where(np.isnan(after), overlap, after)))
+        for before, overlap, after in zip(old.columns, known.columns, new.columns, strict=True)
+    ]
     return Counts(old.start_s + min(first, last) * old.step_s, old.step_s, *columns)
 
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import math
 import time
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -41,6 +42,10 @@ log = logging.getLogger(__name__)
 
 RETRY_S: Final = 30.0
 """After an error."""
+GAPS_FIRST_S: Final = 600.0
+GAPS_EVERY_S: Final = 3600.0
+"""The first gap of a history and what comes after it are asked for again after the one, twice as late each time, up to
+the other: an answer may have been partial, and a service that is younger than its history has gaps for good."""
 GLANCES_AT_ONCE: Final = 4
 """Beside the looks, which wait for the pool."""
 
@@ -65,6 +70,9 @@ class Entry:
     growth: Growth | None = None
     learned_s: float = -math.inf
     present: Present | None = None
+    gaps_s: float = math.inf
+    """When the gaps of the history are asked for again."""
+    gaps_every_s: float = GAPS_FIRST_S
     glance_s: float = math.inf
     """When the present is looked at again: not before something was learned, nor while it is being looked at."""
 
@@ -184,7 +192,7 @@ class ForecastBoard:
                 self._queue.add(Key(kind, service.namespace, service.name))
 
     async def _look(self, service: ServiceId, entry: Entry) -> None:
-        counts = entry.counts = await self._history(service, entry.counts)
+        counts = entry.counts = await self._history(service, entry)
         entry.lengths = mean_lengths(counts)
         series = work_series(counts, INPUT_WEIGHT, str(service))
         entry.standing = looked(entry.standing, series, self._clock())
@@ -223,15 +231,29 @@ class ForecastBoard:
                 pass  # The next look says so.
         entry.glance_s = end_s + near.STEP_S + near.SETTLED_S
 
-    async def _history(self, service: ServiceId, known: Counts | None) -> Counts:
+    async def _history(self, service: ServiceId, entry: Entry) -> Counts:
         """Whole steps up to now; only those are asked for that are not known or may have changed."""
-        step_s = self.schedule.step_s
-        end_s = self._clock() // step_s * step_s
+        known, step_s, now_s = entry.counts, self.schedule.step_s, self._clock()
+        end_s = now_s // step_s * step_s
         start_s = end_s - self.schedule.history_s // step_s * step_s
         from_s = start_s
         if known is not None and start_s <= known.end_s <= end_s:
             from_s = max(start_s, known.end_s - STALE_STEPS * step_s)
-        return joined(known, await self.source.read(service, from_s, end_s, step_s), start_s)
+            if known.first_gap_s is not None and _has_come(entry.gaps_s, now_s, 2 * GAPS_EVERY_S):
+                from_s = max(start_s, min(from_s, known.first_gap_s))
+                entry.gaps_every_s = min(2 * entry.gaps_every_s, GAPS_EVERY_S)
+                entry.gaps_s = math.inf
+        counts = joined(known, await self.source.read(service, from_s, end_s, step_s), start_s)
+        if counts.first_gap_s is None:
+            entry.gaps_every_s = GAPS_FIRST_S
+        if entry.gaps_s == math.inf:
+            entry.gaps_s = now_s + entry.gaps_every_s * (1 + _share_of(service))
+        return counts
+
+
+def _share_of(service: ServiceId) -> float:
+    """From 0 to 1, always the same: spreads what services that are followed at once would ask at once."""
+    return zlib.crc32(str(service).encode()) / 2**32
 
 
 def _has_come(at_s: float, now_s: float, period_s: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -43,6 +44,8 @@ class Source:
     rate: float = 60.0
     begins_s: float = T0 - 3 * 86_400.0
     ends_s: float = float("inf")
+    partial: bool = False
+    """Only the last six hours are answered."""
     away: bool = False
     has_no_minutes: bool = False
     asked: list[tuple[float, float]] = field(default_factory=list)
@@ -60,7 +63,8 @@ class Source:
             raise HistoryUnavailable("Prometheus at http://p cannot be reached (ConnectionError).")
         out = empty(start_s, end_s, step_s)
         times = start_s + step_s * np.arange(len(out.arrivals))
-        known = (times >= self.begins_s) & (times < self.ends_s)
+        begins_s = max(self.begins_s, self.clock() - 6 * 3600.0) if self.partial else self.begins_s
+        known = (times >= begins_s) & (times < self.ends_s)
         for column in out.columns:
             column[known] = self.rate * step_s
         return Counts(start_s, step_s, *out.columns)
@@ -142,6 +146,37 @@ async def test_only_what_is_new_is_asked_for_again() -> None:
     assert (first_from, first_to) == (T0 - 3 * 86_400, T0)
     assert (from_s, to_s) == (T0 - 3 * STEP_S, T0 + STEP_S)
     assert len(it.pool.jobs[-1].series) == 3 * 144
+
+
+async def test_a_partial_answer_is_asked_for_again_and_no_later_one_takes_away_what_was_known() -> None:
+    it = await a_world()
+    it.board.forget(CHAT)
+    it.source.partial = True
+    it.board.follow(CHAT, 300.0)
+    await it.board.look()
+    entry = it.board.entry(CHAT)
+    assert entry
+    assert entry.counts
+    assert entry.counts.first_gap_s == T0 - 3 * 86_400
+    it.source.partial = False
+    await it.refreshed(3)
+    assert entry.counts.first_gap_s is None
+    it.source.ends_s = 0.0
+    await it.refreshed()
+    assert entry.counts.first_gap_s == entry.counts.end_s - STEP_S
+
+
+async def test_a_history_that_keeps_its_gaps_is_asked_for_them_at_most_once_an_hour() -> None:
+    it = await a_world()
+    it.source.begins_s, it.pool.upper = T0, 100.0
+    it.board.forget(CHAT)
+    it.board.follow(CHAT, 300.0)
+    it.source.asked.clear()
+    await it.board.look()
+    await it.refreshed(2 * 144)
+    whole = [to_s for from_s, to_s in it.source.asked if to_s - from_s > 86_400]
+    assert 24 <= len(whole) <= 48 + 3
+    assert min(later - sooner for sooner, later in pairwise(whole[4:])) >= 3600
 
 
 async def test_the_next_minutes_follow_the_present_and_its_absence_leaves_the_forecast() -> None:

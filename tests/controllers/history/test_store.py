@@ -270,13 +270,21 @@ def test_cold_starts_and_decisions_are_kept_up_to_a_number() -> None:
 
 
 def counted(start_s: float, *values: float) -> Counts:
-    column = np.array(values)
+    column = np.array(values, dtype=np.float64)
     return Counts(start_s, 600, column, column, column, column)
 
 
 def test_newer_steps_replace_and_extend_what_was_known() -> None:
     both = joined(counted(0, 1, 2, 3), counted(1200, 30, 40), 600)
     assert (both.start_s, both.arrivals.tolist()) == (600, [2, 30, 40])
+
+
+def test_what_is_known_is_no_gap_in_a_newer_answer() -> None:
+    nan = float("nan")
+    both = joined(counted(0, 1, 2, nan), counted(600, nan, 30, nan), 0)
+    np.testing.assert_array_equal(both.arrivals, [1, 2, 30, nan])
+    assert both.first_gap_s == 1800
+    assert counted(0, 1, 2).first_gap_s is None
 
 
 def test_what_does_not_touch_is_not_joined() -> None:
