@@ -99,13 +99,21 @@ def assess(facts: Facts) -> Assessment:
         fields, verdict = _claim_fields(facts.spec), _claim_verdict(facts)
     else:
         wanted = wanted_nodes(facts.spec, facts.nodes, facts.copies, facts.agents_on)
-        copies = {copy.name: copy for copy in facts.copies if copy.name in names}
+        digest = facts.spec.digest or facts.digest_before
+        copies = {copy.name: _held_to(copy, digest) for copy in facts.copies if copy.name in names}
         cached = [copies[name] for name in wanted if name in copies and copies[name].state is CopyState.CACHED]
         fields, verdict = _cache_fields(facts, wanted, copies, cached), _cache_verdict(facts, wanted, copies, cached)
     if facts.deleting:
         verdict = _deleting(facts, verdict)
     fields = {**common, **fields, **_profiles(facts), "state": _cut(verdict.state)}
     return Assessment(fields, _conditions(verdict), strangers)
+
+
+def _held_to(copy: NodeCopy, digest: str | None) -> NodeCopy:
+    """A copy of other weights counts for nothing: its agent holds it to the same digest and fetches it anew."""
+    if copy.state is not CopyState.CACHED or digest in (None, copy.digest):
+        return copy
+    return NodeCopy(name=copy.name, state=CopyState.PENDING)
 
 
 def _profiles(facts: Facts) -> dict[str, Any]:

@@ -111,6 +111,16 @@ def test_the_first_digest_stays_the_measure() -> None:
     assert judged(cached("node-1", AA), spec={"digest": BB}, digest_before=AA).fields["digest"] == BB
 
 
+def test_a_copy_with_another_digest_is_no_copy_and_about_to_be_fetched_anew() -> None:
+    """Its agent compares it with the same digest."""
+    changed = judged(cached("node-1", AA), cached("node-2", AA), spec={"digest": BB}, digest_before=AA)
+    assert (changed.fields["verified"], changed.fields["cached"], changed.fields["digest"]) == (False, "0/2", BB)
+    assert types(changed) == {"Ready": ("False", "Pending"), "Reconciling": ("True", "Pending")}
+    one = judged(cached("node-1", AA), cached("node-2", BB), digest_before=BB)
+    assert (one.fields["verified"], one.fields["cached"]) == (True, "1/2")
+    assert types(one) == {"Ready": ("True", "Cached"), "Reconciling": ("True", "Cached")}
+
+
 def test_entries_of_nodes_that_are_gone_count_for_nothing() -> None:
     result = judged(cached("node-1"), cached("node-2"), cached("lost", BB))
     assert result.strangers == ["lost"]
