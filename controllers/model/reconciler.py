@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -18,11 +19,13 @@ from controllers.plans.model_manifests import (
     with_its_nodes,
 )
 from controllers.plans.model_volume import ModelVolume, model_volume
+from controllers.refusals import Refusals
 from controllers.runtime.interface import Key, Outcome
 from crds.contract import API_VERSION, FINALIZER_MODEL
 from crds.model import MeasuredProfile, ModelSpec, NodeCopy
 from crds.reading import unread_of
 from kube.api import Api, find
+from kube.errors import AnswerError
 from kube.events import Recorder
 from kube.informer import Informer
 from kube.resources import MODELS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, Object
@@ -57,12 +60,14 @@ class ModelReconciler:
         self._applier, self._recorder, self._measured = applier, recorder, measured
         self._dismissed: dict[Key, set[str]] = {}
         """Nodes that are gone, whose entries were taken out though the cache may still show them."""
+        self._refusals = Refusals()
 
     async def reconcile(self, key: Key) -> Outcome:
         obj = self._models.get(key.namespace, key.name)
         if obj is None:
             self._applier.forget(key.kind, key.namespace, key.name)
             self._dismissed.pop(key, None)
+            self._refusals.forget(key)
             return Outcome()
         namespace, source = obj["metadata"]["namespace"], obj["spec"]["source"]
         volume = model_volume(namespace, key.name, source)
@@ -70,19 +75,35 @@ class ModelReconciler:
         if obj["metadata"].get("deletionTimestamp"):
             if not users and await self._release(obj, volume):
                 return Outcome()
-            await self._status(obj, volume, users, problem=None)
+            await self._status(obj, volume, users)
             return Outcome() if users else Outcome(requeue_after_s=END_LOOK_S)
         if unread := unread_of(obj):
             await write_misread(
                 self._applier, self._recorder, MODELS, obj, unread, observed=_ours(obj), now=datetime.now(UTC)
             )
             return Outcome()  # Copies and volume stay as they are.
-        await self._hold(obj)
-        problem = await self._ensure_volume(obj, volume)
+        try:
+            await self._hold(obj)
+            problem = await self._ensure_volume(obj, volume)
+        except AnswerError as error:
+            self._refusals.hear(key, error, datetime.now(UTC), generation=obj["metadata"].get("generation", 0))
+            # What stands goes on: a change of it that is refused takes nothing away from those who mount it.
+            refused = None if self._stands(obj, volume) else self._refusals.told(key)
+            await self._status(obj, volume, users, refused=refused)
+            raise
+        self._refusals.forget(key)
         await self._status(obj, volume, users, problem)
         return Outcome()
 
     # --- volume and claim ------------------------------------------------------------------------------------
+    def _stands(self, obj: Object, volume: ModelVolume) -> bool:
+        """Whether the cache shows all that workers mount, or there is nothing of ours to mount."""
+        if volume.volume_name is None:
+            return True
+        claim = self._claims.get(obj["metadata"]["namespace"], volume.claim_name)
+        is_there = claim is not None and _is_owned_by(claim, obj)
+        return is_there and self._volumes.get(None, volume.volume_name) is not None
+
     async def _ensure_volume(self, obj: Object, volume: ModelVolume) -> str | None:
         """Why the volume can never be bound, None when it stands or soon will."""
         if volume.volume_name is None:
@@ -130,8 +151,15 @@ class ModelReconciler:
         await self._client.merge_patch(MODELS, meta["namespace"], meta["name"], patch)
 
     # --- status ----------------------------------------------------------------------------------------------
-    async def _status(self, obj: Object, volume: ModelVolume, users: list[str], problem: str | None) -> None:
-        result = assess(self._facts(obj, users, problem, volume))
+    async def _status(
+        self,
+        obj: Object,
+        volume: ModelVolume,
+        users: list[str],
+        problem: str | None = None,
+        refused: str | None = None,
+    ) -> None:
+        result = assess(replace(self._facts(obj, users, problem, volume), refused=refused))
         await write_verdict(
             self._applier, self._recorder, MODELS, obj, result.fields, result.conditions,
             observed=_ours(obj), now=datetime.now(UTC),

@@ -61,6 +61,8 @@ class Facts:
     """For a pvc:// source: phase of the user's claim, None when there is none."""
     volume_problem: str | None = None
     """Why the Model's own volume cannot be bound."""
+    refused: str | None = None
+    """Why the API server takes no volume or claim of this Model."""
     deleting: bool = False
     profiles: Sequence[MeasuredProfile] = ()
     """As the status has them."""
@@ -180,6 +182,8 @@ def _cache_verdict(
     facts: Facts, wanted: Sequence[str], copies: Mapping[str, NodeCopy], cached: Sequence[NodeCopy]
 ) -> _Verdict:
     """The questions in order: may it work at all, do the copies agree, is there one, is there more to come."""
+    if facts.refused is not None:
+        return _Verdict(False, "ChildRefused", facts.refused, facts.refused, stalled=True)
     if facts.volume_problem is not None:
         return _Verdict(False, "VolumeNotBound", facts.volume_problem, facts.volume_problem, stalled=True)
     if not wanted:

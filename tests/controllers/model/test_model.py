@@ -13,11 +13,11 @@ from controllers.inference_service.caches import SERVICE_INDEX
 from controllers.model.wiring import wire_model
 from controllers.plans.model import field_manager
 from controllers.plans.model_volume import model_volume
-from controllers.runtime.interface import Key
+from controllers.runtime.interface import Key, Outcome, Reconciler
 from controllers.settings import Settings
 from controllers.wakes import by_namespace, of_service, wake
 from crds.model import MeasuredProfile
-from kube.errors import Conflict
+from kube.errors import Conflict, Forbidden
 from kube.events import Recorder
 from kube.informer import Informer, lean
 from kube.resources import (
@@ -91,6 +91,21 @@ class World:
         self.api.put(resource, found)
 
 
+class Retried:
+    """What is forbidden is tried again, as the queue does."""
+
+    kind = MODELS.kind
+
+    def __init__(self, reconciler: Reconciler) -> None:
+        self._reconciler = reconciler
+
+    async def reconcile(self, key: Key) -> Outcome:
+        try:
+            return await self._reconciler.reconcile(key)
+        except Forbidden:
+            return Outcome(requeue_after_s=0.05)
+
+
 @pytest.fixture
 async def world() -> AsyncIterator[World]:
     world = World()
@@ -111,7 +126,7 @@ async def world() -> AsyncIterator[World]:
         measured=lambda uid: world.measured,
     )
     wake(services, world.queue, of_service(tenants))
-    async with running(world.queue, [wired.reconciler], [models, services, tenants], wired.caches):
+    async with running(world.queue, [Retried(wired.reconciler)], [models, services, tenants], wired.caches):
         yield world
 
 
@@ -125,6 +140,37 @@ async def test_what_a_worker_measured_goes_into_the_status_and_stays_there(world
     await world.reports(node_1="Cached", node_2="Cached")
     await eventually(lambda: world.reason() == "Cached", "more is known")
     assert world.status()["profiles"] == [H100.dump()]
+
+
+FULL = Forbidden("persistentvolumeclaims 'm-model' is forbidden: exceeded quota", status_code=403, reason="Forbidden")
+
+
+async def test_a_claim_that_is_refused_is_told_and_stops_nothing_else_of_the_status(world: World) -> None:
+    world.api.fail_next("apply", PERSISTENT_VOLUME_CLAIMS, *[FULL] * 3)
+    world.model()
+    await eventually(lambda: world.reason("Stalled") == "ChildRefused", "the refusal")
+    assert world.reason() == "ChildRefused"
+    assert world.status()["state"].endswith("exceeded quota")
+    await eventually(lambda: world.reason() == "Pending", "the claim")
+    assert not world.reason("Stalled")
+
+
+async def test_a_claim_of_somebody_else_with_the_name_of_ours_is_told(world: World) -> None:
+    world.api.put(PERSISTENT_VOLUME_CLAIMS, {"metadata": {"namespace": "demo", "name": "m-model"}, "spec": {}})
+    world.model()
+    await eventually(lambda: world.reason("Stalled") == "ChildRefused", "the refusal")
+    await world.reports(node_1="Cached", node_2="Cached")
+    await eventually(lambda: world.status().get("cached") == "2/2", "the copies")
+    assert world.reason() == "ChildRefused"
+
+
+async def test_a_refused_change_of_what_stands_takes_no_model_away(world: World) -> None:
+    world.model()
+    await eventually(lambda: world.reason() == "Pending", "the status is written")
+    world.api.fail_next("apply", PERSISTENT_VOLUME_CLAIMS, *[FULL] * 1000)
+    world.api.put(PERSISTENT_VOLUME_CLAIMS, {**(world.claim() or {}), "spec": {}})
+    await world.reports(node_1="Cached", node_2="Cached")
+    await eventually(lambda: world.reason() == "Cached", "the copies")
 
 
 async def test_a_model_gets_a_finalizer_a_volume_and_a_claim(world: World) -> None:
