@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from controllers.apply import Applier
@@ -14,7 +14,7 @@ from controllers.wakes import wake
 from kube.api import Api
 from kube.events import Recorder
 from kube.informer import Change
-from kube.resources import GPU_POOLS
+from kube.resources import GPU_POOLS, Object
 
 
 def build_pools(client: Api, settings: Settings, queue: Marker, recorder: Recorder) -> Assembly:
@@ -35,9 +35,7 @@ def build_pools(client: Api, settings: Settings, queue: Marker, recorder: Record
 
     def of_demand(change: Change[Any]) -> Iterable[Key]:
         old, new = ((one or {}).get("spec") for one in (change.old, change.new))
-        before, after = (((one or {}).get("status") or {}) for one in (change.old, change.new))
-        fields = ("desiredReplicas", "plannedReplicas", "slice", "allocation")
-        same = old == new and all(before.get(one) == after.get(one) for one in fields)
+        same = old == new and _wished(change.old) == _wished(change.new)
         return [] if same else every_pool(change)
 
     def of_tenant(change: Change[Any]) -> Iterable[Key]:
@@ -76,3 +74,10 @@ def build_pools(client: Api, settings: Settings, queue: Marker, recorder: Record
         ),
         reconcilers=(reconciler,),
     )
+
+
+def _wished(obj: Object | None) -> list[object]:
+    """Of a service or a CapacityForecast: what its status says that pools are asked for."""
+    status: Mapping[str, Any] = (obj or {}).get("status") or {}
+    fields = ("desiredReplicas", "plannedReplicas", "wantedReplicas", "slice", "allocation")
+    return [*map(status.get, fields), (status.get("scaling") or {}).get("wantedReplicas")]

@@ -15,7 +15,17 @@ from controllers.plans.mig.faults import Quarantine
 from controllers.plans.mig.geometry import family, resource_name
 from controllers.runtime.interface import Key
 from crds.contract import ANNOTATION_QUARANTINE
-from kube.resources import CONFIG_MAPS, GPU_POOLS, INFERENCE_SERVICES, NODES, PODS, SLAS, TENANTS, Object
+from kube.resources import (
+    CAPACITY_FORECASTS,
+    CONFIG_MAPS,
+    GPU_POOLS,
+    INFERENCE_SERVICES,
+    NODES,
+    PODS,
+    SLAS,
+    TENANTS,
+    Object,
+)
 from tests.controllers.running import Keys, running_pools
 from tests.fakes import FakeClient
 from tests.plans.mig.pool_world import node
@@ -122,6 +132,27 @@ async def test_a_service_counts_with_what_it_calls_for_and_not_with_what_the_poo
     world.pool()
     await eventually(lambda: world.status().get("served") == "2/6", "all six are counted")
     assert world.status()["unmet"] == [{"service": "demo/chat", "profile": "3g.40gb", "wanted": 6, "served": 2}]
+
+
+async def test_a_rise_behind_a_limit_is_looked_at_when_it_comes(world: World) -> None:
+    world.node("n0", m3g_40gb=2)
+    spec = {"model": "m", "accelerator": {"mig": {"profile": "3g.40gb"}}, "scaling": {"min": 1, "max": 9}}
+    service = {"metadata": {"namespace": "demo", "name": "chat"}, "spec": spec, "status": {"desiredReplicas": 2}}
+    world.api.put(INFERENCE_SERVICES, service)
+    world.pool()
+    await eventually(lambda: world.status().get("served") == "2/2", "it has what it wants")
+    limited: dict[str, Any] = {"desiredReplicas": 2, "scaling": {"policy": "reactive", "wantedReplicas": 4}}
+    world.api.put(INFERENCE_SERVICES, service | {"status": limited})
+    await eventually(lambda: world.status().get("served") == "2/4", "what it calls for now")
+    foretold = {"plannedReplicas": 2, "wantedReplicas": 6}
+    forecast = {"metadata": {"namespace": "demo", "name": "chat"}, "spec": {"service": "chat"}, "status": foretold}
+    world.api.put(CAPACITY_FORECASTS, forecast)
+    await eventually(lambda: world.status().get("served") == "2/6", "what is foretold")
+    world.api.put(CAPACITY_FORECASTS, forecast | {"status": foretold | {"wantedReplicas": 8}})
+    await eventually(lambda: world.status().get("served") == "2/8", "what is foretold now")
+    limited["scaling"] = {"policy": "reactive", "wantedReplicas": 9}
+    world.api.put(INFERENCE_SERVICES, service | {"status": limited})
+    await eventually(lambda: world.status().get("served") == "2/9", "more than is foretold")
 
 
 async def test_a_service_on_shared_gpus_counts_in_the_pool_that_shares_so(world: World) -> None:
