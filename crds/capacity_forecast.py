@@ -32,9 +32,7 @@ class Horizon(Part):
     p80: Annotated[Rate, Field(description="Exceeded one time in five.")]
     p95: Annotated[Rate, Field(description="Exceeded one time in twenty.")]
     p99: Annotated[Rate, Field(description="Exceeded one time in a hundred.")]
-    replicas: Annotated[
-        int | None, Field(description="Workers that the policy's quantile takes, within limits.", ge=0)
-    ] = None
+    replicas: Annotated[int | None, Field(description="Workers that p95 takes, within min and max.", ge=0)] = None
 
 
 class Coverage(Part):
@@ -49,8 +47,10 @@ class CostPlan(Part):
     """The mix of capacity for the planned workers with the least cost."""
 
     reserved: Annotated[int, Field(description="Workers on reserved capacity.", ge=0)]
-    on_demand: Annotated[int, Field(description="Workers on on-demand capacity.", ge=0)]
-    spot: Annotated[int, Field(description="Workers on spot capacity, those for interruptions included.", ge=0)]
+    on_demand: Annotated[int, Field(description="Most workers on on-demand capacity.", ge=0)]
+    spot: Annotated[
+        int, Field(description="Most workers on spot capacity; what interruptions cost is in the price.", ge=0)
+    ]
     per_hour: Annotated[
         str,
         Field(

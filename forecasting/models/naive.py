@@ -1,6 +1,6 @@
-"""The forecasts that every other one has to beat: the last value, the last slope, the value of a day or a week ago.
+"""The forecasts that every other one has to beat: the last value, and the value of a day or a week ago.
 
-They skip gaps and need one observation; a season needs one period.
+They skip gaps and need one observation; a season needs as many as half a period has steps.
 """
 
 from __future__ import annotations
