@@ -77,7 +77,7 @@ def build(client: Api, settings: Settings, queue: Marker, recorder: Recorder) ->
 
     # Who reconciles what: reconcilers go here, each with `applier`, `recorder` and the informers it reads.
     applier = Applier(client)
-    insight = wire_insight(settings, queue, services)
+    insight = wire_insight(settings, queue, services, models)
     wishes = WishBoard(queue.add)
     of_services = wire_inference_service(
         client, settings, queue, recorder, applier, around_services, HttpAdminPorts(), insight, insight.source,

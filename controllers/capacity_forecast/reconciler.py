@@ -51,12 +51,14 @@ class CapacityForecastReconciler:
         self._models, self._slas = models, slas
         self._cold_starts, self._capacities, self._applier = cold_starts, capacities, applier
         self._prices, self._limits, self._wall_clock = prices, limits, wall_clock
+        self._recalled: set[Key] = set()
 
     async def reconcile(self, key: Key) -> Outcome:
         service = self._services.get(key.namespace, key.name)
         forecast = self._forecasts.get(key.namespace, key.name)
         if service is None or service["metadata"].get("deletionTimestamp"):
             self._applier.forget(KIND, key.namespace, key.name)  # It goes with its owner.
+            self._recalled.discard(key)
             return Outcome()
         if unread_of(service):
             return Outcome()  # What was foretold last stays.
@@ -87,24 +89,33 @@ class CapacityForecastReconciler:
         await self._applier.status(CAPACITY_FORECASTS, forecast, wanted, old)
 
     def _recall(self, service: Object, forecast: Object) -> None:
-        """What the last leader learned of such workers is a better beginning than nothing."""
-        spec = spec_of(service)
+        """What the last leader learned of such workers is a better beginning than nothing. Later the status may still
+        speak of a Model that the service had before."""
+        key = Key.of(forecast)
+        if key in self._recalled:
+            return
+        self._recalled.add(key)
         status = forecast.get("status") or {}
         said, because = status.get("capacity"), str(status.get("capacityReason", ""))
         if said and because.startswith(LEARNED):
-            self._capacities.setdefault(profile_of(spec), float(said))
+            self._capacities.setdefault(self._profile(service), float(said))
 
-    def _carries(self, spec: InferenceServiceSpec, namespace: str, entry: Entry | None) -> Carried:
+    def _profile(self, service: Object) -> str:
+        spec, namespace = spec_of(service), service["metadata"]["namespace"]
+        return profile_of(namespace, spec, self._models.get(namespace, spec.model))
+
+    def _carries(self, service: Object, entry: Entry | None) -> Carried:
+        spec, namespace = spec_of(service), service["metadata"]["namespace"]
         model = self._models.get(namespace, spec.model)
         sla = self._slas.get(namespace, spec.sla) if spec.sla else None
         lengths = entry.lengths if entry else None
-        return carried(spec, known_of(spec, model, sla, lengths, self._capacities.get(profile_of(spec))))
+        return carried(spec, known_of(spec, model, sla, lengths, self._capacities.get(self._profile(service))))
 
     def _outlook(self, service: Object) -> Outlook:
         spec = spec_of(service)
         assert spec.scaling is not None, "a service without scaling has no CapacityForecast"
         place = ServiceId(service["metadata"]["namespace"], service["metadata"]["name"])
-        entry, profile = self._board.entry(place), profile_of(spec)
+        entry = self._board.entry(place)
         standing = entry.standing if entry else Standing()
         made = standing.made
         return Outlook(
@@ -114,8 +125,8 @@ class CapacityForecastReconciler:
             made_s=made.made_s if made else 0.0,
             source=self._board.source.name,
             calibration=standing.calibration,
-            lead_time_s=self._cold_starts.lead_time_s(profile),
-            carries=self._carries(spec, service["metadata"]["namespace"], entry),
+            lead_time_s=self._cold_starts.lead_time_s(self._profile(service)),
+            carries=self._carries(service, entry),
             scaling=spec.scaling,
             desired=(service.get("status") or {}).get("desiredReplicas"),
             prices=self._prices(spec),

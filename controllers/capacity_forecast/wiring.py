@@ -62,7 +62,7 @@ class Insight:
         self.decisions.record(ServiceId.of(key), decision)
 
 
-def wire_insight(settings: Settings, queue: Marker, services: Informer[Object]) -> Insight:
+def wire_insight(settings: Settings, queue: Marker, services: Informer[Object], models: Informer[Object]) -> Insight:
     """Opens the store; everything else waits for its loop."""
     history, asked = settings.history, settings.forecasting
     path = None if history.path is None else Path(history.path) / "history.sqlite"
@@ -71,7 +71,7 @@ def wire_insight(settings: Settings, queue: Marker, services: Informer[Object]) 
     pool = ForecastPool(asked.processes, asked.timeout_s)
     schedule = Schedule(asked.step_s, asked.refresh_s, asked.history_days * 86_400.0)
     board = ForecastBoard(source, pool, queue, schedule, at_once=2 * asked.processes)
-    cold_starts, decisions = ColdStarts(store, _profiles(services)), DecisionLog(store)
+    cold_starts, decisions = ColdStarts(store, _profiles(services, models)), DecisionLog(store)
     background = (
         Background("the forecasts", lambda: _forecasting(board, pool)),
         Background("the cold starts", cold_starts.run),
@@ -88,9 +88,12 @@ async def _forecasting(board: ForecastBoard, pool: ForecastPool) -> None:
         await pool.close()
 
 
-def _profiles(services: Informer[Object]) -> Callable[[str, str], str | None]:
+def _profiles(services: Informer[Object], models: Informer[Object]) -> Callable[[str, str], str | None]:
     def profile(namespace: str, name: str) -> str | None:
         service = services.get(namespace, name)
-        return None if service is None else profile_of(spec_of(service))
+        if service is None:
+            return None
+        spec = spec_of(service)
+        return profile_of(namespace, spec, models.get(namespace, spec.model))
 
     return profile

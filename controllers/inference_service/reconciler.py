@@ -32,6 +32,7 @@ from controllers.plans.transitions import Transition
 from controllers.refusals import NOT_TAKEN, Refusals
 from controllers.runtime.interface import Key, Outcome
 from crds.contract import FINALIZER_SERVICE
+from crds.inference_service import InferenceServiceSpec
 from crds.reading import unread_of
 from crds.rollout import Strategy
 from crds.scaling import ScalingPolicy
@@ -156,7 +157,7 @@ class InferenceServiceReconciler:
         return seen, plan
 
     def _observe(self, key: Key, service: Object) -> Snapshot:
-        profile = profile_in(service)
+        profile = self._profile(service["metadata"]["namespace"], spec_of(service))
         heard = Heard(
             self._loads.last(key),
             self._probes.last(key),
@@ -178,6 +179,9 @@ class InferenceServiceReconciler:
             health=self._healings.last(key),
         )
         return self._observer.snapshot(service, heard)
+
+    def _profile(self, namespace: str, spec: InferenceServiceSpec) -> str:
+        return profile_of(namespace, spec, self._caches.models.get(namespace, spec.model))
 
     def _wishes(self, key: Key, service: Object) -> Wishes:
         """Until the alerts have been looked at once, what the status says that one held goes on holding."""
@@ -229,7 +233,9 @@ class InferenceServiceReconciler:
         if scaling is None or seen.deleting:
             self._unfollow(key)
             return
-        self._loads.follow(key, seen.workers, Kind(profile_of(seen.spec), scaling.target_concurrency))
+        self._loads.follow(
+            key, seen.workers, Kind(self._profile(seen.namespace, seen.spec), scaling.target_concurrency)
+        )
         if scaling.fewest == 0 and scaling.policy is not ScalingPolicy.ADVISORY:
             self._demands.follow(key)
         else:
@@ -280,11 +286,6 @@ class InferenceServiceReconciler:
         self._limits.pop(key, None)
         self._observer.forget(service_place(key.namespace, key.name))
         self._writer.forget(key.namespace or "", key.name)
-
-
-def profile_in(service: Object) -> str:
-    """The profile of an object's workers."""
-    return profile_of(spec_of(service))
 
 
 def held_by(service: Object, reason: str) -> str | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from crds.fields import quantity
 from crds.inference_service import Accelerator, InferenceServiceSpec
@@ -21,8 +21,17 @@ _LEARN_SHARE: Final = 0.05
 """Of each new measurement in the average."""
 
 
-def profile_of(spec: InferenceServiceSpec) -> str:
-    """Model and accelerator: workers that are alike. `llama on gpu 1`, `m on mig 1g.10gb`, `m on cpu 500m`."""
+def profile_of(namespace: str, spec: InferenceServiceSpec, model: Mapping[str, Any] | None) -> str:
+    """Workers that are alike, as what is learned of them is kept: `demo/llama 6f1c… on gpu 1`. `model` as JSON.
+
+    A Model of that name in another namespace, or a later one in this, may be of any size.
+    """
+    uid = model["metadata"].get("uid", "") if model else ""
+    return f"{namespace}/{spec.model} {uid} on {accelerator_text(spec.accelerator)}"
+
+
+def workers_text(spec: InferenceServiceSpec) -> str:
+    """The same for people: `llama on gpu 1`, `m on mig 1g.10gb`, `m on cpu 0.5`."""
     return f"{spec.model} on {accelerator_text(spec.accelerator)}"
 
 

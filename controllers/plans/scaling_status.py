@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from controllers.plans.alerting.wishes import Floor
-from controllers.plans.capacity import profile_of
+from controllers.plans.capacity import workers_text
 from controllers.plans.carried import carried
 from controllers.plans.floor import floor_status
 from controllers.plans.limits import Limit
@@ -130,6 +130,6 @@ def _distrust(snapshot: Snapshot) -> tuple[str, str] | None:
         return forecast.reason, forecast.message
     carries = carried(snapshot.spec, snapshot.known)
     if carries.work_per_s is None:
-        what = f"What one worker of {profile_of(snapshot.spec)} carries is {carries.because}"
+        what = f"What one worker of {workers_text(snapshot.spec)} carries is {carries.because}"
         return "CapacityUnknown", f"{what}; it is learned under load, or set spec.scaling.tokensPerSecond."
     return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from controllers.capacity_forecast.work import mean_lengths
 from controllers.history.interface import Counts
-from controllers.plans.capacity import INPUT_WEIGHT, lead_time_s, learn, profile_of
+from controllers.plans.capacity import INPUT_WEIGHT, lead_time_s, learn, profile_of, workers_text
 from controllers.plans.carried import MeanLengths
 from forecasting.calibration import ENOUGH, LEVELS, WINDOW, Calibration, Promise, observed, promised
 from forecasting.counts import tokens_per_request, work_series
@@ -42,11 +44,21 @@ def test_gaps_stay_gaps_and_requests_that_nobody_answered_are_as_heavy_as_others
 # --- what a worker carries --------------------------------------------------------------------------------------------
 
 
-def test_workers_that_are_alike_have_one_profile() -> None:
-    assert profile_of(service_spec()) == "m on cpu 1"
-    assert profile_of(service_spec(accelerator={"cpu": {"cores": "500m"}})) == "m on cpu 0.5"
-    assert profile_of(service_spec(accelerator={"gpu": {"count": 2}})) == "m on gpu 2"
-    assert profile_of(service_spec(accelerator={"mig": {"profile": "1g.10gb"}})) == "m on mig 1g.10gb"
+def test_workers_are_told_by_model_and_accelerator() -> None:
+    assert workers_text(service_spec()) == "m on cpu 1"
+    assert workers_text(service_spec(accelerator={"cpu": {"cores": "500m"}})) == "m on cpu 0.5"
+    assert workers_text(service_spec(accelerator={"gpu": {"count": 2}})) == "m on gpu 2"
+    assert workers_text(service_spec(accelerator={"mig": {"profile": "1g.10gb"}})) == "m on mig 1g.10gb"
+
+
+def test_models_of_one_name_are_apart_by_namespace_and_by_uid() -> None:
+    def profile(namespace: str, uid: str, **spec: Any) -> str:
+        return profile_of(namespace, service_spec(**spec), {"metadata": {"uid": uid}})
+
+    assert profile("demo", "1") == profile("demo", "1", replicas=3) == "demo/m 1 on cpu 1"
+    others = profile("other", "1"), profile("demo", "2"), profile("demo", "1", accelerator={"gpu": {"count": 2}})
+    assert len({profile("demo", "1"), *others}) == 4
+    assert profile_of("demo", service_spec(), None) == "demo/m  on cpu 1"
 
 
 def test_mean_lengths_are_those_of_the_last_day() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from controllers.capacity_forecast.reconciler import CapacityForecastReconciler
 from controllers.history.interface import Array, Counts, HistoryUnavailable, ServiceId, empty
 from controllers.history.store import Store
 from controllers.history.thread import StoreThread
+from controllers.plans.capacity import profile_of
 from controllers.plans.limits import Limit
 from controllers.runtime.interface import Key
 from controllers.wakes import forecast_of, wake
@@ -24,14 +26,17 @@ from forecasting.standing import Schedule
 from kube.informer import Informer, lean
 from kube.resources import CAPACITY_FORECASTS, INFERENCE_SERVICES, MODELS, SLAS, Object
 from tests.controllers.capacity_forecast.test_board import Inline
-from tests.controllers.inference_service.harness import inference_service, put
+from tests.controllers.inference_service.harness import inference_service, model, put
 from tests.controllers.running import Keys, running
 from tests.fakes import FakeClient
+from tests.gen import service_spec
 from tests.waiting import eventually
 
 NS = "demo"
 CHAT = ServiceId(NS, "chat")
 NOW_S = 1_800_000_000.0 // 600 * 600
+MODEL = model(NS)
+PROFILE = profile_of(NS, service_spec(), None)
 SCALING = {"max": 9, "tokensPerSecond": 100}
 
 
@@ -66,6 +71,8 @@ class World:
     services: Informer[Object]
     capacities: dict[str, float]
     limits: list[Limit]
+    reconciler: Callable[[], CapacityForecastReconciler]
+    """Another leader's."""
 
     def status(self) -> dict[str, Any]:
         return (self.forecasts.get(NS, "chat") or {}).get("status") or {}
@@ -91,7 +98,8 @@ async def world(prices: Prices = USUAL) -> AsyncIterator[World]:
     capacities: dict[str, float] = {}
     limits: list[Limit] = []
     cold_starts = ColdStarts(StoreThread(Store(None)), lambda *_: None)
-    reconciler = CapacityForecastReconciler(
+    reconciler = partial(
+        CapacityForecastReconciler,
         services,
         models,
         slas,
@@ -104,8 +112,8 @@ async def world(prices: Prices = USUAL) -> AsyncIterator[World]:
         lambda _: tuple(limits),
     )
     wake(services, keys, forecast_of)
-    async with running(keys, [reconciler], [forecasts], [services, models, slas]):
-        yield World(client, keys, source, board, forecasts, services, capacities, limits)
+    async with running(keys, [reconciler()], [forecasts], [services, models, slas]):
+        yield World(client, keys, source, board, forecasts, services, capacities, limits, reconciler)
 
 
 async def test_a_service_that_scales_has_one_that_belongs_to_it_and_says_what_comes() -> None:
@@ -207,14 +215,34 @@ async def test_without_a_known_capacity_there_are_loads_and_no_workers() -> None
         await eventually(lambda: it.status().get("horizons"), "the forecast", 20)
         assert "plannedReplicas" not in it.status()
         assert "peak" not in it.status()
-        it.capacities["m on cpu 1"] = 160.0
+        it.capacities[PROFILE] = 160.0
         await it.look()
         it.keys.add(Key("CapacityForecast", NS, "chat"))
         await eventually(lambda: it.status().get("capacity") == "160.0", "what was learned", 20)
         assert 3 <= it.status()["plannedReplicas"] <= 4
         it.capacities.clear()
-        it.keys.add(Key("CapacityForecast", NS, "chat"))
-        await eventually(lambda: it.capacities == {"m on cpu 1": 160.0}, "a new leader begins with it", 20)
+        await it.reconciler().reconcile(Key("CapacityForecast", NS, "chat"))
+        assert it.capacities == {PROFILE: 160.0}, "a new leader begins with it"
+
+
+async def test_what_was_learned_of_a_model_says_nothing_of_a_later_one_of_the_same_name() -> None:
+    async with world() as it:
+        await put(it.client, MODELS, MODEL)
+        await put(it.client, INFERENCE_SERVICES, inference_service(NS, scaling={"max": 9}))
+        it.board.follow(CHAT, 300.0)
+        await it.look()
+        await eventually(lambda: it.status().get("horizons"), "the forecast", 20)
+        it.capacities[profile_of(NS, service_spec(), it.client.now(MODELS, NS, "m"))] = 160.0
+
+        def because() -> str | None:
+            it.keys.add(Key("CapacityForecast", NS, "chat"))
+            return it.status().get("capacityReason")
+
+        await eventually(lambda: because() == "seen at work", "what was learned", 20)
+        it.client.remove(MODELS, NS, "m")
+        await put(it.client, MODELS, MODEL)
+        await eventually(lambda: because() == "not known yet", "nothing is known", 20)
+        assert len(it.capacities) == 1
 
 
 async def test_one_that_is_not_ours_is_left_alone_and_ours_goes_when_scaling_does() -> None:
