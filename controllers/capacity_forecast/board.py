@@ -124,9 +124,14 @@ class ForecastBoard:
         return sharpened(said, entry.growth, entry.present, entry.lead_time_s, now_s)
 
     def lengths(self, service: ServiceId) -> MeanLengths | None:
-        """Of the requests of its last day that were answered."""
+        """Of its requests that were answered, those of the last day where they are enough."""
         entry = self._entries.get(service)
         return None if entry is None else entry.lengths
+
+    def is_awaited(self, service: ServiceId) -> bool:
+        """Whether its history has yet to be read for the first time."""
+        entry = self._entries.get(service)
+        return entry is None or entry.counts is None
 
     async def run(self) -> None:
         """Refreshes what is due, until cancelled."""
@@ -193,7 +198,7 @@ class ForecastBoard:
 
     async def _look(self, service: ServiceId, entry: Entry) -> None:
         counts = entry.counts = await self._history(service, entry)
-        entry.lengths = mean_lengths(counts)
+        entry.lengths = mean_lengths(counts) or entry.lengths
         series = work_series(counts, INPUT_WEIGHT, str(service))
         entry.standing = looked(entry.standing, series, self._clock())
         if hindered(entry.standing):

@@ -52,6 +52,9 @@ class Insight:
     def lengths(self, key: Key) -> MeanLengths | None:
         return self.board.lengths(ServiceId.of(key))
 
+    def is_awaited(self, key: Key) -> bool:
+        return self.board.is_awaited(ServiceId.of(key))
+
     def judged(self, key: Key) -> Judged | None:
         return self.goodput.judged(ServiceId.of(key))
 

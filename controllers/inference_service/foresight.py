@@ -33,6 +33,10 @@ class Foresight(Protocol):
         """Of its requests, lately; None while too few were answered."""
         ...
 
+    def is_awaited(self, key: Key) -> bool:
+        """Whether its history has yet to be read for the first time."""
+        ...
+
     def judged(self, key: Key) -> Judged | None:
         """How many of its requests met the targets of their SLA; None where nobody counts."""
         ...
@@ -60,6 +64,9 @@ class Shortsighted:
 
     def lengths(self, key: Key) -> MeanLengths | None:
         return None
+
+    def is_awaited(self, key: Key) -> bool:
+        return False
 
     def judged(self, key: Key) -> Judged | None:
         return None

@@ -67,6 +67,7 @@ class Heard:
     forecast: Forecasted | None = None
     lead_time_s: float = LEAST_LEAD_S
     lengths: MeanLengths | None = None
+    lengths_awaited: bool = False
     learned_work_per_s: float | None = None
     judged: Judged | None = None
     objections: Objections | None = None
@@ -107,6 +108,7 @@ class Observer:
             model_names=() if model else self._names(self._caches.models.places(), namespace),
             sla_found=sla is not None,
             sla_unread=unread_of(sla),
+            lengths_awaited=heard.lengths_awaited,
             sla_names=self._names(self._caches.slas.places(), namespace) if spec.sla else (),
             fallbacks=self._fallbacks(namespace) if spec.fallbacks else {},
             tenant=tenant,

@@ -173,6 +173,7 @@ class InferenceServiceReconciler:
             forecast=self._foresight.view(key),
             lead_time_s=self._foresight.lead_time_s(profile),
             lengths=self._foresight.lengths(key),
+            lengths_awaited=self._foresight.is_awaited(key),
             judged=self._foresight.judged(key),
             learned_work_per_s=self._loads.capacities.get(profile),
             objections=self._objections.last(key),

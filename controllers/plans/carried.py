@@ -110,6 +110,12 @@ def slo_of(targets: Targets | None) -> Slo | None:
     return Slo(ttft_s, tpot_s, targets.percentile / 100)
 
 
+def follows_from_lengths(spec: InferenceServiceSpec, known: Known) -> bool:
+    """Whether it would be another number if the lengths of the requests were known, or were not."""
+    assert spec.scaling is not None, "only services that scale have a capacity"
+    return not spec.scaling.tokens_per_second and slo_of(known.targets) is not None and known.profile is not None
+
+
 def known_of(
     spec: InferenceServiceSpec,
     model: Mapping[str, Any] | None,

@@ -34,6 +34,14 @@ _DAYS: Final = tuple(Weekday)
 
 
 @dataclass(frozen=True, slots=True)
+class Doubt:
+    """Why what a worker may carry is not known as it was."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Signals:
     """What was measured and foretold. `loads` has one entry per ready worker; None or a stale one is silence."""
 
@@ -50,8 +58,8 @@ class Signals:
     """What Tenant and pools leave."""
     judged: Judged | None = None
     """How many requests met the targets of the SLA."""
-    unread: str = ""
-    """What of the SLA's targets cannot be read: then no worker is taken away."""
+    doubt: Doubt | None = None
+    """While there is one, no worker is taken away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +104,13 @@ def plan_scaling(
         return ScalingPlan(held, Direction.HOLD, "ScheduleInvalid", f"{held} kept: {error}", memory, trouble=str(error))
     decision = _decide(asked, seen, scaling)
     answer = _answer(held, decision, _wish(decision, seen, scaling))
-    if seen.unread and answer.replicas < held:
+    if seen.doubt and answer.replicas < held:
         return replace(
             answer,
             replicas=held,
             direction=Direction.HOLD,
-            reason="SLANotUnderstood",
-            message=f"{held} kept: {seen.unread}",
+            reason=seen.doubt.reason,
+            message=f"{held} kept: {seen.doubt.message}",
             advised=max(held, answer.wished),
         )
     return answer

@@ -21,6 +21,7 @@ from crds.conditions import FORECAST_TRUSTED, SCALING_HELD, SCALING_LIMITED, Con
 from crds.scaling import LastDecision, Scaling, ScalingPolicy, ScalingStatus
 from forecasting.policy import Reason
 
+LENGTHS_UNKNOWN: Final = "LengthsUnknown"
 _NEXT: Final = {
     False: "Raise the quota of the Tenant, or lower spec.scaling.max or what its other services take.",
     True: "Add nodes to the pool, choose a smaller slice, or lower what services of a higher class take.",
@@ -93,6 +94,12 @@ def _held(snapshot: Snapshot, plan: ScalingPlan) -> NewCondition | None:
         return NewCondition(SCALING_HELD, ConditionStatus.TRUE, "OtherAutoscaler", message)
     if plan.trouble:
         return NewCondition(SCALING_HELD, ConditionStatus.TRUE, "ScheduleInvalid", plan.trouble)
+    if plan.reason == LENGTHS_UNKNOWN:
+        message = (
+            "How long the requests are, and so what one worker carries within the targets, was not read from the "
+            "history yet, so no worker is taken away. Is it reached?"
+        )
+        return NewCondition(SCALING_HELD, ConditionStatus.TRUE, LENGTHS_UNKNOWN, message)
     stale = plan.decision is not None and plan.decision.reason is Reason.STALE
     if stale and snapshot.ready_workers:
         message = "No worker reports its load, so the number of workers is kept until one does."

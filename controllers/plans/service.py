@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from controllers.plans.alerting.wishes import hold_now
 from controllers.plans.canary.values import Pair
+from controllers.plans.carried import follows_from_lengths
 from controllers.plans.children import Surroundings, claim_template, deployment, surrounding_children
 from controllers.plans.deletion import plan_deletion
 from controllers.plans.diagnosis import plan_diagnosis
@@ -28,8 +29,8 @@ from controllers.plans.quality_status import quality_conditions
 from controllers.plans.quota import Grant, plan_quota
 from controllers.plans.release import called_for, outdated
 from controllers.plans.rollout import Move, RolloutPlan
-from controllers.plans.scaling import ScalingPlan, Signals, plan_scaling
-from controllers.plans.scaling_status import scaling_conditions, scaling_status
+from controllers.plans.scaling import Doubt, ScalingPlan, Signals, plan_scaling
+from controllers.plans.scaling_status import LENGTHS_UNKNOWN, scaling_conditions, scaling_status
 from controllers.plans.servable import Verdict, judge_servable
 from controllers.plans.service_rollout import pinned_revision, plan_revisions
 from controllers.plans.service_status import (
@@ -301,8 +302,22 @@ def _signals(snapshot: Snapshot, limit: Limit | None) -> Signals:
         autoscaler=snapshot.autoscaler,
         limit=limit,
         judged=snapshot.judged,
-        unread=explained(snapshot.sla_unread) if concerns(snapshot.sla_unread, "targets") else "",
+        doubt=_doubt(snapshot),
     )
+
+
+def _doubt(snapshot: Snapshot) -> Doubt | None:
+    """Without targets or lengths, what was learned would count, whatever the latency was."""
+    spec = snapshot.spec
+    if spec.scaling is None:
+        return None
+    if concerns(snapshot.sla_unread, "targets"):
+        return Doubt("SLANotUnderstood", explained(snapshot.sla_unread))
+    if spec.sla and not snapshot.sla_found and not spec.scaling.tokens_per_second:
+        return Doubt("SLANotFound", f"what one worker may carry follows from SLA '{spec.sla}', which is not there")
+    if snapshot.lengths_awaited and follows_from_lengths(spec, snapshot.known):
+        return Doubt(LENGTHS_UNKNOWN, "how long its requests are was not read from its history yet")
+    return None
 
 
 def _my_claim(snapshot: Snapshot, wanted: int) -> Claim:

@@ -189,6 +189,8 @@ class Snapshot:
     """Models of the namespace, for the question "did you mean"."""
     sla_found: bool = False
     sla_unread: tuple[Unread, ...] = ()
+    lengths_awaited: bool = False
+    """Nobody has looked yet how long its requests are; an operator that just started has not."""
     """What of it was stored under another release's rules."""
     sla_names: tuple[str, ...] = ()
     fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -10,14 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controllers.plans.carried import Known, MeanLengths
-from controllers.plans.scaling import ScalingPlan, Signals, plan_scaling, settings_of
-from controllers.plans.snapshot import Demanded, Load, Revision
+from controllers.plans.scaling import Doubt, ScalingPlan, Signals, plan_scaling, settings_of
+from controllers.plans.service import ServicePlan, plan_service
+from controllers.plans.snapshot import Demanded, Load, Revision, Snapshot
 from crds.inference_service import InferenceServiceSpec
 from crds.scaling import Scaling
 from crds.sla import Targets
 from forecasting.policy import Direction, Judged, LoadForecast, Memory, from_json, plan, to_json
 from forecasting.standing import Forecasted
-from tests.gen import EARLY, service_spec, snapshot, target_of, with_workers, workers
+from tests.gen import EARLY, SETTINGS, service_spec, snapshot, target_of, with_workers, workers
 from tests.gen import plan as plan_whole
 from tests.plans.test_carried import H100
 
@@ -27,6 +28,7 @@ AHEAD = service_spec(scaling=LIMITS | {"policy": "predictive", "tokensPerSecond"
 ASLEEP = service_spec(scaling=LIMITS | {"min": 0, "idlePeriod": "10m"})
 NOW_S = 1_800_000_000.0
 SETTLED = Memory(since_s=0.0)
+UNREAD = Doubt("SLANotUnderstood", "spec.targets.ttft is '0.5s'.")
 
 
 def fresh(*requests: int) -> list[Load | None]:
@@ -417,8 +419,58 @@ def test_only_a_predictive_service_with_latency_targets_steers_its_quantile_by_t
 def test_while_the_targets_of_its_sla_cannot_be_read_no_worker_is_taken_away_and_more_may_come() -> None:
     now_s = 10_000.0
     assert decide(4, fresh(0, 0, 0, 0), now_s).direction is Direction.DOWN
-    kept = decide(4, fresh(0, 0, 0, 0), now_s, unread="spec.targets.ttft is '0.5s'.")
+    kept = decide(4, fresh(0, 0, 0, 0), now_s, doubt=UNREAD)
     assert (kept.replicas, kept.direction, kept.reason) == (4, Direction.HOLD, "SLANotUnderstood")
     assert kept.message == "4 kept: spec.targets.ttft is '0.5s'."
     assert kept.wished == 4
-    assert decide(2, fresh(11, 9), now_s, unread="spec.targets.ttft is '0.5s'.").replicas == 3
+    assert decide(2, fresh(11, 9), now_s, doubt=UNREAD).replicas == 3
+
+
+PROMISED = service_spec(scaling=LIMITS, sla="fast")
+TIGHT = Known(Targets.model_validate({"ttft": "1s", "tpot": "50ms"}), H100)
+
+
+def settled(seen: Snapshot) -> ServicePlan:
+    """The plan when the load has been known for an hour."""
+    return plan_service(seen, SETTINGS, Memory(since_s=NOW_S - 3600), NOW_S)
+
+
+@pytest.mark.parametrize(
+    ("found", "awaited", "known", "reason"),
+    [
+        (False, False, Known(), "SLANotFound"),
+        (True, True, TIGHT, "LengthsUnknown"),
+        (True, False, TIGHT, None),
+        (True, True, Known(), None),
+    ],
+)
+def test_what_is_not_known_of_a_workers_capacity_any_more_takes_no_worker_away(
+    found: bool, awaited: bool, known: Known, reason: str | None
+) -> None:
+    """Too few requests are known to be few, and an SLA without targets is known to have none."""
+    seen = scaled_snapshot(PROMISED, 4, 0, sla_found=found, lengths_awaited=awaited, known=known)
+    made = settled(seen).scaling
+    assert made
+    assert made.replicas == (2 if reason is None else 4)
+    if reason is not None:
+        assert (made.reason, made.wished) == (reason, 4)
+    more = scaled_snapshot(PROMISED, 4, 9, sla_found=found, lengths_awaited=awaited, known=known)
+    grown = settled(more).scaling
+    assert grown
+    assert grown.replicas == 5
+
+
+def test_a_persons_number_needs_no_lengths_and_a_history_that_is_not_read_is_told() -> None:
+    said = service_spec(scaling=LIMITS | {"tokensPerSecond": 100}, sla="fast")
+    seen = scaled_snapshot(said, 4, 0, sla_found=True, lengths_awaited=True, known=TIGHT)
+    made = settled(seen)
+    assert made.scaling
+    assert made.scaling.replicas == 2
+    assert condition(made, "ScalingHeld") is None
+    gone = settled(dataclasses.replace(seen, sla_found=False, known=Known())).scaling
+    assert gone
+    assert gone.replicas == 2
+    told = condition(settled(dataclasses.replace(seen, spec=PROMISED)), "ScalingHeld")
+    assert told
+    assert told[:2] == ("True", "LengthsUnknown")
+    assert "so no worker is taken away" in told[2]

@@ -289,6 +289,26 @@ async def test_a_history_that_is_away_keeps_the_last_forecast_and_is_asked_again
     assert view.reason == "Calibrated"
 
 
+async def test_lengths_are_awaited_until_the_history_was_read_once_and_then_stay_known() -> None:
+    it = await a_world()
+    assert not it.board.is_awaited(CHAT)
+    assert it.board.lengths(CHAT)
+    it.board.forget(CHAT)
+    it.source.away = True
+    it.board.follow(CHAT, 300.0)
+    await it.board.look()
+    assert it.board.is_awaited(CHAT)
+    it.source.away = False
+    await it.refreshed()
+    assert not it.board.is_awaited(CHAT)
+    entry, known = it.board.entry(CHAT), it.board.lengths(CHAT)
+    assert entry
+    assert known
+    entry.counts, it.source.ends_s = None, 0.0
+    await it.refreshed()
+    assert it.board.lengths(CHAT) == known
+
+
 async def test_a_clock_that_is_set_back_is_no_reason_to_wait_until_it_is_there_again() -> None:
     it = await a_world()
     it.clock.now_s -= 86_400.0

@@ -61,11 +61,13 @@ def test_models_of_one_name_are_apart_by_namespace_and_by_uid() -> None:
     assert profile_of("demo", service_spec(), None) == "demo/m  on cpu 1"
 
 
-def test_mean_lengths_are_those_of_the_last_day() -> None:
+def test_mean_lengths_are_those_of_the_last_day_or_of_all_where_it_was_quiet() -> None:
     day = 144
     old, new = [10.0] * day, [20.0] * day
     found = mean_lengths(counts(old + new, old + new, [100.0] * day + [6000.0] * day, old + [400.0] * day))
     assert found == MeanLengths(300.0, 20.0)
+    quiet = [0.0] * day
+    assert mean_lengths(counts(old + quiet, old + quiet, [100.0] * day + quiet, old + quiet)) == MeanLengths(10.0, 1.0)
     nan = float("nan")
     assert mean_lengths(counts([nan], [nan], [nan], [nan])) is None
 

@@ -40,6 +40,7 @@ class Oracle:
 
     said: Forecasted | None = None
     mean: MeanLengths | None = None
+    awaited: bool = False
     followed: set[Key] = field(default_factory=set)
     decisions: list[ScalingDecision] = field(default_factory=list)
 
@@ -54,6 +55,9 @@ class Oracle:
 
     def judged(self, key: Key) -> None:
         return None
+
+    def is_awaited(self, key: Key) -> bool:
+        return self.awaited
 
     def lengths(self, key: Key) -> MeanLengths | None:
         return self.mean
