@@ -34,7 +34,7 @@ from gateway.asking import QUESTION_BYTES
 from gateway.health import objections
 from gateway.metrics import CONTENT_TYPE
 from gateway.pages import Pages, joined_demand
-from gateway.settings import SECRET_VARIABLE, Settings
+from gateway.settings import SECRET_VARIABLE, Settings, listening
 
 log = logging.getLogger(__name__)
 
@@ -102,11 +102,13 @@ class Processes:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         self.port = settings.port
         for index in range(settings.processes):
-            http = _bound(family, settings.host, self.port, shared=True)
+            with listening("--port", settings.host, self.port):
+                http = _bound(family, settings.host, self.port, shared=True)
             self.port = int(http.getsockname()[1])
             admin = _bound(socket.AF_INET, "127.0.0.1", 0)
             peer_port = settings.peer_port and settings.peer_port + index
-            peer = _bound(family, settings.host, peer_port, kind=socket.SOCK_DGRAM)
+            with listening("--peer-port", settings.host, peer_port):
+                peer = _bound(family, settings.host, peer_port, kind=socket.SOCK_DGRAM)
             self.children.append(Child(index, http, admin, peer))
 
     async def _keep_alive(self, child: Child) -> int:
@@ -175,7 +177,8 @@ class Processes:
         app.router.add_post(GATEWAY_PATH_ASK, admin.any_one)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
-        await web.TCPSite(runner, self.settings.host, self.settings.admin_port).start()
+        with listening("--admin-port", self.settings.host, self.settings.admin_port):
+            await web.TCPSite(runner, self.settings.host, self.settings.admin_port).start()
         self.admin_port = int(runner.addresses[0][1])
         return runner
 

@@ -37,7 +37,7 @@ from gateway.metrics import Metrics, gauge
 from gateway.proxy import Proxy
 from gateway.retries import RetryPolicy
 from gateway.service_state import ServiceState
-from gateway.settings import SECRET_VARIABLE, Settings, TracingSettings
+from gateway.settings import SECRET_VARIABLE, Settings, TracingSettings, listening
 from gateway.streams.streams import Streams
 
 if TYPE_CHECKING:
@@ -105,12 +105,19 @@ class Gateway:
         return Tracing(otlp(chosen.endpoint), chosen.share, rng, {"service.instance.id": socket.gethostname()})
 
     async def start(self) -> None:
-        """Listens at once, one of several when it is ready; ready when the source has published."""
+        """Listens at once, one of several when it is ready; ready when the source has published.
+
+        Raises:
+            SettingsError: a port cannot be had.
+        """
         settings, own = self._settings, self._settings.inherited
         if own is None:
-            self.port = await self._listener.start(settings.host, settings.port)
-            self.admin_port = await self._admin.start(settings.host, settings.admin_port)
-            await self._gossip.start(settings.host, settings.peer_port)
+            with listening("--port", settings.host, settings.port):
+                self.port = await self._listener.start(settings.host, settings.port)
+            with listening("--admin-port", settings.host, settings.admin_port):
+                self.admin_port = await self._admin.start(settings.host, settings.admin_port)
+            with listening("--peer-port", settings.host, settings.peer_port):
+                await self._gossip.start(settings.host, settings.peer_port)
         else:
             # It listens once it is ready: the kernel gives it connections from then on, and its siblings until then.
             self.admin_port = await self._admin.start("", 0, socket.socket(fileno=own.admin))

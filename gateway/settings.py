@@ -6,7 +6,9 @@ import argparse
 import ipaddress
 import json
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +22,17 @@ from gateway.streams.journal import StreamLimits
 LEAST_BYTES_PER_S = 1024
 SECRET_VARIABLE = "FORETIDE_GATEWAY_SECRET"
 """Environment variable by which sibling processes share a secret of their own where no keyring has one."""
+
+
+@contextmanager
+def listening(flag: str, host: str, port: int) -> Iterator[None]:
+    """Raises SettingsError where what is begun within cannot have its port."""
+    try:
+        yield
+    except OSError as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error  # uvloop's own has no number
+        found = os.strerror(cause.errno) if cause.errno else str(error)
+        raise SettingsError(f"{flag} {port}, --host {host}: cannot listen: {found}.") from error
 
 
 @dataclass(frozen=True, slots=True)

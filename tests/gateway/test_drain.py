@@ -88,7 +88,8 @@ async def test_the_process_serves_a_static_file_and_ends_with_0_on_sigterm(tmp_p
                 services: [{{namespace: demo, name: chat, ttft: 1s, endpoints: ["127.0.0.1:{worker.port}"]}}]
             """)
         )
-        flags = ["--host", "127.0.0.1", "--port", "0", "--admin-port", "0", "--static", str(file), "--drain-grace", "0"]
+        flags = ["--host", "127.0.0.1", "--port", "0", "--admin-port", "0", "--peer-port", "0"]
+        flags += ["--static", str(file), "--drain-grace", "0"]
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gateway", *flags, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
         )

@@ -196,3 +196,24 @@ async def test_a_demand_that_no_process_tells_is_no_demand_of_nothing() -> None:
     async with aiohttp.ClientSession() as session:
         answer = await SharedAdmin([], Pages(), session).demand(cast(web.Request, None))
     assert answer.status == 503
+
+
+@pytest.mark.parametrize("flag", ["--port", "--admin-port", "--peer-port"])
+@pytest.mark.parametrize("processes", ["1", "2"])
+async def test_a_port_that_is_taken_is_one_line_and_code_2(tmp_path: Path, flag: str, processes: str) -> None:
+    file = tmp_path / "static.yaml"
+    file.write_text("tenants: []\nservices: []\n")
+    kind = socket.SOCK_DGRAM if flag == "--peer-port" else socket.SOCK_STREAM
+    with socket.socket(socket.AF_INET, kind) as taken:
+        taken.bind(("127.0.0.1", 0))
+        if kind is socket.SOCK_STREAM:
+            taken.listen()
+        port = str(taken.getsockname()[1])
+        ports = {"--port": "0", "--admin-port": "0", "--peer-port": "0"} | {flag: port}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "gateway", "--static", str(file), "--host", "127.0.0.1", "--processes", processes,
+            *(word for pair in ports.items() for word in pair), stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        _, said = await asyncio.wait_for(process.communicate(), 30)
+    assert said.decode() == f"gateway: {flag} {port}, --host 127.0.0.1: cannot listen: Address already in use.\n"
+    assert process.returncode == 2

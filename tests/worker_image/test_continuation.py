@@ -147,14 +147,22 @@ async def test_an_answer_cut_after_any_write_goes_on_as_it_would_have(http: aioh
 
 
 async def goes_on_after_every_cut(http: aiohttp.ClientSession, body: Any) -> None:
-    whole = await stream(http, body)
+    whole = await uncut(http, body)
     expected = read(whole.events())
     assert any(said.text or said.calls for said in expected[0].values())
-    assert len(whole.units) > 5, "there is little to cut"
     for cut in cuts(len(whole.units)):
         rest = await stream(http, body, whole, cut)
         assert_same(read(whole.events(0, cut) + rest.events()), expected, f"cut after {cut} writes")
         assert said_in(whole.journal(cut) + rest.journal(-1)) == said_in(whole.journal(-1)), "it may be moved again"
+
+
+async def uncut(http: aiohttp.ClientSession, body: Any) -> Stream:
+    """An answer in six writes or more: a server that is kept from its processor writes several tokens at once."""
+    for _ in range(20):
+        whole = await stream(http, body)
+        if len(whole.units) > 5:
+            return whole
+    raise AssertionError("there is little to cut")
 
 
 def assert_same(got: Any, expected: Any, where: str) -> None:
@@ -204,12 +212,12 @@ async def test_a_stop_string_is_found_on_whichever_side_of_the_cut_it_begins(
 async def test_what_was_in_the_first_workers_cache_is_what_the_usage_says(http: aiohttp.ClientSession) -> None:
     body = CHAT | USAGE | {"messages": [{"role": "user", "content": "a prompt of its own"}]}
     first = await stream(http, body)
-    rest = await stream(http, body, first, 3)
+    rest = await stream(http, body, first, 1)
     assert b'"cached_tokens":0' in first.units[-1][0]
     assert b'"cached_tokens":0' in rest.units[-1][0], "the second has all of it in its cache"
     again = await stream(http, body)
     assert again.units[0][1].startswith(b"@")
-    assert (await stream(http, body, again, 3)).units[-1][0] == again.units[-1][0]
+    assert (await stream(http, body, again, 1)).units[-1][0] == again.units[-1][0]
 
 
 async def test_a_stream_that_is_not_journalled_has_no_comments(http: aiohttp.ClientSession) -> None:

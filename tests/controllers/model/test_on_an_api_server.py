@@ -180,7 +180,16 @@ async def _control(world: World) -> AsyncIterator[None]:
 async def _agent(world: World, name: str, folder: Path) -> AsyncIterator[None]:
     views, root = Views.following(world.client, name), folder / name
     reporter = Reporter(world.client, views, time.monotonic)
-    agent = Agent(views, Store(root), reporter, Access(LOOPBACK), 10**9, time.monotonic, time.time, random.Random(1))
+    agent = Agent(
+        views,
+        Store(root, keep_free_percent=0),
+        reporter,
+        Access(LOOPBACK),
+        10**9,
+        time.monotonic,
+        time.time,
+        random.Random(1),
+    )
     world.roots[name], world.agents[name] = root, agent
     tasks = [asyncio.ensure_future(one.run()) for one in views.informers().values()]
     tasks.append(asyncio.ensure_future(agent.run()))
