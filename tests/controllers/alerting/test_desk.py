@@ -130,7 +130,7 @@ async def test_a_clock_that_is_set_back_costs_no_look(office: Office) -> None:
     for _ in range(12):
         await office.after(5)
     assert office.seen.looks == 5
-    assert office.post.sent == [("watch", "hook", "firing")]
+    await eventually(lambda: office.post.sent == [("watch", "hook", "firing")], "the page is sent")
 
 
 async def test_who_wakes_a_policy_while_it_is_looked_at_is_not_forgotten(office: Office) -> None:
@@ -145,7 +145,7 @@ async def test_who_wakes_a_policy_while_it_is_looked_at_is_not_forgotten(office:
     await office.after(0)
     for _ in range(5):
         await office.after(1)
-    assert office.post.sent == [("watch", "hook", "firing")]
+    await eventually(lambda: office.post.sent == [("watch", "hook", "firing")], "the page is sent")
 
 
 # --- whom it sends to at once -----------------------------------------------------------------------------------------

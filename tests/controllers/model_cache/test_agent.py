@@ -86,7 +86,7 @@ class Node:
         views = Views.following(self.api, "node-1")
         agent = Agent(
             views,
-            Store(self.root, keep_free_percent=0),
+            Store(self.root),
             Reporter(self.api, views, time.monotonic),
             Access(LOOPBACK, self.file_roots),
             self.cache_bytes,
