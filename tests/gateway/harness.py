@@ -136,6 +136,7 @@ class FakeWorker:
         self.name = name
         self.asked: list[Asked] = []
         self.connections = 0
+        """That brought a request. Questions about its load come on one of their own, which may be read late."""
         self.load: dict[str, Any] | None = None
         """What it says of itself on `GET /load`; None for a worker that knows no such thing."""
         self.load_asked = 0
@@ -173,14 +174,14 @@ class _Line(asyncio.Protocol):
         self._worker = worker
         self._buffer = b""
         self._task: asyncio.Task[None] | None = None
-        self._watches = False
+        self.asks = False
+        """It brought a request, and no mere question about the load."""
         self.writable = asyncio.Event()
         self.writable.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transport is one without inheriting from it.
         self.transport = cast(asyncio.Transport, transport)
-        self._worker.connections += 1
         self._worker.lines.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -211,16 +212,15 @@ class _Line(asyncio.Protocol):
             return
         asked = Asked(line, headers, body)
         worker = self._worker
+        if not self.asks:
+            self.asks = True
+            worker.connections += 1
         worker.asked.append(asked)
         behaviour = worker.behaviours.pop(0) if len(worker.behaviours) > 1 else worker.behaviours[0]
         self._task = asyncio.ensure_future(self._behave(behaviour, Exchange(asked, self, worker)))
 
     def _tell_load(self) -> None:
-        """On a connection that has nothing to do with requests, so it is not counted among theirs."""
         worker = self._worker
-        if not self._watches:
-            self._watches = True
-            worker.connections -= 1
         worker.load_asked += 1
         if worker.silent:
             return

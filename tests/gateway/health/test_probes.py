@@ -34,7 +34,7 @@ async def test_a_lost_worker_that_reports_again_is_believed_when_it_gives_a_toke
         assert any(one.loss for one in state.backends), "a report alone proves nothing"
         assert probes(bad) == 1, "one probe at a time"
         for line in list(bad.lines):
-            if not line._watches:
+            if line.asks:
                 line.transport.abort()
         await eventually(lambda: probes(bad) == 2, "it is asked again")
         await eventually(lambda: not any(one.loss for one in state.backends), "it is believed")
