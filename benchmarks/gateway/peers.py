@@ -64,7 +64,7 @@ def foretide(place: Place, progress: Progress, *, processes: int = 1) -> Started
     python, libraries = image_python()
     argv = [python, "-m", "gateway", "--static", str(path), "--host", "127.0.0.1", "--access-log", "0"]
     argv += ["--port", str(place.port), "--admin-port", str(place.admin_port), "--max-connections", "20000"]
-    argv += ["--max-in-flight", "20000"]
+    argv += ["--peer-port", "0", "--max-in-flight", "20000"]
     if processes > 1:
         argv += ["--processes", str(processes)]
     ready = f"http://127.0.0.1:{place.admin_port}/health/ready"
