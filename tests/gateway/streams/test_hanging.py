@@ -1,4 +1,7 @@
-"""Workers that hold streams and hang: stopped processes, and engines that make no step behind a server that answers."""
+"""Workers that hold streams and hang: stopped processes, and engines that make no step behind a server that answers.
+
+After what time a worker is suspected, and its streams are moved: `health/test_silence.py`.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ async def six_asked(hangs: Callable[[Exchange], Awaitable[None]]) -> AsyncIterat
 
 
 @pytest.mark.parametrize("stops", [True, False], ids=["stopped", "stuck engine"])
-async def test_the_streams_of_a_worker_that_hangs_go_on_elsewhere_within_a_second(stops: bool) -> None:
+async def test_the_streams_of_a_worker_that_hangs_go_on_elsewhere(stops: bool) -> None:
     async def hangs(exchange: Exchange) -> None:
         tale = tale_of(exchange)
         await tale.begin()
@@ -47,7 +50,7 @@ async def test_the_streams_of_a_worker_that_hangs_go_on_elsewhere_within_a_secon
     async with six_asked(hangs) as (gateway, bad):
         assert len(bad.asked)
         assert await gateway.metric("moved_streams_total", reason="lost") == len(bad.asked)
-        assert await gateway.metric("stream_gap_seconds_bucket", le="1.0") == len(bad.asked)
+        assert await gateway.metric("stream_gap_seconds_count") == len(bad.asked)
         await eventually(lambda: bad.left == len(bad.asked), "the hung worker's connections were left")
 
 
