@@ -1,9 +1,8 @@
-"""Workers that stop, hang or vanish: found in time, spared at once, and taken back slowly."""
+"""Workers that stop, hang or vanish: found, spared at once, and taken back slowly. In what time: test_silence."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 
 from tests.gateway.harness import (
     Behaviour,
@@ -14,7 +13,7 @@ from tests.gateway.harness import (
     load,
     serving,
 )
-from tests.waiting import eventually
+from tests.waiting import eventually, eventually_told
 
 ASK = {"model": "chat", "messages": []}
 STREAM = ASK | {"stream": True}
@@ -31,24 +30,22 @@ def two(*behaviours: Behaviour) -> tuple[FakeWorker, FakeWorker]:
 
 
 async def lost(gateway: Running, evidence: str) -> None:
-    deadline_s = time.monotonic() + 10
-    while await gateway.metric("losses_total", evidence=evidence) < 1:
-        assert time.monotonic() < deadline_s
-        await asyncio.sleep(0.02)
+    async def is_so() -> bool:
+        return await gateway.metric("losses_total", evidence=evidence) >= 1
+
+    await eventually_told(is_so, f"a worker is lost: {evidence}")
 
 
 async def watched(*all_: FakeWorker) -> None:
     await eventually(lambda: all(one.load_asked > 0 for one in all_), "every worker is asked for its load")
 
 
-async def test_a_stopped_worker_is_found_within_a_second_and_gets_nothing_more() -> None:
+async def test_a_stopped_worker_is_found_and_gets_nothing_more() -> None:
     bad, good = two()
     async with serving(bad, good) as gateway:
         await watched(bad, good)
         bad.silent = True
-        stopped_s = time.monotonic()
         await lost(gateway, "silent")
-        assert time.monotonic() - stopped_s < 1.5, "0.9 s at the latest, and the machine may be busy"
         before = len(bad.asked)
         for _ in range(10):
             assert (await gateway.post(ASK)).status == 200
@@ -61,9 +58,7 @@ async def test_a_worker_that_vanishes_is_found_by_its_closed_port() -> None:
     async with serving(bad, good) as gateway:
         await watched(bad, good)
         await bad.stop()
-        stopped_s = time.monotonic()
         await lost(gateway, "refused")
-        assert time.monotonic() - stopped_s < 1.5, "0.9 s at the latest, and the machine may be busy"
 
 
 async def test_a_hung_step_loop_is_found_although_http_answers() -> None:

@@ -1,17 +1,20 @@
-"""When a worker that says nothing is suspected and given up, by a clock of the test's own."""
+"""When a worker that says nothing, or is gone, is suspected and given up, by a clock of the test's own."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.health.load import (
+    Evidence,
     Load,
     Loss,
     ProgressPolicy,
@@ -21,7 +24,10 @@ from gateway.health.load import (
     stalls_in_s,
     suspect_at_s,
 )
-from gateway.health.watcher import ASKED_PER_S, CLOCK_S, READ_S, Share, Watch
+from gateway.health.watcher import ASKED_PER_S, CLOCK_S, JITTER, READ_S, Share, Watch
+from gateway.http1.client import Receiver
+from gateway.http1.pool import ConnectError
+from tests.gateway.harness import load
 
 POLICY = ProgressPolicy(ask_every_s=0.25, suspect_after_s=0.35, answer_within_s=0.6)
 
@@ -62,7 +68,8 @@ class Clock:
 
 
 class Worker:
-    """That is asked, and says nothing. Its connection, its pool and who is told are all itself."""
+    """That is asked, and says nothing but what the test has it say. Its connection, its pool and who is told are all
+    itself."""
 
     host = b"127.0.0.1:8000"
     heard_s = 0.0
@@ -70,18 +77,30 @@ class Worker:
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.asked_s = self.suspected_s = self.lost_s = 0.0
+        self.gone = False
+        self.loss: Loss | None = None
+        self._asks: Receiver | None = None
+
+    def answers(self) -> None:
+        assert self._asks is not None
+        self._asks.on_head(200, [])
+        self._asks.on_data(orjson.dumps(load()))
+        self._asks.on_end()
 
     def take(self) -> Any:
-        return self
+        return None if self.gone else self
 
-    def send(self, head: bytes, body: bytes, receiver: object) -> None:
-        self.asked_s = self.clock.now_s
+    async def connect(self) -> Any:
+        raise ConnectError from ConnectionRefusedError()
+
+    def send(self, head: bytes, body: bytes, receiver: Receiver) -> None:
+        self.asked_s, self._asks = self.clock.now_s, receiver
 
     def abort(self) -> None:
         """Nobody listens."""
 
     def on_load(self, load: Load) -> None:
-        raise AssertionError("it said nothing")
+        """What the test had it say."""
 
     def on_mute(self) -> None:
         raise AssertionError("it said nothing")
@@ -90,15 +109,18 @@ class Worker:
         self.suspected_s = self.clock.now_s
 
     def on_loss(self, loss: Loss) -> None:
-        self.lost_s = self.clock.now_s
+        self.lost_s, self.loss = self.clock.now_s, loss
 
 
 @pytest.fixture
 def worker() -> Worker:
-    """It has just been asked."""
+    return just_asked()
+
+
+def just_asked(seed: int = 1) -> Worker:
     clock = Clock()
     share = Share(POLICY, StallPolicy(), cast(Any, clock))
-    share.rng = random.Random(1)
+    share.rng = random.Random(seed)
     worker = Worker(clock)
     Watch(worker, cast(Any, worker), worker, share)
     clock.run(clock.timers[0].at_s)
@@ -110,6 +132,32 @@ def test_one_that_says_nothing_is_suspected_and_then_lost(worker: Worker) -> Non
     worker.clock.run(worker.asked_s + POLICY.answer_within_s + 0.001)
     assert worker.suspected_s - worker.asked_s == pytest.approx(POLICY.suspect_after_s)
     assert worker.lost_s - worker.asked_s == pytest.approx(POLICY.answer_within_s)
+
+
+@given(st.integers(0, 1 << 16))
+def test_one_that_stops_right_after_it_was_asked_is_lost_within_a_second(seed: int) -> None:
+    worker = just_asked(seed)
+    worker.answers()
+    stopped_s = worker.clock.now_s
+    worker.clock.run(stopped_s + 1.0)
+    next_s = POLICY.ask_every_s * (1.0 + JITTER)
+    assert 0.0 < worker.suspected_s - stopped_s <= next_s + POLICY.suspect_after_s + CLOCK_S
+    assert 0.0 < worker.lost_s - stopped_s <= next_s + POLICY.answer_within_s + CLOCK_S < 1.0
+
+
+def test_one_that_is_gone_is_lost_with_the_next_question(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def to_its_end(work: Coroutine[Any, Any, None], loop: object) -> None:
+        with suppress(StopIteration):
+            work.send(None)
+
+    monkeypatch.setattr("gateway.health.watcher.start_task", to_its_end)
+    worker.answers()
+    worker.gone = True
+    stopped_s = worker.clock.now_s
+    worker.clock.run(stopped_s + POLICY.ask_every_s * (1.0 + JITTER))
+    assert worker.lost_s > stopped_s
+    assert worker.loss is not None
+    assert worker.loss.evidence is Evidence.REFUSED
 
 
 def test_silence_is_counted_from_the_last_byte(worker: Worker) -> None:
