@@ -5,7 +5,6 @@ Ends them when the block ends, and with this process if it is killed.
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from e2e.cluster.packages import install_missing
 from e2e.cluster.process import Process
 from e2e.cluster.progress import Progress
 from e2e.cluster.shell import wait_until
+from e2e.ports import free_port
 
 PROGRAMS: Final = {
     "prometheus": "prometheus",
@@ -51,13 +51,6 @@ def _promtool(*arguments: str) -> str:
     done = subprocess.run(["promtool", *arguments], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
-
-
-def free_port() -> int:
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        port: int = asked.getsockname()[1]
-        return port
 
 
 @contextmanager

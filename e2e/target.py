@@ -24,6 +24,7 @@ from e2e.cluster.images import content_tag
 from e2e.cluster.progress import Progress
 from e2e.cluster.shell import wait_until
 from e2e.install import SYSTEM, Kubectl
+from e2e.ports import free_port
 
 PUBLIC_SOURCE = "hf://bartowski/SmolLM2-135M-Instruct-GGUF/SmolLM2-135M-Instruct-Q8_0.gguf"
 KEEP_FREE_PERCENT = 5
@@ -133,9 +134,7 @@ def _kind(progress: Progress) -> Target:
 
 @contextlib.contextmanager
 def _forwarded(kubectl: Kubectl) -> Iterator[int]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
+    port = free_port()
     command: list[str | Path] = [tools.kubectl(), "--kubeconfig", kubectl.kubeconfig, "-n", SYSTEM, "port-forward"]
     forward = subprocess.Popen([*command, "service/foretide-gateway", f"{port}:8080"], stdout=subprocess.DEVNULL)
     try:

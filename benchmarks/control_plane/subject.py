@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from benchmarks.control_plane.api import samples_of
 from benchmarks.control_plane.exposition import Samples, total
 from benchmarks.report import REPOSITORY
 from e2e.cluster.process import Process
+from e2e.ports import free_port
 
 POLL_S: Final = 0.2
 """Rendering its metrics costs a subject some milliseconds, which must not become what is measured."""
@@ -94,7 +94,7 @@ class Subject:
 
     def start(self) -> float:
         """Begin a life; returns when it began, monotonic."""
-        self._port = _free_port()
+        self._port = free_port()
         environment = {
             "PYTHONPATH": str(REPOSITORY),
             "KUBECONFIG": str(self._kubeconfig),
@@ -156,8 +156,3 @@ class Subject:
         pid = self._process.pid()
         assert pid is not None, "check() has just seen it run"
         return pid
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,13 +13,14 @@ import urllib.request
 from pathlib import Path
 
 from benchmarks.report import REPOSITORY
+from e2e.ports import free_ports
 
 LIMIT_S = 120.0
 
 
 def start_to_first_token_s(checkpoint: Path, n_threads: int) -> float:
     """Raises RuntimeError with the worker's log where it does not answer in time."""
-    port, admin_port = _free_port(), _free_port()
+    port, admin_port = free_ports(2)
     command = [
         sys.executable, "-m", "worker_image", "serve", str(checkpoint), "--served-model-name", "chat",
         "--host", "127.0.0.1", "--port", str(port), "--admin-port", str(admin_port), "--threads", str(n_threads),
@@ -49,10 +49,3 @@ def _first_token(port: int) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, ConnectionError):
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -16,15 +15,11 @@ from pathlib import Path
 import aiohttp
 import orjson
 
+from e2e.ports import free_port, free_ports
+
 KEY = "sk-failover"
 STEP_MS = 20
 _START_LIMIT_S = 60.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Workers:
@@ -62,7 +57,7 @@ async def workers(count: int) -> AsyncIterator[Workers]:
         sys.executable, "-m", "benchmarks.failover.worker", str(STEP_MS),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    fleet = Workers(zygote, [free_port() for _ in range(count)])
+    fleet = Workers(zygote, free_ports(count))
     try:
         for port in fleet.ports:
             await fleet.start(port)
@@ -106,11 +101,11 @@ async def gateway(ports: list[int], folder: Path, *flags: str) -> AsyncIterator[
     service = {"namespace": "demo", "name": "bench", "endpoints": [f"127.0.0.1:{port}" for port in ports]}
     tenant = {"name": "acme", "namespaces": ["demo"], "keys": [KEY]}
     config.write_bytes(orjson.dumps({"tenants": [tenant], "services": [service]}))
-    port = free_port()
+    port, admin_port = free_ports(2)
     with (folder / "gateway.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "gateway", "--static", str(config), "--host", "127.0.0.1", "--port", str(port),
-            "--admin-port", str(free_port()), "--peer-port", "0", "--drain-grace", "0", "--drain-timeout", "5", *flags,
+            "--admin-port", str(admin_port), "--peer-port", "0", "--drain-grace", "0", "--drain-timeout", "5", *flags,
             stdout=asyncio.subprocess.PIPE, stderr=log, limit=1 << 20,
         )  # fmt: skip
     url = f"http://127.0.0.1:{port}"

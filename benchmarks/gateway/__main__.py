@@ -20,11 +20,12 @@ from typing import Any
 
 from benchmarks.gateway.page import OURS, rows, words
 from benchmarks.gateway.peers import PEERS, Peer, Place, foretide
-from benchmarks.gateway.subject import NotStarted, Subject, free_port, listens
+from benchmarks.gateway.subject import NotStarted, Subject, listens
 from benchmarks.gateway.tools import load_generator
 from benchmarks.gateway.workloads import Client, Workload, WrongAnswers, latency, memory, requests, streams
 from benchmarks.report import RESULTS, Report, Row, commit, number, publish
 from e2e.cluster.progress import Progress
+from e2e.ports import free_port, free_ports
 
 SUBJECTS: Mapping[str, Peer] = {OURS: foretide, **PEERS}
 WORKLOADS: Mapping[str, Workload] = {
@@ -60,7 +61,8 @@ def one(
     """Everything measured of one proxy in one round; empty where it cannot be had."""
     proxy, client_cores = {min(cores)}, cores - {min(cores)} or cores
     with tempfile.TemporaryDirectory(prefix="foretide-bench-") as folder:
-        place = Place(free_port(), free_port(), backend_port, Path(folder))
+        port, admin_port = free_ports(2)
+        place = Place(port, admin_port, backend_port, Path(folder))
         started = SUBJECTS[name](place, progress)
         if started is None:
             return {}

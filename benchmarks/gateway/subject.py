@@ -102,12 +102,6 @@ def _is_ready(url: str | None) -> bool:
         return False
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat after the name; none where the process has ended."""
     try:

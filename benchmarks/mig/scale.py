@@ -30,7 +30,7 @@ from e2e.cluster.controlplane import ControlPlane, Settings
 from e2e.cluster.process import Process
 from e2e.cluster.progress import Progress
 from e2e.fake_nodes import BY_CLAIMS, MANAGER_NAMESPACE, FakeNodes, claim_with_volume, device_classes, gpu_node
-from e2e.monitoring import free_port
+from e2e.ports import free_port
 from kube.client import Client
 from kube.connection import Connection
 from kube.resources import GPU_POOLS, INFERENCE_SERVICES, NODES, PODS, RESOURCE_CLAIMS, RESOURCE_SLICES, Object

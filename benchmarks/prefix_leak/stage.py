@@ -15,7 +15,8 @@ from pathlib import Path
 import aiohttp
 import orjson
 
-from benchmarks.failover.fleet import answers, free_port
+from benchmarks.failover.fleet import answers
+from e2e.ports import free_ports
 from tests.worker_image.tiny_gguf import Shape, tiny_llama, write_gguf
 
 VICTIM, ATTACKER = "sk-victim", "sk-attacker"
@@ -27,15 +28,15 @@ MODEL = Shape(layers=4, hidden=256, ffn=512, context=2048)
 async def stage(folder: Path, *, shared: bool) -> AsyncIterator[str]:
     """The gateway's URL."""
     model = write_gguf(folder / "model.gguf", tiny_llama(MODEL))
-    port, worker_port = free_port(), free_port()
+    port, admin_port, worker_port, worker_admin_port = free_ports(4)
     config = folder / "gateway.json"
     config.write_bytes(orjson.dumps(_catalog(worker_port, shared=shared)))
     async with AsyncExitStack() as stack:
         worker = ("worker_image", "serve", str(model), "--port", str(worker_port), "--threads", "1")
-        await stack.enter_async_context(_process(folder, *worker, "--served-model-name", "chat"))
+        await stack.enter_async_context(_process(folder, worker_admin_port, *worker, "--served-model-name", "chat"))
         await _ready(f"http://127.0.0.1:{worker_port}/health")
         flags = ("--static", str(config), "--peer-port", "0", "--drain-grace", "0", "--drain-timeout", "1")
-        await stack.enter_async_context(_process(folder, "gateway", "--port", str(port), *flags))
+        await stack.enter_async_context(_process(folder, admin_port, "gateway", "--port", str(port), *flags))
         await _ready(f"http://127.0.0.1:{port}/v1/models")
         yield f"http://127.0.0.1:{port}"
 
@@ -65,11 +66,11 @@ async def _ready(url: str) -> None:
 
 
 @asynccontextmanager
-async def _process(folder: Path, module: str, *arguments: str) -> AsyncIterator[None]:
+async def _process(folder: Path, admin_port: int, module: str, *arguments: str) -> AsyncIterator[None]:
     with (folder / f"{module}.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", module, *arguments,
-            "--host", "127.0.0.1", "--admin-port", str(free_port()), stdout=log, stderr=log,
+            "--host", "127.0.0.1", "--admin-port", str(admin_port), stdout=log, stderr=log,
         )  # fmt: skip
         try:
             yield

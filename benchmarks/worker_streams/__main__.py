@@ -17,6 +17,7 @@ from typing import Final
 
 from benchmarks.report import RESULTS, Report, Row, Words, publish
 from benchmarks.worker_streams.clients import connect, drain
+from e2e.ports import free_port
 
 GOAL_US: Final = 40.0
 GOAL_HELD_UP_MS: Final = 1.0
@@ -51,7 +52,7 @@ WORKLOADS: Final = (
 
 def measure(workload: Workload) -> Measured:
     with tempfile.TemporaryDirectory() as folder:
-        report, port = Path(folder) / "engine.json", _free_port()
+        report, port = Path(folder) / "engine.json", free_port()
         engine = [str(value) for value in (workload.step_ms, workload.n_steps, workload.n_streams, report)]
         server = subprocess.Popen([sys.executable, "-m", "benchmarks.worker_streams.server", str(port), *engine])
         try:
@@ -114,12 +115,6 @@ def _wait_listening(port: int, server: subprocess.Popen[bytes], limit_s: float =
                 return
         time.sleep(0.05)
     raise RuntimeError(f"the server does not listen within {limit_s:g} s (exit code {server.poll()})")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main() -> int:

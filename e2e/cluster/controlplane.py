@@ -6,16 +6,14 @@ whole cluster. It never starts a kubelet; see `node` for that.
 """
 
 import json
-import random
 import shutil
 import signal
-import socket
 import ssl
 import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,10 +24,10 @@ from e2e.cluster.pki import Authority, Pair
 from e2e.cluster.process import Process
 from e2e.cluster.progress import Progress
 from e2e.cluster.shell import wait_until
+from e2e.ports import free_ports
 
 LOOPBACK = "127.0.0.1"
 READY_S = 60.0
-PORTS = range(20_000, 32_000)
 SERVICE_NAMES = ("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
 
 
@@ -292,17 +290,6 @@ class ControlPlane:
 def _kept_ports(file: Path) -> Ports:
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(" ".join(map(str, _free_ports(5))))
+        file.write_text(" ".join(map(str, free_ports(5))))
     etcd, etcd_peer, apiserver, controller_manager, scheduler = map(int, file.read_text().split())
     return Ports(etcd, etcd_peer, apiserver, controller_manager, scheduler)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, below those that the kernel gives to outgoing connections at any moment."""
-    free: list[int] = []
-    for port in random.sample(PORTS, len(PORTS)):
-        with suppress(OSError), socket.create_server(("", port)):
-            free.append(port)
-        if len(free) == count:
-            break
-    return free

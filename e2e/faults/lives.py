@@ -14,13 +14,14 @@ import json
 import os
 import selectors
 import signal
-import socket
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
+
+from e2e.ports import free_port
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 LOST_LEASE: Final = ("lost the lease", "The lease ran out")
@@ -144,9 +145,7 @@ class Lives:
 
     async def _begin(self) -> None:
         self.starts += 1
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        arguments = ["--kubeconfig", str(self.kubeconfig), "--host", "127.0.0.1", "--port", str(port)]
+        arguments = ["--kubeconfig", str(self.kubeconfig), "--host", "127.0.0.1", "--port", str(free_port())]
         # A lease of its own each time: waiting for the last one's to run out is not what is tried here.
         arguments += ["--lease-name", f"foretide-life-{os.getpid()}-{self.starts}", "--log-level", "warning"]
         config = self.folder / "operator.json"

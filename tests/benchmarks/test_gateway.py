@@ -9,11 +9,12 @@ import pytest
 from benchmarks.gateway.__main__ import backend, medians
 from benchmarks.gateway.page import GOALS, rows, words
 from benchmarks.gateway.peers import Place, foretide
-from benchmarks.gateway.subject import Subject, free_port
+from benchmarks.gateway.subject import Subject
 from benchmarks.gateway.tools import load_generator
 from benchmarks.gateway.workloads import Client, WrongAnswers, requests, streams
 from benchmarks.report import Better
 from e2e.cluster.progress import Progress
+from e2e.ports import free_ports
 
 
 def measured(**values: float) -> dict[str, dict[str, object]]:
@@ -44,7 +45,8 @@ def test_a_peer_that_could_not_be_had_is_named_on_the_page() -> None:
 def test_our_gateway_answers_and_streams_everything_that_the_generator_checks(tmp_path: Path) -> None:
     program, everywhere = load_generator(Progress()), {0}
     with backend(program, everywhere) as backend_port:
-        place = Place(free_port(), free_port(), backend_port, tmp_path)
+        port, admin_port = free_ports(2)
+        place = Place(port, admin_port, backend_port, tmp_path)
         with Subject(foretide(place, Progress()), place.port, everywhere, tmp_path / "log") as subject:
             client = Client(program, place.port, everywhere)
             each, rate = requests(1_000, "1 kB")(subject, client, 0.3)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import threading
 import time
 import urllib.parse
@@ -29,6 +28,7 @@ from e2e.cluster.errors import UnsuitableHost
 from e2e.cluster.process import Process
 from e2e.cluster.progress import Progress
 from e2e.cluster.shell import run
+from e2e.ports import free_port
 from forecasting.standing import Forecasted, Schedule
 from gateway.metrics import Metrics as GatewayMetrics
 from tests.charts.test_foretide import objects
@@ -200,9 +200,7 @@ def prometheus(
     config = folder / "prometheus.yaml"
     config.write_text(yaml.safe_dump({"rule_files": [str(rule_file)], "scrape_configs": [scraped]}))
     run([programs / "promtool", "check", "config", config])
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()
     flags = (f"--config.file={config}", f"--storage.tsdb.path={data}", f"--web.listen-address=127.0.0.1:{port}")
     server = Prometheus(Process("prometheus", folder, leash=True), [programs / "prometheus", *flags], port, end_s)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -20,6 +19,7 @@ from e2e.cluster import tools
 from e2e.cluster.controlplane import ControlPlane, Settings
 from e2e.install import SYSTEM, Kubectl
 from e2e.mig_manager import NAMESPACE, MigManager, offer
+from e2e.ports import free_port
 from tests.plans.mig.pool_world import node
 from tests.waiting import eventually_blocking
 
@@ -73,11 +73,8 @@ def running(apiserver: ControlPlane, log: Path) -> Iterator[Callable[[], None]]:
     processes: list[subprocess.Popen[bytes]] = []
 
     def begin() -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
         command = [sys.executable, "operator/main.py", "--manage=gpu-pools", f"--kubeconfig={kubeconfig}"]
-        command += ["--host=127.0.0.1", f"--port={port}", "--lease-name=foretide-gpu-pools"]
+        command += ["--host=127.0.0.1", f"--port={free_port()}", "--lease-name=foretide-gpu-pools"]
         with log.open("ab") as file:
             processes.append(subprocess.Popen(command, stderr=file, cwd=ROOT, env={"PYTHONPATH": str(ROOT)}))
 

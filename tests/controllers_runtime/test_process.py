@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 
 from e2e.cluster import tools
 from e2e.cluster.controlplane import ControlPlane
+from e2e.ports import free_port
 from tests.waiting import eventually_blocking
 
 pytestmark = pytest.mark.apiserver
@@ -93,11 +93,6 @@ class Operator:
             self.process.kill()
             self.process.wait(5)
         self._log.close()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

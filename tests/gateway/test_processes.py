@@ -19,6 +19,7 @@ import pytest
 from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 
+from e2e.ports import free_ports
 from gateway.pages import Pages, joined_demand
 from gateway.processes import Child, Processes, SharedAdmin
 from gateway.settings import parse
@@ -26,12 +27,6 @@ from tests.gateway.harness import FakeWorker, answers, workers
 from tests.waiting import eventually, eventually_told
 
 KEY = "sk-many"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 @dataclass
@@ -82,7 +77,7 @@ class Many:
 
 @contextlib.asynccontextmanager
 async def many(tmp_path: Path, worker: FakeWorker, limits: str = "") -> AsyncIterator[Many]:
-    port, admin_port = free_port(), free_port()
+    port, admin_port = free_ports(2)
     file = tmp_path / "static.yaml"
     file.write_text(
         f"tenants: [{{name: acme, namespaces: [demo], keys: [{KEY}]{limits}}}]\n"

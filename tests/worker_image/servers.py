@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.error
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from e2e.ports import free_ports
 from tests.waiting import eventually_blocking
 
 ROOT: Final = Path(__file__).parents[2]
@@ -25,7 +25,7 @@ class WorkerProcess:
     """`python -m worker_image serve …` on two free ports of the loopback."""
 
     def __init__(self, path: Path, log: Path, *flags: str) -> None:
-        self.port, self.admin_port = _free_port(), _free_port()
+        self.port, self.admin_port = free_ports(2)
         self._log = log
         command = [
             sys.executable, "-m", "worker_image", "serve", str(path), "--host", "127.0.0.1",
@@ -98,10 +98,3 @@ def a_worker(path: Path, folder: Path, *flags: str) -> Iterator[WorkerProcess]:
         yield worker
     finally:
         worker.stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

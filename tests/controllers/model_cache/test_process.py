@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -17,6 +16,7 @@ from controllers.model_cache.errors import SettingsError
 from controllers.model_cache.settings import parse
 from e2e.cluster import tools
 from e2e.cluster.controlplane import ControlPlane
+from e2e.ports import free_port
 from kube.client import Client
 from kube.connection import Connection
 from kube.resources import MODELS, NAMESPACES, NODES
@@ -75,9 +75,7 @@ def _install(server: ControlPlane) -> None:
 
 
 def _run_agent(server: ControlPlane, folder: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "controllers.model_cache", "--node-name", "agent-node", "--host", "127.0.0.1"]
     command += ["--root", str(folder / "root"), "--file-root", str(folder), "--port", str(port)]
     command += ["--kubeconfig", str(server.kubeconfig), "--keep-free-percent", "0"]

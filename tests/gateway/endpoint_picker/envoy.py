@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+
+from e2e.ports import free_ports
 
 _KIND = "type.googleapis.com/envoy.extensions"
 BUFFERED = {"request_body_mode": "BUFFERED", "response_body_mode": "STREAMED"}
@@ -104,7 +105,7 @@ def _address(port: int) -> dict[str, Any]:
 @contextlib.asynccontextmanager
 async def envoy(folder: Path, picker_port: int, modes: dict[str, str]) -> AsyncIterator[str]:
     """Its base URL, once it is ready."""
-    port, admin_port = _free_port(), _free_port()
+    port, admin_port = free_ports(2)
     file = folder / "envoy.json"
     file.write_text(json.dumps(configuration(port, admin_port, picker_port, modes)))
     program = str(Path(sys.executable).parent / "envoy")
@@ -119,12 +120,6 @@ async def envoy(folder: Path, picker_port: int, modes: dict[str, str]) -> AsyncI
         process.terminate()
         await process.wait()
         log.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def _ready(session: aiohttp.ClientSession, admin_port: int, process: Process) -> None:
