@@ -102,25 +102,25 @@ async def test_no_more_than_the_limit_work_at_once_and_an_outcome_asks_for_a_lat
 
 
 async def test_a_stop_waits_for_what_ends_and_cancels_what_does_not(caplog: pytest.LogCaptureFixture) -> None:
-    queue = ReconcileQueue()
+    queue, may_end = ReconcileQueue(), {A: asyncio.Event(), B: asyncio.Event()}
     ended: list[str] = []
 
     async def act(key: Key) -> Outcome:
         try:
-            await asyncio.wait_for(asyncio.Event().wait(), 0.05 if key == A else 60)
-        except TimeoutError:
-            ended.append("in time")
+            await may_end[key].wait()
         except asyncio.CancelledError:
-            ended.append("cancelled")
+            ended.append(f"{key.name} cancelled")
             raise
+        ended.append(f"{key.name} in time")
         return Outcome()
 
     async with working(queue, act) as workers:
         queue.add(A)
         queue.add(B)
         await eventually(lambda: queue.depth == 0, "both at work")
-        await workers.drain(0.3)
-    assert ended == ["in time", "cancelled"]
+        asyncio.get_running_loop().call_soon(may_end[A].set)
+        await workers.drain(2.0)
+        assert ended == ["a in time", "b cancelled"]
     assert "reconcile Model demo/b was stopped in the middle" in caplog.text
 
 
