@@ -12,7 +12,7 @@ import pytest
 from kube.connection import Connection
 from kube.elector import Elector
 from kube.errors import Throttled, Unavailable, Unreachable
-from kube.lease import LeaseCalls, Sighting, Step, Timing, next_step
+from kube.lease import LeaseCalls, Sighting, Step, StoredLease, Timing, next_step
 from tests.waiting import eventually_blocking
 
 TIMING = Timing(lease_s=6, renew_s=4, retry_s=1)
@@ -61,6 +61,43 @@ def test_a_candidate_that_meets_what_it_does_not_know_says_so_and_does_not_stand
     elector.start()
     assert said.get(timeout=60) == "'me' lost the lease 'default/lease': ValueError: the login plugin printed nonsense"
     assert not elector.is_leader()
+
+
+@pytest.mark.parametrize(
+    ("holder", "after_s", "within_s"), [("", 0.0, 2.0), ("other", Timing().lease_s, 10.0)], ids=["stopped", "killed"]
+)
+def test_a_standby_replaces_who_stopped_within_two_seconds_and_who_was_killed_within_ten(
+    monkeypatch: pytest.MonkeyPatch, holder: str, after_s: float, within_s: float
+) -> None:
+    now_s, stored, led_s = 0.0, StoredLease("other", "1", 0), list[float]()
+
+    class Waiting(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            nonlocal now_s, stored
+            stored = StoredLease(holder, "2", 0)  # The leader's last word, right after the standby looked.
+            now_s += timeout or 0.0
+            assert now_s < 60
+            return self.is_set()
+
+    def lead() -> None:
+        led_s.append(now_s)
+        elector._stop.set()
+
+    elector = Elector(
+        Connection("http://127.0.0.1:1", None, lambda: None),
+        namespace="demo",
+        name="lease",
+        identity="me",
+        on_acquired=lead,
+        on_lost=lambda why: None,
+        clock=lambda: now_s,
+    )
+    elector._stop = Waiting()
+    monkeypatch.setattr(elector._calls, "get", lambda: stored)
+    monkeypatch.setattr(elector._calls, "update", lambda _: StoredLease("me", "3", 1))
+    elector._run()
+    (took_s,) = led_s
+    assert after_s < took_s < within_s
 
 
 class Server:
