@@ -11,6 +11,7 @@ from controllers.runtime.interface import Assembly, Key, Outcome
 from controllers.runtime.loop import Options, _Life, _named
 from controllers.runtime.metrics import Metrics
 from controllers.runtime.server import AdminServer
+from controllers.runtime.workers import Workers
 from controllers.settings import Settings
 from kube.connection import Connection
 from kube.errors import Unreachable
@@ -129,6 +130,23 @@ async def test_the_lease_is_given_back_though_all_threads_of_the_loop_wait() -> 
     finally:
         answered.set()
         await asyncio.gather(*stuck)
+
+
+async def test_a_stop_waits_for_less_than_two_seconds_before_the_lease_is_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    life = _Life(Connection("http://nowhere", None, lambda: None), Settings(), Options("me"), Metrics())
+    waits_s: list[float] = []
+
+    async def drain(timeout_s: float) -> None:
+        waits_s.append(timeout_s)
+
+    life._workers = Workers(life.queue, {}, Metrics(), limit=1)
+    monkeypatch.setattr(life._workers, "drain", drain)
+    monkeypatch.setattr(life.elector, "stop", waits_s.append)
+    await life._wind_up(AdminServer("127.0.0.1", 0, Health(life.queue, {}), Metrics()))
+    assert len(waits_s) == 2
+    assert sum(waits_s) < 2.0
 
 
 async def test_a_standby_keeps_no_keys_and_who_leads_looks_at_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,7 @@
-"""The operator as a process, against a real API server: leading, stopping, dying, converging."""
+"""The operator as a process, against a real API server: leading, stopping, dying, converging.
+
+How fast it stops and is replaced is in `test_loop.py` and `tests/kube/test_lease.py`.
+"""
 
 import json
 import os
@@ -6,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,9 +86,9 @@ class Operator:
         lines = re.findall(rf"^{pattern} (\S+)$", self.fetch("/metrics")[1], re.MULTILINE)
         return sum(float(line) for line in lines)
 
-    def end(self, how: signal.Signals, within_s: float) -> int:
+    def end(self, how: signal.Signals) -> int:
         self.process.send_signal(how)
-        return self.process.wait(within_s)
+        return self.process.wait(60)
 
     def close(self) -> None:
         if self.process.poll() is None:
@@ -140,13 +142,11 @@ def test_what_was_declared_before_the_start_is_done_and_drift_and_deletion_are_u
     assert operator.fetch("/healthz") == (200, "ok\n")
 
 
-def test_a_restart_writes_nothing_and_a_stop_takes_less_than_two_seconds(cluster: Cluster, start: Any) -> None:
+def test_a_stop_gives_the_lease_back_and_a_restart_writes_nothing(cluster: Cluster, start: Any) -> None:
     cluster.declare("quiet", "1")
     first = leading(start, "quiet-1")
     eventually_blocking(lambda: cluster.copy_of("quiet") == "1", "the copy")
-    began_s = time.monotonic()
-    assert first.end(signal.SIGTERM, 5) == 0
-    assert time.monotonic() - began_s < 2.0
+    assert first.end(signal.SIGTERM) == 0
     assert cluster.leader() == ""
     second = leading(start, "quiet-2")
     eventually_blocking(lambda: second.metric(r"foretide_reconciles_total\{.*\}") >= 1, "a look at everything")
@@ -154,30 +154,26 @@ def test_a_restart_writes_nothing_and_a_stop_takes_less_than_two_seconds(cluster
     assert second.metric(r"foretide_api_writes_total\{.*\}") == 0
 
 
-def test_a_standby_is_ready_and_takes_over_within_two_seconds_of_a_clean_stop(cluster: Cluster, start: Any) -> None:
+def test_a_standby_is_ready_and_takes_over_after_a_clean_stop(cluster: Cluster, start: Any) -> None:
     first = leading(start, "clean-1")
     second = start("clean-2")
     eventually_blocking(second.is_ready, "the standby is ready", 60)
     assert not second.leads()
     assert second.fetch("/pages/load") == (200, "load True"), "a standby watches, and shows its pages"
     assert second.fetch("/pages/load?refuse=1") == (400, "refuse is not allowed.\n")
-    began_s = time.monotonic()
-    assert first.end(signal.SIGTERM, 5) == 0
-    eventually_blocking(second.leads, "the standby leads", 5)
-    assert time.monotonic() - began_s < 3.0
+    assert first.end(signal.SIGTERM) == 0
+    eventually_blocking(second.leads, "the standby leads")
     cluster.declare("after-stop", "1")
     eventually_blocking(lambda: cluster.copy_of("after-stop") == "1", "work by the new leader")
 
 
-def test_a_killed_leader_is_replaced_within_ten_seconds(cluster: Cluster, start: Any) -> None:
+def test_a_killed_leader_is_replaced(cluster: Cluster, start: Any) -> None:
     first = leading(start, "killed-1")
     second = start("killed-2")
     eventually_blocking(second.is_ready, "the standby is ready", 60)
-    began_s = time.monotonic()
-    first.end(signal.SIGKILL, 5)
+    first.end(signal.SIGKILL)
     cluster.declare("while-away", "1")
     eventually_blocking(lambda: cluster.copy_of("while-away") == "1", "what was declared meanwhile", 60)
-    assert time.monotonic() - began_s < 10.0
 
 
 def test_a_leader_that_was_frozen_exits_when_it_wakes(cluster: Cluster, start: Any) -> None:
@@ -185,9 +181,9 @@ def test_a_leader_that_was_frozen_exits_when_it_wakes(cluster: Cluster, start: A
     second = start("frozen-2")
     eventually_blocking(second.is_ready, "the standby is ready", 60)
     os.kill(first.process.pid, signal.SIGSTOP)
-    eventually_blocking(second.leads, "the standby leads", 12)
+    eventually_blocking(second.leads, "the standby leads")
     os.kill(first.process.pid, signal.SIGCONT)
-    assert first.process.wait(3) == 1
+    assert first.process.wait(60) == 1
     assert "lost the lease" in first.log_file.read_text() or "lease ran out" in first.log_file.read_text()
 
 
