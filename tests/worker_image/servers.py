@@ -80,7 +80,7 @@ class WorkerProcess:
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def wait(self, within_s: float = 30.0) -> int:
+    def wait(self, within_s: float = 60.0) -> int:
         """The exit code."""
         return self._process.wait(within_s)
 
