@@ -107,7 +107,7 @@ async def load_of(url: str) -> dict[str, Any]:
 
 async def test_a_stopped_engine_shows_as_stalled_and_an_idle_one_does_not(tmp_path: Path) -> None:
     model = write_gguf(tmp_path / "tiny.gguf", tiny_llama(Shape(context=20000)))
-    body = {"model": "chat", "prompt": "the", "max_tokens": 1500, "ignore_eos": True}
+    body = {"model": "chat", "prompt": "the", "max_tokens": 100, "ignore_eos": True}
     with a_worker(model, tmp_path, "--kv-cache-bytes", str(64 << 20), "--max-num-seqs", "7") as worker:
 
         def facts() -> dict[str, Any]:
@@ -118,10 +118,11 @@ async def test_a_stopped_engine_shows_as_stalled_and_an_idle_one_does_not(tmp_pa
         assert (facts()["max_num_seqs"], facts()["stalled_s"]) == (7, 0.0)
         engine = worker.engine_pid()
         async with aiohttp.ClientSession(worker.url) as session:
-            asking = asyncio.create_task(session.post("/v1/completions", json=body).__aenter__())
-            await eventually(lambda: facts()["steps"] > 20, "the engine works")
-            assert facts()["utilisation"] > 0.0
+            async with session.post("/v1/completions", json=body) as answer:
+                assert answer.status == 200
+            await eventually(lambda: (now := facts())["steps"] > 20 and now["utilisation"] > 0.0, "its work shows")
             os.kill(engine, signal.SIGSTOP)
+            asking = asyncio.create_task(session.post("/v1/completions", json=body).__aenter__())
             await eventually(lambda: facts()["stalled_s"] > 0.5, "the stall shows")
             assert facts()["step"] is None, "no long step was announced"
             os.kill(engine, signal.SIGCONT)
