@@ -96,7 +96,7 @@ def test_a_worker_pod_has_the_size_of_a_real_one() -> None:
 @pytest.mark.apiserver
 def test_a_small_run_measures_both_and_writes_its_results(tmp_path: Path) -> None:
     small = ["--objects", "20", "--pods", "200", "--edits", "10", "--window", "1", "--restarts", "1"]
-    assert program.main([*small, "--out", str(tmp_path), "--limit", "150"]) == 0
+    assert program.main([*small, "--out", str(tmp_path)]) == 0
     found = Report.read(tmp_path / "control_plane.json").rows
     assert all(row.ours is not None and row.peer is not None for row in found)
     quiet = [row for row in found if row.metric.startswith("API writes") and row.goal == 0]
