@@ -209,16 +209,18 @@ async def test_a_connection_that_is_cut_again_and_again_gets_there_by_ranges(nod
 
 async def test_a_wrong_digest_deletes_the_bytes_and_says_expected_and_found(node: Node) -> None:
     wrong = "sha256:" + "0" * 64
-    async with serving(WebServer(gguf())) as server, node.agent():
+    async with serving(WebServer(gguf())) as server, node.agent() as agent:
         node.model("m", f"{server.url}/m.gguf", digest=wrong)
         await node.settles("m", "Failed")
         asked = len(server.ranges)
         message = node.entry("m")["message"]
         assert f"The weights have digest {sha256(gguf())}, spec.digest has {wrong}; they were deleted." in message
         await eventually(lambda: not (node.root / ".partial/demo/m").exists(), "the bytes are deleted")
-        node.pod("p", "other")
-        node.pod("q", "other")
-        assert len(server.ranges) == asked
+        for name in "pq":  # When the second look begins, the first has ended.
+            steps = agent.counts.steps
+            node.pod(name, "other")
+            await eventually(lambda: agent.counts.steps > steps, "the agent looked again")  # noqa: B023
+        assert (len(server.ranges), agent.fetching()) == (asked, 0)
     assert WrongContent.patience_s >= 60
 
 
