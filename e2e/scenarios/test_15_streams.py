@@ -21,20 +21,22 @@ Measured = Callable[[str, str], None]
 COUNTING: Any = [{"role": "user", "content": "Count from one to forty in words, separated by commas."}]
 GREEDY = {"temperature": 0}
 SEEDED = {"temperature": 0.8, "seed": 7}
-LONG: Any = {"min_tokens": 150}
-"""Beside OpenAI's own options: the answer must not end before somebody had time to disturb it."""
+LONG = 150
+"""Tokens of an answer that must not end before somebody had time to disturb it."""
+LONGEST = 900
+"""The same where a kubectl has to come first: with the question, nearly the context of 1024."""
 
 
 class Answering:
     """One stream on its way: what has come of it, and which worker it is from."""
 
-    def __init__(self, world: World, model: str, **options: Any) -> None:
+    def __init__(self, world: World, model: str, tokens: int, **options: Any) -> None:
         raw = world.client().chat.completions.with_raw_response.create(
             model=model,
             messages=COUNTING,
-            max_tokens=160,
+            max_tokens=tokens + 10,
             stream=True,
-            extra_body=LONG,
+            extra_body={"min_tokens": tokens},  # Beside OpenAI's own options.
             extra_headers={"x-foretide-explain": "true"},
             **options,
         )
@@ -60,8 +62,8 @@ def test_a_worker_killed_amid_a_stream_changes_no_word_of_it(
 ) -> None:
     with world.serving("outlived", replicas=2):
         world.rolled("outlived", 2)
-        undisturbed = "".join(Answering(world, "outlived", **sampling).pieces())
-        answering = Answering(world, "outlived", **sampling)
+        undisturbed = "".join(Answering(world, "outlived", LONGEST, **sampling).pieces())
+        answering = Answering(world, "outlived", LONGEST, **sampling)
         text, longest_s, last_s, killing = "", 0.0, time.monotonic(), None
         for piece in answering.pieces():
             longest_s = max(longest_s, time.monotonic() - last_s) if killing else 0.0
@@ -80,13 +82,13 @@ def test_a_worker_killed_amid_a_stream_changes_no_word_of_it(
 
 def test_open_streams_end_whole_while_all_gateways_are_replaced(world: World, measured: Measured) -> None:
     with world.serving("carried", replicas=1):
-        expected = "".join(Answering(world, "carried", **GREEDY).pieces())
+        expected = "".join(Answering(world, "carried", LONG, **GREEDY).pieces())
         found: list[str] = []
         begun = threading.Event()
 
         def read() -> None:
             text = ""
-            for piece in Answering(world, "carried", **GREEDY).pieces():
+            for piece in Answering(world, "carried", LONG, **GREEDY).pieces():
                 text += piece
                 begun.set()
             found.append(text)
