@@ -49,6 +49,7 @@ from kube.resources import (
     Object,
     Resource,
 )
+from tests.waiting import eventually_told
 
 CHILDREN = (DEPLOYMENTS, SERVICE_ACCOUNTS, NETWORK_POLICIES, SERVICES, POD_DISRUPTION_BUDGETS)
 
@@ -319,16 +320,17 @@ def _deletion_order(pod: Object) -> tuple[bool, int]:
 
 
 async def until(
-    condition: Callable[[], object], what: str, *actors: Callable[[], Awaitable[None]], within_s: float = 20.0
+    condition: Callable[[], object], what: str, *actors: Callable[[], Awaitable[None]], within_s: float = 60.0
 ) -> None:
     """Lets the actors act again and again until `condition()` is true; fails with `what` when it is not in time."""
-    deadline_s = time.monotonic() + within_s
-    while not condition():
-        if time.monotonic() > deadline_s:
-            raise AssertionError(f"Not within {within_s:g} s: {what}.")
-        for act in actors:
+
+    async def acted() -> object:
+        holds = condition()
+        for act in () if holds else actors:
             await act()
-        await asyncio.sleep(0.01)
+        return holds
+
+    await eventually_told(acted, what, within_s)
 
 
 # --- objects -----------------------------------------------------------------------------------------------------

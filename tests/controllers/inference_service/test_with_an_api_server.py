@@ -79,7 +79,7 @@ class World:
     writes_before: int
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
-        await until(condition, what, self.kubelet.act, within_s=60)
+        await until(condition, what, self.kubelet.act)
 
     async def condition(self, type_: str, status: str, reason: str) -> None:
         await self.until(

@@ -62,7 +62,7 @@ from kube.resources import (
 from tests.controllers.model_cache.files import WebServer, gguf, serving, sha256
 from tests.controllers.running import Keys, running
 from tests.plans.test_carried import H100
-from tests.waiting import eventually
+from tests.waiting import eventually, eventually_told, quiet_for
 
 pytestmark = pytest.mark.apiserver
 ROOT = Path(__file__).parents[3]
@@ -107,34 +107,26 @@ class World:
         self, resource: Resource, namespace: str | None, name: str, holds: Callable[[Object | None], bool], what: str
     ) -> Object | None:
         """The object for which `holds` becomes true within 90 s: Kubernetes binds again what was unbound every 15 s."""
-        deadline_s = time.monotonic() + 90
-        while True:
+        found: Object | None = None
+
+        async def look() -> bool:
+            nonlocal found
             found = await self.get(resource, namespace, name)
-            if holds(found):
-                return found
-            assert time.monotonic() < deadline_s, f"Not within 90 s: {what}; now {json.dumps(found)}"
-            await asyncio.sleep(0.05)
+            return holds(found)
+
+        await eventually_told(look, lambda: f"{what}; now {json.dumps(found)}", 90)
+        return found
 
     async def stays_quiet(self) -> None:
         """Nothing is written any more, although everything is looked at again."""
-        before = await self._settled()
+        before = await quiet_for(lambda: self.client.writes, 1.0)
         done, keys = self.queue.done, []
         for resource in (MODELS, SLAS, TENANTS):
             keys += [Key.of(one) for one in await self.client.list(resource)]
         for key in keys:
             self.queue.add(key)
         await eventually(lambda: self.queue.done >= done + len(keys), "everything was looked at again")
-        assert await self._settled() == before
-
-    async def _settled(self) -> int:
-        """How many writes there were, when there was none for a second."""
-        seen, since_s, started_s = self.client.writes, time.monotonic(), time.monotonic()
-        while time.monotonic() - since_s < 1:
-            assert time.monotonic() - started_s < 30, "Writing does not end."
-            await asyncio.sleep(0.05)
-            if self.client.writes != seen:
-                seen, since_s = self.client.writes, time.monotonic()
-        return seen
+        assert await quiet_for(lambda: self.client.writes, 1.0) == before
 
 
 @pytest.fixture
