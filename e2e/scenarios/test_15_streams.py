@@ -23,8 +23,8 @@ GREEDY = {"temperature": 0}
 SEEDED = {"temperature": 0.8, "seed": 7}
 LONG = 150
 """Tokens of an answer that must not end before somebody had time to disturb it."""
-LONGEST = 900
-"""The same where a kubectl has to come first: with the question, nearly the context of 1024."""
+LONGEST = 400
+"""The same where a kubectl has to come first."""
 
 
 class Answering:
