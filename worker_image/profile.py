@@ -13,7 +13,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from statistics import median
@@ -42,6 +42,10 @@ _TINY_S: Final = 1e-9
 
 class NotAlone(WorkerError):
     """A client's request came, so nothing can be said about the engine alone."""
+
+
+class _Untimed(EngineError):
+    """All tokens were there at once: this process stood still for as long as the engine took."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +121,15 @@ class _Bench:
         return min(self._shape.max_model_len, self._shape.kv_tokens) - WINDOW_STEPS - 2
 
     async def _alone(self, measure: Callable[[], Awaitable[float]]) -> float:
-        """A part, from its beginning where a client came in between. Raises NotAlone."""
-        for _ in range(ATTEMPTS):
-            with suppress(NotAlone):
+        """A part, anew where a client came in between or nothing could be timed. Raises NotAlone, EngineError."""
+        for left in reversed(range(ATTEMPTS)):
+            try:
                 return await measure()
-            await self._client_left()
+            except NotAlone:
+                await self._client_left()
+            except _Untimed:
+                if not left:
+                    raise
         raise NotAlone("clients come too often; what the engine does alone cannot be measured now.")
 
     async def _client_left(self) -> None:
@@ -156,7 +164,7 @@ class _Bench:
                     seen.append((time.monotonic(), self._engine.load.steps))
         each = [(at - before) / (step - last) for (before, last), (at, step) in pairwise(seen) if step > last]
         if not each:
-            raise EngineError("the engine made no steps that could be timed.")
+            raise _Untimed("the engine made no steps that could be timed.")
         return max(median(each), _TINY_S)
 
     @asynccontextmanager

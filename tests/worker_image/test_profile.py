@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,17 @@ async def test_a_probe_in_between_only_delays_the_measurement(tmp_path: Path) ->
         status, said = await measuring
         assert status == 200, said
         assert profile_in(json.dumps(said).encode()) is not None
+
+
+@pytest.mark.parametrize(("n_untimed", "status"), [(3, 200), (4, 503)])
+async def test_what_could_not_be_timed_is_measured_again(tmp_path: Path, n_untimed: int, status: int) -> None:
+    asks = count()
+
+    def over_at_once(add: Add, number: int) -> str:
+        return "a" if next(asks) < n_untimed else endless(add, number)
+
+    async with a_server(tmp_path, over_at_once) as server:
+        assert (await asked(server.admin_url))[0] == status
 
 
 async def test_a_worker_that_loads_or_leaves_does_not_measure_itself(
