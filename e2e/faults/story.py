@@ -101,11 +101,13 @@ class Story:
 
 # --- waiting ---------------------------------------------------------------------------------------------------------
 async def settled(ground: Ground, world: str, within_s: float = 180.0) -> None:
-    """Every status speaks of its spec, and nothing has changed for a while. Raises TimeoutError."""
+    """Every status speaks of its spec, what had an owner is gone with it, and nothing has changed for a while. Raises
+    TimeoutError.
+    """
     deadline_s, seen, since_s = time.monotonic() + within_s, -1, time.monotonic()
     while time.monotonic() - since_s < SETTLED_S:
         now = ground.truth.changes + len(ground.proxy.writes)
-        if now != seen or ground.truth.not_followed(world):
+        if now != seen or ground.truth.not_followed(world) or ground.truth.left_behind(world):
             seen, since_s = now, time.monotonic()
         if time.monotonic() > deadline_s:
             raise TimeoutError(f"Changes do not end within {within_s:.0f} s.")

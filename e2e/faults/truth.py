@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from crds.contract import GROUP
 from kube.api import Api
 from kube.informer import Change, Informer
 from kube.resources import (
@@ -140,6 +141,16 @@ class Truth:
             every[deployment] += 1
             ready[deployment] += _is_ready(pod)
         return {name: f"{ready[name]} of {number}" for name, number in every.items()}
+
+    def left_behind(self, world: str) -> list[str]:
+        """What Kubernetes has yet to take away, as its owner is gone: it begins with a kind 30 s after its CRD."""
+        living = {obj["metadata"]["uid"] for obj in self.declared()}
+        return [
+            f"{obj['kind']} {obj['metadata']['name']}"
+            for obj in self.of(world)
+            for owner in obj["metadata"].get("ownerReferences", ())
+            if owner["apiVersion"].startswith(f"{GROUP}/") and owner["uid"] not in living
+        ]
 
     def not_followed(self, world: str) -> list[str]:
         """Declared objects whose status does not speak of the present spec, or that are about to go."""
