@@ -184,17 +184,21 @@ def test_an_odd_answer_is_an_error_of_ours_and_costs_no_connection(
     assert getattr(caught.value, "retry_after_s", 5.0) == 5.0
 
 
-def test_a_candidate_leaves_a_server_alone_for_as_long_as_it_asks() -> None:
-    server = Server([(429, b"slow down", "2"), (200, LEASE, "")])
-    elector = Elector(
+def elector_at(server: Server, *, retry_s: float) -> Elector:
+    return Elector(
         connection_to(server),
         namespace="demo",
         name="lease",
         identity="me",
         on_acquired=lambda: None,
         on_lost=lambda why: None,
-        timing=Timing(lease_s=60, renew_s=40, retry_s=0.5),
+        timing=Timing(lease_s=60, renew_s=40, retry_s=retry_s),
     )
+
+
+def test_a_candidate_leaves_a_server_alone_for_as_long_as_it_asks() -> None:
+    server = Server([(429, b"slow down", "2"), (200, LEASE, "")])
+    elector = elector_at(server, retry_s=0.5)
     with server.running():
         elector.start()
         eventually_blocking(lambda: len(server.asked) > 1, "the second look")
@@ -214,15 +218,7 @@ def test_a_lease_is_looked_for_below_the_path_of_a_proxy() -> None:
 
 def test_a_namespace_that_is_not_there_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     server = Server([(404, b'{"reason": "NotFound", "message": "namespaces \\"demo\\" not found"}', "")])
-    elector = Elector(
-        connection_to(server),
-        namespace="demo",
-        name="lease",
-        identity="me",
-        on_acquired=lambda: None,
-        on_lost=lambda why: None,
-        timing=Timing(lease_s=60, renew_s=40, retry_s=0.3),
-    )
+    elector = elector_at(server, retry_s=0.3)
     caplog.set_level("INFO")
     with server.running():
         elector.start()

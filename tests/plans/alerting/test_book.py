@@ -174,27 +174,25 @@ def test_a_clock_that_is_set_back_puts_no_try_off() -> None:
     assert life.pages == [(3402, "hook", "firing")]
 
 
-def test_silences_hold_while_they_last_and_a_page_follows_when_they_end() -> None:
-    silence = {
+def silence(starts: str, ends: str) -> dict[str, Any]:
+    """Of all services, on the first of all days."""
+    return {
         "name": "night",
         "matchers": [{"label": "service", "value": "s*"}],
-        "starts": "1970-01-01T00:00:00Z",
-        "ends": "1970-01-01T00:02:00Z",
+        "starts": f"1970-01-01T{starts}Z",
+        "ends": f"1970-01-01T{ends}Z",
     }
-    life = Life(policy(silences=[silence]))
+
+
+def test_silences_hold_while_they_last_and_a_page_follows_when_they_end() -> None:
+    life = Life(policy(silences=[silence("00:00:00", "00:02:00")]))
     for now_s in range(0, 180, 15):
         life.at(now_s, "s0")
     assert life.pages == [(120, "hook", "firing")]
 
 
 def test_a_policy_that_looks_seldom_looks_when_a_silence_begins_and_when_it_ends() -> None:
-    silence = {
-        "name": "night",
-        "matchers": [{"label": "service", "value": "s*"}],
-        "starts": "1970-01-01T00:10:00Z",
-        "ends": "1970-01-01T00:20:00Z",
-    }
-    seldom = policy(silences=[silence], interval="6h")
+    seldom = policy(silences=[silence("00:10:00", "00:20:00")], interval="6h")
     assert [next_look_s(seldom, Book(), now_s) for now_s in (0.0, 600.0, 1200.0)] == [600.0, 1200.0, 22_800.0]
 
 
