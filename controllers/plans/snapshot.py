@@ -189,8 +189,6 @@ class Snapshot:
     """Models of the namespace, for the question "did you mean"."""
     sla_found: bool = False
     sla_unread: tuple[Unread, ...] = ()
-    lengths_awaited: bool = False
-    """Nobody has looked yet how long its requests are; an operator that just started has not."""
     """What of it was stored under another release's rules."""
     sla_names: tuple[str, ...] = ()
     fallbacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -213,6 +211,8 @@ class Snapshot:
     """How many requests met the targets of the SLA; None where nobody counts."""
     known: Known = NOTHING_KNOWN
     """What the capacity of a worker like these follows from."""
+    lengths_awaited: bool = False
+    """Nobody has looked yet how long its requests are; an operator that just started has not."""
     pool_share: PoolShare | None = None
     """None while pools have a slice for every worker, or no pool is there."""
     slices: SliceFacts | None = None

@@ -155,11 +155,9 @@ def _evaluated(policy: Policy, book: Book, services: Sequence[ServiceFacts], now
                 old = before.get(fresh.fingerprint)
                 alert = fresh if old is None else _renewed(old, fresh)
                 after = advance(alert, reading.broken, reading.message, timing, now_s)
-                if after is None and old is not None and fresh.fingerprint in members:
-                    after = _past(old, now_s)
                 if after is not None and (old is not None or after.state is not State.RESOLVED):
                     out[fresh.fingerprint] = after
-    # What no rule looks at any more is over, unless an Alertmanager says otherwise.
+    # What no rule looks at any more, or finds anything in, is over, unless an Alertmanager says otherwise.
     plain = _timing(policy.spec, None)
     for print_, old in before.items():
         if print_ not in out:

@@ -143,11 +143,7 @@ def failed_share(counts: Counts | None, window_s: float, least_known: float) -> 
 def _last(counts: Counts | None, window_s: float, column: str) -> Array | None:
     if counts is None:
         return None
-    found: Array = getattr(counts, column)
-    n = max(1, round(window_s / counts.step_s))
-    tail = found[-n:]
-    # What lies before the history is a gap, too.
-    return np.concatenate((np.full(n - len(tail), np.nan), tail))
+    return _tail(getattr(counts, column), window_s, counts.step_s)
 
 
 def counts_for(facts: ServiceFacts, window_s: float) -> Counts | None:
@@ -171,6 +167,7 @@ def _over(metric: Metric, facts: ServiceFacts, window_s: float) -> float | None:
 def _tail(series: Array, window_s: float, step_s: float) -> Array:
     n = max(1, round(window_s / step_s))
     tail = series[-n:]
+    # What lies before the history is a gap, too.
     return np.concatenate((np.full(n - len(tail), np.nan), tail))
 
 
