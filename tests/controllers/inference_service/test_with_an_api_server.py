@@ -87,6 +87,15 @@ class World:
             f"{type_} {status} {reason}",
         )
 
+    async def settled(self) -> None:
+        """Until all workers serve: the first one that answers makes the service servable while others still start."""
+        await self.condition("Ready", "True", "WorkersReady")
+        await self.condition("Servable", "True", "ProbeAnswered")
+        await self.idle()
+
+    async def idle(self) -> None:
+        await self.until(self.operator.is_idle, "the operator has nothing to do")
+
     async def left(self) -> list[Object]:
         return [obj for one in (*CHILDREN, PODS, INFERENCE_SERVICES) for obj in await self._ours(one)]
 
@@ -157,12 +166,11 @@ async def test_a_rollout_and_a_revert_on_real_deployments(server: ControlPlane) 
 async def test_nothing_is_written_when_nothing_changes_and_not_after_a_restart(server: ControlPlane) -> None:
     async with running(server, "isvc-quiet") as world:
         await put(world.client, INFERENCE_SERVICES, inference_service(world.namespace, replicas=2))
-        await world.condition("Servable", "True", "ProbeAnswered")
-        await world.until(world.operator.is_idle, "the operator has nothing to do")
+        await world.settled()
         before = await _wanted(world)
     async with running(server, "isvc-quiet") as world:
         await world.until(lambda: world.operator.ports.probes, "the first probe after the restart")
-        await world.until(world.operator.is_idle, "the operator has nothing to do")
+        await world.idle()
         assert await _wanted(world) == before
         assert world.client.writes == world.writes_before
 
@@ -205,10 +213,10 @@ async def test_pool_and_route_come_with_their_kinds_stand_still_and_go_with_the_
         surroundings = world.operator.caches.surroundings
         await world.until(lambda: surroundings["HTTPRoute"].get(world.namespace, "chat-worker"), "a route")
         await world.until(lambda: surroundings["InferencePool"].get(world.namespace, "chat-worker"), "a pool")
-        await world.until(world.operator.is_idle, "the operator has nothing to do")
+        await world.settled()
     async with running(server, "isvc-routes", settings) as world:
         await world.until(lambda: world.operator.ports.probes, "the first probe after the restart")
-        await world.until(world.operator.is_idle, "the operator has nothing to do")
+        await world.idle()
         assert world.client.writes == world.writes_before
         await world.client.delete(INFERENCE_SERVICES, world.namespace, "chat")
         async with asyncio.timeout(60):
@@ -233,10 +241,10 @@ async def test_workers_claim_devices_and_the_templates_go_with_the_service(serve
         # Kubernetes' own controller makes a claim of it for each pod.
         claims = await _claims(world, 2)
         assert [one["spec"] for one in claims] == [template["spec"]["spec"]] * 2
-        await world.until(world.operator.is_idle, "the operator has nothing to do")
+        await world.settled()
     async with running(server, "isvc-claims", settings) as world:
         await world.until(lambda: world.operator.ports.probes, "the first probe after the restart")
-        await world.until(world.operator.is_idle, "the operator has nothing to do")
+        await world.idle()
         assert world.client.writes == world.writes_before
         await world.client.delete(INFERENCE_SERVICES, world.namespace, "chat")
         async with asyncio.timeout(60):
