@@ -30,7 +30,7 @@ from forecasting.policy import (
     plan,
     to_json,
 )
-from forecasting.policy.need import tokens
+from forecasting.policy.need import BELIEVABLE_FACTOR, tokens
 
 NOW_S = 1_000_000.0
 ONE_TO_TWENTY = Bounds(1, 20)
@@ -149,6 +149,26 @@ def test_a_forecast_that_cannot_be_trusted_has_no_say_and_the_decision_says_why(
     assert "the forecast has no say" in decision.message
 
 
+def test_a_forecast_from_a_clock_that_is_less_than_a_step_ahead_is_believed() -> None:
+    ahead = forecast(*[5400.0] * 12, issued_s=NOW_S + 50)
+    decision = plan(asked(measured=load(3600), ahead=ahead))
+    assert (decision.replicas, decision.forecast_ignored) == (6, None)
+
+
+def test_a_load_of_the_step_that_runs_is_said_to_be_now() -> None:
+    ahead = forecast(5400, *[900.0] * 11, issued_s=NOW_S - 50)
+    assert "p95 load 5.4k tok/s at +0 s" in plan(asked(measured=load(900), ahead=ahead)).message
+
+
+def test_a_load_is_believed_up_to_a_multiple_of_what_all_replicas_can_do() -> None:
+    most = BELIEVABLE_FACTOR * 4 * 900.0
+    believed = {
+        work: plan(asked(ahead=LoadForecast(NOW_S, 60.0, (0.95,), ((work,),) * 12), measured=load(900)))
+        for work in (0.99 * most, most, 1.01 * most)
+    }
+    assert [one.forecast_ignored is None for one in believed.values()] == [True, True, False]
+
+
 def test_quantiles_that_cross_never_ask_for_less() -> None:
     crossed = LoadForecast(NOW_S, 60.0, LEVELS, ((5400.0, 900.0, 900.0),) * 12)
     assert plan(asked(measured=load(900), ahead=crossed)).replicas == 6
@@ -207,6 +227,12 @@ def test_a_step_down_goes_no_lower_than_the_needs_of_the_window() -> None:
     later = plan(asked(measured=load(900), memory=held.memory, now_s=NOW_S + 101))
     assert later.replicas == 3
     assert [replicas for _, replicas in later.memory.needs] == [2]
+
+
+def test_what_fits_but_leaves_no_room_for_fewer_is_not_said_to_be_held_for_what_was() -> None:
+    memory = replace(SETTLED, needs=((NOW_S - 200, 6),))
+    decision = plan(asked(measured=load(900 * 3.99), memory=memory))
+    assert (decision.replicas, decision.reason) == (4, Reason.WORK)
 
 
 def test_a_fresh_memory_only_makes_the_next_step_down_later() -> None:

@@ -19,12 +19,13 @@ LATE = "2026-02-01T00:00:00Z"
 
 
 def test_without_a_quota_everything_is_granted() -> None:
-    assert plan_quota(tenant(), claim("chat", wanted=50), []).replicas == 50
+    grant = plan_quota(tenant(), claim("chat", wanted=50), [])
+    assert (grant.replicas, grant.reclaims) == (50, False)
 
 
 def test_what_the_quota_leaves_is_granted_and_the_message_says_the_sum() -> None:
     grant = plan_quota(tenant(quota={"replicas": 8}), claim("chat", wanted=4, created=LATE), [claim("a", wanted=8)])
-    assert grant.replicas == 0
+    assert (grant.replicas, grant.reclaims) == (0, False)
     assert grant.finding
     assert grant.finding.reason == "QuotaExceeded"
     assert grant.finding.message == (
