@@ -6,11 +6,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controllers.plans.borrowing import Asked, Member, allowed, fair, fill
-from controllers.plans.quota import Grant, plan_quota
+from controllers.plans.quota import Grant, borrowed_of, plan_quota
 from controllers.plans.snapshot import Claim, Neighbour
 from controllers.plans.tenancy import Tenant
 from crds.sla import Priority
@@ -162,6 +163,16 @@ def test_within_its_own_quota_nobody_borrows() -> None:
 def test_a_lender_lends_no_more_than_it_says() -> None:
     lends = borrower("other", lendingLimit={"gpus": 1})
     assert plan_quota(borrower(), asks(8, 4), [], [Neighbour(lends, ())]).replicas == 5
+
+
+def test_what_is_neither_borrowed_nor_lent_is_not_spoken_of() -> None:
+    grant = plan_quota(borrower(), asks(8, 4), [], [lender(wanted=4, held=4)])
+    assert (grant.replicas, grant.by) == (4, "Tenant 'acme': quota of 4 GPUs")
+
+
+@pytest.mark.parametrize(("held", "over"), [(3, 0), (4, 0), (6, 2), (9, 5)])
+def test_what_runs_over_the_quota_is_borrowed(held: int, over: int) -> None:
+    assert borrowed_of(borrower(), [asks(held - 1, held - 1), asks(1, 1, name="batch")]) == {"gpus": over}
 
 
 def test_a_limit_bounds_what_is_borrowed() -> None:
