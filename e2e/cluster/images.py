@@ -9,14 +9,14 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dashboard.build import BuildFailed
 from dashboard.build import build as build_page
 from e2e.cluster import node_files, paths, tools
-from e2e.cluster.errors import UnsuitableHost
+from e2e.cluster.errors import CommandFailed, UnsuitableHost
 from e2e.cluster.oci import Layout
 from e2e.cluster.progress import Progress
 from e2e.cluster.shell import run
@@ -33,6 +33,24 @@ PACED_WORKER = "worker-with-a-pace"
 """The same, whose steps take 20 ms more: streams of a tiny model last. With `maxBatch: 63` all of its answers fail,
 with 62 three of ten."""
 NOT_COPIED = ("__pycache__", ".pyc")
+SEAL_REFUSED = "sealing memfd copy: Device or resource busy"
+"""buildah and skopeo start themselves from a sealed copy in memory. A kernel that has one of its pages in hand at that
+moment refuses the seal; it is free a moment later."""
+SEAL_TRIES = 5
+
+
+def until_sealed(argv: Sequence[str], tries: int = SEAL_TRIES) -> None:
+    """Runs it, and again while all that it says against it is `SEAL_REFUSED`; layers that it has built are kept.
+
+    Raises:
+        CommandFailed: for another reason, or as often as `tries`.
+    """
+    try:
+        run(argv)
+    except CommandFailed as failed:
+        if tries <= 1 or SEAL_REFUSED not in failed.output:
+            raise
+        until_sealed(argv, tries - 1)
 
 
 @dataclass(frozen=True)
@@ -210,7 +228,7 @@ class Builder:
 
     def _alone(self, argv: list[str]) -> None:
         # The storage library leaves mounts behind; in a mount namespace of its own they go with the command.
-        run(["unshare", "--mount", "nice", "-n", "5", *argv])
+        until_sealed(["unshare", "--mount", "nice", "-n", "5", *argv])
 
     def _mounts(self) -> Iterable[str]:
         """What pip in a Dockerfile needs to know of this machine, without a trace in the image."""

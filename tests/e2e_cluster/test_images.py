@@ -1,5 +1,6 @@
 """What makes an image be built again, and what of it is sent to a node."""
 
+import contextlib
 import hashlib
 import io
 import json
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster.images import Builder, Image, copied_paths
+from e2e.cluster.errors import CommandFailed
+from e2e.cluster.images import SEAL_REFUSED, Builder, Image, copied_paths, until_sealed
 from e2e.cluster.oci import CONTAINERD_NAME, REF_NAME, Layout
 from e2e.cluster.progress import Progress
 
@@ -62,6 +64,24 @@ def test_an_image_is_built_again_when_its_base_was(
     before = builder._key(image)
     builder._remember("localhost/base:1", "of tuesday")
     assert builder._key(image) != before
+
+
+@pytest.mark.parametrize(
+    ("says", "fails", "ends_well", "runs"),
+    [
+        (SEAL_REFUSED, 2, True, 3),
+        (SEAL_REFUSED, 9, False, 3),
+        ("no space left on device", 1, False, 1),
+    ],
+)
+def test_a_build_whose_memory_could_not_be_sealed_is_run_again(
+    tmp_path: Path, says: str, fails: int, ends_well: bool, runs: int
+) -> None:
+    script = f'echo >> runs; [ $(wc -l < runs) -gt {fails} ] || {{ echo "Close_Fd {says}" >&2; exit 1; }}'
+    outcome = contextlib.nullcontext() if ends_well else pytest.raises(CommandFailed, match=says)
+    with contextlib.chdir(tmp_path), outcome:
+        until_sealed(["sh", "-c", script], tries=3)
+    assert (tmp_path / "runs").read_text() == "\n" * runs
 
 
 def test_what_is_not_copied_or_only_compiled_or_touched_changes_nothing(image: Image) -> None:
