@@ -40,7 +40,7 @@ SEAL_TRIES = 5
 
 
 def until_sealed(argv: Sequence[str], tries: int = SEAL_TRIES) -> None:
-    """Runs it, and again while all that it says against it is `SEAL_REFUSED`; layers that it has built are kept.
+    """Runs it, and again where it ended with `SEAL_REFUSED`; layers that it has built are kept.
 
     Raises:
         CommandFailed: for another reason, or as often as `tries`.

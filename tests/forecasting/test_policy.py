@@ -162,11 +162,11 @@ def test_a_load_of_the_step_that_runs_is_said_to_be_now() -> None:
 
 def test_a_load_is_believed_up_to_a_multiple_of_what_all_replicas_can_do() -> None:
     most = BELIEVABLE_FACTOR * 4 * 900.0
-    believed = {
-        work: plan(asked(ahead=LoadForecast(NOW_S, 60.0, (0.95,), ((work,),) * 12), measured=load(900)))
+    decisions = [
+        plan(asked(ahead=LoadForecast(NOW_S, 60.0, (0.95,), ((work,),) * 12), measured=load(900)))
         for work in (0.99 * most, most, 1.01 * most)
-    }
-    assert [one.forecast_ignored is None for one in believed.values()] == [True, True, False]
+    ]
+    assert [decision.forecast_ignored is None for decision in decisions] == [True, True, False]
 
 
 def test_quantiles_that_cross_never_ask_for_less() -> None:

@@ -224,11 +224,12 @@ def test_the_lowest_class_gives_back_first_then_the_youngest() -> None:
     assert plan_quota(borrower(), young, [urgent], back).replicas == 3
 
 
-def test_a_lender_that_waits_says_what_is_on_loan() -> None:
-    mine = Neighbour(borrower(), (asks(7, 7),))
+@pytest.mark.parametrize(("borrows", "left"), [(4, 0), (3, 1)])
+def test_a_lender_that_waits_says_what_is_on_loan(borrows: int, left: int) -> None:
+    mine = Neighbour(borrower(), (asks(4 + borrows, 4 + borrows),))
     grant = plan_quota(borrower("other"), claim("theirs", wanted=2, gpus_each=1), [], [mine])
-    assert grant.replicas == 1
-    assert grant.by == "Tenant 'other': quota of 4 GPUs, 3 GPUs still on loan to cohort 'lab'"
+    assert grant.replicas == left
+    assert grant.by == f"Tenant 'other': quota of 4 GPUs, {borrows} GPUs still on loan to cohort 'lab'"
 
 
 def test_the_policys_own_wish_is_seen_where_the_quota_bounds_what_is_desired() -> None:

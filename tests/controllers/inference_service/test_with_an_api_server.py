@@ -50,7 +50,7 @@ from tests.controllers.inference_service.harness import (
     until,
 )
 from tests.plans.mig.pool_world import node
-from tests.waiting import eventually
+from tests.waiting import eventually, eventually_told
 
 pytestmark = pytest.mark.apiserver
 MANIFESTS = Path(__file__).parents[3] / "crds" / "manifests"
@@ -96,6 +96,16 @@ class World:
     async def idle(self) -> None:
         await self.until(self.operator.is_idle, "the operator has nothing to do")
 
+    async def gone(self, *others: Resource) -> None:
+        """Until nothing is left of the service and of `others`, which the garbage collector takes in any order."""
+
+        async def nothing_left() -> bool:
+            await self.kubelet.act()
+            rest = [one for kind in others for one in await self.client.list(kind, self.namespace)]
+            return not rest and not await self.left()
+
+        await eventually_told(nothing_left, "nothing is left of the service")
+
     async def left(self) -> list[Object]:
         return [obj for one in (*CHILDREN, PODS, INFERENCE_SERVICES) for obj in await self._ours(one)]
 
@@ -137,10 +147,7 @@ async def test_from_apply_to_servable_and_back_to_nothing(server: ControlPlane) 
         assert (status["replicaStatus"], status["selector"]) == ("2/2", "foretide.dev/inference-service=chat")
 
         await world.client.delete(INFERENCE_SERVICES, world.namespace, "chat")
-        async with asyncio.timeout(60):
-            while await world.left():
-                await world.kubelet.act()
-                await asyncio.sleep(0.05)
+        await world.gone()
 
 
 async def test_a_rollout_and_a_revert_on_real_deployments(server: ControlPlane) -> None:
@@ -219,10 +226,7 @@ async def test_pool_and_route_come_with_their_kinds_stand_still_and_go_with_the_
         await world.idle()
         assert world.client.writes == world.writes_before
         await world.client.delete(INFERENCE_SERVICES, world.namespace, "chat")
-        async with asyncio.timeout(60):
-            while await world.left() or await _routed(world):
-                await world.kubelet.act()
-                await asyncio.sleep(0.05)
+        await world.gone(HTTP_ROUTES, INFERENCE_POOLS)
 
 
 async def test_workers_claim_devices_and_the_templates_go_with_the_service(server: ControlPlane) -> None:
@@ -247,10 +251,7 @@ async def test_workers_claim_devices_and_the_templates_go_with_the_service(serve
         await world.idle()
         assert world.client.writes == world.writes_before
         await world.client.delete(INFERENCE_SERVICES, world.namespace, "chat")
-        async with asyncio.timeout(60):
-            while await world.left() or await world.client.list(RESOURCE_CLAIM_TEMPLATES, world.namespace):
-                await world.kubelet.act()
-                await asyncio.sleep(0.05)
+        await world.gone(RESOURCE_CLAIM_TEMPLATES)
         await world.client.delete(GPU_POOLS, None, "claims")
         await world.client.delete(NODES, None, "claims-gpu")
 
@@ -261,8 +262,3 @@ async def _claims(world: World, count: int) -> list[Object]:
             await world.kubelet.act()
             await asyncio.sleep(0.05)
     return found
-
-
-async def _routed(world: World) -> list[Object]:
-    """What leads to the service: the garbage collector takes one kind after the other, in an order of its own."""
-    return [one for kind in (HTTP_ROUTES, INFERENCE_POOLS) for one in await world.client.list(kind, world.namespace)]
